@@ -1,0 +1,165 @@
+"""Where things are, and what a profile means.
+
+`profiles.toml` holds every parameter of every stage; `resolve` turns a profile and a stage into
+flat keyword arguments, which are the papermill parameters of the stage's notebook.
+"""
+
+import hashlib
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+STAGES = (
+    "00_rrtf_by_hand",
+    "01_evolve",
+    "02_audit",
+    "03_sample",
+    "04_rank",
+    "05_train",
+    "06_evaluate",
+    "07_cases",
+    "08_quantize",
+)
+
+Value = str | int | float | bool | list
+
+
+def home() -> Path:
+    """The folder that holds `data/`, `notebooks/` and `reports/`: the checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+def output_home() -> Path:
+    """Where `data/runs` and `reports` are written: `$RRTF_HOME`, else the checkout."""
+    return Path(os.environ.get("RRTF_HOME") or home()).resolve()
+
+
+def run_dir(profile: str) -> Path:
+    return output_home() / "data" / "runs" / profile
+
+
+def report_dir(profile: str) -> Path:
+    return output_home() / "reports" / profile
+
+
+def stage_name(word: str) -> str:
+    """`'sample'`, `'03'` or `'03_sample'` -> `'03_sample'`; ValueError for anything else."""
+    for stage in STAGES:
+        number, _, name = stage.partition("_")
+        if word in (stage, number, name):
+            return stage
+    raise ValueError(f"unknown stage {word!r}: expected one of {', '.join(STAGES)}")
+
+
+@cache
+def _profiles() -> dict:
+    return tomllib.loads(files("rrtf").joinpath("profiles.toml").read_text(encoding="utf-8"))
+
+
+def profiles() -> tuple[str, ...]:
+    return tuple(_profiles()["profiles"])
+
+
+def _column(name: str, columns: Mapping[str, Value], profile: str) -> Value:
+    if profile in columns:
+        return columns[profile]
+    if "all" in columns:
+        return columns["all"]
+    raise ValueError(f"profiles.toml: {name} has no value for profile {profile!r} and no `all`")
+
+
+def resolve(
+    profile: str, stage: str, overrides: Mapping[str, Value] | None = None
+) -> dict[str, Value]:
+    """The parameters of one stage under one profile, flat, `profile` first.
+
+    `overrides` maps `stage.key` (or `shared.key`) to a value; a key that does not exist, or a
+    value of another type than the profile's, is a ValueError that names it.
+    """
+    if profile not in profiles():
+        raise ValueError(f"unknown profile {profile!r}: expected one of {', '.join(profiles())}")
+    word = stage_name(stage).partition("_")[2]
+    table, shared = _profiles().get(word, {}), _profiles()["shared"]
+    lines = {name: ("shared", shared[name]) for name in table.get("shared", [])}
+    lines |= {name: (word, columns) for name, columns in table.items() if name != "shared"}
+    values: dict[str, Value] = {"profile": profile}
+    for name, (section, columns) in lines.items():
+        value = _column(f"{section}.{name}", columns, profile)
+        for key in (f"{section}.{name}", f"{word}.{name}"):
+            if overrides and key in overrides:
+                value = _same_type(key, value, overrides[key])
+        values[name] = value
+    return values
+
+
+def check_overrides(overrides: Mapping[str, Value]) -> None:
+    """ValueError for the first override that no stage has, with the nearest names."""
+    known = {
+        f"{section}.{name}"
+        for section, table in _profiles().items()
+        if isinstance(table, dict)
+        for name in [*table, *table.get("shared", [])]
+        if name != "shared"
+    }
+    for key in overrides:
+        if key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(key, known, n=3)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"unknown parameter {key!r}{hint}")
+
+
+def parse_override(text: str) -> tuple[str, Value]:
+    """`'train.updates=80'` -> `('train.updates', 80)`; the right side is TOML, else a string."""
+    key, sign, right = text.partition("=")
+    if not sign or "." not in key:
+        raise ValueError(f"--set {text!r}: expected stage.key=value")
+    try:
+        return key.strip(), tomllib.loads(f"value = {right}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), right.strip()
+
+
+def _same_type(key: str, default: Value, value: Value) -> Value:
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        expected = type(default).__name__
+        raise ValueError(f"{key}={value!r}: expected {expected}, like {default!r}")
+    return value
+
+
+def declared(stage: str, namespace: Mapping[str, Value]) -> dict[str, Value]:
+    """The parameters of `stage` as they stand in a notebook's namespace (its `globals()`)."""
+    names = resolve(namespace["profile"], stage)
+    missing = [name for name in names if name not in namespace]
+    if missing:
+        raise ValueError(f"{stage}: the parameters cell lacks {', '.join(missing)}")
+    return {name: namespace[name] for name in names}
+
+
+def derive_seed(seed: int, *keys: str | int) -> int:
+    """A 63-bit seed for `keys` under `seed`: independent of order, batch size and process count."""
+    text = "\x1f".join([str(seed), *map(str, keys)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def set_threads(count: int) -> None:
+    """Pins the thread pools of libraries that are loaded after this call to `count` threads."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(count)
+
+
+def describe(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:
+    """`a = 1, b = 2` for messages."""
+    return ", ".join(f"{name} = {values[name]!r}" for name in names or values)
+
+
+def version() -> str:
+    from rrtf import __version__
+
+    return __version__

@@ -1,0 +1,354 @@
+"""Every read and every write: records as JSONL or Parquet, shards, manifests.
+
+A stage folder is finished when it holds `manifest.json`, which is written last and names the
+sha256 of everything the stage read and wrote. Files appear whole (written beside, then renamed)
+and are never pickled.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rrtf import config
+from rrtf.records import Outcome, Problem
+
+Record = TypeVar("Record")
+
+HUMANEVAL_NAMES = {"tests": "test", "reference": "canonical_solution"}
+
+
+# --- bytes -------------------------------------------------------------------------------------
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` so that `path` is either absent, old or whole, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file, or of a folder's files with their relative names."""
+    if path.is_dir():
+        lines = [
+            f"{sha256(p)}  {p.relative_to(path)}"
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not p.name.startswith(".")
+        ]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- records -----------------------------------------------------------------------------------
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """A record as JSON-ready fields; a Problem gets HumanEval's names."""
+    row = asdict(record)
+    if isinstance(record, Problem):
+        row = {HUMANEVAL_NAMES.get(name, name): value for name, value in row.items()}
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Outcome):
+        return value.name
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> Record:
+    """The inverse of `to_row`; unknown fields are ignored, missing ones are a ValueError."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    values = dict(row)
+    if kind is Problem:
+        for ours, theirs in HUMANEVAL_NAMES.items():
+            values.setdefault(ours, values.get(theirs, ""))
+    wanted = {f.name: f for f in fields(kind)}
+    required = [n for n, f in wanted.items() if f.default is f.default_factory]
+    missing = [
+        HUMANEVAL_NAMES.get(n, n) if kind is Problem else n
+        for n in required
+        if values.get(n) is None
+    ]
+    if missing:
+        raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
+    return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
+
+
+def _typed(annotation: Any, value: Any) -> Any:
+    if annotation is Outcome and isinstance(value, str):
+        return Outcome[value]
+    if isinstance(value, list):
+        items = (Outcome[v] if annotation == tuple[Outcome, ...] else v for v in value)
+        return tuple(items)
+    return value
+
+
+def _open_text(path: Path) -> io.TextIOWrapper:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    opener = gzip.open if path.suffix == ".gz" else open
+    return opener(path, "rt", encoding="utf-8", newline="\n")
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    """(line number, row) of a `.jsonl`, `.json` or `.parquet` file, each plain or `.gz`."""
+    path = Path(path)
+    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
+    if kind == ".parquet":
+        import pyarrow.parquet
+
+        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+        return
+    try:
+        with _open_text(path) as file:
+            if kind == ".json":
+                rows = json.load(file)
+                if not isinstance(rows, list):
+                    raise ValueError(f"{path}: expected a JSON list of objects")
+                yield from enumerate(rows, start=1)
+                return
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _json_line(line, f"{path}:{number}")
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: truncated or damaged gzip file ({error})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def _json_line(line: str, where: str) -> dict:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not a JSON line ({error})") from error
+
+
+def read(path: Path, kind: type[Record]) -> list[Record]:
+    """All records of a file; errors name the file and the line."""
+    return [from_row(row, kind, f"{path}:{number}") for number, row in read_rows(Path(path))]
+
+
+def read_json(path: Path) -> Any:
+    with _open_text(Path(path)) as file:
+        return json.load(file)
+
+
+def encode(records: Iterable[Any], suffix: str) -> bytes:
+    """Records as the bytes of a `.jsonl` or `.parquet` file."""
+    rows = [to_row(r) if hasattr(r, "__dataclass_fields__") else dict(r) for r in records]
+    if suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        buffer = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+        return buffer.getvalue().to_pybytes()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def write(path: Path, records: Iterable[Any]) -> None:
+    path = Path(path)
+    write_bytes(path, encode(records, path.suffix))
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(Path(path), (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+# --- shards ------------------------------------------------------------------------------------
+
+
+def through_shards(
+    folder: Path,
+    batches: Sequence[Any],
+    key: Callable[[Any], Any],
+    work: Callable[[Any], list[Record]],
+    kind: type[Record],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Record]:
+    """`work` over `batches`, each result saved under the hash of its `key` and never redone.
+
+    The key must name everything the result depends on (settings, inputs); killing the process
+    at any point costs at most one batch and changes nothing in the result.
+    """
+    results: list[Record] = []
+    for done, batch in enumerate(batches, start=1):
+        text = json.dumps(key(batch), sort_keys=True, default=str)
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+        if path.exists():
+            results += read(path, kind)
+        else:
+            records = work(batch)
+            write(path, records)
+            results += records
+        if progress:
+            progress(done, len(batches))
+    return results
+
+
+# --- stages and manifests ----------------------------------------------------------------------
+
+
+@dataclass
+class Stage:
+    """One stage's folder under one profile: what it loads, what it saves, its manifest."""
+
+    name: str
+    profile: str
+    settings: dict[str, Any]
+    folder: Path
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, stage: str, namespace: Mapping[str, Any]) -> "Stage":
+        """The stage of a notebook: `Stage.open("sample", globals())` after its parameters cell."""
+        name = config.stage_name(stage)
+        settings = config.declared(name, namespace)
+        folder = config.run_dir(settings["profile"]) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        return cls(name, settings["profile"], settings, folder)
+
+    def input(self, name: str) -> Path:
+        """The path of `'rank/groups.jsonl'` in this profile's run, recorded as read."""
+        word, _, file = name.partition("/")
+        stage = config.stage_name(word)
+        path = self.folder.parent / stage / file
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: not there; run stage {stage} first")
+        self.inputs[f"{stage}/{file}"] = sha256(path)
+        return path
+
+    def load(self, name: str, kind: type[Record]) -> list[Record]:
+        return read(self.input(name), kind)
+
+    def data(self, path: Path) -> Path:
+        """A file of the checkout (or the user's), recorded as read."""
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file")
+        shown = path.relative_to(config.home()) if path.is_relative_to(config.home()) else path
+        self.inputs[str(shown)] = sha256(path)
+        return path
+
+    def save(self, name: str, records: Iterable[Any]) -> Path:
+        """Writes records (`.jsonl`, `.parquet`) or a value (`.json`) into the stage's folder."""
+        path = self.folder / name
+        if path.suffix == ".json":
+            write_json(path, records)
+        else:
+            write(path, records)
+        return self.keep(name)
+
+    def keep(self, name: str) -> Path:
+        """Records a file or folder that something else wrote into the stage's folder."""
+        path = self.folder / name
+        self.outputs[name] = sha256(path)
+        return path
+
+    def note(self, name: str, value: Any) -> Path:
+        """Timings, hosts and the like: a JSON file beside the records, outside every hash."""
+        path = self.folder / name
+        write_json(path, value)
+        self.beside.append(name)
+        return path
+
+    def finish(
+        self, *, counts: Mapping[str, int], figures: Mapping[str, Any] | None = None
+    ) -> Path:
+        """Writes `manifest.json`: from here on the stage counts as done.
+
+        `counts` are whole numbers (in, kept, dropped by reason); `figures` the few key numbers
+        that the index shows.
+        """
+        manifest = {
+            "stage": self.name,
+            "profile": self.profile,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "beside": self.beside,
+            "counts": dict(counts),
+            "figures": dict(figures or {}),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "versions": _versions(),
+            "device": _device(),
+        }
+        path = self.folder / "manifest.json"
+        write_json(path, manifest)
+        return path
+
+
+def _versions() -> dict[str, str]:
+    """Python and the libraries loaded by now that decide results."""
+    names = ("torch", "transformers", "tokenizers", "numpy", "scipy", "ctranslate2", "gptqmodel")
+    loaded = {n: getattr(sys.modules[n], "__version__", "") for n in names if n in sys.modules}
+    return {"python": platform.python_version(), "rrtf": config.version(), **loaded}
+
+
+def _device() -> str:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
+
+
+def manifest(profile: str, stage: str) -> dict | None:
+    """The manifest of a finished stage, or None."""
+    path = config.run_dir(profile) / config.stage_name(stage) / "manifest.json"
+    if not path.exists():
+        return None
+    try:
+        return read_json(path)
+    except ValueError:
+        return None
+
+
+def stale(profile: str, stage: str, settings: Mapping[str, Any]) -> str:
+    """Why a stage must run (again), or `''`: no manifest, other settings, inputs or outputs."""
+    done = manifest(profile, stage)
+    if done is None:
+        return "not run yet"
+    if done["settings"] != dict(settings):
+        changed = [k for k in settings if done["settings"].get(k) != settings[k]]
+        return f"settings changed: {', '.join(changed) or 'names'}"
+    folder = config.run_dir(profile)
+    for name, digest in done["inputs"].items():
+        path = folder / name if (folder / name).exists() else config.home() / name
+        if not path.exists():
+            return f"input {name} is gone"
+        if sha256(path) != digest:
+            return f"input {name} changed"
+    for name, digest in done["outputs"].items():
+        path = folder / config.stage_name(stage) / name
+        if not path.exists() or sha256(path) != digest:
+            return f"output {name} is gone or changed"
+    return ""
