@@ -15,7 +15,7 @@ from rrtf.records import Problem
 def add_problem() -> Problem:
     return Problem(
         task_id="toy/add",
-        prompt='def add(a, b):\n    """Return the sum of a and b.\n    >>> add(1, 2)\n    3\n    """\n',
+        prompt='def add(a, b):\n    """Return the sum.\n    >>> add(1, 2)\n    3\n    """\n',
         entry_point="add",
         tests=(
             "def check(candidate):\n    assert candidate(1, 2) == 3\n"
