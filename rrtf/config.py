@@ -163,3 +163,8 @@ def version() -> str:
     from rrtf import __version__
 
     return __version__
+
+
+def data_text(name: str) -> str:
+    """The text of a file that ships in `data/`."""
+    return (home() / "data" / name).read_text(encoding="utf-8")

@@ -1,0 +1,205 @@
+"""Operations as data, and specifications: typed compositions of operations with parameters."""
+
+import random
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from rrtf import config
+from rrtf.records import Problem
+
+TYPES = ("ints", "words", "text", "number", "table")  # what a problem's argument can be
+START_WEIGHTS = (40, 22, 20, 8, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of a problem: its wordings, its correct solutions, the range of its parameters.
+
+    `expressions` and `blocks` hold `@` (loop variable), `{v}` (input expression), `{o}` (output
+    variable) and the parameters' names in braces; the first of them is the canonical style.
+    """
+
+    name: str
+    takes: str
+    gives: str
+    verbs: tuple[str, ...]
+    nouns: tuple[str, ...]
+    expressions: tuple[str, ...]
+    blocks: tuple[str, ...]
+    choices: tuple[tuple[tuple[str, str | int], ...], ...]  # every allowed parameter setting
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    parameters: tuple[tuple[str, str | int], ...] = ()
+
+    def __str__(self) -> str:
+        inside = ", ".join(f"{key}={value!r}" for key, value in self.parameters)
+        return f"{self.name}({inside})" if inside else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A composition: the type of the argument and the steps applied to it, first to last."""
+
+    takes: str
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        return f"{self.takes}: " + " > ".join(map(str, self.steps))
+
+    @property
+    def gives(self) -> str:
+        return operations()[self.steps[-1].name].gives
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.takes, *(step.name for step in self.steps))
+
+
+@cache
+def operations() -> Mapping[str, Operation]:
+    """All operations by name, from `data/nano/operations.toml`."""
+    table = tomllib.loads(config.data_text("nano/operations.toml"))
+    return {name: _operation(name, row) for name, row in table.items()}
+
+
+@cache
+def vocabulary() -> Mapping:
+    """Names, descriptions and inputs by type, from `data/nano/vocabulary.toml`."""
+    table = tomllib.loads(config.data_text("nano/vocabulary.toml"))
+    words = table.pop("words_type")
+    return table | {"word_list": table["words"], "words": words}
+
+
+@cache
+def taking(kind: str) -> tuple[Operation, ...]:
+    return tuple(op for op in operations().values() if op.takes == kind)
+
+
+def _operation(name: str, row: Mapping) -> Operation:
+    expressions, blocks = _solutions(name, row)
+    return Operation(
+        name,
+        row["takes"],
+        row["gives"],
+        tuple(row["verbs"]),
+        tuple(row["nouns"]),
+        tuple(expressions),
+        tuple(blocks),
+        tuple(_choices(row.get("parameters", {}))),
+    )
+
+
+def _solutions(name: str, row: Mapping) -> tuple[list[str], list[str]]:
+    """The solutions of the four shapes that operations.toml describes."""
+    if "keeps" in row:
+        keeps, drops = row["keeps"], row["drops"]
+        return (
+            [f"[@ for @ in {{v}} if {keeps}]", f"list(filter(lambda @: {keeps}, {{v}}))"],
+            [
+                f"{{o}} = []\nfor @ in {{v}}:\n    if {keeps}:\n        {{o}}.append(@)",
+                f"{{o}} = []\nfor @ in {{v}}:\n    if {drops}:\n        continue\n"
+                "    {o}.append(@)",
+            ],
+        )
+    if "maps" in row:
+        maps = row["maps"]
+        return (
+            [f"[{maps} for @ in {{v}}]", f"list(map(lambda @: {maps}, {{v}}))"],
+            [f"{{o}} = []\nfor @ in {{v}}:\n    {{o}}.append({maps})"],
+        )
+    if "keeps_characters" in row:
+        keeps = row["keeps_characters"]
+        return (
+            [f"''.join(@ for @ in {{v}} if {keeps})", f"''.join([@ for @ in {{v}} if {keeps}])"],
+            [f"{{o}} = ''\nfor @ in {{v}}:\n    if {keeps}:\n        {{o}} += @"],
+        )
+    if "expressions" not in row:
+        raise ValueError(f"operations.toml: [{name}] has no solution")
+    return row["expressions"], row.get("blocks", [])
+
+
+def _choices(parameters: Mapping) -> list[tuple[tuple[str, str | int], ...]]:
+    if "joint" in parameters:
+        return [tuple(row.items()) for row in parameters["joint"]]
+    for name, allowed in parameters.items():  # one parameter, or `joint`
+        values = allowed.get("of") or range(allowed["from"], allowed["to"] + 1)
+        return [((name, value),) for value in values]
+    return [()]
+
+
+def fill(template: str, parameters: tuple[tuple[str, str | int], ...]) -> str:
+    for name, value in parameters:
+        template = template.replace(f"{{{name}}}", str(value))
+    return template
+
+
+def draw_step(operation: Operation, rng: random.Random) -> Step:
+    return Step(operation.name, rng.choice(operation.choices))
+
+
+def draw_spec(rng: random.Random, depth: int, takes: str = "") -> Spec:
+    """A random composition of `depth` steps without immediate repetition."""
+    while True:
+        kind = start = takes or rng.choices(TYPES, START_WEIGHTS)[0]
+        steps: list[Step] = []
+        for position in range(depth):
+            options = taking(kind)
+            if position < depth - 1:
+                options = tuple(op for op in options if op.gives in TYPES)
+            operation = rng.choice(options)
+            if steps and steps[-1].name == operation.name:
+                break
+            steps.append(draw_step(operation, rng))
+            kind = operation.gives
+        if len(steps) == depth:
+            return Spec(start, tuple(steps))
+
+
+def well_typed(spec: Spec) -> bool:
+    """Whether every step takes what the one before gives and none repeats its predecessor."""
+    kind, before = spec.takes, ""
+    for step in spec.steps:
+        operation = operations()[step.name]
+        if operation.takes != kind or step.name == before:
+            return False
+        kind, before = operation.gives, step.name
+    return bool(spec.steps)
+
+
+_STEP = re.compile(r"(\w+)(?:\((.*)\))?")
+_PARAMETER = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|-?\d+)")
+
+
+def parse_spec(text: str) -> Spec:
+    """The inverse of `str(spec)`; ValueError names what is wrong."""
+    takes, _, steps = text.partition(": ")
+    spec = Spec(takes, tuple(_parse_step(part, text) for part in _split_steps(steps)))
+    if not well_typed(spec):
+        raise ValueError(f"{text!r}: the steps do not fit together")
+    return spec
+
+
+def _split_steps(text: str) -> list[str]:
+    return [part for part in re.split(r" > (?=\w+(?:\(|$| > ))", text) if part]
+
+
+def _parse_step(part: str, text: str) -> Step:
+    match = _STEP.fullmatch(part)
+    if not match or match[1] not in operations():
+        raise ValueError(f"{text!r}: unknown operation {part!r}")
+    pairs = _PARAMETER.findall(match[2] or "")
+    values = tuple((k, int(v) if v[0] not in "'\"" else v[1:-1]) for k, v in pairs)
+    return Step(match[1], values)
+
+
+def family(problem: Problem) -> str:
+    """The composition without its parameters: problems of one family resemble each other."""
+    if not problem.spec:
+        return problem.task_id
+    return " > ".join(parse_spec(problem.spec).names)
