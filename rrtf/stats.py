@@ -1,0 +1,302 @@
+"""pass@k, intervals and paired tests: how sure a number is.
+
+Three things vary between equal experiments: the sampled answers, the tasks of the benchmark, the
+seed of the training. Every function says which of them its interval covers. Tasks that resemble
+each other share a `cluster` and are resampled, flipped and averaged together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its confidence interval; `standard_error` and `df` where a t lies behind it."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float = math.nan
+    df: float = math.inf
+
+
+@lru_cache(maxsize=65536)
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that k of n samples, c of them correct, hold a correct one: 1 - C(n-c, k) / C(n, k).
+
+    The unbiased estimator of Chen et al. 2021 (equation 1), in whole numbers up to one correctly
+    rounded division, so it is exact to the last bit of a float also for n = 10,000. ValueError
+    unless 0 <= c <= n and 1 <= k <= n.
+    """
+    if not (0 <= c <= n and 1 <= k <= n):
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
+    subsets = math.comb(n, k)
+    return (subsets - math.comb(n - c, k)) / subsets
+
+
+def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
+    """A rate of yes/no tasks with Wilson's score interval; covers the choice of tasks."""
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"a rate needs 0 <= successes <= n and n >= 1, not {successes} of {n}")
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(successes), int(n)).proportion_ci(
+        _checked(confidence, "confidence"), method="wilson"
+    )
+    return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+def bootstrap(
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int,
+    n_resamples: int = 10_000,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Mean over tasks with a percentile interval; whole clusters are drawn with replacement.
+
+    Covers the choice of tasks (and the sampling noise inside them). It needs variety to resample:
+    two clusters at least, and some twenty before its coverage is near nominal. The same `seed`
+    gives the same interval.
+    """
+    import numpy as np
+
+    sums, sizes = _cluster_sums(values, clusters)
+    random = np.random.default_rng(seed)
+    total = len(sums)
+    draws = random.multinomial(total, np.full(total, 1 / total), size=n_resamples)  # (R, G)
+    means = (draws @ sums) / (draws @ sizes)  # (R,)
+    tail = (1 - _checked(confidence, "confidence")) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Estimate(
+        float(sums.sum() / sizes.sum()), float(low), float(high), float(means.std(ddof=1))
+    )
+
+
+def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean over training seeds with Student's t; covers the seed, on exactly these tasks.
+
+    Bootstrapping three to five seeds would under-cover: a resample of three values is too narrow.
+    """
+    import numpy as np
+
+    data = _numbers(values, "values")
+    if len(data) < 2:
+        raise ValueError("an interval over seeds needs at least two seeds")
+    error = float(data.std(ddof=1) / math.sqrt(len(data)))
+    return _student(float(np.mean(data)), error, len(data) - 1.0, confidence)
+
+
+def crossed(
+    a: Sequence[Sequence[float]],
+    b: Sequence[Sequence[float]] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Mean of `a`, or of a - b, over seeds x tasks; covers the choice of both.
+
+    `a` and `b` hold one row of T task values per training seed, over the same tasks in the same
+    order; their numbers of rows may differ. Seeds and tasks are crossed, so the two sources of
+    variance add up:
+
+    - tasks: average over seeds, take the difference task by task, then the variance of its mean
+      over clusters, sum_g (sum_{t in g} (d_t - mean))^2 / T^2 * G / (G - 1), which is what a
+      cluster bootstrap of the tasks converges to;
+    - seeds: var(mean of a seed) / S for each side with two seeds or more. A single seed shows no
+      variance of its own, and the interval then speaks of that one model only.
+
+    Both contain the noise of single cells, which is thus counted twice: the interval errs on
+    the wide side. The degrees of freedom follow Satterthwaite (as in multi-reader studies, where
+    readers and cases are crossed). If all tasks agree, the task variance is set to that of one
+    differing cluster: nothing seen is not certainty.
+    """
+    import numpy as np
+
+    sides = [_matrix(a, "a")] if b is None else [_matrix(a, "a"), _matrix(b, "b")]
+    if b is not None and sides[0].shape[1] != sides[1].shape[1]:
+        raise ValueError(f"a has {sides[0].shape[1]} tasks but b has {sides[1].shape[1]}")
+    means = [side.mean(axis=0) for side in sides]  # (T,) each
+    per_task = means[0] if b is None else means[0] - means[1]
+    parts = [_task_variance(per_task, clusters)]
+    for side in sides:
+        if len(side) > 1:
+            parts.append((float(np.var(side.mean(axis=1), ddof=1)) / len(side), len(side) - 1))
+    variance = sum(part for part, _ in parts)
+    df = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    return _student(float(per_task.mean()), math.sqrt(variance), df, confidence)
+
+
+def t_test(estimate: Estimate, *, null: float = 0.0) -> float:
+    """Two-sided p of `estimate` against `null` by its own standard error and df."""
+    from scipy.stats import t
+
+    _needs_error(estimate)
+    return float(2 * t.sf(abs(estimate.value - null) / estimate.standard_error, estimate.df))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided McNemar p from the tasks that only one of two models solves."""
+    if only_a < 0 or only_b < 0:
+        raise ValueError(f"counts cannot be negative: {only_a}, {only_b}")
+    if only_a + only_b == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(int(only_a), int(only_a + only_b), 0.5).pvalue)
+
+
+def permutation(
+    differences: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int,
+    n_resamples: int = 10_000,
+) -> float:
+    """Two-sided p of a mean paired difference: the signs of whole clusters are flipped.
+
+    All sign patterns are enumerated where there are at most `n_resamples` of them; otherwise
+    that many are drawn, and the observed one counts as one of them, so p is never 0.
+    """
+    import numpy as np
+
+    sums, _ = _cluster_sums(differences, clusters, least=1)
+    sums = sums[sums != 0]
+    observed = abs(sums.sum())
+    bar = observed - 1e-9 * max(1.0, np.abs(sums).sum())  # equal sums differ in the last bits
+    if 2 ** len(sums) <= n_resamples:
+        patterns = np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1  # (2^G, G)
+        return float(np.mean(np.abs((2 * patterns - 1) @ sums) >= bar))
+    signs = np.random.default_rng(seed).integers(0, 2, (n_resamples, len(sums)), dtype=np.int8)
+    as_extreme = int(np.sum(np.abs((2 * signs - 1) @ sums) >= bar))
+    return (as_extreme + 1) / (n_resamples + 1)
+
+
+def equivalence(estimate: Estimate, *, margin: float) -> float:
+    """p of two one-sided tests (TOST): small = the value surely lies within +-`margin`."""
+    if not margin > 0:
+        raise ValueError(f"an equivalence margin is positive, not {margin}")
+    from scipy.stats import t
+
+    _needs_error(estimate)
+    below = (estimate.value + margin) / estimate.standard_error
+    above = (margin - estimate.value) / estimate.standard_error
+    return float(max(t.sf(below, estimate.df), t.sf(above, estimate.df)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values, in the order given: the family's error rate is kept."""
+    p = [float(value) for value in p_values]
+    if not all(0 <= value <= 1 for value in p):
+        raise ValueError(f"p values lie between 0 and 1: {p}")
+    if not p:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(p, method="holm")[1]]
+
+
+def smallest_detectable(
+    standard_error: float, df: float = math.inf, *, power: float = 0.8, alpha: float = 0.05
+) -> float:
+    """The true difference that a two-sided t test would find with chance `power`.
+
+    In the units of `standard_error`; solved on the noncentral t distribution.
+    """
+    if not (standard_error > 0 and df > 0):
+        raise ValueError(f"needs standard_error > 0 and df > 0, not {standard_error}, {df}")
+    from scipy.optimize import brentq
+    from scipy.stats import nct, norm, t
+
+    _checked(power, "power")
+    _checked(alpha, "alpha")
+    if df > 1e5:
+        return float(standard_error * (norm.isf(alpha / 2) + norm.isf(1 - power)))
+    bar = t.isf(alpha / 2, df)
+    found = brentq(lambda shift: nct.sf(bar, df, shift) - power, 0.0, 3 * bar + 10.0)
+    return float(standard_error * found)
+
+
+def coverage(
+    experiment: Callable[[int], tuple[Estimate, float]], *, repetitions: int, seed: int
+) -> Estimate:
+    """How often the interval of `experiment(seed) -> (estimate, truth)` holds the truth."""
+    from rrtf.config import derive_seed
+
+    runs = [experiment(derive_seed(seed, "coverage", r)) for r in range(repetitions)]
+    return wilson(sum(e.low <= truth <= e.high for e, truth in runs), repetitions)
+
+
+def _student(value: float, error: float, df: float, confidence: float) -> Estimate:
+    from scipy.stats import t
+
+    half = float(t.isf((1 - _checked(confidence, "confidence")) / 2, df)) * error
+    return Estimate(value, value - half, value + half, error, df)
+
+
+def _task_variance(
+    per_task: np.ndarray, clusters: Sequence[Hashable] | None
+) -> tuple[float, float]:
+    """(variance of the mean over tasks, its degrees of freedom), clusters kept whole."""
+    sums, sizes = _cluster_sums(per_task - per_task.mean(), clusters)
+    total = len(sums)
+    variance = float((sums**2).sum() / sizes.sum() ** 2 * total / (total - 1))
+    if variance < 1e-18:
+        variance = 1 / total**2
+    return variance, total - 1.0
+
+
+def _cluster_sums(
+    values: Sequence[float], clusters: Sequence[Hashable] | None, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
+    """(sum, size) of every cluster, (G,) each, in order of first appearance."""
+    import numpy as np
+
+    data = _numbers(values, "values")
+    names = range(len(data)) if clusters is None else clusters
+    if len(names) != len(data):
+        raise ValueError(f"{len(data)} values but {len(names)} clusters")
+    position = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    if len(position) < least:
+        raise ValueError(f"needs at least {least} clusters of tasks, not {len(position)}")
+    where = np.array([position[name] for name in names], dtype=int)
+    return np.bincount(where, weights=data), np.bincount(where).astype(float)
+
+
+def _numbers(values: Sequence[float], name: str) -> np.ndarray:
+    import numpy as np
+
+    data = np.asarray(values, dtype=float)
+    if data.ndim != 1 or not data.size or not np.isfinite(data).all():
+        raise ValueError(f"{name}: expected a non-empty row of finite numbers")
+    return data
+
+
+def _matrix(values: Sequence[Sequence[float]], name: str) -> np.ndarray:
+    import numpy as np
+
+    if len({len(row) for row in values}) != 1:
+        raise ValueError(f"{name}: every seed needs a value for the same tasks")
+    return np.stack([_numbers(row, name) for row in values])  # (S, T)
+
+
+def _checked(share: float, name: str) -> float:
+    if not 0 < share < 1:
+        raise ValueError(f"{name} lies strictly between 0 and 1, not {share}")
+    return share
+
+
+def _needs_error(estimate: Estimate) -> None:
+    if not estimate.standard_error > 0:
+        raise ValueError("this test needs an estimate with a standard error above 0")
