@@ -274,6 +274,21 @@ class Stage:
         self.outputs[name] = sha256(path)
         return path
 
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A callback `(done, total)` through which a long step tells the runner where it is."""
+        path = self.folder / ".progress"
+        told = -1.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= 0.2 or done >= total:
+                told = time.monotonic()
+                beside = path.with_name(".progress.part")
+                beside.write_text(json.dumps({"what": what, "done": done, "total": total}))
+                os.replace(beside, path)
+
+        return tell
+
     def note(self, name: str, value: Any) -> Path:
         """Timings, hosts and the like: a JSON file beside the records, outside every hash."""
         path = self.folder / name
@@ -302,6 +317,7 @@ class Stage:
             "versions": _versions(),
             "device": _device(),
         }
+        (self.folder / ".progress").unlink(missing_ok=True)
         path = self.folder / "manifest.json"
         write_json(path, manifest)
         return path
@@ -319,6 +335,14 @@ def _device() -> str:
     if torch is not None and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
+
+
+def read_progress(folder: Path) -> dict | None:
+    """What `Stage.progress` told last: `{"what", "done", "total"}`, or None."""
+    try:
+        return json.loads((folder / ".progress").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def manifest(profile: str, stage: str) -> dict | None:
