@@ -1,0 +1,222 @@
+"""The paper's objective on tensors, and those it is compared with.
+
+Equations of arXiv:2307.14936, section 3.2, numbered here in the order in which they stand there:
+
+    (1)  p_i    = sum_t log P(y_i,t | x, y_i,<t) / |y_i|
+    (2)  L_rank = - sum_{r_tea > r_stu} (r_tea - r_stu) * min(0, p_tea - p_stu)
+    (3)  L_ft   = - sum_t log P(y_tea,t | x, y_tea,<t)
+    (4)  L      = L_rank + L_ft
+
+Shapes: B prompts, R responses of all prompts in one flat list, N response tokens, P pairs,
+D hidden width. `prompt` (R,) says which prompt a response answers, `teacher` (B,) which response
+of each prompt L_ft imitates. No function changes its arguments.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Parts(NamedTuple):
+    """A loss and what it is made of; every number is a mean over the prompts of the batch.
+
+    `loss` () carries the gradient. `rank` () and `ft` () are the two parts *before* their weights;
+    `violated` () is the share of scored pairs with p_better < p_worse, nan where there is no pair.
+    """
+
+    loss: Tensor
+    rank: Tensor
+    ft: Tensor
+    violated: Tensor
+    n_pairs: int
+
+
+# From hidden states to log-probabilities
+
+
+def token_log_probs(
+    hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor, *, chunk: int = 0
+) -> Tensor:
+    """log P of each target token: hidden (N, D), targets (N,) -> (N,) float32.
+
+    Only the positions that predict a response token are handed in, so prompts cost no logits. With
+    `chunk` > 0 the logits are made for that many positions at a time and again in the backward
+    pass: memory for `chunk` rows of the vocabulary instead of N.
+    """
+    if hidden.shape[0] != targets.shape[0]:
+        raise ValueError(f"{hidden.shape[0]} hidden states but {targets.shape[0]} targets")
+
+    def some(states: Tensor, wanted: Tensor) -> Tensor:
+        return -functional.cross_entropy(head(states).float(), wanted, reduction="none")
+
+    if not chunk or hidden.shape[0] <= chunk:
+        return some(hidden, targets)
+    from torch.utils.checkpoint import checkpoint
+
+    pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    return torch.cat([checkpoint(some, h, t, use_reentrant=False) for h, t in pieces])
+
+
+def response_sums(log_probs: Tensor, response: Tensor, n_responses: int) -> tuple[Tensor, Tensor]:
+    """(sum_t log P, |y|) of each response, both (R,), of token log-probabilities (N,).
+
+    `response` (N,) is the response that a token belongs to. ValueError for a response without a
+    token: its p_i would be 0 / 0.
+    """
+    zeros = log_probs.new_zeros(n_responses)
+    sums = zeros.index_add(0, response, log_probs)
+    lengths = zeros.index_add(0, response, torch.ones_like(log_probs))
+    if bool((lengths == 0).any()):
+        raise ValueError(f"response {int((lengths == 0).nonzero()[0])} has no token")
+    return sums, lengths
+
+
+def mean_log_probs(sums: Tensor, lengths: Tensor) -> Tensor:
+    """p_i (R,): the log-probability of a response per token (1)."""
+    return sums / lengths  # (1)
+
+
+# Pairs
+
+
+def ordered_pairs(scores: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices (better (P,), worse (P,)) of all pairs of one prompt with r_better > r_worse."""
+    same_prompt = prompt[:, None] == prompt[None, :]  # (R, R)
+    better, worse = (same_prompt & (scores[:, None] > scores[None, :])).nonzero(as_tuple=True)
+    return better, worse
+
+
+def teacher_pairs(scores: Tensor, prompt: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of `ordered_pairs` in which the better response is the prompt's teacher."""
+    better, worse = ordered_pairs(scores, prompt)
+    of_teacher = teacher[prompt[better]] == better  # (P,)
+    return better[of_teacher], worse[of_teacher]
+
+
+# The two terms
+
+
+def rank_terms(
+    p_tea: Tensor, p_stu: Tensor, r_tea: Tensor, r_stu: Tensor, *, margin: float = 0.0
+) -> Tensor:
+    """What each pair adds to L_rank (2): (P,) of four (P,), zero where p_tea >= p_stu + margin.
+
+    The paper has no margin: the term is silent as soon as the order is right.
+    """
+    return -(r_tea - r_stu) * torch.clamp(p_tea - p_stu - margin, max=0)  # (2)
+
+
+def ft_terms(sums: Tensor, lengths: Tensor, *, reduction: str) -> Tensor:
+    """What each imitated response adds to L_ft: `sum` over tokens as written (3), or `mean`."""
+    if reduction == "sum":
+        return -sums  # (3)
+    if reduction == "mean":
+        return -sums / lengths
+    raise ValueError(f"unknown ft_reduction {reduction!r}: expected sum or mean")
+
+
+# The objectives
+
+
+def rrtf(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    teacher: Tensor,
+    *,
+    ft_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    ft_reduction: str = "sum",
+    normalise: bool = True,
+    margin: float = 0.0,
+) -> Parts:
+    """L = L_rank + L_ft (4), per prompt, averaged over the prompts.
+
+    sums, lengths, scores, prompt (R,); teacher (B,). The defaults are the paper's formula; the
+    weights, `ft_reduction="mean"`, p without length normalisation and the margin are departures.
+    """
+    better, worse = teacher_pairs(scores, prompt, teacher)
+    p = mean_log_probs(sums, lengths) if normalise else sums
+    terms = rank_terms(p[better], p[worse], scores[better], scores[worse], margin=margin)
+    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
+    rank = terms.sum() / len(teacher)
+    loss = rank_weight * rank + ft_weight * ft  # (4)
+    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+
+
+def sft(
+    sums: Tensor, lengths: Tensor, teacher: Tensor, *, ft_weight: float = 1.0, ft_reduction: str
+) -> Parts:
+    """L_ft alone (3): imitation of the teacher's response. sums, lengths (R,); teacher (B,)."""
+    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
+    nothing = torch.zeros_like(ft.detach())
+    return Parts(ft_weight * ft, nothing, ft.detach(), nothing + torch.nan, 0)
+
+
+def rrhf(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    best: Tensor,
+    *,
+    ft_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    ft_reduction: str = "sum",
+) -> Parts:
+    """RRHF as its paper writes it (arXiv:2304.05302, eq. 2 to 4): L = L_rank + L_ft.
+
+    L_rank = sum_{r_i < r_j} max(0, p_i - p_j) over all pairs of a prompt, unweighted; L_ft is the
+    log-likelihood of the best response (`best` (B,)). Shapes as in `rrtf`. p is normalised by the
+    response's own length, which the released code does not do.
+    """
+    better, worse = ordered_pairs(scores, prompt)
+    p = mean_log_probs(sums, lengths)
+    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
+    ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
+    loss = rank_weight * rank + ft_weight * ft
+    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+
+
+def dpo(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    reference: Tensor,
+    *,
+    beta: float,
+) -> Parts:
+    """DPO (arXiv:2305.18290, eq. 7), summed over a prompt's pairs, averaged over the prompts.
+
+    -log sigmoid(beta * [(log P_w - log P_l) - (log P_ref,w - log P_ref,l)]) with token sums;
+    `reference` (R,) are the sums of the frozen start model. `lengths` only serve `violated`, which
+    compares p_i as for the other objectives.
+    """
+    if reference.shape != sums.shape:
+        raise ValueError(f"{sums.shape[0]} responses but {reference.shape[0]} reference sums")
+    better, worse = ordered_pairs(scores, prompt)
+    gain = sums - reference  # (R,)
+    logits = beta * (gain[better] - gain[worse])  # (P,)
+    loss = -functional.logsigmoid(logits).sum() / len(torch.unique(prompt))
+    p = mean_log_probs(sums, lengths)
+    nothing = torch.zeros_like(loss.detach())
+    return Parts(loss, loss.detach(), nothing, violated(p, better, worse), len(better))
+
+
+def violated(p: Tensor, better: Tensor, worse: Tensor) -> Tensor:
+    """The share () of pairs with p_better < p_worse; nan without a pair."""
+    return (p[better] < p[worse]).float().mean().detach()
+
+
+def require_finite(parts: Parts, *, run: str, step: int, task_ids: Sequence[str]) -> None:
+    """FloatingPointError naming the run, the update and the batch if the loss is nan or inf."""
+    if not bool(torch.isfinite(parts.loss)):
+        raise FloatingPointError(
+            f"{run}: update {step}: the loss is {float(parts.loss)} (L_rank {float(parts.rank)}, "
+            f"L_ft {float(parts.ft)}) on tasks {', '.join(task_ids)}"
+        )

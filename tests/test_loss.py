@@ -1,0 +1,199 @@
+"""Every objective against slow double loops in plain Python floats."""
+
+import math
+import random
+
+import pytest
+import torch
+
+from rrtf import loss
+
+WEIGHTS = {"ft_weight": 0.7, "rank_weight": 3.0}
+
+
+def _batch(seed: int = 0, prompts: int = 3, responses: int = 4) -> dict[str, torch.Tensor]:
+    """Random sums, lengths and scores (with ties) of `prompts` x `responses` responses."""
+    draw = random.Random(seed)
+    count = prompts * responses
+    lengths = [draw.randint(1, 9) for _ in range(count)]
+    return {
+        "sums": torch.tensor([-n * draw.uniform(0.1, 3.0) for n in lengths], dtype=torch.float64),
+        "lengths": torch.tensor(lengths, dtype=torch.float64),
+        "scores": torch.tensor([float(draw.randint(0, 3)) for _ in range(count)]).double(),
+        "prompt": torch.arange(prompts).repeat_interleave(responses),
+        "teacher": torch.arange(prompts) * responses + 1,
+    }
+
+
+def _slow_rrtf(b, *, ft_weight, rank_weight, ft_reduction, normalise=True, margin=0.0):
+    total_rank = total_ft = 0.0
+    s, n, r = b["sums"].tolist(), b["lengths"].tolist(), b["scores"].tolist()
+    for g, tea in enumerate(b["teacher"].tolist()):
+        total_ft += -s[tea] if ft_reduction == "sum" else -s[tea] / n[tea]
+        for stu, owner in enumerate(b["prompt"].tolist()):
+            if owner == g and r[tea] > r[stu]:
+                p_tea, p_stu = (s[i] / n[i] if normalise else s[i] for i in (tea, stu))
+                total_rank += -(r[tea] - r[stu]) * min(0.0, p_tea - p_stu - margin)
+    prompts = len(b["teacher"])
+    return rank_weight * total_rank / prompts + ft_weight * total_ft / prompts
+
+
+def _rrhf_inputs(b):
+    return {("best" if k == "teacher" else k): v for k, v in b.items()}
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("options", [{}, {"normalise": False}, {"margin": 0.3}])
+def test_rrtf_equals_a_double_loop(reduction, options):
+    for seed in range(5):
+        b = _batch(seed)
+        ours = loss.rrtf(**b, **WEIGHTS, ft_reduction=reduction, **options)
+        slow = _slow_rrtf(b, **WEIGHTS, ft_reduction=reduction, **options)
+        assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
+
+
+def test_rrhf_equals_a_double_loop():
+    b = _batch(1)
+    s, n, r = b["sums"].tolist(), b["lengths"].tolist(), b["scores"].tolist()
+    prompt, slow = b["prompt"].tolist(), 0.0
+    for i in range(len(s)):
+        for j in range(len(s)):
+            if prompt[i] == prompt[j] and r[i] < r[j]:
+                slow += max(0.0, s[i] / n[i] - s[j] / n[j])
+    slow = 3.0 * slow / 3 + 0.7 * sum(-s[k] for k in b["teacher"].tolist()) / 3
+    assert float(loss.rrhf(**_rrhf_inputs(b), **WEIGHTS).loss) == pytest.approx(slow, rel=1e-12)
+
+
+def test_dpo_equals_a_double_loop():
+    b, beta = _batch(2), 0.1
+    reference = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
+    s, ref, r, prompt = (t.tolist() for t in (b["sums"], reference, b["scores"], b["prompt"]))
+    slow = 0.0
+    for w in range(12):
+        for l in range(12):  # noqa: E741
+            if prompt[w] == prompt[l] and r[w] > r[l]:
+                reward = beta * ((s[w] - s[l]) - (ref[w] - ref[l]))
+                slow += math.log(1 + math.exp(-reward))
+    del b["teacher"]
+    ours = loss.dpo(**b, reference=reference, beta=beta)
+    assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
+
+
+def test_sft_is_rrtf_with_rank_weight_zero():
+    b = _batch(3)
+    for reduction in ("sum", "mean"):
+        alone = loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction=reduction)
+        without = loss.rrtf(**b, rank_weight=0.0, ft_reduction=reduction)
+        assert torch.equal(alone.loss, without.loss)
+
+
+def test_the_rank_term_has_no_gradient_where_the_order_is_right():
+    p_tea = torch.tensor([-1.0, -2.0], requires_grad=True)
+    terms = loss.rank_terms(p_tea, torch.tensor([-2.0, -1.0]), torch.ones(2), torch.zeros(2))
+    terms.sum().backward()
+    assert terms.tolist() == [0.0, 1.0]
+    assert p_tea.grad.tolist() == [0.0, -1.0]
+
+
+def test_a_tie_without_tie_break_adds_nothing():
+    p = torch.tensor([-2.0]), torch.tensor([-1.0])
+    assert float(loss.rank_terms(*p, torch.ones(1), torch.ones(1))) == 0.0
+    assert float(loss.rank_terms(*p, torch.ones(1) + 0.5, torch.ones(1))) == 0.5
+
+
+def test_sums_and_lengths_are_taken_per_response_in_any_token_order():
+    logs, owner = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([1, 0, 1])
+    sums, lengths = loss.response_sums(logs, owner, 2)
+    assert (sums.tolist(), lengths.tolist()) == ([-2.0, -5.0], [1.0, 2.0])
+    assert loss.mean_log_probs(sums, lengths).tolist() == [-2.0, -2.5]
+
+
+def test_a_response_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="response 1 has no token"):
+        loss.response_sums(torch.zeros(2), torch.tensor([0, 2]), 3)
+
+
+def test_token_log_probs_equal_a_full_log_softmax_whole_and_in_chunks():
+    torch.manual_seed(0)
+    head, targets = torch.nn.Linear(5, 11), torch.randint(0, 11, (7,))
+    for chunk in (0, 3):
+        hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        logs = loss.token_log_probs(hidden, head, targets, chunk=chunk)
+        full = torch.log_softmax(head(hidden), dim=-1)[torch.arange(7), targets]
+        assert torch.allclose(logs, full, atol=1e-6)
+        (ours,) = torch.autograd.grad(logs.sum(), hidden, retain_graph=True)
+        (theirs,) = torch.autograd.grad(full.sum(), hidden)
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def _calls(b):
+    dpo = {k: v for k, v in b.items() if k != "teacher"}
+    yield lambda: loss.rrtf(**b, **WEIGHTS)
+    yield lambda: loss.rrhf(**_rrhf_inputs(b), **WEIGHTS)
+    yield lambda: loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction="mean")
+    yield lambda: loss.dpo(**dpo, reference=b["sums"] - 1, beta=0.1)
+
+
+def test_two_calls_with_the_same_tensors_give_the_same_and_change_none():
+    b = _batch(4)
+    before = {name: tensor.clone() for name, tensor in b.items()}
+    for call in _calls(b):
+        first, second = call(), call()
+        assert torch.equal(first.loss, second.loss)
+        assert all(torch.equal(b[name], before[name]) for name in b)
+
+
+def test_candidate_order_does_not_matter():
+    b = _batch(5)
+    order = torch.tensor([3, 1, 0, 2, 6, 7, 5, 4, 9, 11, 8, 10])
+    shuffled = {k: v[order] for k, v in b.items() if k != "teacher"}
+    where = torch.argsort(order)
+    shuffled["teacher"] = where[b["teacher"]]
+    for ours, theirs in zip(_calls(b), _calls(shuffled), strict=True):
+        assert float(ours().loss) == pytest.approx(float(theirs().loss), rel=1e-12)
+
+
+def test_the_mean_over_equal_halves_is_the_whole_batch():
+    b = _batch(6, prompts=4, responses=3)
+    halves = []
+    for g in (0, 2):
+        part = {k: b[k][g * 3 : g * 3 + 6] for k in ("sums", "lengths", "scores")}
+        part |= {"prompt": b["prompt"][g * 3 : g * 3 + 6] - g}
+        halves.append(part | {"teacher": b["teacher"][g : g + 2] - g * 3})
+    for whole, *parts in zip(_calls(b), *map(_calls, halves), strict=True):
+        mean = sum(float(part().loss) for part in parts) / 2
+        assert mean == pytest.approx(float(whole().loss), rel=1e-12)
+
+
+def test_violated_counts_scored_pairs_in_the_wrong_order():
+    parts = loss.rrtf(
+        sums=torch.tensor([-2.0, -1.0, -3.0]),
+        lengths=torch.ones(3),
+        scores=torch.tensor([3.5, 3.0, 0.0]),
+        prompt=torch.zeros(3, dtype=torch.long),
+        teacher=torch.tensor([0]),
+    )
+    assert (float(parts.violated), parts.n_pairs) == (0.5, 2)
+    assert float(parts.rank) == 0.5  # (3.5 - 3.0) * (-1 - -2); the other pair is in order
+    assert float(parts.loss) == 2.5
+
+
+def test_only_pairs_with_the_teacher_count_in_rrtf():
+    scores, prompt = torch.tensor([2.0, 1.0, 0.0]), torch.zeros(3, dtype=torch.long)
+    better, worse = loss.ordered_pairs(scores, prompt)
+    assert list(zip(better.tolist(), worse.tolist(), strict=True)) == [(0, 1), (0, 2), (1, 2)]
+    better, worse = loss.teacher_pairs(scores, prompt, torch.tensor([1]))
+    assert (better.tolist(), worse.tolist()) == ([1], [2])
+
+
+def test_a_non_finite_loss_names_run_update_and_tasks():
+    parts = loss.sft(
+        torch.tensor([-math.inf]), torch.ones(1), torch.tensor([0]), ft_reduction="sum"
+    )
+    with pytest.raises(FloatingPointError, match=r"rrtf-s1: update 7: .*inf.* nano/a, nano/b"):
+        loss.require_finite(parts, run="rrtf-s1", step=7, task_ids=["nano/a", "nano/b"])
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="expected sum or mean"):
+        loss.ft_terms(torch.zeros(1), torch.ones(1), reduction="total")
