@@ -7,7 +7,7 @@ a prompt and solutions, `problems` makes tested problems and splits them by beha
 
 from rrtf.nano.evolution import METHODS, evolve_problem
 from rrtf.nano.grammar import Spec, family, operations, parse_spec
-from rrtf.nano.problems import build, held_out, probes
+from rrtf.nano.problems import build, fingerprint, guarded, probes, world
 
 __all__ = [
     "METHODS",
@@ -15,8 +15,10 @@ __all__ = [
     "build",
     "evolve_problem",
     "family",
-    "held_out",
+    "fingerprint",
+    "guarded",
     "operations",
     "parse_spec",
     "probes",
+    "world",
 ]

@@ -7,8 +7,18 @@ composition behind a problem, and the text follows from it.
 import random
 from dataclasses import dataclass
 
-from rrtf.nano.grammar import Spec, draw_step, operations, parse_spec, taking, well_typed
-from rrtf.nano.problems import Degenerate, behaviour, make_problem
+from rrtf.nano.grammar import (
+    Degenerate,
+    Spec,
+    draw_step,
+    neighbour,
+    operations,
+    parse_spec,
+    replace_step,
+    taking,
+    well_typed,
+)
+from rrtf.nano.problems import behaviour, make_problem
 from rrtf.records import Problem
 
 METHODS = ("constrain", "specialise", "deepen", "misdirect", "tighten")
@@ -45,8 +55,7 @@ def specialise(spec: Spec, rng: random.Random) -> Spec:
     ]
     if not options:
         raise Degenerate("nothing more specific to replace it by")
-    step = draw_step(rng.choice(options), rng)
-    return Spec(spec.takes, (*spec.steps[:place], step, *spec.steps[place + 1 :]))
+    return replace_step(spec, place, draw_step(rng.choice(options), rng))
 
 
 def deepen(spec: Spec, rng: random.Random) -> Spec:
@@ -55,19 +64,6 @@ def deepen(spec: Spec, rng: random.Random) -> Spec:
     if not options:
         raise Degenerate("nothing can follow the last step")
     return Spec(spec.takes, (*spec.steps, draw_step(rng.choice(options), rng)))
-
-
-def neighbour(spec: Spec, rng: random.Random) -> Spec:
-    """A specification that differs in one operation: the wrong code of a misdirection."""
-    places = list(range(len(spec.steps)))
-    rng.shuffle(places)
-    for place in places:
-        old = operations()[spec.steps[place].name]
-        same = [op for op in taking(old.takes) if op.gives == old.gives and op.name != old.name]
-        if same:
-            step = draw_step(rng.choice(same), rng)
-            return Spec(spec.takes, (*spec.steps[:place], step, *spec.steps[place + 1 :]))
-    raise Degenerate("no neighbouring problem")
 
 
 def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evolved:

@@ -4,7 +4,7 @@ import random
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from rrtf import config
@@ -12,6 +12,10 @@ from rrtf.records import Problem
 
 TYPES = ("ints", "words", "text", "number", "table")  # what a problem's argument can be
 START_WEIGHTS = (40, 22, 20, 8, 10)
+
+
+class Degenerate(ValueError):
+    """A specification that makes no useful problem; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +174,31 @@ def well_typed(spec: Spec) -> bool:
             return False
         kind, before = operation.gives, step.name
     return bool(spec.steps)
+
+
+def neighbour(spec: Spec, rng: random.Random) -> Spec:
+    """A specification that differs in one operation of the same type."""
+    for place in rng.sample(range(len(spec.steps)), len(spec.steps)):
+        old = operations()[spec.steps[place].name]
+        same = [op for op in taking(old.takes) if op.gives == old.gives and op.name != old.name]
+        if same:
+            return replace_step(spec, place, draw_step(rng.choice(same), rng))
+    raise Degenerate("no neighbouring problem")
+
+
+def replace_step(spec: Spec, place: int, step: Step) -> Spec:
+    return Spec(spec.takes, (*spec.steps[:place], step, *spec.steps[place + 1 :]))
+
+
+@cache
+def blind_spots() -> Mapping[str, Operation]:
+    """All operations, those of `data/nano/blind_spots.toml` with a consistent misconception."""
+    table = tomllib.loads(config.data_text("nano/blind_spots.toml"))
+    wrong = {
+        name: replace(operations()[name], expressions=(row["believes"],), blocks=())
+        for name, row in table.items()
+    }
+    return {**operations(), **wrong}
 
 
 _STEP = re.compile(r"(\w+)(?:\((.*)\))?")

@@ -19,19 +19,24 @@ from typing import Any
 
 from rrtf import config
 from rrtf.nano import wording
-from rrtf.nano.grammar import Spec, Step, draw_spec, operations, vocabulary
+from rrtf.nano.grammar import (
+    Degenerate,
+    Spec,
+    Step,
+    draw_spec,
+    neighbour,
+    operations,
+    vocabulary,
+)
 from rrtf.records import Problem
 
 SPLITS = ("test", "validation", "finetune", "pretrain")
 N_TESTS = 12
 GRAMMAR_SEED = 1  # the world is one fixed world; run seeds change samples and training, not it
-HELD_OUT = {"test": 600, "validation": 300}
-HELD_OUT_DEPTHS = (2, 3, 4)
-SLACK = 60  # drawn on top in each shard, because shards can collide
-
-
-class Degenerate(ValueError):
-    """A specification that makes no useful problem; the message is the reason."""
+SIZES = {"test": 600, "validation": 300, "finetune": 1000}  # each split avoids those before it
+DEPTHS = {"finetune": {2: 2, 3: 1}, "pretrain": {1: 20, 2: 50, 3: 25, 4: 5}}  # depth: weight
+HELD_OUT_DEPTHS = {2: 1, 3: 1, 4: 1}
+SLACK = 1.5  # drawn on top in each shard, because the behaviours of shards can collide
 
 
 def random_input(kind: str, rng: random.Random) -> Any:
@@ -178,22 +183,24 @@ def _examples(order: list[int], inputs: list, shown: list[str]) -> list[tuple[st
 
 def _draw(task: tuple) -> tuple[list[tuple[Problem, str]], dict[str, int]]:
     """One shard: `count` problems of one split with their behaviours, and what was dropped."""
-    split, shard, count, depths, weights, avoid, options = task
-    rng = random.Random(config.derive_seed(GRAMMAR_SEED, "nano", split, shard, *options))
+    split, shard, count, avoid = task
+    rng = random.Random(config.derive_seed(GRAMMAR_SEED, "nano", split, shard))
+    depths = DEPTHS.get(split, HELD_OUT_DEPTHS)
     found: dict[str, tuple[Problem, str]] = {}
     dropped: Counter[str] = Counter()
     while len(found) < count:
-        spec = draw_spec(rng, rng.choices(depths, weights)[0])
+        spec = draw_spec(rng, rng.choices(list(depths), list(depths.values()))[0])
         if split_of(spec.names) != split:
             continue
         task_id = f"nano/{split}/{shard:03d}-{len(found):04d}"
-        style = rng.choice(wording.STYLES) if split == "pretrain" else wording.CANONICAL
         try:
             key = behaviour(spec)
             if key in avoid or (key in found and split != "pretrain"):
                 dropped["behaves like a problem of another split, or of this one"] += 1
                 continue
-            problem = make_problem(spec, task_id, rng, style=style, source=f"nano-{split}")
+            problem = make_problem(
+                spec, task_id, rng, source=f"nano-{split}", **_form(split, spec, rng)
+            )
         except Degenerate as error:
             dropped[str(error)] += 1
             continue
@@ -201,12 +208,22 @@ def _draw(task: tuple) -> tuple[list[tuple[Problem, str]], dict[str, int]]:
     return list(found.values()), dict(dropped)
 
 
+def _form(split: str, spec: Spec, rng: random.Random) -> dict[str, Any]:
+    """Pre-training sees every style, and some of the forms that evolution will produce."""
+    if split != "pretrain":
+        return {}
+    draw = rng.random()
+    return {
+        "style": rng.choice(wording.STYLES),
+        "one_pass": draw < 0.04,
+        "wrong": neighbour(spec, rng) if draw > 0.96 else None,
+    }
+
+
 def build(
     split: str,
     count: int,
     *,
-    depths: Sequence[int] = HELD_OUT_DEPTHS,
-    weights: Sequence[int] | None = None,
     avoid: Collection[str] = (),
     shard_size: int = 300,
     workers: int = 2,
@@ -219,21 +236,16 @@ def build(
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
-    weights = tuple(weights or [1] * len(depths))
     shards = -(-count // shard_size)
-    tasks = [
-        (split, i, min(shard_size, count - i * shard_size) + SLACK, tuple(depths), weights,
-         frozenset(avoid), (*depths, *weights))
-        for i in range(shards)
-    ]  # fmt: skip
+    slack = 1 if split == "pretrain" else SLACK
+    sizes = [int(slack * min(shard_size, count - i * shard_size)) for i in range(shards)]
+    tasks = [(split, i, size, frozenset(avoid)) for i, size in enumerate(sizes)]
     dropped: Counter[str] = Counter()
     kept: dict[str, tuple[Problem, str]] = {}
-    for done, (pairs, reasons) in enumerate(guarded(_draw, tasks, workers), start=1):
+    for pairs, reasons in guarded(_draw, tasks, workers, progress=progress):
         dropped.update(reasons)
         for problem, key in pairs:
             kept.setdefault(problem.task_id if split == "pretrain" else key, (problem, key))
-        if progress:
-            progress(done, shards)
     problems = [problem for problem, _ in kept.values()][:count]
     keys = [key for _, key in kept.values()][:count]
     if len(problems) < count:
@@ -241,18 +253,29 @@ def build(
     return problems, keys, dict(dropped)
 
 
-def guarded(work: Callable[[Any], Any], tasks: Sequence[Any], workers: int) -> list[Any]:
+def guarded(
+    work: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    workers: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Any]:
     """`work` over `tasks` in spawned, limited processes; results in order."""
     context = multiprocessing.get_context("spawn")
+    results = []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=guard) as pool:
-        return list(pool.map(work, tasks))
+        for result in pool.map(work, tasks):
+            results.append(result)
+            if progress:
+                progress(len(results), len(tasks))
+    return results
 
 
-def held_out(workers: int = 2) -> dict[str, tuple[list[Problem], list[str]]]:
-    """The test and validation problems with their behaviours: the same in every run."""
+def world(workers: int = 2) -> dict[str, tuple[list[Problem], list[str]]]:
+    """Test, validation and fine-tuning problems with their behaviours: the same in every run."""
     found: dict[str, tuple[list[Problem], list[str]]] = {}
     avoid: list[str] = []
-    for split, count in HELD_OUT.items():
+    for split, count in SIZES.items():
         problems, keys, _ = build(split, count, avoid=avoid, workers=workers)
         found[split] = (problems, keys)
         avoid += keys

@@ -3,6 +3,7 @@
 import ast
 import random
 import re
+from collections.abc import Mapping
 
 from rrtf.nano.grammar import Operation, Spec, fill, operations, vocabulary
 
@@ -122,12 +123,23 @@ class _Body:
         return f"({self.value})" if isinstance(node, loose) else self.value
 
 
-def solution(spec: Spec, argument: str, style: str, rng: random.Random) -> str:
-    """The indented body of a correct function in `style` (one of STYLES, or CANONICAL)."""
+def solution(
+    spec: Spec,
+    argument: str,
+    style: str,
+    rng: random.Random,
+    *,
+    table: Mapping[str, Operation] | None = None,
+) -> str:
+    """The indented body of a function in `style` (one of STYLES, or CANONICAL).
+
+    It is correct for the operations of `table` (default: the grammar's).
+    """
+    table = table or operations()
     body = _Body(argument, rng)
     reuse = rng.random() < 0.35
     for number, step in enumerate(spec.steps):
-        operation = operations()[step.name]
+        operation = table[step.name]
         way = rng.choice(STYLES[:3]) if style == "mixed" else style
         following = spec.steps[number + 1] if number + 1 < len(spec.steps) else None
         item = body.item(operation.takes)
@@ -146,7 +158,7 @@ def solution(spec: Spec, argument: str, style: str, rng: random.Random) -> str:
             continue
         expression = _write(_expression(operation, style, rng), step.parameters, item)
         expression = expression.replace("{v}", body.operand())
-        if way == "nested" and following and _nests(operations()[following.name]):
+        if way == "nested" and following and _nests(table[following.name]):
             body.value = expression
             body.taken.add(item)
         elif following:
