@@ -1,0 +1,98 @@
+"""Which code a notebook's result depends on, as one hash.
+
+A stage is run again when its code changed, and only then: the hash covers the notebook's code
+cells and every `rrtf` module they reach, imports inside functions included. Comments and layout
+do not count, prose does not count.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def cells(notebook: Path) -> list[dict]:
+    """The cells of a notebook file; ValueError naming the file where it is not one."""
+    if not notebook.exists():
+        raise FileNotFoundError(f"{notebook}: no such notebook")
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{notebook}: not a notebook ({error!r})") from error
+
+
+def text(cell: dict) -> str:
+    """A cell's source as one string, however the file stores it."""
+    return "".join(cell["source"])
+
+
+def parse(code: str, where: str) -> ast.Module:
+    """The syntax tree of `code`; a syntax error is a ValueError that says `where`."""
+    try:
+        return ast.parse(code)
+    except SyntaxError as error:
+        raise ValueError(f"{where}: line {error.lineno} is not Python ({error.msg})") from error
+
+
+def assigned(notebook: Path) -> list[str]:
+    """The names that the cell tagged `parameters` sets, in order."""
+    for cell in cells(notebook):
+        if "parameters" in cell["metadata"].get("tags", []):
+            tree = parse(text(cell), f"{notebook}, parameters cell")
+            targets = [
+                t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets
+            ]
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+    raise ValueError(f"{notebook}: no cell is tagged `parameters`")
+
+
+def imported(tree: ast.Module, package: Path = PACKAGE) -> set[str]:
+    """Dotted names below `package` that a module imports anywhere, like `engines.replay`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inside = {name.partition(".")[2] for name in names if name.startswith(f"{package.name}.")}
+    return {name for name in inside if any(_files(name, package))}
+
+
+def _files(name: str, package: Path) -> Iterator[Path]:
+    """The files of a module; of a sub-package all, because it picks its parts at run time."""
+    path = package.joinpath(*name.split("."))
+    if path.is_dir():
+        yield from sorted(path.rglob("*.py"))
+    elif path.with_suffix(".py").exists():
+        yield path.with_suffix(".py")
+
+
+def closure(tree: ast.Module, package: Path = PACKAGE) -> tuple[Path, ...]:
+    """Every file of `package` that the module reaches through imports, sorted."""
+    found: set[Path] = set()
+    waiting = [tree]
+    while waiting:
+        for name in imported(waiting.pop(), package):
+            for path in _files(name, package):
+                if path not in found:
+                    found.add(path)
+                    waiting.append(parse(path.read_text(encoding="utf-8"), str(path)))
+    return tuple(sorted(found))
+
+
+def digest(notebook: Path, package: Path = PACKAGE) -> str:
+    """The hash of a notebook's code cells and of the modules they reach."""
+    total = hashlib.sha256()
+    trees = []
+    for cell in cells(notebook):
+        if cell["cell_type"] == "code":
+            tree = parse(text(cell), f"{notebook}, cell {cell.get('id', '?')}")
+            total.update(f"{cell.get('id', '')}\n{ast.dump(tree)}\n".encode())
+            trees += tree.body
+    for path in closure(ast.Module(body=trees, type_ignores=[]), package):
+        tree = parse(path.read_text(encoding="utf-8"), str(path))
+        total.update(f"{path.relative_to(package)}\n{ast.dump(tree)}\n".encode())
+    return total.hexdigest()

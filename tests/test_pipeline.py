@@ -1,0 +1,408 @@
+"""The runner on tiny notebooks, one per behaviour; at the end the whole smoke profile, twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rrtf import config, kernel, pipeline, report, source, store
+
+FIRST, SECOND = "00_rrtf_by_hand", "01_evolve"
+SETUP = "from rrtf import store\n\nstage = store.Stage.open({stage!r}, globals())"
+SAVE = "stage.save('rows.jsonl', [{'n': 1}])\nstage.finish(counts={'rows': 1}, figures={'n': 0.25})"
+
+
+def markdown(ident: str, text: str) -> dict:
+    return {"cell_type": "markdown", "id": ident, "metadata": {}, "source": text}
+
+
+def code(ident: str, text: str, tags: tuple[str, ...] = ()) -> dict:
+    cell = {"cell_type": "code", "id": ident, "metadata": {"tags": list(tags)} if tags else {}}
+    return cell | {"source": text, "outputs": [], "execution_count": None}
+
+
+def write_notebook(folder: Path, stage: str, act: str, *, save: str = SAVE, **changes) -> Path:
+    """A notebook of the stage's form: parameters as they must be, one `act`, one `save`."""
+    values = config.resolve("nano", stage) | changes
+    lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    cells = [
+        markdown("title", f"# Tiny {stage}\n\nDoes it run? A `question`.\n\nMore."),
+        code("parameters", lines, ("parameters",)),
+        code("setup", SETUP.format(stage=stage)),
+        code("act", act),
+        code("save", save),
+        markdown("next", "The loss is $p_i = x_1 * x_2 * x_3$; on: [next](01_evolve.ipynb)."),
+    ]
+    path = folder / f"{stage}.ipynb"
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.write_text(
+        json.dumps({"cells": cells, "metadata": meta, "nbformat": 4, "nbformat_minor": 5})
+    )
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder with `notebooks/`, where data and reports of the test land too."""
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path))
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+def go(place: Path, only: str = "00", **options) -> list[str]:
+    """Runs the smoke profile on the tiny notebooks and returns the lines it said."""
+    lines: list[str] = []
+    pipeline.run("smoke", only=only, notebooks=place / "notebooks", say=lines.append, **options)
+    return lines
+
+
+def command(place: Path, *arguments: str, **options) -> subprocess.Popen:
+    """The command line in a process of its own, on the tiny notebooks."""
+    program = (
+        "import sys; from pathlib import Path; from rrtf import pipeline, __main__ as m; "
+        f"run = pipeline.run; books = Path({str(place / 'notebooks')!r}); "
+        "pipeline.run = lambda *a, **k: run(*a, **k, notebooks=books); "
+        "sys.exit(m.main(sys.argv[1:]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # fmt: skip
+
+
+def wait_for(condition, seconds: float = 30.0) -> bool:
+    """Whether `condition()` became true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# --- what runs and what is skipped -------------------------------------------------------------
+
+
+def test_a_stage_runs_once_and_is_skipped_while_nothing_changes(place):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    assert "runs: not run yet" in go(place)[0]
+    assert store.manifest("smoke", FIRST)["settings"]["profile"] == "smoke"
+    assert "up to date" in go(place)[0]
+
+
+def test_a_stage_runs_again_after_each_change_that_matters_and_says_which(place):
+    notebook = write_notebook(place / "notebooks", FIRST, "1 + 1")
+    go(place)
+    assert "settings changed: tie_break" in go(place, overrides={"rrtf_by_hand.tie_break": 0.25})[0]
+    assert "settings changed: tie_break" in go(place)[0]
+    rows = config.run_dir("smoke") / FIRST / "rows.jsonl"
+    rows.write_text("")
+    assert "output rows.jsonl is gone or changed" in go(place)[0]
+    notebook.write_text(notebook.read_text().replace("1 + 1", "2 + 2"))
+    assert "its code changed" in go(place)[0]
+    (config.report_dir("smoke") / f"{FIRST}.ipynb").unlink()
+    assert "its report is gone" in go(place)[0]
+    manifest = config.run_dir("smoke") / FIRST / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    assert "run outside the pipeline" in go(place)[0]
+    assert "forced" in go(place, force=True)[0]
+
+
+def test_a_stage_runs_again_when_what_it_reads_changed(place):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    write_notebook(place / "notebooks", SECOND, "stage.input('rrtf_by_hand/rows.jsonl').name")
+    go(place, "00,01")
+    assert [line.split(maxsplit=1)[1][:10] for line in go(place, "00,01")] == ["up to date"] * 2
+    changed = SAVE.replace("{'n': 1}", "{'n': 2}")
+    write_notebook(place / "notebooks", FIRST, "1 + 1", save=changed)
+    lines = go(place, "00,01")
+    assert "its code changed" in lines[0]
+    assert f"input {FIRST}/rows.jsonl changed" in lines[2]
+
+
+def test_changed_prose_and_comments_change_the_page_without_running_the_stage(place):
+    notebook = write_notebook(place / "notebooks", FIRST, "1 + 1")
+    go(place)
+    text = notebook.read_text()
+    notebook.write_text(
+        text.replace("Does it run?", "Does it fly?").replace("1 + 1", "1 + 1  # so")
+    )
+    assert "up to date" in go(place)[0]
+    page = (config.report_dir("smoke") / f"{FIRST}.html").read_text()
+    assert "Does it fly?" in page and "# so" in page and ">2<" in page.replace("\n", "")
+
+
+def test_from_leaves_out_the_stages_before_it(place):
+    with pytest.raises(FileNotFoundError, match="08_quantize"):
+        pipeline.run("smoke", start="08", notebooks=place / "notebooks")
+    with pytest.raises(ValueError, match="exclude each other"):
+        pipeline.run("smoke", start="08", only="01", notebooks=place / "notebooks")
+
+
+# --- what comes out ----------------------------------------------------------------------------
+
+
+def test_the_page_reads_offline_and_says_nothing_of_the_machine(place):
+    act = (
+        "import sys\nfrom rrtf import config\nprint(config.output_home() / 'data')\n"
+        "print('noi' + 'se', file=sys.stderr)"
+    )
+    write_notebook(place / "notebooks", FIRST, act)
+    go(place)
+    folder = config.report_dir("smoke")
+    page, executed = ((folder / f"{FIRST}{kind}").read_text() for kind in (".html", ".ipynb"))
+    assert "http://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")
+    assert "https://" not in page and "<script" not in page
+    assert "<math" in page and "<mi>p</mi>" in page and "$" not in page.split("<main>")[1]
+    assert 'href="01_evolve.html"' in page
+    assert "noise" not in page + executed and str(place) not in page + executed
+    assert "papermill" not in executed
+
+
+def test_the_index_and_the_summary_gather_what_the_stages_found(place):
+    save = SAVE.replace("rows.jsonl", "results.json")
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    write_notebook(place / "notebooks", "06_evaluate", "1", save=save)
+    go(place, "00,06")
+    index = (config.report_dir("smoke") / "index.html").read_text()
+    assert f'<a href="{FIRST}.html">' in index and "Does it run? A question." in index
+    assert "<b>0.25</b> n" in index and index.count("not run</td>") == 7
+    summary = store.read_json(config.report_dir("smoke") / "summary.json")
+    assert summary["profile"] == "smoke" and list(summary["seconds"]) == [FIRST, "06_evaluate"]
+    assert summary["results"] == [{"n": 1}] and summary["quantization"] == []
+
+
+def test_the_kernel_is_the_runners_interpreter_with_fixed_threads_and_hashes(place):
+    act = (
+        "import os, sys\n"
+        "rows = [{'python': sys.executable, 'threads': os.environ['OMP_NUM_THREADS'],"
+        " 'hashes': os.environ['PYTHONHASHSEED']}]"
+    )
+    write_notebook(place / "notebooks", FIRST, act, save=SAVE.replace("[{'n': 1}]", "rows"))
+    go(place)
+    row = json.loads((config.run_dir("smoke") / FIRST / "rows.jsonl").read_text())
+    assert row == {"python": sys.executable, "threads": "1", "hashes": "0"}
+
+
+def test_two_runs_from_scratch_write_the_same_report(place):
+    write_notebook(place / "notebooks", FIRST, "{'a', 'b', 'c'}")
+    go(place)
+    path = config.report_dir("smoke") / f"{FIRST}.ipynb"
+    before = path.read_bytes()
+    go(place, force=True)
+    assert path.read_bytes() == before
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_failing_cell_is_reported_by_notebook_cell_and_error_in_a_few_lines(place):
+    write_notebook(place / "notebooks", FIRST, "from rrtf import config\nconfig.stage_name('x')")
+    with pytest.raises(pipeline.StageError) as caught:
+        go(place)
+    text = str(caught.value)
+    assert f"{FIRST}.ipynb, cell `act`: ValueError: unknown stage 'x'" in text
+    assert "config.py:" in text and "in stage_name" in text and len(text.splitlines()) <= 4
+    assert store.manifest("smoke", FIRST) is None
+    assert ">failed<" in (config.report_dir("smoke") / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "act, says",
+    [
+        ("import sys\nsys.exit()", "ended early in cell `act`"),
+        ("exit()", "ended early"),
+        ("import os\nos._exit(0)", "the kernel died in cell `act`"),
+        ("del stage.finish", "AttributeError"),
+    ],
+)
+def test_a_notebook_that_ends_early_is_an_error_that_names_it(place, act, says):
+    write_notebook(place / "notebooks", FIRST, act, save="1")
+    with pytest.raises(pipeline.StageError, match=FIRST) as caught:
+        go(place)
+    assert says in str(caught.value)
+
+
+def test_a_notebook_that_never_saves_does_not_count_even_where_an_old_manifest_lies(place):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    go(place)
+    write_notebook(place / "notebooks", FIRST, "1 + 1", save="stage.name")
+    with pytest.raises(pipeline.StageError, match=r"without calling stage\.finish"):
+        go(place)
+    assert store.manifest("smoke", FIRST) is None
+
+
+def test_parameters_that_the_notebook_lacks_or_invents_are_named_before_anything_runs(place):
+    notebook = write_notebook(place / "notebooks", FIRST, "1 + 1", tie_brake=1)
+    with pytest.raises(ValueError, match="has unknown tie_brake"):
+        go(place)
+    notebook.write_text(notebook.read_text().replace("tie_break", "other"))
+    with pytest.raises(ValueError, match="lacks tie_break"):
+        go(place)
+
+
+def test_bad_input_is_exit_code_2_and_names_the_thing(place):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    broken = place / "problems.jsonl"
+    broken.write_text('{"task_id": "a/1", "prompt"')
+    for arguments, says in [
+        (["--profile", "gigantic"], "unknown profile 'gigantic': expected one of nano, smoke"),
+        (["--set", "rrtf_by_hand.tie_brake=1"], "did you mean rrtf_by_hand.tie_break"),
+        (["--set", "tie_break"], "expected stage.key=value"),
+        (["--set", "rrtf_by_hand.tie_break=high"], "expected float"),
+        (["--only", "12"], "unknown stage '12'"),
+        (["--problems", str(place / "none.jsonl")], "none.jsonl: no such file"),
+        (["--problems", str(broken)], "problems.jsonl:1: not a JSON line"),
+    ]:
+        process = command(place, "run", "--profile", "smoke", *arguments)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 2 and says in stderr, (arguments, stderr)
+        assert "Traceback" not in stderr
+    process = command(place, "fly")
+    assert "fly" in process.communicate(timeout=60)[1] and process.returncode == 2
+
+
+def test_problems_and_model_set_the_shared_parameters(place, add_problem):
+    path = place / "mine.jsonl"
+    store.write(path, [add_problem])
+    values = pipeline._overrides({}, str(path), "some/model")
+    assert values == {"shared.problems": str(path), "shared.student": "some/model"}
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_half_written_remains(place):
+    import resource
+
+    save = SAVE.replace("[{'n': 1}]", "[{'text': 'x' * 1000}] * 20000")
+    write_notebook(place / "notebooks", FIRST, "1 + 1", save=save)
+    limit = 4 * 1024 * 1024  # a file may grow to this; stands for the disk that is full
+    process = command(
+        place, "run", "--profile", "smoke", "--only", "00",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1, stderr
+    assert "cell `save`: OSError" in stderr and "rows.jsonl: File too large" in stderr
+    folder = config.run_dir("smoke") / FIRST
+    assert not list(folder.glob("*rows*")) and not list(folder.glob(".rows*"))
+    assert not (folder / "manifest.json").exists()
+
+
+# --- interruptions -----------------------------------------------------------------------------
+
+SLOW = (
+    "import os, subprocess, sys, time\nfrom pathlib import Path\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'],"
+    " start_new_session=True)\n"
+    "Path({pids!r}).write_text(f'{{os.getpid()}} {{child.pid}}')\n"
+    "time.sleep(0 if Path({done!r}).exists() else 600)"
+)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def slow_run(place: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A run in the middle of a stage whose kernel has a child, and the pids of both."""
+    pids, done = place / "pids", place / "done"
+    act = SLOW.format(pids=str(pids), done=str(done))
+    write_notebook(place / "notebooks", FIRST, act)
+    process = command(place, "run", "--profile", "smoke", "--only", "00")
+    assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    return process, [int(pid) for pid in pids.read_text().split()]
+
+
+def test_ctrl_c_ends_the_kernel_and_its_children_and_the_same_command_goes_on(place):
+    process, pids = slow_run(place)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "resume with the same command" in stderr
+    assert "Traceback" not in stderr
+    assert not any(map(alive, pids))
+    (place / "done").touch()
+    assert "done" in go(place)[1]
+
+
+def test_after_kill_9_the_next_run_ends_what_was_left_and_goes_on(place):
+    process, pids = slow_run(place)
+    process.kill()
+    process.communicate(timeout=60)
+    assert alive(pids[1])
+    (place / "done").touch()
+    assert "done" in go(place)[1]
+    assert not alive(pids[1])
+
+
+def test_a_second_run_of_the_same_profile_is_refused_and_the_first_is_named(place):
+    process, _ = slow_run(place)
+    try:
+        with pytest.raises(ValueError, match=f"already being run by process {process.pid}"):
+            go(place)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+
+# --- source, formulas, progress ----------------------------------------------------------------
+
+
+def test_the_source_hash_sees_lazy_and_indirect_imports_but_no_comments(tmp_path):
+    package = tmp_path / "rrtf"
+    package.mkdir()
+    (package / "far.py").write_text("value = 1\n")
+    (package / "near.py").write_text("def f():\n    from rrtf import far\n    return far.value\n")
+    (package / "apart.py").write_text("x = 1\n")
+    notebook = write_notebook(tmp_path, FIRST, "from rrtf import near", save="near.f()")
+    before = source.digest(notebook, package)
+    (package / "apart.py").write_text("x = 2\n")
+    (package / "far.py").write_text("# why\nvalue = (1)\n")
+    assert source.digest(notebook, package) == before
+    (package / "far.py").write_text("value = 2\n")
+    assert source.digest(notebook, package) != before
+
+
+def test_formulas_become_mathml_and_code_and_prices_stay():
+    formulas: dict[str, str] = {}
+    text = "It is $a_1 * b$, `$x$`, costs 5$ or $6; \n\n$$\nL = \\frac{1}{n}\n$$\n```\n$y$\n```"
+    shown = report.take_formulas(text, formulas)
+    assert len(formulas) == 2 and "`$x$`" in shown and "5$ or $6" in shown and "$y$" in shown
+    assert all(value.startswith("<math") for value in formulas.values())
+
+
+def test_a_running_stage_tells_how_far_it_is(place):
+    stage = store.Stage.open(FIRST, config.resolve("smoke", FIRST))
+    stage.progress("programs")(3, 10)
+    assert store.read_progress(stage.folder) == {"what": "programs", "done": 3, "total": 10}
+    stage.finish(counts={})
+    assert store.read_progress(stage.folder) is None
+
+
+def test_processes_of_another_run_are_left_alone():
+    environment = os.environ | {kernel.MARKER: "another"}
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, env=environment)
+    assert kernel.end_processes("this one") == 0 and other.poll() is None
+    assert kernel.end_processes("another") == 1 and not alive(other.pid)
+
+
+# --- everything --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_smoke_runs_from_scratch_give_identical_records(tmp_path, monkeypatch):
+    found = []
+    for attempt in ("first", "second"):
+        monkeypatch.setenv("RRTF_HOME", str(tmp_path / attempt))
+        index = pipeline.run("smoke", say=lambda line: None)
+        assert index.read_text().count(">done</td>") == len(config.STAGES)
+        manifests = {stage: store.manifest("smoke", stage) for stage in config.STAGES}
+        found.append({s: (m["counts"], m["inputs"], m["outputs"]) for s, m in manifests.items()})
+    assert found[0] == found[1]
