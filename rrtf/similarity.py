@@ -18,17 +18,18 @@ Shingles = frozenset[str]
 # Signs and comparisons carry meaning ("at least -3", "x > 2"); all other punctuation does not.
 _WORD = re.compile(r"[+-]?\d+(?:\.\d+)?|\w+|!=|[<>=*/%+]+")
 _DOCTEST = re.compile(r"^[ \t]*>>>.*\n(?:(?![ \t]*>>>)[ \t]*\S.*(?:\n|\Z))*", re.MULTILINE)
+_EXAMPLE = re.compile(r"^.*\b\w+\(.*\) *(?:==+>?|=>|->|➞) *\S.*$", re.MULTILINE)
 _CODE_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
     """Lower-case words, numbers with their sign, and comparison or arithmetic signs, in order.
 
-    Doctest examples (`>>>` lines with their output) are left out: a task keeps its meaning when
-    its examples change. Letters are folded by Unicode NFKC.
+    Examples are left out (`>>>` lines with their output, lines like `f([1]) == 2`): a task keeps
+    its meaning when its examples change. Letters are folded by Unicode NFKC.
     """
     folded = unicodedata.normalize("NFKC", text.replace("\r\n", "\n")).casefold()
-    return _WORD.findall(_DOCTEST.sub("", folded + "\n"))
+    return _WORD.findall(_EXAMPLE.sub("", _DOCTEST.sub("", folded + "\n")))
 
 
 def normalise(text: str) -> str:

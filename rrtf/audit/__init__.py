@@ -1,0 +1,37 @@
+"""Does a training set contain the tasks it will be evaluated on? Detectors, evidence, a verdict.
+
+The paper says that its data does not leak into HumanEval, and gives neither method nor threshold
+nor number. Here words, code and behaviour are compared: `detectors` finds resemblances,
+`verdict` tells leaks from chance and writes the certificate.
+"""
+
+from rrtf.audit.detectors import EQUALITIES, Row, detector_names, from_fields, from_problem, observe
+from rrtf.audit.verdict import (
+    RULE,
+    Audit,
+    agreement_matrix,
+    audit,
+    certificate,
+    detector_rows,
+    only_by,
+    pairs,
+    worst_pairs,
+)
+
+__all__ = [
+    "EQUALITIES",
+    "RULE",
+    "Audit",
+    "Row",
+    "agreement_matrix",
+    "audit",
+    "certificate",
+    "detector_names",
+    "detector_rows",
+    "from_fields",
+    "from_problem",
+    "observe",
+    "only_by",
+    "pairs",
+    "worst_pairs",
+]

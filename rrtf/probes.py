@@ -1,0 +1,172 @@
+"""What does a function do? Fixed inputs to call it with, and outputs in a comparable form.
+
+Two programs that return the same on all probes are taken for the same function, whatever their
+words. Nothing is executed here: `rrtf.sandbox.call` does that.
+"""
+
+import ast
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from rrtf import config
+
+Kinds = tuple[str, ...]  # the types of a function's arguments, as Python annotations
+Outputs = tuple[str, ...]  # fingerprints of what a function returned, one per probe
+
+FAILED = "error"  # which exception it was is style, so all look alike
+
+# Hand-written edge cases. Numbers that stand alone are positive, because most tasks about one
+# number say so, and two right answers may differ outside the domain that their task defines.
+PROBES: dict[str, tuple[Any, ...]] = {
+    "list[int]": (
+        [], [0], [7], [1, 2, 3, 4, 5, 6], [3, 1, 2], [-3, -3, 4, 4, 12], [10, -10, 5, 15, 20],
+        [9, 7, 5, 3, 1], [2, 2, 2], [0, -1, 8, 8, 16, 3], [25, 24, 6, 12, -7], [1, -1, 1, -1, 30],
+    ),
+    "list[str]": (
+        [], ["a"], [""], ["apple", "tea", "apple", "noon"], ["stats", "eye", "", "tree"],
+        ["Zoe", "adam", "Eve"], ["b", "a", "c", "a"], ["level", "queen", "owl", "radar", "to"],
+        ["one two", "x1", "42"], ["kite", "Kite", "KITE"], ["xray", "is", "a", "sun"],
+        ["banana", "fig", "grape", "elephant", "ice", "under"],
+    ),
+    "str": (
+        "", "a", "Anna saw a level", "The 3 trees and 12 eggs", "zebra", "noon", "b7 R2D2 b7",
+        "aaa bbb", "x", "Tea for two, and two for tea", "A b C d E f", "stone under the violet sea",
+    ),
+    "int": (1, 2, 3, 5, 10, 12, 16, 36, 45, 60, 97, 123),
+    "dict[str, int]": (
+        {}, {"a": 1}, {"apple": 4, "tea": 9, "noon": 4}, {"b": 0, "a": 0}, {"level": 12},
+        {"x": 3, "yy": 2, "zzz": 1}, {"Tom": 5, "Anna": 10, "eye": 5}, {"owl": 7, "fig": 8},
+        {"sun": 1, "sea": 2, "tea": 3, "art": 4, "ice": 5}, {"k": 6, "kite": 6, "Red": 0},
+        {"stats": 11, "pop": 2, "to": 9, "a": 7}, {"zebra": 3, "banana": 3, "cat": 1, "dog": 10},
+    ),
+}  # fmt: skip
+N_FIXED = 12
+WORDS = (*dict.fromkeys(" ".join(PROBES["str"]).split()), "", "radar", "Paris", "eye")
+
+
+def argument_kinds(code: str, entry_point: str, tests: str = "") -> list[Kinds]:
+    """The argument types to try a program with: from its tests, else annotations, else all.
+
+    `tests` is any source that calls `entry_point`, or `candidate`, with literal arguments.
+    Without tests and annotations a function of one argument is tried with every type, one of
+    several with none. Types that no probe has give [].
+    """
+    calls = [
+        tuple(_kind(argument) for argument in node.args)
+        for node in ast.walk(_parsed(tests))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        and node.func.id in ("candidate", entry_point) and not node.keywords
+    ]  # fmt: skip
+    functions = [
+        node
+        for node in ast.walk(_parsed(code))
+        if isinstance(node, ast.FunctionDef) and node.name == entry_point
+    ]
+    if not functions:
+        return []
+    arguments = functions[-1].args.args
+    if len({len(call) for call in calls}) == 1:
+        kinds = tuple(_merged(column) for column in zip(*calls, strict=True))
+    elif any(argument.annotation for argument in arguments):
+        kinds = tuple(_annotated(argument.annotation) for argument in arguments)
+    else:
+        return [(kind,) for kind in PROBES] if len(arguments) == 1 else []
+    return [kinds] if kinds and all(kind in PROBES for kind in kinds) else []
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _kind(argument: ast.expr) -> str:
+    """`list[int]` for `[1, 2]`, `list` for `[]`, '' for what no probe can stand for."""
+    try:
+        value = ast.literal_eval(argument)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    if isinstance(value, list):
+        inside = {type(item).__name__ for item in value}
+        return f"list[{inside.pop()}]" if len(inside) == 1 else "" if inside else "list"
+    if isinstance(value, dict):
+        inside = {(type(k).__name__, type(v).__name__) for k, v in value.items()}
+        return (
+            "dict[{}, {}]".format(*inside.pop()) if len(inside) == 1 else "" if inside else "dict"
+        )
+    return type(value).__name__
+
+
+def _merged(kinds: Sequence[str]) -> str:
+    """One type for the arguments of all calls: `[]` and `{}` fit any list and dict."""
+    full = {kind for kind in kinds if kind not in ("list", "dict")}
+    fits = len(full) == 1 and all(next(iter(full)).startswith(kind) for kind in kinds)
+    return full.pop() if fits else ""
+
+
+def _annotated(annotation: ast.expr | None) -> str:
+    text = ast.unparse(annotation) if annotation else ""
+    return text.replace("typing.", "").replace("List", "list").replace("Dict", "dict")
+
+
+def probe_inputs(kinds: Kinds, *, n_random: int, seed: int) -> list[tuple[Any, ...]]:
+    """The argument tuples a function is probed with: N_FIXED by hand, then `n_random` drawn.
+
+    Of several arguments each goes through its fixed values with another stride, so that equal
+    types do not always get equal values.
+    """
+    strides = (1, 5, 7, 11)
+    fixed = [
+        tuple(PROBES[kind][(at * strides[i % 4] + i) % N_FIXED] for i, kind in enumerate(kinds))
+        for at in range(N_FIXED)
+    ]
+    draw = random.Random(config.derive_seed(seed, "probes", *kinds))
+    return fixed + [tuple(_random_value(kind, draw) for kind in kinds) for _ in range(n_random)]
+
+
+def _random_value(kind: str, draw: random.Random) -> Any:
+    size = draw.randrange(9)
+    if kind == "list[int]":
+        return [draw.randint(-10, 25) for _ in range(size)]
+    if kind == "list[str]":
+        return [draw.choice(WORDS) for _ in range(size)]
+    if kind == "str":
+        return " ".join(draw.choice(WORDS) for _ in range(size))
+    if kind == "int":
+        return draw.randint(1, 200)
+    return {word: draw.randint(0, 12) for word in draw.sample(WORDS, size)}
+
+
+def fingerprint(value: Any) -> str:
+    """A text that is equal for values that Python calls equal (floats: to nine digits).
+
+    Dicts and sets are written in sorted order, `True` like 1 and 3.0 like 3.
+    """
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    if isinstance(value, int):
+        return str(int(value)) if value.bit_length() < 1000 else hex(value)
+    if isinstance(value, float):
+        return f"{value:.9g}"
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(fingerprint, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(fingerprint, value))) + "}"
+    if isinstance(value, dict):
+        items = sorted(f"{fingerprint(k)}: {fingerprint(v)}" for k, v in value.items())
+        return "{" + ", ".join(items) + "}"
+    return repr(value)
+
+
+def is_telling(outputs: Outputs) -> bool:
+    """Whether outputs say anything: neither all errors nor one constant value."""
+    return len(set(outputs) - {FAILED}) > 1
+
+
+def agreement(left: Outputs, right: Outputs) -> float:
+    """Share of probes on which two functions return the same, in [0, 1]."""
+    return sum(a == b for a, b in zip(left, right, strict=True)) / len(left)
