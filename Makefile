@@ -1,0 +1,76 @@
+# Two commands matter: `make reports` and `make test`. Everything else serves them.
+#
+#   PROFILE=nano       which column of rrtf/profiles.toml `make reports` runs
+#   ARGS=              more for the run: make reports ARGS="--model bigcode/starcoderbase-1b"
+#   PYTHON=python3.12  the Python (3.11 or newer) that the environment is made with
+#   VENV=.venv         where the environment lies
+#   SYSTEM=1           no environment: use the interpreter at hand, as it is (Colab, a container);
+#                      `make install SYSTEM=1` puts the pinned packages into it first; an empty
+#                      VENV= means the same
+#   PIP_ARGS=          more for pip: an index that has torch's CPU build, a proxy, find-links
+
+PROFILE ?= nano
+ARGS ?=
+VENV ?= .venv
+SYSTEM ?=
+PIP_ARGS ?=
+PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+ifneq ($(SYSTEM)$(if $(strip $(VENV)),,empty),)
+  RUN := $(or $(PYTHON),python3)
+  READY :=
+else
+  RUN := $(VENV)/bin/python
+  READY := $(VENV)/.installed-$(firstword $(shell cat requirements.lock pyproject.toml | sha256sum))
+endif
+INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help reports test install models lint clean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+reports: $(READY)  ## run the notebooks of PROFILE (nano) and render their reports
+	@echo "== reports: the $(PROFILE) profile; what is up to date is skipped"
+	@$(RUN) -m rrtf run --profile $(PROFILE) $(ARGS) || { code=$$?; \
+	  echo "== reports: stopped with exit code $$code; the lines above name the stage"; exit $$code; }
+
+test: $(READY)  ## make the environment if need be and run the tests
+	@echo "== test: pytest over tests/"
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS) || { code=$$?; \
+	  echo "== test: failed; the lines above name the tests"; exit $$code; }
+	@echo "== test: all passed"
+
+install: $(READY)  ## only the environment; with SYSTEM=1 into the interpreter at hand
+ifeq ($(READY),)
+	$(RUN) $(INSTALL) -r requirements.lock
+	$(RUN) $(INSTALL) --no-deps --no-build-isolation -e .
+endif
+	@echo "== install: ready, $$($(RUN) --version) at $(RUN)"
+
+# The stamp carries the hash of the pins, so that changed pins install again and equal ones do not.
+$(VENV)/.installed-%:
+	@test -n "$(PYTHON)" || { echo "== install: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "== install: the pinned packages into $(VENV) with $(PYTHON) (a few minutes, once)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "== install: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(RUN) $(INSTALL) --quiet -r requirements.lock || \
+	  { echo "== install: pip failed on requirements.lock; the lines above name the package"; exit 1; }
+	@$(RUN) $(INSTALL) --quiet --no-deps --no-build-isolation -e . || \
+	  { echo "== install: pip failed on rrtf itself"; exit 1; }
+	@rm -f $(VENV)/.installed-* && touch $@
+
+models: $(READY)  ## pre-train the small student and teachers again (up to two hours of CPU, resumable)
+	@echo "== models: notebooks/appendix_nano_models.ipynb; the executed copy goes to build/"
+	@mkdir -p build
+	@$(RUN) -m papermill --kernel python3 --cwd notebooks \
+	  notebooks/appendix_nano_models.ipynb build/appendix_nano_models.ipynb
+
+lint: $(READY)  ## ruff
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+clean:  ## remove the environment, generated data and caches; committed reports stay
+	rm -rf .venv build data/runs .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
