@@ -1,0 +1,181 @@
+"""CTranslate2: converts a model once and runs it on CPU, also in int8.
+
+Not covered: GPU, architectures without a converter (CTranslate2 names them).
+"""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rrtf.config import derive_seed
+from rrtf.engines.answers import (
+    Completion,
+    UnsupportedModel,
+    batches,
+    check_lengths,
+    check_sampling,
+    complete,
+    stop_near_end,
+)
+
+PERIOD = 8  # tokens between two looks for stop sequences
+
+
+def convert(folder: Path, output: Path, *, precision: str) -> Path:
+    """Writes `folder` (transformers' form) as a CTranslate2 model of `precision` to `output`.
+
+    `precision` is `float32`, `int8`, `int8_float32`, ...; `UnsupportedModel` for architectures
+    that CTranslate2 does not convert.
+    """
+    from ctranslate2.converters import TransformersConverter
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        TransformersConverter(str(folder), load_as_float16=False).convert(
+            str(output), quantization=precision, force=True
+        )
+    except ValueError as error:
+        raise UnsupportedModel(
+            f"{folder}: CTranslate2 does not convert it ({error}); use the engine transformers"
+        ) from error
+    _name_unknown_token(output / "config.json")
+    return output
+
+
+def _name_unknown_token(path: Path) -> None:
+    """A byte-level tokenizer has no unknown token, but CTranslate2 does not open a null."""
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    if settings.get("unk_token") is None:
+        settings["unk_token"] = settings["eos_token"]
+        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+class CTranslate2Engine:
+    """`dtype` is the precision converted to; `converted` a folder that holds (or will hold) it.
+
+    Without `converted` the conversion lives as long as the engine. `name` says the precision that
+    really computes: int16, for one, silently becomes int8 on CPUs without MKL.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        threads: int = 1,
+        dtype: str = "float32",
+        rows: int = 64,
+        converted: Path | None = None,
+    ):
+        from transformers import AutoConfig
+
+        from rrtf.engines.transformers_engine import open_tokenizer, positions_of
+
+        self.rows, self.threads = rows, threads
+        if converted is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="rrtf-ctranslate2-")
+            converted = Path(self._temporary.name) / "model"
+        if not (converted / "model.bin").exists():
+            convert(folder, converted, precision=dtype)
+        self.path, self.dtype = converted, dtype
+        self.tokenizer = open_tokenizer(folder)
+        config = AutoConfig.from_pretrained(folder)
+        self.positions = positions_of(config)
+        ends = config.eos_token_id
+        self.ends = set(ends if isinstance(ends, list) else [ends]) - {None}
+        self.model = self._open()
+        self.name = f"ctranslate2-{self.model.compute_type}"
+
+    def _open(self) -> Any:
+        import ctranslate2
+
+        return ctranslate2.Generator(
+            str(self.path), device="cpu", compute_type=self.dtype, intra_threads=self.threads
+        )
+
+    def _seed(self, seed: int) -> None:
+        """A seed holds only for a generator that is opened after it was set."""
+        import ctranslate2
+
+        ctranslate2.set_random_seed(seed % 2**31)
+        self.model = self._open()
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        return self.tokenizer.convert_ids_to_tokens(list(ids))
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        n: int,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        stops: Sequence[str],
+        seed: int,
+    ) -> list[list[Completion]]:
+        check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+        ids = [self.tokenizer.encode(prompt) for prompt in prompts]
+        lengths = [len(one) for one in ids]
+        check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.positions)
+        if temperature > 0:
+            self._seed(derive_seed(seed, *prompts))
+        options = {"sampling_topk": 1}
+        if temperature > 0:
+            options = {"sampling_topk": 0, "sampling_temperature": temperature}
+            options |= {"sampling_topp": top_p}
+        found: dict[tuple[int, int], Completion] = {}
+        for batch in batches(lengths, n=n, rows=self.rows):
+            rows = self._batch([ids[p] for p, _ in batch], max_new_tokens, options, stops)
+            for pair, row in zip(batch, rows, strict=True):
+                ended = len(row) < max_new_tokens
+                found[pair] = complete(row, stops=stops, decode=self._decode, ended=ended)
+        return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
+
+    def _batch(
+        self, rows: list[list[int]], max_new_tokens: int, options: dict, stops: Sequence[str]
+    ) -> list[list[int]]:
+        """Generated ids of every row; rows with a stop sequence end early."""
+        # What a prompt has more than the batch's shortest is generated (by force) and counted.
+        forced = [len(row) - min(map(len, rows)) for row in rows]
+        written: list[list[int]] = [[] for _ in rows]
+
+        def stopped(result: Any) -> bool:
+            ids = written[result.batch_id]
+            if result.step >= forced[result.batch_id]:
+                ids.append(result.token_id)
+            if not ids or len(ids) % PERIOD:
+                return False
+            return stop_near_end(ids, stops, self._decode, fresh=PERIOD)
+
+        results = self.model.generate_batch(
+            [self._pieces(row) for row in rows],
+            include_prompt_in_result=False,
+            end_token=sorted(self.ends),
+            callback=stopped if stops else None,
+            max_length=max_new_tokens + max(forced),
+            **options,
+        )
+        return [
+            result.sequences_ids[0][skip : skip + max_new_tokens]
+            for result, skip in zip(results, forced, strict=True)
+        ]
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
+        heads = [self.tokenizer.encode(prompt) for prompt in prompts]
+        tails = [self.tokenizer.encode(answer, add_special_tokens=False) for answer in answers]
+        rows = [self._pieces(head + tail) for head, tail in zip(heads, tails, strict=True)]
+        results = self.model.score_batch(rows, max_batch_size=self.rows)
+        return [
+            (sum(result.log_probs[len(head) - 1 :]), len(tail))
+            for head, tail, result in zip(heads, tails, results, strict=True)
+        ]

@@ -1,0 +1,237 @@
+"""Engines: one meaning of the options, equal greedy text, exact sampling, clear errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rrtf import engines
+from rrtf.engines.answers import (
+    batches,
+    check_lengths,
+    check_sampling,
+    complete,
+    first_stop,
+    stop_near_end,
+)
+
+PROMPTS = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
+GREEDY = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 24, "stops": (), "seed": 0}
+SAMPLED = GREEDY | {"n": 3, "temperature": 1.0, "top_p": 0.9, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_model):
+    return {
+        name: engines.open_engine(name, tiny_model, dtype="float32")
+        for name in ("gptbigcode", "transformers", "ctranslate2")
+    }
+
+
+def test_greedy_text_is_the_same_in_all_engines(opened):
+    texts = {name: engine.generate(PROMPTS, **GREEDY) for name, engine in opened.items()}
+    assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
+    assert len({row[0].text for row in texts["gptbigcode"]}) > 1
+
+
+def test_greedy_text_with_stops_is_the_same_in_all_engines(opened):
+    whole = opened["gptbigcode"].generate(PROMPTS, **GREEDY)
+    stops = ["\n\n", "never"]
+    texts = {
+        name: engine.generate(PROMPTS, **GREEDY | {"stops": stops})
+        for name, engine in opened.items()
+    }
+    assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
+    reasons = [row[0].finish_reason for row in texts["gptbigcode"]]
+    assert "stop" in reasons
+    for long, short in zip(whole, texts["gptbigcode"], strict=True):
+        assert short[0].text == long[0].text.partition("\n\n")[0]
+
+
+@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
+def test_a_seed_decides_the_samples(opened, name):
+    first = opened[name].generate(PROMPTS, **SAMPLED)
+    assert first == opened[name].generate(PROMPTS, **SAMPLED)
+    assert first != opened[name].generate(PROMPTS, **SAMPLED | {"seed": 8})
+    assert [len(row) for row in first] == [3] * len(PROMPTS)
+    assert len({c.text for row in first for c in row}) > 6
+
+
+def test_scores_are_log_probabilities_and_equal_in_all_engines(opened):
+    answers = [" return x", "y = 2", "", "bc"]
+    scores = [engine.score(PROMPTS, answers) for engine in opened.values()]
+    for one in zip(*scores, strict=True):
+        assert [n for _, n in one] == [one[0][1]] * 3
+        assert [total for total, _ in one] == pytest.approx([one[0][0]] * 3, abs=1e-3)
+    assert scores[0][2] == (0.0, 0)
+
+
+def test_samples_do_not_depend_on_batch_size_or_order(tiny_model):
+    wide = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=64)
+    narrow = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=2)
+    result = wide.generate(PROMPTS, **SAMPLED)
+    assert narrow.generate(PROMPTS, **SAMPLED) == result
+    assert wide.generate(PROMPTS[::-1], **SAMPLED) == result[::-1]
+
+
+def test_the_same_prompt_twice_gives_independent_samples(opened):
+    first, second = opened["gptbigcode"].generate(["a", "a"], **SAMPLED)
+    assert first != second
+
+
+def test_end_of_text_ends_an_answer(tiny_model):
+    from rrtf.engines.gptbigcode import Decoding
+
+    engine = engines.open_engine("gptbigcode", tiny_model, dtype="float32")
+    options = {"temperature": 0, "top_p": 1, "stopped": lambda row: False}
+    ids, ended = Decoding(engine.model, engine._encode(["a"]), 24).run(None, **options)[0]
+    assert len(ids) == 24 and not ended
+    engine.model.end = ids[9]
+    answer = engine.generate(["a"], **GREEDY)[0][0]
+    assert (answer.n_tokens, answer.finish_reason) == (ids.index(ids[9]), "stop")
+
+
+def test_bfloat16_is_part_of_the_name(tiny_model):
+    engine = engines.open_engine("gptbigcode", tiny_model, dtype="bfloat16")
+    assert engine.name == "gptbigcode-bfloat16"
+    answers = engine.generate(PROMPTS, **SAMPLED)
+    assert answers == engine.generate(PROMPTS, **SAMPLED)
+
+
+def test_draw_follows_the_sorted_nucleus():
+    import torch
+
+    from rrtf.engines import gptbigcode
+
+    torch.manual_seed(0)
+    logits = torch.randn(1, 200) * 2
+    probabilities = torch.softmax(logits, -1)[0]
+    ranked, order = probabilities.sort(descending=True)
+    for top_p in (0.95, 0.6, 0.2):
+        size = int((ranked.cumsum(0) - ranked < top_p).sum())
+        expected = torch.zeros(200)
+        expected[order[:size]] = ranked[:size] / ranked[:size].sum()
+        uniforms = torch.rand(40_000, gptbigcode.TRIES)
+        tokens = gptbigcode.draw(logits.expand(40_000, -1), uniforms, temperature=1.0, top_p=top_p)
+        seen = torch.bincount(tokens, minlength=200) / 40_000
+        assert not seen[expected == 0].any()
+        spread = (expected * (1 - expected) / 40_000).sqrt()
+        assert ((seen - expected).abs() <= 5 * spread + 1e-9).all()
+
+
+def test_the_nucleus_breaks_ties_by_index():
+    import torch
+
+    from rrtf.engines.gptbigcode import in_nucleus
+
+    flat = torch.full((4, 4), 0.25)
+    inside = in_nucleus(flat, torch.arange(4), 0.5)
+    assert inside.tolist() == [True, True, False, False]
+
+
+def test_impossible_tokens_are_never_drawn():
+    import torch
+
+    from rrtf.engines.gptbigcode import inverse_cdf
+
+    probabilities = torch.zeros(3, 130)
+    probabilities[:, [3, 70, 128]] = torch.tensor([0.2, 0.3, 0.5])
+    uniforms = torch.tensor([0.0, 0.3, 1 - 2**-24])
+    assert inverse_cdf(probabilities, uniforms).tolist() == [3, 70, 128]
+
+
+def test_text_ends_at_the_earliest_stop_whatever_was_generated_beyond():
+    def decode(ids):
+        return "".join(map(chr, ids))
+
+    ids = [ord(c) for c in "ab\ncd\nef"]
+    options = {"stops": ["\nef", "\nc"], "decode": decode, "ended": False}
+    short, long = complete(ids[:4], **options), complete(ids, **options)
+    assert short == long
+    assert (short.text, short.n_tokens, short.finish_reason) == ("ab", 4, "stop")
+    assert complete(ids[:2], **options).finish_reason == "length"
+    assert first_stop("abc", ["c", "b"]) == 1 and first_stop("abc", []) == -1
+    assert stop_near_end(ids[:4], ["\nc"], decode, fresh=1)
+    assert not stop_near_end(ids[:3], ["\nc"], decode, fresh=8)
+
+
+def test_batches_hold_every_sample_once():
+    found = batches([5, 1, 3], n=4, rows=5)
+    assert sorted(pair for batch in found for pair in batch) == [
+        (prompt, sample) for prompt in range(3) for sample in range(4)
+    ]
+    assert max(map(len, found)) <= 5
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("temperature", -0.1), ("top_p", 0.0), ("top_p", 1.1), ("n", 0), ("max_new_tokens", 0)],
+)
+def test_bad_sampling_values_are_named(option, value):
+    options = {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 5}
+    with pytest.raises(ValueError, match=f"{option} = {value}"):
+        check_sampling(**options | {option: value})
+
+
+@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
+def test_a_prompt_beyond_the_positions_is_named(opened, name):
+    with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens.*256 positions"):
+        opened[name].generate(["a", "b" * 300], **GREEDY)
+    with pytest.raises(ValueError, match="prompt 0 is empty"):
+        check_lengths([0], max_new_tokens=1, positions=8)
+
+
+def test_a_missing_model_and_an_unknown_engine_are_named(tiny_model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        engines.open_engine("auto", tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        engines.open_engine("auto", tmp_path)
+    with pytest.raises(FileNotFoundError, match="nano-nothing"):
+        engines.resolve_model("nano-nothing")
+    with pytest.raises(ValueError, match=r"unknown engine 'vlm'.*auto, transformers"):
+        engines.open_engine("vlm", tiny_model)
+
+
+def test_an_engine_names_one_that_can_run_the_architecture(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(engines.UnsupportedModel, match="ctranslate2 or transformers"):
+        engines.open_engine("gptbigcode", tmp_path)
+
+
+def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_transformers(
+    tiny_model, tmp_path
+):
+    import shutil
+
+    from transformers import LlamaConfig, LlamaForCausalLM, Starcoder2Config, Starcoder2ForCausalLM
+
+    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "eos_token_id": 0}
+    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    made = {
+        "ctranslate2-float32": LlamaForCausalLM(LlamaConfig(**sizes)),
+        "transformers-float32-sdpa": Starcoder2ForCausalLM(Starcoder2Config(**sizes)),
+    }
+    for name, model in made.items():
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tiny_model / file, folder)
+        engine = engines.open_engine("auto", folder)
+        assert engine.name == name
+        assert engine.generate(["a"], **GREEDY)[0][0].n_tokens > 0
+
+
+def test_attention_is_chosen_by_device_precision_and_package():
+    import torch
+
+    from rrtf.engines.transformers_engine import choose_attention
+
+    assert choose_attention("cpu", torch.bfloat16) == "sdpa"
+    assert choose_attention("cuda", torch.float32) == "sdpa"
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, rrtf.engines; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
