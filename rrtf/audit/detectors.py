@@ -33,10 +33,13 @@ class Row:
 
 
 def from_problem(problem: Problem) -> Row:
-    """The docstring as text, prompt and reference as program (none where there is no reference)."""
+    """The docstring as text, prompt and reference as program (none where there is no reference).
+
+    A prompt without a function head, or with its description elsewhere, is all text.
+    """
     try:
-        text = prompts.split_prompt(problem)[2]
-    except ValueError:  # not a function head: the whole prompt is the text
+        text = prompts.split_prompt(problem)[2] or problem.prompt
+    except ValueError:
         text = problem.prompt
     code = problem.prompt + problem.reference if problem.reference else ""
     return Row(problem.task_id, text, code, problem.entry_point, problem.tests)

@@ -1,0 +1,245 @@
+"""Planted leaks are found, by the detector that should; what is clean stays."""
+
+import copy
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from rrtf import audit, probes, store
+from rrtf.audit import detectors
+from rrtf.records import Leak, Problem
+
+
+@dataclass(frozen=True)
+class Returned:
+    value: object
+    error: str = ""
+
+
+def call(programs, inputs):
+    """The sandbox's `call` for programs written in this file."""
+    return [tuple(_one(code, name, args) for args in inputs) for code, name in programs]
+
+
+def _one(code, name, args):
+    space = {}
+    try:
+        exec(code, space)
+        return Returned(space[name](*copy.deepcopy(args)))
+    except Exception as error:
+        return Returned(None, type(error).__name__)
+
+
+def problem(task_id: str, text: str, body: str, tests: str, name: str = "f", x: str = "xs"):
+    return Problem(
+        task_id=task_id,
+        prompt=f'def {name}({x}):\n    """{text}\n    """\n',
+        entry_point=name,
+        tests=f"def check(candidate):\n    assert candidate({tests}) == 0\n",
+        reference="".join(f"    {line}\n" for line in body.split("\n")),
+    )
+
+
+SUM_EVEN = "Return the sum of the even numbers of a list of integers. An empty list gives zero."
+REVERSE = "Given a list of strings, reverse each word and join all of them with a single space."
+TASKS = [
+    problem("t/sum", SUM_EVEN, "return sum(x for x in xs if x % 2 == 0)", "[1, 2]"),
+    problem("t/join", REVERSE, "return ' '.join(x[::-1] for x in xs)", "['a']"),
+    problem("t/digits", "Sum the digits.", "return sum(int(d) for d in str(n))", "12", x="n"),
+    problem("t/swap", "Swap the case of every letter.", "return s.swapcase()", "'aB'", x="s"),
+    problem("t/top", "Name the key of the largest value.", "return max(d, key=d.get)",
+            "{'a': 1}", x="d"),
+]  # fmt: skip
+LOOP = "total = 0\nfor v in values:\n    if v % 2 == 0:\n        total += v\nreturn total"
+PLANTS = {
+    "verbatim": replace(TASKS[0], task_id="verbatim"),
+    "layout": problem("layout", REVERSE.upper().replace(", ", ",\n      "), "return xs", "['a']"),
+    "renamed": problem("renamed", "Add up what two divides.",
+                       "return sum(v for v in values if v % 2 == 0)", "[3]", "g", "values"),
+    "restyled": problem("restyled", "Add up what two divides.", LOOP, "[3]", "g", "values"),
+    "reordered": problem(
+        "reordered",
+        "An empty list gives zero. Return the sum of the even numbers of a list of integers.",
+        "return 0", "[1, 2]",
+    ),
+    "clean": problem("clean", "Return the largest of the odd numbers.",
+                     "return max(x for x in xs if x % 2)", "[1]"),
+}  # fmt: skip
+
+
+def rows(problems) -> list[audit.Row]:
+    return [audit.from_problem(p) for p in problems]
+
+
+def run(problems, tasks=TASKS, **options) -> audit.Audit:
+    train, held_out = rows(problems), rows(tasks)
+    behaviour = audit.observe([*train, *held_out], call, n_random=20, seed=1)
+    return audit.audit(train, {"test": held_out}, behaviour=behaviour, **options)
+
+
+def found(result: audit.Audit, task_id: str) -> set[str]:
+    return {leak.detector for leak in result.leaks if leak.task_id == task_id}
+
+
+@pytest.fixture(scope="module")
+def planted() -> audit.Audit:
+    return run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6)
+
+
+def test_a_verbatim_copy_is_found_by_every_detector(planted):
+    assert found(planted, "verbatim") == set(audit.detector_names((5, 8, 13)))
+
+
+def test_renamed_variables_are_found_by_code_and_behaviour(planted):
+    assert {"code", "behaviour"} <= found(planted, "renamed")
+    assert "exact text" not in found(planted, "renamed")
+
+
+def test_a_restyled_solution_is_found_by_behaviour_alone(planted):
+    assert found(planted, "restyled") == {"behaviour"}
+    assert "restyled" in {leak.task_id for leak in audit.only_by(planted, "behaviour")}
+
+
+def test_a_clean_row_is_found_by_nothing_and_stays(planted):
+    assert found(planted, "clean") == set()
+    assert "clean" not in planted.dropped
+
+
+def test_changed_layout_and_case_are_found_by_normalised_text(planted):
+    assert "normalised text" in found(planted, "layout")
+    assert "exact text" not in found(planted, "layout")
+
+
+def test_reordered_sentences_are_found_by_words_but_excused_when_the_programs_differ(planted):
+    excused = {leak.detector for leak in planted.collisions if leak.task_id == "reordered"}
+    assert {"5-gram", "minhash text"} <= excused
+    assert found(planted, "reordered") == set()
+    distrusted = run(
+        [PLANTS["reordered"]], trust_code=False, ngram_share=0.5, minhash_threshold=0.6
+    )
+    assert {"5-gram", "minhash text"} <= found(distrusted, "reordered")
+
+
+def test_rows_in_are_rows_kept_and_rows_dropped_by_reason(planted):
+    assert dict(planted.dropped) == {
+        "verbatim": "exact text",
+        "layout": "normalised text",
+        "renamed": "code",
+        "restyled": "behaviour",
+    }
+    counted = audit.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
+    assert counted["in"] == counted["kept"] + sum(counted["dropped"].values()) == len(PLANTS)
+
+
+def test_the_removal_policy_decides_what_goes():
+    assert set(run([PLANTS["restyled"]], remove_on=["code"]).dropped) == set()
+    assert run([PLANTS["verbatim"]], remove_on=["13-gram"]).dropped == {"verbatim": "13-gram"}
+
+
+def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
+    row = audit.Row("r", "Please return the sum of the even numbers of a list, now")
+    (leak,) = detectors.ngram_overlap([row], "b", rows(TASKS[:1]), n=5, share=0.4)
+    assert leak.evidence == "return the sum of the even numbers of a list"
+    assert leak.score == 6 / 13  # 10 shared words hold 6 of the 13 5-grams of 17 words
+    assert detectors.ngram_overlap([row], "b", rows(TASKS[:1]), n=5, share=0.6) == []
+
+
+def test_tasks_too_short_for_an_ngram_are_listed():
+    assert detectors.too_short(rows(TASKS), 8) == ("t/digits", "t/swap", "t/top")
+    assert run([], remove_on=[]).too_short[5] == ("t/digits",)
+
+
+def test_chance_agreement_on_the_fixed_probes_is_told_apart_by_random_ones():
+    inputs = [args[0] for args in probes.probe_inputs(("list[int]",), n_random=0, seed=1)]
+    trick = problem(
+        "trick", "Known lists only.",
+        f"if xs in {inputs!r}:\n    return sum(x for x in xs if x % 2 == 0)\nreturn -1", "[1]",
+    )  # fmt: skip
+    result = run([trick])
+    assert "behaviour" not in found(result, "trick")
+    assert [leak.detector for leak in result.collisions if leak.detector == "behaviour"]
+
+
+def test_constant_functions_and_errors_are_no_behaviour():
+    tasks = [problem("t/zero", "Return zero.", "return 0", "[1]"),
+             problem("t/raise", "Fail.", "raise ValueError(xs)", "[1]")]  # fmt: skip
+    same = [replace(t, task_id=f"r{i}", prompt=t.prompt.replace("xs", "ys").replace(".", "!?"))
+            for i, t in enumerate(tasks)]  # fmt: skip
+    result = run(same, tasks)
+    assert not audit.pairs([*result.leaks, *result.collisions], "behaviour")
+
+
+def test_duplicates_inside_the_rows_are_grouped():
+    result = run([PLANTS["renamed"], PLANTS["restyled"], PLANTS["clean"]])
+    assert result.duplicates == (("renamed", "restyled"),)
+
+
+def test_rows_without_a_program_are_listed_as_not_run():
+    result = run([replace(PLANTS["clean"], reference="")])
+    assert result.not_run == {"rows": ("clean",), "test": ()}
+
+
+def test_an_identical_program_runs_once():
+    seen = []
+
+    def counting(programs, inputs):
+        seen.extend(programs)
+        return call(programs, inputs)
+
+    audit.observe(rows([TASKS[0], replace(TASKS[0], task_id="again")]), counting,
+                  n_random=0, seed=1)  # fmt: skip
+    assert len(seen) == 1
+
+
+def test_the_same_audit_twice_gives_the_same_findings(planted):
+    assert run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6) == planted
+
+
+def test_the_agreement_matrix_is_symmetric_and_counts_pairs_on_its_diagonal(planted):
+    matrix = audit.agreement_matrix(planted)
+    assert matrix == [list(column) for column in zip(*matrix, strict=True)]
+    table = audit.detector_rows(planted)
+    assert [matrix[i][i] for i in range(len(matrix))] == [row["pairs"] for row in table]
+
+
+def test_the_worst_pair_is_the_one_most_detectors_found(planted):
+    (pair, evidence), *_ = audit.worst_pairs(planted, 3)
+    assert pair == ("verbatim", "test", "t/sum")
+    assert all(isinstance(leak, Leak) for leak in evidence)
+    assert audit.worst_pairs(planted, 9, of="minhash text")[0][0] == pair
+
+
+def test_wrong_arguments_name_the_mistake():
+    with pytest.raises(ValueError, match="'telepathy'"):
+        run([PLANTS["clean"]], remove_on=["telepathy"])
+    with pytest.raises(ValueError, match="clean: occurs more than once"):
+        run([PLANTS["clean"], PLANTS["clean"]])
+    with pytest.raises(ValueError, match="no program was observed"):
+        audit.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, behaviour={})
+
+
+def test_free_rows_take_the_last_function_as_their_program():
+    fields = {"instruction": "Add.", "input": "", "output": "def a(x):\n    return x\ndef b(y):\n"
+              "    return y + 1\nprint(b(1))"}  # fmt: skip
+    row = audit.from_fields(fields, task_id="r/0", text=("instruction", "input"), code="output")
+    assert (row.entry_point, row.text) == ("b", "Add.\n")
+    with pytest.raises(ValueError, match="r/0: no text in field 'prompt'"):
+        audit.from_fields(fields, task_id="r/0", text=("prompt",), code="output")
+
+
+def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
+    folder = Path(os.environ.get("RRTF_DATA", ""))
+    path = folder / "humaneval" / "HumanEval.jsonl.gz"
+    if not os.environ.get("RRTF_DATA") or not path.exists():
+        pytest.skip("RRTF_DATA names no folder with humaneval")
+    tasks = store.read(path, Problem)
+    copies = [replace(t, task_id=f"copy/{i}") for i, t in enumerate(tasks)]
+    result = audit.audit(rows(copies), {"humaneval": rows(tasks)}, behaviour={},
+                         remove_on=("exact text", "code"))  # fmt: skip
+    own = {(f"copy/{i}", t.task_id) for i, t in enumerate(tasks)}
+    for name in ("exact text", "normalised text", "minhash text", "minhash code"):
+        pairs = {(row, task) for row, _, task in audit.pairs(result.leaks, name)}
+        assert own <= pairs and len(pairs - own) <= 4, name
+    assert len(result.dropped) == len(tasks)
