@@ -1,0 +1,192 @@
+"""Runs on the tiny model: what they learn, leave behind, and survive."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rrtf import batches, loss, train, trainer
+from rrtf.records import Outcome, RankedGroup
+
+OPTIONS = {"updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3, "precision": "float32"}
+
+
+def _groups(count: int = 5) -> list[RankedGroup]:
+    return [
+        RankedGroup(
+            task_id=f"toy/{i}",
+            prompt=f"def f{i}(a):",
+            responses=(f"\n    return a + {i}", "\n    pass"),
+            sources=("teacher", "student"),
+            outcomes=(Outcome.PASS, Outcome.FAILED_TESTS),
+            scores=(3.0, 2.0),
+            sft_index=0,
+        )
+        for i in range(count)
+    ]
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def _same(one: Path, other: Path) -> bool:
+    a, b = _weights(one), _weights(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _train(model, output, objective="rrtf", **options):
+    return train.train(
+        _groups(), model=model, objective=objective, output=output, **(OPTIONS | options)
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "rrtf-s0"
+    return folder, _train(tiny_model, folder)
+
+
+def test_a_run_leaves_a_model_a_card_and_one_row_per_update(finished):
+    folder, steps = finished
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.use_cache and AutoTokenizer.from_pretrained(folder).eos_token_id == 0
+    assert [step.step for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1].loss < steps[0].loss
+    assert all(math.isfinite(s.grad_norm) and 0 <= s.violated <= 1 for s in steps)
+    assert "# rrtf-s0" in (folder / "README.md").read_text()
+    assert not list(folder.glob("check*"))
+    facts = json.loads((folder / "training.json").read_text())
+    assert (facts["n_groups"], facts["n_trained"], facts["dropped"]) == (5, 5, {})
+
+
+def test_the_first_row_is_the_loss_of_the_start_model_by_the_formula(tiny_model, finished):
+    network, tokenizer = train.load(tiny_model)
+    examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
+    first = batches.in_order(examples, updates=1, groups_per_batch=2, seed=0)
+    batch = batches.collate(first)
+    sums, lengths = train.score(network, batch)
+    parts = loss.rrtf(
+        sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], ft_reduction="mean"
+    )
+    step = finished[1][0]
+    assert step.loss == pytest.approx(float(parts.loss), rel=1e-5)
+    assert step.rank_loss == pytest.approx(float(parts.rank), rel=1e-4, abs=1e-7)
+    assert step.ft_loss == pytest.approx(float(parts.ft), rel=1e-5)
+
+
+def test_the_learning_rate_rises_and_falls_linearly_to_zero(tiny_model, tmp_path):
+    steps = _train(tiny_model, tmp_path / "r", "sft", updates=6, warmup=0.3, learning_rate=4e-3)
+    assert [s.learning_rate for s in steps] == pytest.approx([0, 2e-3, 4e-3, 3e-3, 2e-3, 1e-3])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
+    tiny_model, finished, tmp_path
+):
+    folder, steps = finished
+    again = _train(tiny_model, tmp_path / "rrtf-s0")
+    assert again == steps
+    names = ("model.safetensors", "training.json", "README.md", "config.json")
+    assert all((folder / n).read_bytes() == (tmp_path / "rrtf-s0" / n).read_bytes() for n in names)
+    _train(tiny_model, tmp_path / "other", seed=1)
+    assert not _same(folder, tmp_path / "other")
+
+
+def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(
+    tiny_model, finished, tmp_path
+):
+    def interrupt(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "rrtf-s0"
+    options = {"checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_model, folder, progress=interrupt, **options)
+    broken = folder / "checkpoints" / "checkpoint-5"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"global_')
+    assert trainer.newest_checkpoint(folder / "checkpoints").endswith("checkpoint-4")
+    seen: list[int] = []
+    steps = _train(tiny_model, folder, progress=lambda done, _: seen.append(done), **options)
+    assert seen == [5, 6]
+    assert steps == finished[1]
+    assert _same(folder, finished[0])
+
+
+def test_a_finished_run_is_read_and_one_with_other_settings_done_again(tiny_model, tmp_path):
+    folder = tmp_path / "run"
+    first = _train(tiny_model, folder, updates=2)
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    assert _train(tiny_model, folder, updates=2) == first
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    assert len(_train(tiny_model, folder, updates=3)) == 3
+
+
+@pytest.mark.parametrize("objective", ["sft", "rrhf", "dpo"])
+def test_the_other_objectives_lower_their_loss(tiny_model, tmp_path, objective):
+    steps = _train(tiny_model, tmp_path / objective, objective, updates=10)
+    assert steps[-1].loss < steps[0].loss
+    assert math.isnan(steps[0].violated) == (objective == "sft")
+
+
+def test_dpo_starts_at_the_logarithm_of_two(tiny_model, tmp_path):
+    steps = _train(tiny_model, tmp_path / "dpo", "dpo", updates=1)
+    assert steps[0].loss == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_rrtf_with_rank_weight_zero_learns_like_sft_on_the_same_prompts(tiny_model, tmp_path):
+    alone = _train(tiny_model, tmp_path / "sft", "sft")
+    kept = _train(tiny_model, tmp_path / "kept", "rrtf", rank_weight=0.0)
+    assert [s.loss for s in kept] == pytest.approx([s.loss for s in alone], rel=1e-3)
+    assert [s.ft_loss for s in kept] == [s.loss for s in kept]
+    assert any(s.rank_loss > 0 for s in kept)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
+    network, tokenizer = train.load(tiny_model)
+    with torch.no_grad():
+        network.transformer.ln_f.weight.fill_(math.nan)
+    network.save_pretrained(tmp_path / "broken")
+    tokenizer.save_pretrained(tmp_path / "broken")
+    with pytest.raises(FloatingPointError, match=r"run-x: update 1: .*nan.*toy/"):
+        _train(tmp_path / "broken", tmp_path / "run-x", "sft")
+
+
+def _plan() -> list[train.Run]:
+    options = {k: v for k, v in OPTIONS.items() if k != "learning_rate"} | {"updates": 2}
+    rates = {"sft": 1e-3, "rrtf": 1e-3, "dpo": 1e-4}
+    seeds = {"sft": 1, "rrtf": 2, "sft-kept": 1}
+    return train.plan(_groups(), _groups(), seeds=seeds, learning_rates=rates, seed=7, **options)
+
+
+def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
+    runs = {run.name: run for run in _plan()}
+    assert sorted(runs) == ["rrtf-s0", "rrtf-s1", "sft-kept-s0", "sft-s0"]
+    assert runs["rrtf-s0"].options["seed"] == runs["sft-s0"].options["seed"]
+    assert runs["rrtf-s0"].options["seed"] != runs["rrtf-s1"].options["seed"]
+    kept = runs["sft-kept-s0"].options
+    assert (kept["objective"], kept["rank_weight"]) == ("rrtf", 0.0)
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
+    runs = _plan()
+    seen: list[tuple[int, int]] = []
+    side = train.train_all(
+        runs,
+        model=tiny_model,
+        folder=tmp_path / "side",
+        workers=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    for run, steps in zip(runs, side, strict=True):
+        alone = tmp_path / "alone" / run.name
+        own = train.train(run.groups, model=tiny_model, output=alone, **run.options)
+        assert [s.loss for s in own] == [s.loss for s in steps]
+        assert _same(tmp_path / "side" / run.name, alone)
+    assert seen[-1] == (8, 8)
