@@ -6,13 +6,16 @@ nor number. Here words, code and behaviour are compared: `detectors` finds resem
 """
 
 from rrtf.audit.detectors import EQUALITIES, Row, detector_names, from_fields, from_problem, observe
+from rrtf.audit.plants import planted, recall_rows
 from rrtf.audit.verdict import (
     RULE,
     Audit,
+    Neighbour,
     agreement_matrix,
     audit,
     certificate,
     detector_rows,
+    nearest,
     only_by,
     pairs,
     worst_pairs,
@@ -22,6 +25,7 @@ __all__ = [
     "EQUALITIES",
     "RULE",
     "Audit",
+    "Neighbour",
     "Row",
     "agreement_matrix",
     "audit",
@@ -30,8 +34,11 @@ __all__ = [
     "detector_rows",
     "from_fields",
     "from_problem",
+    "nearest",
     "observe",
     "only_by",
     "pairs",
+    "planted",
+    "recall_rows",
     "worst_pairs",
 ]

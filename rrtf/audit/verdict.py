@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from rrtf import probes
+from rrtf import probes, similarity
 from rrtf.audit import detectors
 from rrtf.audit.detectors import EQUALITIES, Behaviour, Row
 from rrtf.probes import Kinds, Outputs
@@ -22,6 +22,17 @@ RULE = (
 )
 
 Pair = tuple[str, str, str]  # row, benchmark, benchmark task
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """The benchmark task whose program acts most like a row's: `agreement` on all probes and
+    `resemblance` (Jaccard) of the words, both in [0, 1]."""
+
+    task_id: str
+    benchmark_task_id: str
+    agreement: float
+    resemblance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +245,29 @@ def only_by(result: Audit, detector: str) -> list[Leak]:
     return [
         leak for leak in own if (leak.task_id, leak.benchmark, leak.benchmark_task_id) not in others
     ]
+
+
+def nearest(
+    rows: Sequence[Row], tasks: Sequence[Row], behaviour: Mapping[Row, Behaviour]
+) -> list[Neighbour]:
+    """For each row with a telling behaviour, the task of the same types that acts most like it.
+
+    Of several the first is taken. Shows whether words tell anything about behaviour.
+    """
+    by_kinds: defaultdict[Kinds, list[tuple[Row, Outputs]]] = defaultdict(list)
+    for task in tasks:
+        for kinds, outputs in behaviour.get(task, {}).items():
+            by_kinds[kinds].append((task, outputs))
+    found = []
+    for row in rows:
+        for kinds, outputs in behaviour.get(row, {}).items():
+            if by_kinds[kinds] and probes.is_telling(outputs):
+                same = [probes.agreement(outputs, theirs) for _, theirs in by_kinds[kinds]]
+                task = by_kinds[kinds][same.index(max(same))][0]
+                words = [similarity.words(side.text) for side in (row, task)]
+                resemblance = similarity.jaccard(*words)
+                found.append(Neighbour(row.task_id, task.task_id, max(same), resemblance))
+    return found
 
 
 def certificate(

@@ -1,0 +1,101 @@
+"""Leaks made on purpose: how much of a known contamination would each detector notice?
+
+A detector's silence on a clean corpus and on a contaminated one looks the same. So held-out
+problems are copied in under growing disguise, and each detector's recall is counted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from rrtf import config, prompts, similarity
+from rrtf.audit.detectors import Row, from_problem, observe
+from rrtf.audit.verdict import audit, pairs
+from rrtf.nano import grammar, parse_spec, wording
+from rrtf.records import Problem
+
+
+def copied(problem: Problem, draw: Random) -> Problem:
+    """The problem as it is."""
+    return problem
+
+
+def relaid(problem: Problem, draw: Random) -> Problem:
+    """Other case, line breaks and punctuation of the description; the code stays."""
+    text = prompts.split_prompt(problem)[2]
+    loose = text.upper().replace(". ", "!\n    ").replace(", ", " ,  ")
+    return _told(problem, loose, problem.reference)
+
+
+def reworded(problem: Problem, draw: Random) -> Problem:
+    """The specification told in other words, under the reference with other names."""
+    body = similarity.canonical_functions(problem.prompt + problem.reference)[problem.entry_point]
+    head, _, rest = body.partition("\n")
+    told = _told(problem, _other_words(problem, draw), rest + "\n")
+    return replace(told, prompt=told.prompt.replace(told.prompt.partition("\n")[0], head, 1),
+                   entry_point="v0")  # fmt: skip
+
+
+def rewritten(problem: Problem, draw: Random) -> Problem:
+    """Told in other words and solved in another style: only what the function does remains."""
+    argument = problem.prompt.partition("(")[2].partition(")")[0]
+    body = wording.solution(parse_spec(problem.spec), argument, "mixed", draw)
+    return _told(problem, _other_words(problem, draw), body)
+
+
+PLANTS: Mapping[str, Callable[[Problem, Random], Problem]] = {
+    "copied": copied,
+    "other layout": relaid,
+    "other words, other names": reworded,
+    "other words, other style": rewritten,
+}
+
+
+def _other_words(problem: Problem, draw: Random) -> str:
+    argument = draw.choice(grammar.vocabulary()[parse_spec(problem.spec).takes]["arguments"])
+    return wording.docstring(parse_spec(problem.spec), argument, draw)
+
+
+def _told(problem: Problem, text: str, reference: str) -> Problem:
+    head, signature, _ = prompts.split_prompt(problem)
+    prompt = f'{head}{signature}\n    """{text}\n    """\n'
+    return replace(problem, prompt=prompt, reference=reference)
+
+
+def planted(problems: Sequence[Problem], *, seed: int) -> dict[str, list[Problem]]:
+    """Each nano problem under every disguise; task ids stay, so that each plant knows its source.
+
+    ValueError for a problem without a specification.
+    """
+    for problem in problems:
+        if not problem.spec:
+            raise ValueError(f"{problem.task_id}: only nano problems can be told in other words")
+    return {
+        name: [disguise(p, Random(config.derive_seed(seed, name, p.task_id))) for p in problems]
+        for name, disguise in PLANTS.items()
+    }
+
+
+def recall_rows(
+    problems: Sequence[Problem],
+    call: Callable[..., list],
+    *,
+    n_random: int,
+    seed: int,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """One table row per disguise: the share of `problems` that each detector finds again.
+
+    `options` are those of `audit`. A finding that the rule takes for chance does not count.
+    """
+    tasks = [from_problem(problem) for problem in problems]
+    table = []
+    for name, plants in planted(problems, seed=seed).items():
+        rows: list[Row] = [from_problem(plant) for plant in plants]
+        seen = observe([*rows, *tasks], call, n_random=n_random, seed=seed)
+        result = audit(rows, {"held out": tasks}, behaviour=seen, seed=seed, **options)
+        own = {(task.task_id, "held out", task.task_id) for task in tasks}
+        shares = {d: len(own & pairs(result.leaks, d)) / len(own) for d in result.detectors}
+        table.append({"disguise": name, **shares})
+    return table
