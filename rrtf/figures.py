@@ -11,6 +11,8 @@ from html import escape
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from rrtf import similarity
+
 if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.figure import Figure
@@ -365,3 +367,73 @@ def grouped_bars(
     axes.set_ylabel(f"share of {y_label}" if share else y_label)
     axes.legend()
     return figure
+
+
+def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Pairs per detector of `audit.detector_rows`, leaks and chance apart; the axis is log-like."""
+    figure, axes = canvas(width=7.0, height=0.32 * len(rows) + 0.9)
+    for offset, name, shade in ((-0.2, "leaks", PALETTE[5]), (0.2, "chance", PALETTE[7])):
+        places = [at + offset for at in range(len(rows))]
+        bars = axes.barh(places, [row[name] for row in rows], 0.38, color=shade, label=name)
+        axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_yticks(range(len(rows)), [row["detector"] for row in rows])
+    axes.set(xlabel="pairs of a training row and a held-out task", ylim=(len(rows) - 0.5, -0.5))
+    axes.margins(x=0.1)
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> Figure:
+    """A square matrix (D, D) of counts, each written in its cell; colour is logarithmic."""
+    from math import log1p
+
+    figure, axes = canvas(width=5.6, height=4.4)
+    top = log1p(max((max(row) for row in counts), default=0)) or 1.0
+    axes.imshow([[log1p(n) / top for n in row] for row in counts], cmap="Blues", vmin=0, vmax=1)
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            ink = "white" if log1p(count) / top > 0.6 else "#333333"
+            axes.text(x, y, str(count), ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(range(len(names)), list(names), rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_title(label)
+    axes.grid(visible=False)
+    return figure
+
+
+def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
+    """A dot per row of `audit.nearest`: likeness of words against likeness of behaviour."""
+    figure, axes = canvas(width=6.0, height=3.2)
+    for same, name in ((False, "other function"), (True, "same function")):
+        dots = [n for n in neighbours if (n.agreement == 1.0) == same]
+        axes.scatter(
+            [n.resemblance for n in dots], [n.agreement for n in dots], s=16,
+            alpha=0.9 if same else 0.35, color=PALETTE[5] if same else PALETTE[0],
+            label=f"{name} ({len(dots)})", linewidths=0,
+        )  # fmt: skip
+    axes.set(xlim=(-0.02, 1.02), xlabel="words in common (Jaccard)", ylabel="equal outputs")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def side_by_side(pairs: Sequence[tuple[str, str, str]], *, run: int = 4) -> HTML:
+    """(title, left, right) one under the other, runs of `run` equal words marked on both sides."""
+    from IPython.display import HTML
+
+    blocks = []
+    for title, left, right in pairs:
+        cells = "".join(f"<td>{_marked(side)}</td>" for side in similarity.marked(left, right, run))
+        blocks.append(
+            f'<table class="rrtf-table"><caption>{escape(title)}</caption><tr>{cells}</tr></table>'
+        )
+    return HTML(TABLE_CSS + ("".join(blocks) or "<p>No pairs.</p>"))
+
+
+def _marked(pieces: Sequence[tuple[str, bool]]) -> str:
+    inside = "".join(
+        f'<mark style="background:#FFE9B8">{escape(text)}</mark>' if shared else escape(text)
+        for text, shared in pieces
+    )
+    return f'<pre style="white-space:pre-wrap;max-width:34em">{inside}</pre>'

@@ -5,12 +5,13 @@ a prompt and solutions, `problems` makes tested problems and splits them by beha
 `evolution` transforms specifications along Evol-Instruct's five methods.
 """
 
-from rrtf.nano.evolution import METHODS, evolve_problem
+from rrtf.nano.evolution import METHODS, Evolved, evolve_problem
 from rrtf.nano.grammar import Spec, family, operations, parse_spec
 from rrtf.nano.problems import build, fingerprint, guarded, probes, world
 
 __all__ = [
     "METHODS",
+    "Evolved",
     "Spec",
     "build",
     "evolve_problem",

@@ -1,0 +1,196 @@
+"""Stage 01: harder problems from easier ones (paper, section 3.1; Evol-Instruct).
+
+Offline, the five methods are transformations of a nano problem's specification. Every evolved
+problem names its parent, its method and its depth; every attempt that yields none has a reason.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rrtf import config, nano, store
+from rrtf.records import Problem
+from rrtf.store import Stage
+
+SPLIT_SHARES = {"test": 20, "validation": 10}  # percent of a user's own problems held out
+
+
+def draw_method(weights: Mapping[str, int], seed: int, task_id: str) -> str:
+    """The method for one problem, drawn by its task id with the given weights."""
+    ticket = config.derive_seed(seed, "method", task_id) % sum(weights.values())
+    for method, weight in weights.items():
+        if ticket < weight:
+            return method
+        ticket -= weight
+    raise AssertionError("unreachable: the weights add up")
+
+
+def evolve_problems(
+    seeds: Sequence[Problem],
+    *,
+    rounds: int,
+    weights: Mapping[str, int],
+    seed: int,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Problem], dict[str, int]]:
+    """(evolved problems of all rounds, attempts without a result by reason).
+
+    Each round evolves every problem of the round before once; attempts = evolved + dropped.
+    ValueError if a seed has no specification (only nano problems evolve offline).
+    """
+    for problem in seeds:
+        if not problem.spec:
+            raise ValueError(f"{problem.task_id}: no specification; only nano problems evolve here")
+    unknown = set(weights) - set(nano.METHODS)
+    if unknown:
+        raise ValueError(f"unknown methods {sorted(unknown)}: expected {', '.join(nano.METHODS)}")
+    evolved: list[Problem] = []
+    dropped: Counter[str] = Counter()
+    behaviours: set[str] = set()
+    parents = list(seeds)
+    for number in range(1, rounds + 1):
+        attempts = [_attempt(parent, number, weights, seed) for parent in parents]
+        chunks = [attempts[i : i + 50] for i in range(0, len(attempts), 50)]
+        results = nano.guarded(_evolve_chunk, chunks, workers)
+        children = []
+        for result in (result for chunk in results for result in chunk):
+            reason = result.reason or _repeats(result, behaviours)
+            if reason:
+                dropped[reason] += 1
+                continue
+            behaviours.add(result.behaviour)
+            children.append(result.problem)
+        evolved += children
+        parents = children
+        if progress:
+            progress(number, rounds)
+    return evolved, dict(dropped)
+
+
+def _attempt(parent: Problem, number: int, weights: Mapping[str, int], seed: int) -> tuple:
+    method = draw_method(weights, seed, parent.task_id)
+    task_id = f"nano/evolved/{number}-{parent.task_id.rpartition('/')[2].split('-', 1)[-1]}"
+    if number == 1:
+        task_id = f"nano/evolved/{number}-{parent.task_id.rpartition('/')[2]}"
+    return parent, method, task_id, config.derive_seed(seed, "evolve", task_id)
+
+
+def _evolve_chunk(attempts: Sequence[tuple]) -> list:
+    return [nano.evolve_problem(*attempt) for attempt in attempts]
+
+
+def _repeats(result: nano.Evolved, behaviours: set[str]) -> str:
+    """A rewording keeps its parent's behaviour; any other method has to change it."""
+    rewording = result.problem.operator in ("misdirect", "tighten")
+    if result.behaviour in behaviours and not rewording:
+        return "behaves like an earlier problem"
+    return ""
+
+
+def lineage(problem: Problem, problems: Mapping[str, Problem]) -> list[Problem]:
+    """The problem's ancestors, seed first, itself last."""
+    chain = [problem]
+    while chain[0].parent_id:
+        if chain[0].parent_id not in problems:
+            raise ValueError(f"{chain[0].task_id}: its parent {chain[0].parent_id} is missing")
+        chain.insert(0, problems[chain[0].parent_id])
+    return chain
+
+
+def split_problems(problems: Sequence[Problem], seed: int) -> dict[str, list[Problem]]:
+    """A user's problems as `train`, `validation` and `test`, by a hash of the task id.
+
+    ValueError for duplicate task ids or if one of the three is empty.
+    """
+    repeated = [name for name, n in Counter(p.task_id for p in problems).items() if n > 1]
+    if repeated:
+        raise ValueError(f"duplicate task_id {repeated[0]!r} ({len(repeated)} in all)")
+    found: dict[str, list[Problem]] = {"train": [], "validation": [], "test": []}
+    for problem in problems:
+        ticket = config.derive_seed(seed, "split", problem.task_id) % 100
+        if ticket < SPLIT_SHARES["test"]:
+            found["test"].append(problem)
+        elif ticket < sum(SPLIT_SHARES.values()):
+            found["validation"].append(problem)
+        else:
+            found["train"].append(problem)
+    for name, rows in found.items():
+        if not rows:
+            raise ValueError(f"{len(problems)} problems are too few: the {name} split is empty")
+    return found
+
+
+def nano_world(n_seeds: int, workers: int = 2) -> dict[str, list[Problem]]:
+    """The small world's `seeds` (the first `n_seeds` of fine-tuning), `validation`, `test`."""
+    world = nano.world(workers)
+    seeds = world["finetune"][0]
+    if n_seeds > len(seeds):
+        raise ValueError(f"n_seeds = {n_seeds}: the small world has {len(seeds)} seeds")
+    return {
+        "seeds": seeds[:n_seeds],
+        "validation": world["validation"][0],
+        "test": world["test"][0],
+    }
+
+
+def load_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list[Problem]]:
+    """The problems of a run: `seeds`, `evolvable` (those with a specification), and the splits.
+
+    `stage.settings["problems"]` is `nano` or the path of a file in HumanEval form; a file's
+    training part is used as it is.
+    """
+    source = stage.settings["problems"]
+    if source == "nano":
+        for name in ("operations", "vocabulary"):
+            stage.data(config.home() / "data" / "nano" / f"{name}.toml")
+        world = nano_world(n_seeds, workers)
+        return {**world, "evolvable": world["seeds"], "train": world["seeds"]}
+    found = split_problems(store.read(stage.data(Path(source)), Problem), stage.settings["seed"])
+    return {**found, "seeds": found["train"], "evolvable": []}
+
+
+def one_of_each(problem: Problem, *, seed: int) -> list[dict[str, str]]:
+    """Rows (method, prompt, specification) of one problem evolved by every method.
+
+    A method that finds nothing to do with this problem gives its reason instead.
+    """
+    if not problem.spec:
+        return []
+    attempts = [(problem, method, f"example/{method}", seed) for method in nano.METHODS]
+    rows = []
+    for method, result in zip(
+        nano.METHODS, nano.guarded(_evolve_chunk, [attempts], 1)[0], strict=True
+    ):
+        found = result.problem
+        text = (found.prompt, found.spec) if found else (f"({result.reason})", "")
+        rows.append({"method": method, "prompt": text[0], "specification": text[1]})
+    return rows
+
+
+def reasons(dropped: Mapping[str, int]) -> list[dict[str, str | int]]:
+    """Reasons with their counts, most frequent first."""
+    ordered = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+    return [{"reason": reason, "attempts": count} for reason, count in ordered]
+
+
+def by_method(problems: Sequence[Problem]) -> list[dict[str, str | int]]:
+    """A row per method with a column per round."""
+    rounds = sorted({problem.depth for problem in problems})
+    counts = Counter((problem.operator, problem.depth) for problem in problems)
+    return [
+        {"method": method} | {f"round {number}": counts[method, number] for number in rounds}
+        for method in nano.METHODS
+    ]
+
+
+def depths(**sets: Sequence[Problem]) -> dict[str, dict[int, int]]:
+    """For each named set, how many problems have how many steps (0 where unknown)."""
+    return {
+        name: dict(sorted(Counter(_steps(problem) for problem in problems).items()))
+        for name, problems in sets.items()
+    }
+
+
+def _steps(problem: Problem) -> int:
+    return len(nano.parse_spec(problem.spec).steps) if problem.spec else 0

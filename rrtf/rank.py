@@ -1,0 +1,238 @@
+"""Stage 04: from executed responses to ranked groups and pairs (paper, section 3.2.2).
+
+Four situations give four scores, the teacher is preferred within a situation, and a pair whose
+teacher stands in a lower situation than the student is dropped: the paper's one filter.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from rrtf import config
+from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
+
+PAIRINGS = ("one", "all")
+FILTERS = ("drop_below", "must_pass", "none")
+
+
+def score(outcome: Outcome, is_teacher: bool, scores: Mapping[Outcome, float], tie: float) -> float:
+    """r of the paper: the situation's value, plus `tie` for the teacher.
+
+    `tie` must be positive (or ties would have no weight) and smaller than the smallest step
+    between situations (or the teacher would overtake a better student).
+    """
+    return scores[outcome] + (tie if is_teacher else 0.0)
+
+
+def check_scores(scores: Mapping[Outcome, float], tie: float) -> None:
+    """ValueError unless the scores rise with the situations and `tie` fits between them."""
+    values = [scores[outcome] for outcome in Outcome]
+    steps = [high - low for low, high in pairwise(values)]
+    if min(steps) <= 0:
+        raise ValueError(f"scores {values} do not rise from {Outcome(1).name} to PASS")
+    if not 0 <= tie < min(steps):
+        raise ValueError(f"tie_break {tie}: expected at least 0 and less than {min(steps)}")
+
+
+def rank(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    executions: Sequence[Execution],
+    *,
+    teacher: str = "teacher",
+    scores: Mapping[Outcome, float],
+    tie_break: float,
+    prompts: Mapping[str, str],
+) -> tuple[list[RankedGroup], dict[str, int]]:
+    """(one group per task with a teacher response, responses or tasks left out by reason).
+
+    `executions` are parallel to `responses`; `prompts` maps a task id to the text that was
+    sampled from. Equal texts of one task are kept once (the teacher's, else the first); texts
+    cut off at the token limit are left out. The teacher's first response is the target of L_ft.
+    """
+    check_scores(scores, tie_break)
+    by_task = _by_task(problems, responses, executions)
+    dropped: Counter[str] = Counter()
+    groups = []
+    for problem in problems:
+        kept = _distinct(by_task[problem.task_id], teacher, dropped)
+        first = next((i for i, (r, _) in enumerate(kept) if r.source == teacher), None)
+        if first is None:
+            dropped["response: its task has no complete teacher response"] += len(kept)
+            continue
+        outcomes = tuple(execution.outcome for _, execution in kept)
+        sources = tuple(response.source for response, _ in kept)
+        groups.append(
+            RankedGroup(
+                task_id=problem.task_id,
+                prompt=prompts[problem.task_id],
+                responses=tuple(response.text for response, _ in kept),
+                sources=sources,
+                outcomes=outcomes,
+                scores=tuple(
+                    score(outcome, source == teacher, scores, tie_break)
+                    for outcome, source in zip(outcomes, sources, strict=True)
+                ),
+                sft_index=first,
+            )
+        )
+    return groups, dict(dropped)
+
+
+def _by_task(
+    problems: Sequence[Problem], responses: Sequence[Response], executions: Sequence[Execution]
+) -> dict[str, list[tuple[Response, Execution]]]:
+    if len(responses) != len(executions):
+        raise ValueError(f"{len(responses)} responses but {len(executions)} executions")
+    known = {problem.task_id for problem in problems}
+    found: dict[str, list[tuple[Response, Execution]]] = defaultdict(list)
+    for response, execution in zip(responses, executions, strict=True):
+        key = (response.task_id, response.source, response.index)
+        if key != (execution.task_id, execution.source, execution.index):
+            raise ValueError(f"response {key} stands beside the execution of {execution.task_id}")
+        if response.task_id not in known:
+            raise ValueError(f"{response.task_id}: a response to an unknown task")
+        found[response.task_id].append((response, execution))
+    return found
+
+
+def _distinct(
+    rows: Sequence[tuple[Response, Execution]], teacher: str, dropped: Counter
+) -> list[tuple[Response, Execution]]:
+    """Teacher first, then the others in order, every text once, none cut off."""
+    ordered = sorted(rows, key=lambda row: (row[0].source != teacher, row[0].source, row[0].index))
+    seen: set[str] = set()
+    kept = []
+    for response, execution in ordered:
+        if response.finish_reason == "length":
+            dropped["response: cut off at max_new_tokens"] += 1
+        elif response.text in seen:
+            dropped["response: repeats another of its task"] += 1
+        else:
+            seen.add(response.text)
+            kept.append((response, execution))
+    return kept
+
+
+def pairs(
+    groups: Sequence[RankedGroup], *, pairing: str = "one", teacher_filter: str, seed: int
+) -> tuple[list[RankedGroup], dict[str, int]]:
+    """(groups of the teacher and the student(s) it is compared with, prompts dropped by reason).
+
+    `pairing`: `one` student response per prompt, drawn by key, as the paper's formula has it, or
+    `all`. `teacher_filter`: `drop_below` (the paper's: no pair whose teacher is in a lower
+    situation), `must_pass` (the teacher must pass all tests), `none`. The teacher comes first.
+    """
+    if pairing not in PAIRINGS:
+        raise ValueError(f"unknown pairing {pairing!r}: expected one of {', '.join(PAIRINGS)}")
+    if teacher_filter not in FILTERS:
+        raise ValueError(f"unknown filter {teacher_filter!r}: expected {', '.join(FILTERS)}")
+    kept, dropped = [], Counter()
+    for group in groups:
+        students = [
+            i
+            for i in range(len(group.responses))
+            if i != group.sft_index and group.sources[i] != group.sources[group.sft_index]
+        ]
+        if not students:
+            dropped["prompt: no student response differs from the teacher's"] += 1
+            continue
+        if pairing == "one":
+            rng = random.Random(config.derive_seed(seed, "pair", group.task_id))
+            students = [rng.choice(students)]
+        best = group.outcomes[group.sft_index]
+        if teacher_filter == "must_pass" and best != Outcome.PASS:
+            dropped["prompt: the teacher does not pass"] += 1
+            continue
+        if teacher_filter == "drop_below":
+            students = [i for i in students if group.outcomes[i] <= best]
+            if not students:
+                dropped["prompt: the teacher scores below the student"] += 1
+                continue
+        kept.append(take(group, [group.sft_index, *students]))
+    return kept, dict(dropped)
+
+
+def take(group: RankedGroup, places: Sequence[int]) -> RankedGroup:
+    """The group reduced to some of its responses, the first of which becomes the target."""
+    return replace(
+        group,
+        responses=tuple(group.responses[i] for i in places),
+        sources=tuple(group.sources[i] for i in places),
+        outcomes=tuple(group.outcomes[i] for i in places),
+        scores=tuple(group.scores[i] for i in places),
+        sft_index=0,
+    )
+
+
+def situations(pairs: Sequence[RankedGroup]) -> dict[tuple[Outcome, Outcome], int]:
+    """How many (teacher, student) comparisons fall on each pair of situations."""
+    return dict(Counter((g.outcomes[0], outcome) for g in pairs for outcome in g.outcomes[1:]))
+
+
+def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution]) -> list[dict]:
+    """One row per response: who, what was decided and why, k of n, under which isolation."""
+    return [
+        {
+            "source": e.source,
+            "answer": r.text.strip("\n"),
+            "outcome": e.outcome.name,
+            "reason": e.reason,
+            "passed": f"{e.n_passed} of {e.n_tests}",
+            "isolation": e.isolation,
+        }
+        for r, e in zip(responses, executions, strict=True)
+    ]
+
+
+def outcome_counts(executions: Sequence[Execution]) -> dict[str, dict[str, int]]:
+    """For each source, how many of its responses fall into which situation."""
+    counts = Counter((e.source, e.outcome) for e in executions)
+    sources = sorted({e.source for e in executions})
+    return {s: {outcome.name: counts[s, outcome] for outcome in Outcome} for s in sources}
+
+
+def reason_rows(executions: Sequence[Execution]) -> list[dict]:
+    """Outcome, reason and a column of counts per source, in the order of the situations."""
+    sources = sorted({e.source for e in executions})
+    counts = Counter((e.outcome, e.reason, e.source) for e in executions)
+    keys = sorted({(e.outcome, e.reason) for e in executions})
+    return [
+        {"outcome": outcome.name, "reason": reason}
+        | {source: counts[outcome, reason, source] for source in sources}
+        for outcome, reason in keys
+    ]
+
+
+def filter_rows(before: Sequence[RankedGroup], after: Sequence[RankedGroup]) -> list[dict]:
+    """Teacher's situation by student's: comparisons before the filter, and how many stay."""
+    all_pairs, kept = situations(before), situations(after)
+    return [
+        {"teacher": high.name}
+        | {low.name: all_pairs.get((high, low), 0) for low in Outcome}
+        | {"kept": sum(kept.get((high, low), 0) for low in Outcome)}
+        for high in Outcome
+    ]
+
+
+def choices(groups: Sequence[RankedGroup], *, seed: int) -> list[dict]:
+    """For every pairing and filter: prompts and pairs kept, and prompts whose teacher fails."""
+    rows = []
+    for pairing in PAIRINGS:
+        for name in FILTERS:
+            kept, _ = pairs(groups, pairing=pairing, teacher_filter=name, seed=seed)
+            wrong = sum(group.outcomes[0] != Outcome.PASS for group in kept)
+            compared = sum(len(group.responses) - 1 for group in kept)
+            row = {"pairing": pairing, "filter": name, "prompts": len(kept), "pairs": compared}
+            rows.append(row | {"teacher wrong": wrong})
+    return rows
+
+
+def pass_rates(executions: Sequence[Execution]) -> dict[str, float]:
+    """The fraction of each source's responses that pass."""
+    return {
+        f"{source} passes": round(counts[Outcome.PASS.name] / sum(counts.values()), 3)
+        for source, counts in outcome_counts(executions).items()
+    }

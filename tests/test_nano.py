@@ -1,0 +1,174 @@
+"""The small world: correct solutions, splits by behaviour, evolutions that mean what they say."""
+
+import random
+
+import pytest
+
+from rrtf import nano
+from rrtf.nano import grammar, problems, wording
+from rrtf.records import Problem
+
+
+@pytest.fixture(scope="module")
+def world():
+    return nano.world(workers=2)
+
+
+def accepts(problem: Problem, body: str) -> str:
+    """The error of `body` against the problem's tests; '' if it passes."""
+    namespace: dict = {}
+    try:
+        exec(problem.prompt + body + problem.tests, namespace)
+        namespace["check"](namespace[problem.entry_point])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def argument_of(problem: Problem) -> str:
+    return problem.prompt.partition("(")[2].partition(")")[0]
+
+
+def test_the_grammar_is_as_large_and_as_varied_as_promised():
+    table = nano.operations()
+    worded = [op for op in table.values() if len(op.verbs) + len(op.nouns) >= 3]
+    styled = [op for op in table.values() if len(op.expressions) + len(op.blocks) >= 2]
+    assert len(table) >= 60
+    assert {op.takes for op in table.values()} == set(grammar.TYPES)
+    assert len(worded) > 0.9 * len(table)
+    assert len(styled) > 0.9 * len(table)
+
+
+def test_every_style_of_solution_passes_the_problems_tests(world):
+    rng = random.Random(0)
+    failures = [
+        (problem.task_id, style, error)
+        for problem in world["validation"][0][:150]
+        for style in (*wording.STYLES, wording.CANONICAL)
+        if (error := accepts(problem, wording.solution(
+            nano.parse_spec(problem.spec), argument_of(problem), style, rng)))
+    ]  # fmt: skip
+    assert failures == []
+
+
+def outputs(template: str, choice, inputs) -> list:
+    """What a solution text of one operation computes, as `{o} = ...` or as a block."""
+    body = grammar.fill(template, choice).replace("@", "x").replace("{v}", "given")
+    body = body.replace("{o}", "out").replace("\n", "\n    ")
+    namespace: dict = {}
+    exec(f"def f(given):\n    {body}\n    return out", namespace)
+    return [namespace["f"](value) for value in inputs]
+
+
+def test_every_solution_of_every_operation_computes_the_same_function():
+    for operation in nano.operations().values():
+        texts = [*[f"{{o}} = {e}" for e in operation.expressions], *operation.blocks]
+        for choice in operation.choices:
+            inputs = nano.probes(operation.takes)
+            found = [outputs(text, choice, inputs) for text in texts]
+            assert all(values == found[0] for values in found), (operation.name, choice)
+
+
+def test_references_pass_and_sizes_are_as_promised(world):
+    assert {name: len(rows) for name, (rows, _) in world.items()} == problems.SIZES
+    for rows, _ in world.values():
+        assert all(accepts(problem, problem.reference) == "" for problem in rows[:60])
+
+
+def test_no_two_splits_share_a_behaviour(world):
+    behaviours = {name: set(keys) for name, (_, keys) in world.items()}
+    for name, keys in behaviours.items():
+        assert len(keys) == len(world[name][0]), "within a split every behaviour is distinct"
+    assert behaviours["test"].isdisjoint(behaviours["validation"] | behaviours["finetune"])
+    assert behaviours["validation"].isdisjoint(behaviours["finetune"])
+
+
+def test_compositions_that_compute_one_function_fall_into_one_split():
+    assert problems.split_of(("ints", "sort", "reverse")) == problems.split_of(
+        ("ints", "reverse", "sort", "reverse")
+    )
+    assert problems.split_of(("ints", "sort")) == "pretrain"
+
+
+def test_the_world_does_not_depend_on_the_number_of_processes(world):
+    rows, keys, _ = nano.build("test", 40, workers=1, shard_size=20)
+    again, same, _ = nano.build("test", 40, workers=2, shard_size=20)
+    assert (rows, keys) == (again, same)
+
+
+def test_a_specification_survives_its_text(world):
+    for problem in world["test"][0]:
+        assert str(nano.parse_spec(problem.spec)) == problem.spec
+
+
+@pytest.mark.parametrize(
+    "text", ["ints: fly", "ints: sum > sum", "words: sort", "ints: ", "nothing at all"]
+)
+def test_a_specification_that_makes_no_sense_is_refused(text):
+    with pytest.raises(ValueError, match=r"unknown operation|do not fit"):
+        nano.parse_spec(text)
+
+
+def test_a_reference_that_hangs_or_explodes_is_degenerate():
+    problems.guard_alarm()
+    spec = nano.parse_spec("number: " + " > ".join(["number_square", "number_add(k=1)"] * 2))
+    with pytest.raises(grammar.Degenerate, match="too large"):
+        problems.run(spec, [200])
+    hang = nano.parse_spec("number: number_square > number_multiply(k=9) > divisors")
+    with pytest.raises(grammar.Degenerate, match="TimeLimit"):
+        problems.run(hang, [9000])
+
+
+def test_blind_spots_change_what_they_name_and_nothing_else():
+    believed, true = grammar.blind_spots(), nano.operations()
+    changed = {name for name in true if believed[name] != true[name]}
+    assert 10 <= len(changed) <= 20
+    for name in changed:
+        choice, inputs = true[name].choices[-1], nano.probes(true[name].takes)
+        wrong = outputs(f"{{o}} = {believed[name].expressions[0]}", choice, inputs)
+        assert wrong != outputs(f"{{o}} = {true[name].expressions[0]}", choice, inputs), name
+
+
+@pytest.fixture(scope="module")
+def evolved(world):
+    problems.guard_alarm()
+    seeds = world["finetune"][0][:60]
+    return {
+        method: [(seed, nano.evolve_problem(seed, method, f"e/{i}", i).problem)
+                 for i, seed in enumerate(seeds)]
+        for method in nano.METHODS
+    }  # fmt: skip
+
+
+def test_every_method_evolves_most_seeds_into_solvable_problems(evolved):
+    for method, rows in evolved.items():
+        found = [child for _, child in rows if child]
+        assert len(found) > 0.3 * len(rows), method
+        assert all(accepts(child, child.reference) == "" for child in found), method
+        assert all(child.operator == method and child.depth == 1 for child in found)
+
+
+def test_each_method_does_what_its_name_says(evolved):
+    for method, rows in evolved.items():
+        for parent, child in rows:
+            if child is None:
+                continue
+            before = nano.parse_spec(parent.spec).names
+            after = nano.parse_spec(child.spec).names
+            if method == "deepen":
+                assert after[: len(before)] == before and len(after) == len(before) + 1
+            elif method == "constrain":
+                assert len(after) == len(before) + 1
+            elif method == "specialise":
+                assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+            else:
+                assert after == before
+            assert ("This code is wrong" in child.prompt) == (method == "misdirect")
+            assert (wording.ONE_PASS in child.prompt) == (method == "tighten")
+
+
+def test_a_family_is_a_composition_without_its_parameters():
+    one = Problem("a", "", "f", "", spec="ints: take(k=2) > sum")
+    two = Problem("b", "", "f", "", spec="ints: take(k=3) > sum")
+    assert nano.family(one) == nano.family(two) == "ints > take > sum"
+    assert nano.family(Problem("HumanEval/3", "", "f", "")) == "HumanEval/3"

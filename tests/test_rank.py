@@ -1,0 +1,136 @@
+"""Ranking: scores, ties, the filter, and that nothing is lost without a reason."""
+
+import pytest
+
+from rrtf import rank
+from rrtf.records import Execution, Outcome, Problem, Response
+
+C, R, F, P = Outcome
+SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
+
+
+def problem(task_id="t/0"):
+    return Problem(task_id, "def f(x):\n", "f", "def check(candidate):\n    assert True\n")
+
+
+def answers(*rows, task_id="t/0"):
+    """Responses and executions from (source, text, outcome) rows."""
+    responses, executions, seen = [], [], {}
+    for source, text, outcome in rows:
+        index = seen[source] = seen.get(source, -1) + 1
+        responses.append(Response(task_id, source, index, text, text))
+        executions.append(Execution(task_id, source, index, outcome, "", 0, 1, "process"))
+    return responses, executions
+
+
+def ranked(*rows, tie=0.5):
+    responses, executions = answers(*rows)
+    prompts = {"t/0": "def f(x):"}
+    return rank.rank(
+        [problem()], responses, executions, scores=SCORES, tie_break=tie, prompts=prompts
+    )
+
+
+def test_scores_follow_the_situations_and_the_teacher_wins_ties():
+    groups, _ = ranked(("student", "a", P), ("teacher", "b", P), ("student", "c", R))
+    assert groups[0].responses == ("b", "a", "c")
+    assert groups[0].scores == (3.5, 3.0, 1.0)
+    assert groups[0].sft_index == 0
+
+
+def test_a_tie_break_never_lifts_the_teacher_over_a_better_situation():
+    with pytest.raises(ValueError, match=r"tie_break 1\.0"):
+        ranked(("teacher", "a", P), ("student", "b", P), tie=1.0)
+
+
+def test_scores_that_do_not_rise_are_refused():
+    with pytest.raises(ValueError, match="do not rise"):
+        rank.check_scores({C: 0, R: 2, F: 1, P: 3}, 0.1)
+
+
+def test_equal_texts_count_once_and_the_teachers_copy_is_the_one_kept():
+    groups, left_out = ranked(("student", "a", P), ("student", "a", P), ("teacher", "a", P))
+    assert groups[0].sources == ("teacher",)
+    assert left_out == {"response: repeats another of its task": 2}
+
+
+def test_a_cut_off_answer_is_left_out_with_its_reason():
+    responses, executions = answers(("teacher", "a", P), ("student", "b", F))
+    cut = Response("t/0", "student", 1, "c", "c", finish_reason="length")
+    more = Execution("t/0", "student", 1, C, "", 0, 1, "process")
+    groups, left_out = rank.rank(
+        [problem()], [*responses, cut], [*executions, more],
+        scores=SCORES, tie_break=0.5, prompts={"t/0": ""},
+    )  # fmt: skip
+    assert groups[0].responses == ("a", "b")
+    assert left_out == {"response: cut off at max_new_tokens": 1}
+
+
+def test_a_task_without_a_teacher_is_counted_response_by_response():
+    groups, left_out = ranked(("student", "a", P), ("student", "b", P))
+    assert groups == []
+    assert left_out == {"response: its task has no complete teacher response": 2}
+
+
+def test_executions_in_another_order_than_the_responses_are_refused():
+    responses, executions = answers(("teacher", "a", P), ("student", "b", F))
+    with pytest.raises(ValueError, match="stands beside"):
+        rank.rank([problem()], responses, executions[::-1], scores=SCORES, tie_break=0.5,
+                  prompts={"t/0": ""})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "student", "kept"),
+    [
+        ("drop_below", F, P, False),
+        ("drop_below", F, F, True),  # both fail: the paper keeps them
+        ("drop_below", P, C, True),
+        ("must_pass", F, C, False),
+        ("must_pass", P, P, True),
+        ("none", C, P, True),
+    ],
+)
+def test_the_filter_compares_situations(name, teacher, student, kept):
+    groups, _ = ranked(("teacher", "a", teacher), ("student", "b", student))
+    found, dropped = rank.pairs(groups, teacher_filter=name, seed=0)
+    assert bool(found) == kept
+    assert len(found) + sum(dropped.values()) == 1
+
+
+def test_pairing_one_draws_a_student_by_key_and_pairing_all_takes_every_one():
+    rows = [("teacher", "t", P), *[("student", f"s{i}", F) for i in range(8)]]
+    groups, _ = ranked(*rows)
+    one, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=3)
+    again, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=3)
+    every, _ = rank.pairs(groups, pairing="all", teacher_filter="none", seed=3)
+    drawn = {
+        rank.pairs(groups, teacher_filter="none", seed=seed)[0][0].responses[1]
+        for seed in range(40)
+    }
+    assert one == again
+    assert len(one[0].responses) == 2
+    assert len(every[0].responses) == 9
+    assert len(drawn) > 4
+
+
+def test_all_pairs_drop_only_the_students_above_the_teacher():
+    groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
+    kept, _ = rank.pairs(groups, pairing="all", teacher_filter="drop_below", seed=0)
+    assert kept[0].responses == ("t", "b")
+
+
+def test_an_unknown_pairing_or_filter_is_named():
+    with pytest.raises(ValueError, match="pairing 'some'"):
+        rank.pairs([], pairing="some", teacher_filter="none", seed=0)
+    with pytest.raises(ValueError, match="filter 'best'"):
+        rank.pairs([], teacher_filter="best", seed=0)
+
+
+def test_tables_count_what_the_executions_say():
+    _, executions = answers(("teacher", "a", P), ("student", "b", F), ("student", "c", P))
+    assert rank.outcome_counts(executions)["student"]["PASS"] == 1
+    assert rank.pass_rates(executions) == {"student passes": 0.5, "teacher passes": 1.0}
+    groups, _ = ranked(("teacher", "a", P), ("student", "b", F))
+    kept, _ = rank.pairs(groups, teacher_filter="none", seed=0)
+    row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")
+    assert row["FAILED_TESTS"] == 1 and row["kept"] == 1
