@@ -9,7 +9,7 @@ import pytest
 
 from rrtf import audit, probes, store
 from rrtf.audit import detectors
-from rrtf.records import Leak, Problem
+from rrtf.records import Problem
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def test_renamed_variables_are_found_by_code_and_behaviour(planted):
 
 def test_a_restyled_solution_is_found_by_behaviour_alone(planted):
     assert found(planted, "restyled") == {"behaviour"}
-    assert "restyled" in {leak.task_id for leak in audit.only_by(planted, "behaviour")}
+    assert "restyled" in {leak.task_id for (leak,) in audit.only_by(planted, "behaviour")}
 
 
 def test_a_clean_row_is_found_by_nothing_and_stays(planted):
@@ -205,10 +205,58 @@ def test_the_agreement_matrix_is_symmetric_and_counts_pairs_on_its_diagonal(plan
 
 
 def test_the_worst_pair_is_the_one_most_detectors_found(planted):
-    (pair, evidence), *_ = audit.worst_pairs(planted, 3)
-    assert pair == ("verbatim", "test", "t/sum")
-    assert all(isinstance(leak, Leak) for leak in evidence)
-    assert audit.worst_pairs(planted, 9, of="minhash text")[0][0] == pair
+    worst = audit.worst_pairs(planted, 3)
+    assert worst[0][0].task_id == "verbatim"
+    assert len(worst[0]) == len(planted.detectors)
+    title, left, right = audit.compare(worst, rows(PLANTS.values()), {"test": rows(TASKS)})[0]
+    assert title.startswith("verbatim and t/sum: exact text (1.00), normalised text")
+    assert left == right == TASKS[0].prompt + TASKS[0].reference
+
+
+def test_answers_show_each_program_on_each_probe():
+    members = dict(zip("ab", rows([PLANTS["renamed"], PLANTS["clean"]]), strict=True))
+    behaviour = audit.observe(list(members.values()), call, n_random=2, seed=1)
+    shown = audit.answers(members, behaviour, n_random=2, seed=1)
+    assert len(shown) == probes.N_FIXED + 2
+    assert {"arguments": "[1, 2, 3, 4, 5, 6]", "a": "12", "b": "5"} in shown
+
+
+def test_the_nearest_task_by_behaviour_comes_with_the_resemblance_of_its_words():
+    train, held_out = rows([PLANTS["restyled"]]), rows(TASKS)
+    behaviour = audit.observe([*train, *held_out], call, n_random=20, seed=1)
+    (near,) = audit.nearest(train, held_out, behaviour)
+    assert (near.benchmark_task_id, near.agreement) == ("t/sum", 1.0)
+    assert 0.0 <= near.resemblance < 0.3
+
+
+@pytest.fixture(scope="module")
+def nano_problems() -> list[Problem]:
+    spec = "ints: keep_even > square"
+    text = "Keep the even numbers. Then return the squares of them."
+    body = "ys = [x for x in xs if x % 2 == 0]\nreturn [y * y for y in ys]"
+    made = problem("nano/1", text, body, "[1, 2]")
+    return [replace(made, spec=spec)]
+
+
+def test_disguises_keep_the_function_and_change_the_words(nano_problems):
+    (original,) = rows(nano_problems)
+    for name, plants in audit.planted(nano_problems, seed=1).items():
+        (row,) = rows(plants)
+        seen = audit.observe([row, original], call, n_random=20, seed=1)
+        assert seen[row] == seen[original], name
+        assert (row.text == original.text) == (name == "copied")
+
+
+def test_behaviour_recalls_every_disguise_and_exact_text_only_the_copy(nano_problems):
+    table = audit.recall_rows(nano_problems, call, n_random=20, seed=1)
+    assert [row["behaviour"] for row in table] == [1.0] * len(table)
+    assert [row["exact text"] for row in table] == [1.0, 0.0, 0.0, 0.0]
+    assert audit.recall_rows([], call, n_random=20, seed=1) == []
+
+
+def test_only_problems_with_a_specification_can_be_disguised():
+    with pytest.raises(ValueError, match="t/sum"):
+        audit.planted(TASKS, seed=1)
 
 
 def test_wrong_arguments_name_the_mistake():

@@ -90,8 +90,8 @@ def recall_rows(
     `options` are those of `audit`. A finding that the rule takes for chance does not count.
     """
     tasks = [from_problem(problem) for problem in problems]
-    table = []
-    for name, plants in planted(problems, seed=seed).items():
+    table: list[dict[str, Any]] = []
+    for name, plants in planted(problems, seed=seed).items() if problems else ():
         rows: list[Row] = [from_problem(plant) for plant in plants]
         seen = observe([*rows, *tasks], call, n_random=n_random, seed=seed)
         result = audit(rows, {"held out": tasks}, behaviour=seen, seed=seed, **options)

@@ -181,11 +181,7 @@ def duplicates(
 
 def pairs(leaks: Sequence[Leak], detector: str = "") -> set[Pair]:
     """The distinct (row, benchmark, task) that `detector` (default: any) found."""
-    return {
-        (leak.task_id, leak.benchmark, leak.benchmark_task_id)
-        for leak in leaks
-        if detector in ("", leak.detector)
-    }
+    return {pair_of(leak) for leak in leaks if detector in ("", leak.detector)}
 
 
 def detector_rows(result: Audit) -> list[dict[str, Any]]:
@@ -221,29 +217,60 @@ def agreement_matrix(result: Audit) -> list[list[int]]:
     return [counts[at : at + size] for at in range(0, size * size, size)]
 
 
-def worst_pairs(result: Audit, count: int, *, of: str = "") -> list[tuple[Pair, list[Leak]]]:
-    """The `count` leaking pairs that most detectors found (of those that `of` found), worst first.
+def pair_of(leak: Leak) -> Pair:
+    return leak.task_id, leak.benchmark, leak.benchmark_task_id
+
+
+def worst_pairs(result: Audit, count: int) -> list[list[Leak]]:
+    """The `count` leaking pairs that most detectors found, worst first, each with its findings.
 
     Ties are ordered by the sum of the scores, then by task ids.
     """
     by_pair: defaultdict[Pair, list[Leak]] = defaultdict(list)
     for leak in result.leaks:
-        by_pair[leak.task_id, leak.benchmark, leak.benchmark_task_id].append(leak)
-    wanted = pairs(result.leaks, of)
-    ranked = sorted(
-        (item for item in by_pair.items() if item[0] in wanted),
-        key=lambda item: (-len(item[1]), -sum(leak.score for leak in item[1]), item[0]),
-    )
-    return ranked[:count]
+        by_pair[pair_of(leak)].append(leak)
+    found = by_pair.values()
+    return sorted(
+        found, key=lambda leaks: (-len(leaks), -sum(k.score for k in leaks), pair_of(leaks[0]))
+    )[:count]
 
 
-def only_by(result: Audit, detector: str) -> list[Leak]:
-    """Leaks of `detector` in pairs that no other detector found."""
-    others = pairs([leak for leak in result.leaks if leak.detector != detector])
-    others |= pairs([leak for leak in result.collisions if leak.detector != detector])
+def only_by(result: Audit, detector: str) -> list[list[Leak]]:
+    """The pairs that `detector` alone calls a leak, each with its one finding."""
+    others = {pair_of(leak) for leak in result.leaks if leak.detector != detector}
     own = [leak for leak in result.leaks if leak.detector == detector]
+    return [[leak] for leak in own if pair_of(leak) not in others]
+
+
+def compare(
+    found: Sequence[Sequence[Leak]], rows: Sequence[Row], benchmarks: Mapping[str, Sequence[Row]]
+) -> list[tuple[str, str, str]]:
+    """(who found it, the row, the benchmark task) as text for each pair of `found`."""
+    ours = {row.task_id: row for row in rows}
+    theirs = {(name, task.task_id): task for name, tasks in benchmarks.items() for task in tasks}
+    shown = []
+    for leaks in found:
+        row = ours[leaks[0].task_id]
+        task = theirs[leaks[0].benchmark, leaks[0].benchmark_task_id]
+        names = ", ".join(f"{leak.detector} ({leak.score:.2f})" for leak in leaks)
+        title = f"{row.task_id} and {task.task_id}: {names}"
+        shown.append((title, row.code or row.text, task.code or task.text))
+    return shown
+
+
+def answers(
+    rows: Mapping[str, Row], behaviour: Mapping[Row, Behaviour], *, n_random: int, seed: int
+) -> list[dict[str, str]]:
+    """What several programs returned on each probe: one table row a probe, one column a name.
+
+    The programs must have been observed with the same argument types.
+    """
+    kinds = next(iter(behaviour[next(iter(rows.values()))]))
+    inputs = probes.probe_inputs(kinds, n_random=n_random, seed=seed)
+    outputs = {name: behaviour[row][kinds] for name, row in rows.items()}
     return [
-        leak for leak in own if (leak.task_id, leak.benchmark, leak.benchmark_task_id) not in others
+        {"arguments": ", ".join(map(repr, args))} | {name: o[at] for name, o in outputs.items()}
+        for at, args in enumerate(inputs)
     ]
 
 
