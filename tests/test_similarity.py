@@ -45,7 +45,10 @@ def test_normal_text_leaves_examples_out():
     text = "Add one.\n\n    >>> f(1)\n    2\n    >>> f(2)\n    3\n\nNever fail."
     assert similarity.normalise(text) == "add one never fail"
     assert similarity.normalise("Add one.\n>>> f(1)\n2") == "add one"
-    assert similarity.normalise("Add one.\n  Example: f([1]) == 2\nf(5) ➞ 6\nx == 3") == "add one x == 3"
+    assert (
+        similarity.normalise("Add one.\n  Example: f([1]) == 2\nf(5) ➞ 6\nx == 3")
+        == "add one x == 3"
+    )
 
 
 def test_ngrams_of_a_short_text_are_empty_but_its_shingle_is_not():
