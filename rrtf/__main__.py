@@ -5,7 +5,9 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command goe
 
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -38,43 +40,38 @@ def run(
     problems: Annotated[str | None, typer.Option(help="a file in HumanEval form")] = None,
 ) -> None:
     """Run the notebooks of a profile in order and render their reports."""
-    overrides = dict(config.parse_override(text) for text in set_ or [])
-    index = pipeline.run(
-        profile,
-        start=start,
-        only=only,
-        force=force,
-        overrides=overrides,
-        model=model,
-        problems=problems,
-        say=lambda line: print(line, flush=True),
-    )
+    with exit_codes():
+        index = pipeline.run(
+            profile,
+            start=start,
+            only=only,
+            force=force,
+            overrides=dict(config.parse_override(text) for text in set_ or []),
+            model=model,
+            problems=problems,
+            say=lambda line: print(line, flush=True),
+        )
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code; errors are lines on stderr, never tracebacks."""
-    import click
-
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app(args=arguments, standalone_mode=False)
-        return 0
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _say("interrupted; resume with the same command", 130)
-    except click.exceptions.ClickException as error:
-        error.show()
-        return error.exit_code
+        yield
+    except KeyboardInterrupt:
+        _leave("interrupted; resume with the same command", 130)
     except (ValueError, FileNotFoundError) as error:
-        return _say(f"error: {error}", 2)
+        _leave(f"error: {error}", 2)
     except (pipeline.StageError, OSError) as error:
-        return _say(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
+        _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
 
 
-def _say(text: str, code: int) -> int:
+def _leave(text: str, code: int) -> NoReturn:
     print(f"\n{text}", file=sys.stderr, flush=True)
-    return code
+    raise typer.Exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -68,7 +68,7 @@ def command(place: Path, *arguments: str, **options) -> subprocess.Popen:
         "import sys; from pathlib import Path; from rrtf import pipeline, __main__ as m; "
         f"run = pipeline.run; books = Path({str(place / 'notebooks')!r}); "
         "pipeline.run = lambda *a, **k: run(*a, **k, notebooks=books); "
-        "sys.exit(m.main(sys.argv[1:]))"
+        "m.app()"
     )
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
