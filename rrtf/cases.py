@@ -184,6 +184,34 @@ def overlap(
     return rows
 
 
+def regions(rows: Sequence[Mapping[str, Any]], column: str) -> dict[tuple[str, ...], int]:
+    """Rows of `overlap` (or of the paper's Fig 5) as solvers -> count."""
+    return {tuple(row["solved_by"]): row[column] for row in rows}
+
+
+def solved_counts(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, int]:
+    """Method -> number of tasks it solves, from the rows of `overlap`."""
+    counts: Counter = Counter()
+    for row in rows:
+        counts.update({name: row[column] for name in row["solved_by"]})
+    return dict(counts)
+
+
+def side_by_side(group: Sequence[Case]) -> list[dict[str, str]]:
+    """The cases of one task as table rows: the task and its reference, then every answer."""
+    first = group[0]
+    task = {"model": "task", "answer": first.prompt + first.reference, "outcome": "", "test": ""}
+    return [task] + [
+        {
+            "model": case.model,
+            "answer": case.answer.strip("\n") + "\n",
+            "outcome": f"{case.outcome.name}\n{case.reason}\n{case.n_passed} of {case.n_tests}",
+            "test": case.failing_test,
+        }
+        for case in group
+    ]
+
+
 def _solved(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[str, bool]:
     names = sorted({row.task_id for row in scores})
     columns = list(zip(*grid(scores, method, metric).values(), strict=True))

@@ -15,9 +15,18 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rrtf import stats
-from rrtf.config import derive_seed
-from rrtf.metrics import Metric, families, grid, label, methods, parse_label
+from rrtf import config, stats
+from rrtf.metrics import (
+    Comparison,
+    Metric,
+    Result,
+    families,
+    grid,
+    label,
+    methods,
+    parse_contrast,
+    parse_label,
+)
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.stats import Estimate
 
@@ -35,59 +44,6 @@ class Contender:
     method: str
     seed: int
     model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One rate with its 95 % interval; `seed` is None for the mean over `n_seeds` trainings."""
-
-    model: str
-    benchmark: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    n_tasks: int
-    n_samples: int
-    seed: int | None
-    n_seeds: int
-    interval: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """a - b on the same tasks. Rates and differences are shares of tasks, not points.
-
-    `p` belongs to `test`, `p_holm` is adjusted within `table` (`primary` or `secondary`);
-    `p_tasks` asks only whether these models differ beyond the choice of tasks; `p_equivalence`
-    is small where the difference surely lies within +-`margin`; `detectable` is the true
-    difference that an experiment of this size would find four times in five.
-    """
-
-    a: str
-    b: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p: float
-    test: str
-    p_holm: float
-    p_tasks: float
-    p_equivalence: float
-    margin: float
-    detectable: float
-    n_tasks: int
-    n_families: int
-    n_seeds_a: int
-    n_seeds_b: int
-    table: str
-
-
-def draw(problems: Sequence[Problem], n_tasks: int, *, seed: int) -> list[Problem]:
-    """`n_tasks` problems chosen by key, in order of task id; all of them if there are fewer."""
-    keyed = sorted(problems, key=lambda p: derive_seed(seed, "evaluate", p.task_id))
-    return sorted(keyed[:n_tasks], key=lambda p: p.task_id)
 
 
 def contenders(
@@ -123,7 +79,7 @@ def responses_of(
         for entry in entries
         for n, warmth in ((1, 0.0), (n_samples, temperature))
     ]  # fmt: skip
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), config.set_threads, (1,))
     try:
         responses: list[Response] = []
         for done, answers in enumerate(pool.map(partial(_ask, sampler, problems), jobs), start=1):
@@ -227,6 +183,17 @@ def headline(rows: Sequence[Result]) -> list[Result]:
     return list(best.values())
 
 
+def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
+    """One table row per model, one column per metric: `52.3 [48.4, 56.2]`, in percent."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells = table.setdefault(row.model, {"model": row.model})
+        shown = (100 * row.value, 100 * row.low, 100 * row.high)
+        cells[row.metric] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
+        cells["trainings"] = str(max(row.n_seeds, int(cells.get("trainings", 0))))
+    return list(table.values())
+
+
 def comparisons(
     scores: Sequence[TaskScore],
     metrics: Sequence[Metric],
@@ -258,14 +225,6 @@ def comparisons(
     return rows
 
 
-def parse_contrast(text: str) -> tuple[str, str]:
-    """`"rrtf - sft-kept"` -> `("rrtf", "sft-kept")`; ValueError for another form."""
-    a, sign, b = text.partition(" - ")
-    if not (a.strip() and sign and b.strip()):
-        raise ValueError(f"contrast {text!r}: expected 'a - b'")
-    return a.strip(), b.strip()
-
-
 def _compare(
     scores: Sequence[TaskScore],
     a: str,
@@ -278,8 +237,7 @@ def _compare(
 ) -> Comparison:
     """The test follows the design: several trainings call for one that knows about seeds."""
     groups = families(scores)
-    left, right = list(grid(scores, a, metric).values()), list(grid(scores, b, metric).values())
-    estimate = stats.crossed(left, right, groups)
+    estimate, left, right = _difference(scores, a, b, metric)
     means = [[sum(task) / len(task) for task in zip(*side, strict=True)] for side in (left, right)]
     per_task = [x - y for x, y in zip(*means, strict=True)]
     p_tasks = stats.permutation(per_task, groups, seed=seed)
@@ -298,6 +256,16 @@ def _compare(
         n_tasks=len(groups), n_families=len(set(groups)), n_seeds_a=len(left),
         n_seeds_b=len(right), table=table,
     )  # fmt: skip
+
+
+def _difference(
+    scores: Sequence[TaskScore], a: str, b: str, metric: Metric
+) -> tuple[Estimate, list[list[float]], list[list[float]]]:
+    """a - b and both grids; equal sets of training seeds are paired."""
+    left, right = grid(scores, a, metric), grid(scores, b, metric)
+    paired = len(left) > 1 and left.keys() == right.keys()
+    rows = list(left.values()), list(right.values())
+    return stats.crossed(*rows, families(scores), paired=paired), *rows
 
 
 def verdict(row: Comparison, *, alpha: float = 0.05) -> str:
@@ -330,6 +298,18 @@ def sentence(row: Comparison) -> str:
             return f"{found}: {said} (p = {row.p_holm:.2g} after Holm; {trials})."
 
 
+def brief(row: Comparison) -> dict[str, str]:
+    """A comparison as a table row of text."""
+    return {
+        "a - b": f"{row.a} - {row.b}",
+        "metric": row.metric,
+        "points": f"{points(row.difference)} [{points(row.low)}, {points(row.high)}]",
+        "p": f"{row.p_holm:.2g}",
+        "test": row.test,
+        "verdict": verdict(row),
+    }
+
+
 def points(share: float) -> str:
     """A difference of shares in percentage points, signed: 0.041 -> `+4.1`."""
     return f"{100 * share:+.1f}"
@@ -338,10 +318,11 @@ def points(share: float) -> str:
 def gain_parts(
     scores: Sequence[TaskScore], metric: Metric, chain: Sequence[str]
 ) -> list[tuple[str, str, Estimate]]:
-    """(a, b, a - b) along a chain of methods: the parts add up to last minus first."""
-    groups = families(scores)
-    rows = {name: list(grid(scores, name, metric).values()) for name in chain}
-    return [(a, b, stats.crossed(rows[a], rows[b], groups)) for b, a in pairwise(chain)]
+    """(a, b, a - b) along those of `chain` that were evaluated: they add up to last minus first."""
+    there = [name for name in chain if name in methods(scores)]
+    if len(there) < 2:
+        raise ValueError(f"of {', '.join(chain)} only {there} were evaluated")
+    return [(a, b, _difference(scores, a, b, metric)[0]) for b, a in pairwise(there)]
 
 
 def story(parts: Sequence[tuple[str, str, Estimate]]) -> str:

@@ -325,6 +325,7 @@ def overlap(panels: Mapping[str, tuple[Sequence[str], Mapping[tuple[str, ...], i
     figure, _ = canvas(1, len(panels), width=3.6 * len(panels), height=3.7)
     for axis, (title, (names, counts)) in zip(figure.axes, panels.items(), strict=True):
         total = sum(counts.values())
+        by_set = {frozenset(solvers): count for solvers, count in counts.items()}
         for at, ((x, y), name) in enumerate(zip(CIRCLES, names, strict=True)):
             shade = colour(name, at)
             axis.add_patch(Circle((x, y), 0.8, facecolor=shade, alpha=0.22, edgecolor="none"))
@@ -336,8 +337,8 @@ def overlap(panels: Mapping[str, tuple[Sequence[str], Mapping[tuple[str, ...], i
                 fontweight="bold",
             )  # fmt: skip
         for members, (x, y) in REGIONS.items():
-            key = tuple(names[i] for i in members)
-            axis.text(x, y, str(counts.get(key, 0)), ha="center", va="center", fontsize=10)
+            key = frozenset(names[i] for i in members)
+            axis.text(x, y, str(by_set.get(key, 0)), ha="center", va="center", fontsize=10)
         axis.text(1.62, -1.2, f"none: {counts.get((), 0)}", ha="right", fontsize=9)
         axis.set(title=f"{title}, {total} tasks", xlim=(-1.65, 1.65), ylim=(-1.55, 1.4))
         axis.set_aspect("equal")
@@ -437,3 +438,18 @@ def _marked(pieces: Sequence[tuple[str, bool]]) -> str:
         for text, shared in pieces
     )
     return f'<pre style="white-space:pre-wrap;max-width:34em">{inside}</pre>'
+
+
+def histograms(groups: Mapping[str, Sequence[float]], label: str, *, bins: int = 30) -> Figure:
+    """Outlined histograms over common bins, each as a share of its own group."""
+    figure, axes = canvas(width=6.5, height=2.6)
+    top = max(value for values in groups.values() for value in values)
+    edges = [top * at / bins for at in range(bins + 1)]
+    for place, (name, values) in enumerate(groups.items()):
+        weights = [1 / len(values)] * len(values)
+        style = {"histtype": "step", "linewidth": 1.5, "color": colour(name, place)}
+        axes.hist(values, bins=edges, weights=weights, label=name, **style)
+    axes.set_xlabel(label)
+    axes.set_ylabel("share of answers")
+    axes.legend()
+    return figure

@@ -1,4 +1,4 @@
-"""Task scores as grids: pass@k by training seed and task, in one order for all methods.
+"""What is measured of the models: scores as grids of seeds and tasks, results, comparisons.
 
 A source of evaluated answers is labelled `method/seed@temperature`; `rrtf/2@0.8` is RRTF,
 training seed 2, sampled at temperature 0.8, and `@0` is greedy.
@@ -22,6 +22,53 @@ class Metric:
     @property
     def name(self) -> str:
         return f"pass@{self.k} " + (f"T={self.temperature:g}" if self.temperature else "greedy")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One rate with its 95 % interval; `seed` is None for the mean over `n_seeds` trainings."""
+
+    model: str
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_tasks: int
+    n_samples: int
+    seed: int | None
+    n_seeds: int
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """a - b on the same tasks. Rates and differences are shares of tasks, not points.
+
+    `p` belongs to `test`, `p_holm` is adjusted within `table` (`primary` or `secondary`);
+    `p_tasks` asks only whether these models differ beyond the choice of tasks; `p_equivalence`
+    is small where the difference surely lies within +-`margin`; `detectable` is the true
+    difference that an experiment of this size would find four times in five.
+    """
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    p_holm: float
+    p_tasks: float
+    p_equivalence: float
+    margin: float
+    detectable: float
+    n_tasks: int
+    n_families: int
+    n_seeds_a: int
+    n_seeds_b: int
+    table: str
 
 
 def label(method: str, seed: int, temperature: float) -> str:
@@ -60,3 +107,19 @@ def grid(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[int, 
 def families(scores: Sequence[TaskScore]) -> list[str]:
     """The family of every task, tasks in order of id."""
     return [group for _, group in sorted({row.task_id: row.family for row in scores}.items())]
+
+
+def parse_contrast(text: str) -> tuple[str, str]:
+    """`"rrtf - sft-kept"` -> `("rrtf", "sft-kept")`; ValueError for another form."""
+    a, sign, b = text.partition(" - ")
+    if not (a.strip() and sign and b.strip()):
+        raise ValueError(f"contrast {text!r}: expected 'a - b'")
+    return a.strip(), b.strip()
+
+
+def measured(scores: Sequence[TaskScore]) -> tuple[Metric, Metric]:
+    """(greedy pass@1, pass@n of the sampled answers), n being how many were drawn per task."""
+    warmest = max(row.temperature for row in scores)
+    if warmest == 0 or min(row.temperature for row in scores) != 0:
+        raise ValueError("the scores hold no greedy or no sampled answers")
+    return Metric(1, 0.0), Metric(max(row.n for row in scores), warmest)

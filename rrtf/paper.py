@@ -110,6 +110,19 @@ def audit(paper: Figures) -> list[dict[str, Any]]:
     ]
 
 
+def shown(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The facts of `audit` as rows of text, values with at most two decimals."""
+    return [
+        {"place": row["place"], "fact": row["fact"], "values": _lines(row["values"])}
+        for row in facts
+    ]
+
+
+def _lines(values: Mapping[str, Any]) -> str:
+    texts = {name: f"{v:.2f}" if isinstance(v, float) else str(v) for name, v in values.items()}
+    return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items())
+
+
 def _fact(fact: str, place: str, **values: Any) -> dict[str, Any]:
     return {"fact": fact, "place": place, "values": values}
 

@@ -103,6 +103,7 @@ def crossed(
     b: Sequence[Sequence[float]] | None = None,
     clusters: Sequence[Hashable] | None = None,
     *,
+    paired: bool = False,
     confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Mean of `a`, or of a - b, over seeds x tasks; covers the choice of both.
@@ -114,8 +115,10 @@ def crossed(
     - tasks: average over seeds, take the difference task by task, then the variance of its mean
       over clusters, sum_g (sum_{t in g} (d_t - mean))^2 / T^2 * G / (G - 1), which is what a
       cluster bootstrap of the tasks converges to;
-    - seeds: var(mean of a seed) / S for each side with two seeds or more. A single seed shows no
-      variance of its own, and the interval then speaks of that one model only.
+    - seeds: var(mean of a seed) / S for each side with two seeds or more, or, if `paired` (row s
+      of both sides was trained with the same seed, so on the same order of prompts), once for the
+      differences of the rows. A single seed shows no variance of its own, and the interval then
+      speaks of that one model only.
 
     Both contain the noise of single cells, which is thus counted twice: the interval errs on
     the wide side. The degrees of freedom follow Satterthwaite (as in multi-reader studies, where
@@ -130,6 +133,10 @@ def crossed(
     means = [side.mean(axis=0) for side in sides]  # (T,) each
     per_task = means[0] if b is None else means[0] - means[1]
     parts = [_task_variance(per_task, clusters)]
+    if paired:
+        if b is None or sides[0].shape != sides[1].shape:
+            raise ValueError("paired seeds need the same number of rows in a and b")
+        sides = [sides[0] - sides[1]]
     for side in sides:
         if len(side) > 1:
             parts.append((float(np.var(side.mean(axis=1), ddof=1)) / len(side), len(side) - 1))

@@ -133,6 +133,19 @@ def test_crossed_adds_the_variance_of_tasks_and_of_seeds():
     assert found.df == pytest.approx((tasks + seeds) ** 2 / (tasks**2 / 3 + seeds**2 / 2))
 
 
+def test_paired_seeds_cancel_what_a_seed_does_to_both_sides():
+    random = np.random.default_rng(30)
+    shift = random.normal(0, 0.2, (3, 1))
+    a, b = random.random((3, 50)) + shift + 0.1, random.random((3, 50)) + shift
+    means = (a - b).mean(axis=1)
+    found = stats.crossed(a, b, paired=True)
+    tasks = (a - b).mean(axis=0).var(ddof=1) / 50
+    assert found.standard_error == pytest.approx(math.sqrt(tasks + means.var(ddof=1) / 3))
+    assert found.standard_error < stats.crossed(a, b).standard_error
+    with pytest.raises(ValueError, match="same number of rows"):
+        stats.crossed(a, b[:2], paired=True)
+
+
 def test_the_task_part_of_crossed_is_the_variance_of_the_cluster_bootstrap():
     random = np.random.default_rng(10)
     values, clusters = random.random(120), random.integers(0, 60, 120)
