@@ -17,6 +17,7 @@ from rrtf import config, engines, prompts, store
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
+WORTH_A_PROCESS = 1000  # answers; fewer are there before a process has loaded its libraries
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +72,15 @@ def sample_temperatures(
     """`n_samples` answers per problem and temperature, by task; `index` counts through them all.
 
     Finished shards lie in the folder `shards` and are not sampled again. `workers` above 1 are
-    processes of one thread that open the model once each. ValueError for a task id that comes
-    twice, a temperature that comes twice, or an option out of range.
+    processes of one thread that open the model once each (on a GPU, and for few answers, there is one process).
+    ValueError for a task id or a temperature that comes twice, or an option out of range.
     """
     for temperature in temperatures:
         engines.check_sampling(
             n=n_samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
         )
     jobs = _jobs(problems, temperatures)
+    n_answers = len(problems) * n_samples * len(temperatures)
     work = functools.partial(
         _through_shard,
         model=str(model),
@@ -92,7 +94,9 @@ def sample_temperatures(
         seed=seed,
         shards=shards,
     )
-    run = _in_processes if workers > 1 and len(jobs) > 1 else _here
+    workers = min(workers, len(jobs), n_answers // WORTH_A_PROCESS)
+    workers = engines.processes(workers) if workers > 1 else 1
+    run = _in_processes if workers > 1 else _here
     return _numbered(run(work, jobs, workers, progress))
 
 
@@ -138,7 +142,7 @@ def _in_processes(
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
     pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
+        workers,
         mp_context=multiprocessing.get_context("spawn"),
         initializer=config.set_threads,
         initargs=(1,),
@@ -258,6 +262,14 @@ def survey(responses: Sequence[Response]) -> list[dict[str, str | float | int]]:
         {"source": source, "temperature": temperature} | _describe(group)
         for (source, temperature), group in sorted(groups.items())
     ]
+
+
+def lengths(responses: Sequence[Response]) -> dict[str, list[int]]:
+    """Generated tokens of every answer, by source and temperature."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for response in sorted(responses, key=lambda r: (r.source, r.temperature)):
+        found[f"{response.source}, T = {response.temperature:g}"].append(response.n_tokens)
+    return dict(found)
 
 
 def _describe(group: Sequence[Response]) -> dict[str, float | int]:

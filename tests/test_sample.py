@@ -34,7 +34,10 @@ def test_every_problem_gets_its_answers_in_order(problems, tiny_model, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_result_does_not_depend_on_workers_or_order(problems, tiny_model, tmp_path):
+def test_the_result_does_not_depend_on_workers_or_order(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(stage, "WORTH_A_PROCESS", 1)
     alone = stage.sample(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
     calls = []
     pair = stage.sample(
@@ -49,9 +52,7 @@ def test_the_result_does_not_depend_on_workers_or_order(problems, tiny_model, tm
     assert calls == [(1, 2), (2, 2)]
 
 
-def test_an_interrupted_run_continues_with_the_same_result(
-    problems, tiny_model, tmp_path, monkeypatch
-):
+def test_an_interrupted_run_continues_with_the_same_result(problems, tiny_model, tmp_path):
     whole = stage.sample(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
 
     def interrupt(done, total):

@@ -22,6 +22,7 @@ __all__ = [
     "choose_engine",
     "model_folder",
     "open_engine",
+    "processes",
     "resolve_model",
 ]
 
@@ -63,6 +64,8 @@ class Generator(Protocol):
 def resolve_model(name: str | Path) -> Path | str:
     """The folder of a shipped model (`nano-student`, ...); any other name or path as it is."""
     shipped = config.home() / "data" / "nano" / "models" / str(name).removeprefix("nano-")
+    if not str(name):
+        raise ValueError("no model is named; give one, e.g. --set shared.teacher=FOLDER-OR-NAME")
     if str(name).startswith("nano-") and not Path(name).exists():
         if not (shipped / "config.json").exists():
             raise FileNotFoundError(f"{shipped}: the shipped model {name!r} is not there")
@@ -90,6 +93,13 @@ def model_folder(name: str | Path) -> Path:
         raise FileNotFoundError(
             f"{text}: neither a folder nor a model of the Hugging Face cache or hub ({error})"
         ) from None
+
+
+def processes(workers: int) -> int:
+    """How many processes of one engine make sense here: `workers` on CPU, one on a GPU."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else workers
 
 
 def architecture(folder: Path) -> str:
