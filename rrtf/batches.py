@@ -8,71 +8,18 @@ half of the tokens. Covered: models of transformers that take a four-dimensional
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rrtf.config import derive_seed
-from rrtf.records import Outcome, RankedGroup
+from rrtf.records import RankedGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 OBJECTIVES = ("sft", "rrtf", "rrhf", "dpo")
-METHODS = {
-    "sft": "sft",
-    "sft-kept": "rrtf",  # with rank weight 0
-    "sft-verified": "sft",
-    "rrtf": "rrtf",
-    "rrhf": "rrhf",
-    "dpo": "dpo",
-}
-
-
-# Which groups a method learns from
-
-
-def training_set(
-    method: str, groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
-) -> tuple[list[RankedGroup], dict[str, int]]:
-    """(what `method` trains on, number of prompts left out by reason).
-
-    `groups` hold every prompt with all its responses, the teacher's at `sft_index`; `pairs` are
-    teacher and student of the prompts the paper's filter keeps. `sft` imitates the teacher
-    unseen, `sft-verified` where it passes, `sft-kept` and `rrtf` learn from the pairs, `rrhf` from
-    whole groups with the best response as target (the teacher's where it is among the best),
-    `dpo` from the pairs whose scores differ.
-    """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    source = pairs if method in ("sft-kept", "rrtf", "dpo") else groups
-    reasons = [_left_out(method, group) for group in source]
-    kept = [group for group, reason in zip(source, reasons, strict=True) if not reason]
-    dropped = Counter(reason for reason in reasons if reason)
-    if source is pairs:
-        dropped["no_pair"] = len({g.task_id for g in groups} - {g.task_id for g in pairs})
-    chosen = [_best_first(group) for group in kept] if method == "rrhf" else kept
-    return chosen, {reason: count for reason, count in sorted(dropped.items()) if count}
-
-
-def _left_out(method: str, group: RankedGroup) -> str:
-    if method == "sft-verified" and group.outcomes[group.sft_index] != Outcome.PASS:
-        return "teacher_not_passing"
-    if method == "rrhf" and len(group.responses) < 2:
-        return "one_response"
-    if method == "dpo" and len(set(group.scores)) == 1:
-        return "equal_scores"
-    return ""
-
-
-def _best_first(group: RankedGroup) -> RankedGroup:
-    """The group with its best-scored response as the one to imitate; ties keep the teacher."""
-    best = max(range(len(group.scores)), key=lambda k: (group.scores[k], k == group.sft_index, -k))
-    return replace(group, sft_index=best)
-
-
-# Groups as token ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +190,3 @@ def _visible(segments: "Tensor") -> "Tensor":
     prompt = (segments == 0)[:, None, :]
     past = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
     return ((own | prompt) & past)[:, None]
-
-
-def hidden_states(model: "PreTrainedModel", batch: Mapping[str, Any]) -> "Tensor":
-    """The hidden states (N, D) that predict the batch's targets."""
-    out = model.base_model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
-    )
-    return out.last_hidden_state.flatten(0, 1)[batch["read"]]

@@ -453,3 +453,35 @@ def histograms(groups: Mapping[str, Sequence[float]], label: str, *, bins: int =
     axes.set_ylabel("share of answers")
     axes.legend()
     return figure
+
+
+def by_update(
+    lines: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    y_label: str,
+    window: int = 10,
+    zero: bool = False,
+) -> Figure:
+    """One quantity over the updates of several runs, as running means over `window` updates.
+
+    Runs of one method share its colour; single updates are drawn faintly behind the means.
+    """
+    figure, axis = canvas(width=7.0, height=3.2)
+    seen: set[str] = set()
+    for at, (run, points) in enumerate(lines.items()):
+        method = run.rsplit("-s", 1)[0]
+        xs, ys = zip(*points, strict=True)
+        shade = colour(method, at)
+        first = max(0, min(window, len(ys)) - 1)
+        means = [
+            sum(ys[max(0, end - window) : end]) / min(window, end)
+            for end in range(first + 1, len(ys) + 1)
+        ]
+        axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
+        axis.plot(xs[first:], means, color=shade, label=None if method in seen else method)
+        seen.add(method)
+    axis.set(xlabel="update", ylabel=y_label)
+    if zero:
+        axis.set_ylim(bottom=0)
+    axis.legend(ncols=3)
+    return figure

@@ -12,12 +12,15 @@ D hidden width. `prompt` (R,) says which prompt a response answers, `teacher` (B
 of each prompt L_ft imitates. No function changes its arguments.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Parts(NamedTuple):
@@ -34,7 +37,25 @@ class Parts(NamedTuple):
     n_pairs: int
 
 
-# From hidden states to log-probabilities
+# From a batch to log-probabilities
+
+
+def hidden_states(model: "PreTrainedModel", batch: Mapping[str, Any]) -> Tensor:
+    """The hidden states (N, D) that predict the batch's targets."""
+    out = model.base_model(
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=batch["position_ids"],
+        use_cache=False,
+    )
+    return out.last_hidden_state.flatten(0, 1)[batch["read"]]
+
+
+def score(network: "PreTrainedModel", batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """(sums, lengths) (R,) of the responses of a collated batch, the prompts computed once."""
+    hidden = hidden_states(network, batch)  # (N, D)
+    logs = token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
+    return response_sums(logs, batch["response"], len(batch["scores"]))
 
 
 def token_log_probs(
@@ -208,6 +229,31 @@ def dpo(
     return Parts(loss, loss.detach(), nothing, violated(p, better, worse), len(better))
 
 
+def objective(
+    name: str, sums: Tensor, lengths: Tensor, batch: Mapping[str, Any], options: Mapping[str, Any]
+) -> Parts:
+    """The loss called `name` (`sft`, `rrtf`, `rrhf`, `dpo`) of a collated batch.
+
+    `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
+    normalise, margin, beta.
+    """
+
+    def some(*names: str) -> dict[str, Any]:
+        return {n: options[n] for n in names}
+
+    ranked = (sums, lengths, batch["scores"], batch["prompt"])
+    if name == "sft":
+        return sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
+    if name == "dpo":
+        return dpo(*ranked, batch["reference"], **some("beta"))
+    weights = some("ft_weight", "rank_weight", "ft_reduction")
+    if name == "rrhf":
+        return rrhf(*ranked, batch["teacher"], **weights)
+    if name == "rrtf":
+        return rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin"))
+    raise ValueError(f"unknown objective {name!r}: expected sft, rrtf, rrhf or dpo")
+
+
 def violated(p: Tensor, better: Tensor, worse: Tensor) -> Tensor:
     """The share () of pairs with p_better < p_worse; nan without a pair."""
     return (p[better] < p[worse]).float().mean().detach()
@@ -217,6 +263,6 @@ def require_finite(parts: Parts, *, run: str, step: int, task_ids: Sequence[str]
     """FloatingPointError naming the run, the update and the batch if the loss is nan or inf."""
     if not bool(torch.isfinite(parts.loss)):
         raise FloatingPointError(
-            f"{run}: update {step}: the loss is {float(parts.loss)} (L_rank {float(parts.rank)}, "
+            f"{run}: update {step}: the loss is {parts.loss.item()} (L_rank {float(parts.rank)}, "
             f"L_ft {float(parts.ft)}) on tasks {', '.join(task_ids)}"
         )

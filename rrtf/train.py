@@ -11,17 +11,17 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrtf import attention, batches, config, store
 from rrtf.batches import Example
+from rrtf.methods import Run
 from rrtf.records import RankedGroup, TrainStep
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rrtf.loss import Parts
@@ -76,7 +76,7 @@ def train(
         return finished
     _start_folder(output, digest)
     began = time.monotonic()
-    network, tokenizer = load(model, dropout=dropout, threads=threads)
+    network, tokenizer = attention.load(model, dropout=dropout, threads=threads)
     limit = min(max_length, getattr(network.config, "max_position_embeddings", max_length))
     examples, dropped = batches.prepare(groups, tokenizer, objective=objective, max_length=limit)
     bfloat16 = _bfloat16(precision)
@@ -99,30 +99,6 @@ def train(
     _save(network, tokenizer, output, facts, steps)
     store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
     return steps
-
-
-def load(
-    model: str | Path, *, dropout: float = 0.0, threads: int = 1
-) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A model in float32 with `dropout` everywhere, and its tokenizer; the fastest attention.
-
-    ValueError if the tokenizer has no end-of-text token: a target without one never ends.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
-
-    logging.disable_progress_bar()
-    torch.set_num_threads(threads)
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{model}: the tokenizer has no end-of-text token")
-    settings = AutoConfig.from_pretrained(model)
-    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
-        if hasattr(settings, name):
-            setattr(settings, name, dropout)
-    network = AutoModelForCausalLM.from_pretrained(model, config=settings, dtype=torch.float32)
-    attention.use(network)
-    return network, tokenizer
 
 
 def _bfloat16(precision: str) -> bool:
@@ -182,38 +158,10 @@ def parts_of(
     """
     from rrtf import loss
 
-    sums, lengths = score(network, batch)
-    parts = _objective(settings["objective"], sums, lengths, batch, settings)
+    sums, lengths = loss.score(network, batch)
+    parts = loss.objective(settings["objective"], sums, lengths, batch, settings)
     loss.require_finite(parts, run=run, step=update, task_ids=batch["task_ids"])
     return parts
-
-
-def _objective(
-    name: str, sums: "Tensor", lengths: "Tensor", batch: Mapping[str, Any], options: Mapping
-) -> "Parts":
-    from rrtf import loss
-
-    def some(*names: str) -> dict[str, Any]:
-        return {n: options[n] for n in names}
-
-    ranked = (sums, lengths, batch["scores"], batch["prompt"])
-    if name == "sft":
-        return loss.sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
-    if name == "dpo":
-        return loss.dpo(*ranked, batch["reference"], **some("beta"))
-    weights = some("ft_weight", "rank_weight", "ft_reduction")
-    if name == "rrhf":
-        return loss.rrhf(*ranked, batch["teacher"], **weights)
-    return loss.rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin"))
-
-
-def score(network: "PreTrainedModel", batch: Mapping[str, Any]) -> tuple["Tensor", "Tensor"]:
-    """(sums, lengths) (R,) of the responses of a collated batch, the prompts computed once."""
-    from rrtf import loss
-
-    hidden = batches.hidden_states(network, batch)  # (N, D)
-    logs = loss.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
-    return loss.response_sums(logs, batch["response"], len(batch["scores"]))
 
 
 def log_prob_sums(
@@ -221,6 +169,8 @@ def log_prob_sums(
 ) -> list[tuple[float, ...]]:
     """The log-probability sum of every response under `network`, without gradients."""
     import torch
+
+    from rrtf import loss
 
     network.eval()
     device, found = network.device, []
@@ -230,7 +180,7 @@ def log_prob_sums(
             k: v.to(device) if hasattr(v, "to") else v for k, v in batches.collate(some).items()
         }
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            flat = score(network, tensors)[0].tolist()
+            flat = loss.score(network, tensors)[0].tolist()
         for example in some:
             found.append(tuple(flat[: len(example.responses)]))
             flat = flat[len(example.responses) :]
@@ -293,44 +243,6 @@ def _save(
 # Several runs side by side
 
 
-@dataclass(frozen=True)
-class Run:
-    """One method and seed: what `train` needs beside the start model."""
-
-    name: str
-    method: str
-    seed: int
-    groups: tuple[RankedGroup, ...]
-    options: Mapping[str, Any]
-
-
-def plan(
-    groups: Sequence[RankedGroup],
-    pairs: Sequence[RankedGroup],
-    *,
-    seeds: Mapping[str, int],
-    learning_rates: Mapping[str, float],
-    seed: int,
-    **options: Any,
-) -> list[Run]:
-    """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
-
-    All share `options` (see `train`); run k of every method has the same seed, so it meets the
-    prompts in the same order. Longer runs come first, which keeps all processes busy.
-    """
-    runs = []
-    for method, count in seeds.items():
-        objective = batches.METHODS[method]
-        chosen, _ = batches.training_set(method, groups, pairs)
-        own = {"objective": objective, "learning_rate": learning_rates[objective]}
-        if method == "sft-kept":
-            own |= {"rank_weight": 0.0, "learning_rate": learning_rates["sft"]}
-        for k in range(count):
-            own["seed"] = config.derive_seed(seed, "train", k) % 2**31
-            runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), {**options, **own}))
-    return sorted(runs, key=lambda run: -sum(map(len, run.groups[0].responses)))
-
-
 def train_all(
     runs: Sequence[Run],
     *,
@@ -339,7 +251,7 @@ def train_all(
     workers: int = 2,
     progress: Progress | None = None,
 ) -> list[list[TrainStep]]:
-    """`train` for every run into `folder / run.name`, `workers` processes of one thread at a time.
+    """`train` for every run into `folder / run.folder`, in `workers` processes of one thread.
 
     Results are in the order of `runs` and do not depend on `workers`. `progress` counts updates
     over all runs. RuntimeError if a process dies; what is finished stays, a second call goes on.
@@ -384,6 +296,8 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
     def count(done: int, _: int) -> None:
         _counts[k] = done
 
-    steps = train(run.groups, model=model, output=folder / run.name, progress=count, **run.options)
+    steps = train(
+        run.groups, model=model, output=folder / run.folder, progress=count, **run.options
+    )
     count(len(steps), len(steps))
     return steps

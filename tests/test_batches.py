@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import batches, loss
+from rrtf import batches, loss, methods
 from rrtf.records import Outcome, RankedGroup
 
 
@@ -36,9 +36,7 @@ def model(tiny_model):
 
 def _scored(model, examples):
     batch = batches.collate(examples)
-    logs = loss.token_log_probs(
-        batches.hidden_states(model, batch), model.lm_head, batch["targets"]
-    )
+    logs = loss.token_log_probs(loss.hidden_states(model, batch), model.lm_head, batch["targets"])
     return loss.response_sums(logs, batch["response"], len(batch["scores"]))
 
 
@@ -159,7 +157,7 @@ def _stage():
 )
 def test_each_method_learns_from_its_own_groups(method, tasks, dropped):
     groups, pairs = _stage()
-    chosen, left_out = batches.training_set(method, groups, pairs)
+    chosen, left_out = methods.training_set(method, groups, pairs)
     assert [g.task_id for g in chosen] == tasks
     assert left_out == dropped
     assert len(chosen) + sum(left_out.values()) == len(groups)
@@ -167,8 +165,8 @@ def test_each_method_learns_from_its_own_groups(method, tasks, dropped):
 
 def test_rrhf_imitates_the_best_response_and_prefers_the_teacher_among_equals():
     groups, pairs = _stage()
-    chosen, _ = batches.training_set("rrhf", groups, pairs)
+    chosen, _ = methods.training_set("rrhf", groups, pairs)
     assert [g.sft_index for g in chosen] == [0, 1]
     level = replace(groups[0], scores=(3.0, 3.0, 3.0), sft_index=2)
-    assert batches.training_set("rrhf", [level], [])[0][0].sft_index == 2
+    assert methods.training_set("rrhf", [level], [])[0][0].sft_index == 2
     assert groups[1].sft_index == 0

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import batches, loss, train, trainer
+from rrtf import attention, batches, loss, methods, train, trainer
 from rrtf.records import Outcome, RankedGroup
 
 OPTIONS = {"updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3, "precision": "float32"}
@@ -65,16 +65,16 @@ def test_a_run_leaves_a_model_a_card_and_one_row_per_update(finished):
 
 
 def test_the_first_row_is_the_loss_of_the_start_model_by_the_formula(tiny_model, finished):
-    network, tokenizer = train.load(tiny_model)
+    network, tokenizer = attention.load(tiny_model)
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     first = batches.in_order(examples, updates=1, groups_per_batch=2, seed=0)
     batch = batches.collate(first)
-    sums, lengths = train.score(network, batch)
+    sums, lengths = loss.score(network, batch)
     parts = loss.rrtf(
         sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], ft_reduction="mean"
     )
     step = finished[1][0]
-    assert step.loss == pytest.approx(float(parts.loss), rel=1e-5)
+    assert step.loss == pytest.approx(parts.loss.item(), rel=1e-5)
     assert step.rank_loss == pytest.approx(float(parts.rank), rel=1e-4, abs=1e-7)
     assert step.ft_loss == pytest.approx(float(parts.ft), rel=1e-5)
 
@@ -148,7 +148,7 @@ def test_rrtf_with_rank_weight_zero_learns_like_sft_on_the_same_prompts(tiny_mod
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
-    network, tokenizer = train.load(tiny_model)
+    network, tokenizer = attention.load(tiny_model)
     with torch.no_grad():
         network.transformer.ln_f.weight.fill_(math.nan)
     network.save_pretrained(tmp_path / "broken")
@@ -157,11 +157,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
         _train(tmp_path / "broken", tmp_path / "run-x", "sft")
 
 
-def _plan() -> list[train.Run]:
+def _plan() -> list[methods.Run]:
     options = {k: v for k, v in OPTIONS.items() if k != "learning_rate"} | {"updates": 2}
     rates = {"sft": 1e-3, "rrtf": 1e-3, "dpo": 1e-4}
     seeds = {"sft": 1, "rrtf": 2, "sft-kept": 1}
-    return train.plan(_groups(), _groups(), seeds=seeds, learning_rates=rates, seed=7, **options)
+    return methods.plan(_groups(), _groups(), seeds=seeds, learning_rates=rates, seed=7, **options)
 
 
 def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
@@ -188,5 +188,5 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
         alone = tmp_path / "alone" / run.name
         own = train.train(run.groups, model=tiny_model, output=alone, **run.options)
         assert [s.loss for s in own] == [s.loss for s in steps]
-        assert _same(tmp_path / "side" / run.name, alone)
+        assert _same(tmp_path / "side" / run.folder, alone)
     assert seen[-1] == (8, 8)

@@ -1,0 +1,178 @@
+"""The loss of a few groups number by number, and how hard each of its parts pulls.
+
+For notebooks 00 and 05: the same tensors as in training, laid out as rows to read.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rrtf import attention, batches
+from rrtf.records import RankedGroup
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+
+def response_rows(
+    groups: Sequence[RankedGroup], *, model: str | Path, max_length: int = 512
+) -> list[dict[str, Any]]:
+    """One row per response, in order: who, situation, r, |y|, sum of log P, and p (1).
+
+    |y| counts the end-of-text token, which is part of every target. In float32.
+    """
+    import torch
+
+    network, tokenizer = attention.load(model)
+    examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
+    with torch.no_grad():
+        sums, lengths = _scores(network.eval(), examples)
+    kept = {example.task_id for example in examples}
+    cells = [
+        (group, k) for group in groups if group.task_id in kept for k in range(len(group.responses))
+    ]
+    return [
+        {
+            "task": group.task_id,
+            "source": group.sources[k],
+            "outcome": group.outcomes[k].name,
+            "r": group.scores[k],
+            "|y|": int(length),
+            "sum log P": total,
+            "p": total / length,
+        }
+        for (group, k), total, length in zip(cells, sums.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
+def token_rows(
+    group: RankedGroup, k: int, *, model: str | Path, limit: int = 0
+) -> list[dict[str, Any]]:
+    """log P of every token of response `k`, the end-of-text token last.
+
+    The first `limit` of them if `limit` > 0.
+    """
+    import torch
+
+    from rrtf import loss
+
+    network, tokenizer = attention.load(model)
+    batch = batches.collate([batches.encode(group, tokenizer, "rrtf")])
+    with torch.no_grad():
+        hidden = loss.hidden_states(network.eval(), batch)
+        logs = loss.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
+    own = batch["response"] == k
+    tokens = tokenizer.convert_ids_to_tokens(batch["targets"][own].tolist())
+    rows = [
+        {"t": t, "token": token, "log P": value, "P": math.exp(value)}
+        for t, (token, value) in enumerate(zip(tokens, logs[own].tolist(), strict=True), start=1)
+    ]
+    return rows[:limit] if limit else rows
+
+
+def _scores(
+    network: "PreTrainedModel", examples: Sequence[batches.Example]
+) -> "tuple[Tensor, Tensor]":
+    from rrtf import loss
+
+    return loss.score(network, batches.collate(examples))
+
+
+def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> list[dict[str, Any]]:
+    """L_rank (2) of every teacher-student pair of `response_rows`, computed in plain floats."""
+    found = []
+    for tea in (row for row in rows if row["source"] == "teacher"):
+        for stu in rows:
+            if stu["task"] != tea["task"] or stu["source"] == "teacher":
+                continue
+            weight, gap = tea["r"] - stu["r"], tea["p"] - stu["p"]
+            found.append(
+                {
+                    "student": stu["outcome"],
+                    "r_tea - r_stu": weight,
+                    "p_tea - p_stu": gap,
+                    "min(0, gap)": min(0.0, gap - margin),
+                    "L_rank": -weight * min(0.0, gap - margin) if weight > 0 else 0.0,
+                    "order": "right" if gap >= 0 else "wrong",
+                }
+            )
+    return found
+
+
+def library_loss(
+    groups: Sequence[RankedGroup], *, model: str | Path, **options: Any
+) -> dict[str, float]:
+    """L, L_rank and L_ft of the groups as training computes them; options as in `loss.rrtf`."""
+    import torch
+
+    from rrtf import loss
+
+    network, tokenizer = attention.load(model)
+    batch = batches.collate([batches.encode(group, tokenizer, "rrtf") for group in groups])
+    with torch.no_grad():
+        sums, lengths = loss.score(network.eval(), batch)
+        parts = loss.rrtf(
+            sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], **options
+        )
+    return {"L": float(parts.loss), "L_rank": float(parts.rank), "L_ft": float(parts.ft)}
+
+
+def gradient_rows(
+    groups: Sequence[RankedGroup],
+    models: Mapping[str, str | Path],
+    *,
+    groups_per_batch: int = 8,
+    max_length: int = 512,
+) -> list[dict[str, Any]]:
+    """The gradient norm of L_rank, of L_ft as token sum and as token mean, for each model.
+
+    Each norm is a mean over batches of `groups_per_batch` groups, with weights of one; `share` is
+    L_rank's part of the norms added up, beside the literal sum and beside the mean. In float32.
+    """
+    rows = []
+    for name, model in models.items():
+        network, tokenizer = attention.load(model)
+        examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
+        norms = [
+            _norms(network, examples[start : start + groups_per_batch])
+            for start in range(0, len(examples), groups_per_batch)
+        ]
+        rank, total, mean = (sum(column) / len(norms) for column in zip(*norms, strict=True))
+        rows.append(
+            {
+                "model": name,
+                "pairs": len(examples),
+                "|grad L_rank|": rank,
+                "|grad L_ft|, sum": total,
+                "|grad L_ft|, mean": mean,
+                "share of L_rank beside the sum": rank / (rank + total),
+                "beside the mean": rank / (rank + mean),
+            }
+        )
+    return rows
+
+
+def _norms(
+    network: "PreTrainedModel", examples: Sequence[batches.Example]
+) -> tuple[float, float, float]:
+    """Norms of the gradients of L_rank, L_ft (sum) and L_ft (mean) on one batch."""
+    import torch
+
+    from rrtf import loss
+
+    batch = batches.collate(examples)
+    sums, lengths = loss.score(network.train(), batch)
+    args = (sums, lengths, batch["scores"], batch["prompt"], batch["teacher"])
+    terms = (
+        loss.rrtf(*args, ft_weight=0.0).loss,
+        loss.rrtf(*args, rank_weight=0.0, ft_reduction="sum").loss,
+        loss.rrtf(*args, rank_weight=0.0, ft_reduction="mean").loss,
+    )
+    weights = list(network.parameters())
+    norms = []
+    for term in terms:
+        grads = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+        norms.append(sum(float(g.pow(2).sum()) for g in grads if g is not None) ** 0.5)
+    return norms[0], norms[1], norms[2]

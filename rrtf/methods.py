@@ -1,0 +1,162 @@
+"""What is compared: the methods, the groups each learns from, the runs of all seeds.
+
+All methods start from one model, take the same number of updates and meet their prompts in the
+same order; they differ in what they learn from and by which objective.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rrtf import config
+from rrtf.records import Outcome, RankedGroup, TrainStep
+
+METHODS = {
+    "sft": "sft",
+    "sft-kept": "rrtf",  # with rank weight 0
+    "sft-verified": "sft",
+    "rrtf": "rrtf",
+    "rrhf": "rrhf",
+    "dpo": "dpo",
+}
+
+
+def training_set(
+    method: str, groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
+) -> tuple[list[RankedGroup], dict[str, int]]:
+    """(what `method` trains on, number of prompts left out by reason).
+
+    `groups` hold every prompt with all its responses, the teacher's at `sft_index`; `pairs` are
+    teacher and student of the prompts the paper's filter keeps. `sft` imitates the teacher
+    unseen, `sft-verified` where it passes, `sft-kept` and `rrtf` learn from the pairs, `rrhf` from
+    whole groups with the best response as target (the teacher's where it is among the best),
+    `dpo` from the pairs whose scores differ.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    source = pairs if method in ("sft-kept", "rrtf", "dpo") else groups
+    reasons = [_left_out(method, group) for group in source]
+    kept = [group for group, reason in zip(source, reasons, strict=True) if not reason]
+    dropped = Counter(reason for reason in reasons if reason)
+    if source is pairs:
+        dropped["no_pair"] = len({g.task_id for g in groups} - {g.task_id for g in pairs})
+    chosen = [_best_first(group) for group in kept] if method == "rrhf" else kept
+    return chosen, {reason: count for reason, count in sorted(dropped.items()) if count}
+
+
+def _left_out(method: str, group: RankedGroup) -> str:
+    if method == "sft-verified" and group.outcomes[group.sft_index] != Outcome.PASS:
+        return "teacher_not_passing"
+    if method == "rrhf" and len(group.responses) < 2:
+        return "one_response"
+    if method == "dpo" and len(set(group.scores)) == 1:
+        return "equal_scores"
+    return ""
+
+
+def _best_first(group: RankedGroup) -> RankedGroup:
+    """The group with its best-scored response as the one to imitate; ties keep the teacher."""
+    best = max(range(len(group.scores)), key=lambda k: (group.scores[k], k == group.sft_index, -k))
+    return replace(group, sft_index=best)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method and seed: what `train` needs beside the start model."""
+
+    name: str
+    method: str
+    seed: int
+    groups: tuple[RankedGroup, ...]
+    options: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Where the model lies, relative to the stage's folder."""
+        return f"models/{self.name}"
+
+
+def plan(
+    groups: Sequence[RankedGroup],
+    pairs: Sequence[RankedGroup],
+    *,
+    seeds: Mapping[str, int],
+    learning_rates: Mapping[str, float],
+    seed: int,
+    **options: Any,
+) -> list[Run]:
+    """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
+
+    All share `options` (see `train`); run k of every method has the same seed, so it meets the
+    prompts in the same order. Longer runs come first, which keeps all processes busy.
+    """
+    runs = []
+    for method, count in seeds.items():
+        objective = METHODS[method]
+        chosen, _ = training_set(method, groups, pairs)
+        own = {"objective": objective, "learning_rate": learning_rates[objective]}
+        if method == "sft-kept":
+            own |= {"rank_weight": 0.0, "learning_rate": learning_rates["sft"]}
+        for k in range(count):
+            own["seed"] = config.derive_seed(seed, "train", k) % 2**31
+            runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), {**options, **own}))
+    return sorted(runs, key=lambda run: -sum(map(len, run.groups[0].responses)))
+
+
+def sizes(
+    methods: Iterable[str], groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
+) -> list[dict[str, Any]]:
+    """One row per method: prompts in = learnt from + left out, responses, wrong targets of L_ft."""
+    rows = []
+    for method in methods:
+        chosen, dropped = training_set(method, groups, pairs)
+        targets = [group.outcomes[group.sft_index] for group in chosen]
+        rows.append(
+            {
+                "method": method,
+                "objective": METHODS[method],
+                "prompts": len({g.task_id for g in chosen}) + sum(dropped.values()),
+                "learnt from": len({g.task_id for g in chosen}),
+                "left out": ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "none",
+                "responses": 0 if METHODS[method] == "sft" else sum(len(g.scores) for g in chosen),
+                "targets that fail": sum(outcome != Outcome.PASS for outcome in targets),
+            }
+        )
+        rows[-1]["responses"] = rows[-1]["responses"] or len(chosen)
+    return rows
+
+
+def run_rows(
+    runs: Sequence[Run], steps: Sequence[Sequence[TrainStep]], *, last: int = 10
+) -> list[dict[str, Any]]:
+    """What `runs.jsonl` holds: each run, its model and its losses, means of the `last` updates."""
+    rows = []
+    for run, rows_of_run in zip(runs, steps, strict=True):
+        end = rows_of_run[-last:]
+        rows.append(
+            {
+                "method": run.method,
+                "objective": run.options["objective"],
+                "seed": run.seed,
+                "model": run.folder,
+                "n_groups": len(run.groups),
+                "updates": run.options["updates"],
+                "learning_rate": run.options["learning_rate"],
+                "loss": sum(s.loss for s in end) / len(end),
+                "rank_loss": sum(s.rank_loss for s in end) / len(end),
+                "ft_loss": sum(s.ft_loss for s in end) / len(end),
+            }
+        )
+    return rows
+
+
+def lines(
+    steps: Iterable[Sequence[TrainStep]], field: str, *, among: Sequence[str] = ()
+) -> dict[str, list[tuple[int, float]]]:
+    """Run -> (update, value of `field`), for the figures; `among` limits it to some methods."""
+    return {
+        rows[0].run: [(step.step, getattr(step, field)) for step in rows]
+        for rows in steps
+        if not among or rows[0].run.rsplit("-s", 1)[0] in among
+    }
