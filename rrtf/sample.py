@@ -72,8 +72,8 @@ def sample_temperatures(
     """`n_samples` answers per problem and temperature, by task; `index` counts through them all.
 
     Finished shards lie in the folder `shards` and are not sampled again. `workers` above 1 are
-    processes of one thread that open the model once each (on a GPU, and for few answers, there is one process).
-    ValueError for a task id or a temperature that comes twice, or an option out of range.
+    processes of one thread that open the model once each; for few answers, and on a GPU, there
+    is one. ValueError for a task id or a temperature that comes twice, or a bad option.
     """
     for temperature in temperatures:
         engines.check_sampling(
