@@ -1,0 +1,340 @@
+"""Scores, results and comparisons against counts that can be checked by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rrtf import evaluate, metrics, stats
+from rrtf.evaluate import Contender
+from rrtf.metrics import Comparison, Metric
+from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+
+GREEDY, SAMPLED = Metric(1, 0.0), Metric(10, 0.8)
+
+
+def problem(name, spec=""):
+    return Problem(name, "def f(x):\n", "f", "def check(candidate):\n    pass\n", spec=spec)
+
+
+def execution(task, source, index, passed):
+    outcome = Outcome.PASS if passed else Outcome.FAILED_TESTS
+    return Execution(task, source, index, outcome, "", int(passed), 1, "process")
+
+
+def task_scores(method, rows, *, temperature=0.0, n=1, family=str):
+    """Scores of one method: `rows[seed][task]` passing samples of n."""
+    return [
+        TaskScore(method, "toy", f"t/{t:03}", n, int(c), seed, temperature, family(t))
+        for seed, row in enumerate(rows)
+        for t, c in enumerate(row)
+    ]
+
+
+def answer(problems, *, model, source, n_samples, temperature):
+    """A sampler's double; module-level, because other processes import it by name."""
+    return [
+        Response(p.task_id, source, i, f"{model} {temperature}", "", temperature=temperature)
+        for p in problems
+        for i in range(n_samples)
+    ]
+
+
+def refuse(problems, **options):
+    raise ValueError("no such model")
+
+
+def comparison(**changes):
+    row = Comparison(
+        a="rrtf", b="sft", metric="pass@1 greedy", difference=0.04, low=0.02, high=0.06, p=0.001,
+        test="t", p_holm=0.003, p_tasks=0.001, p_equivalence=0.97, margin=0.02, detectable=0.03,
+        n_tasks=600, n_families=590, n_seeds_a=3, n_seeds_b=3, table="primary",
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def test_a_label_and_its_parts_are_inverse():
+    for parts in [("rrtf", 2, 0.8), ("sft-kept", 0, 0.0), ("base", 12, 1.0)]:
+        assert metrics.parse_label(metrics.label(*parts)) == parts
+    assert metrics.label("rrtf", 2, 0.8) == "rrtf/2@0.8"
+
+
+@pytest.mark.parametrize("source", ["student", "rrtf@0", "rrtf/x@0", "/1@0", "rrtf/1@hot"])
+def test_a_source_without_seed_and_temperature_is_refused(source):
+    with pytest.raises(ValueError, match="expected method/seed@temperature"):
+        metrics.parse_label(source)
+
+
+def test_the_base_and_the_teacher_stand_before_the_trained_runs():
+    runs = [Contender("rrtf", 1, "models/rrtf-1")]
+    found = evaluate.contenders(runs, ["/x/models/rrtf-1"], base="student", teacher="oracle")
+    assert [(c.method, c.seed, c.model) for c in found] == [
+        ("base", 0, "student"), ("teacher", 0, "oracle"), ("rrtf", 1, "/x/models/rrtf-1"),
+    ]  # fmt: skip
+    without = evaluate.contenders(runs, ["/x"], base="student", teacher="")
+    assert [c.method for c in without] == ["base", "rrtf"]
+
+
+@pytest.mark.slow
+def test_answers_come_in_order_whatever_the_number_of_processes():
+    entries = [Contender("base", 0, "student"), Contender("rrtf", 1, "folder")]
+    problems, told = [problem("t/0"), problem("t/1")], []
+    how = dict(n_samples=2, temperature=0.8)
+    one, two = (
+        evaluate.responses_of(
+            entries, problems, answer, **how, processes=count,
+            progress=lambda done, total: told.append((done, total)),
+        )
+        for count in (1, 2)
+    )  # fmt: skip
+    assert one == two and len(one) == 2 * 2 * 3
+    assert list(dict.fromkeys(r.source for r in one)) == [
+        "base/0@0", "base/0@0.8", "rrtf/1@0", "rrtf/1@0.8",
+    ]  # fmt: skip
+    assert told[-1] == (4, 4)
+
+
+def test_an_error_of_the_sampler_is_passed_on():
+    how = dict(n_samples=1, temperature=0.8)
+    with pytest.raises(ValueError, match="no such model"):
+        evaluate.responses_of([Contender("base", 0, "x")], [problem("t/0")], refuse, **how)
+
+
+def test_scores_count_passing_answers_by_source_and_task():
+    problems = [problem("t/0", "a"), problem("t/1", "b")]
+    runs = [execution("t/0", "base/0@0.8", i, i < 2) for i in range(3)]
+    runs += [execution("t/1", "base/0@0.8", i, False) for i in range(3)]
+    found = evaluate.score(problems, runs, benchmark="toy", family=lambda p: p.spec)
+    assert found == [
+        TaskScore("base", "toy", "t/0", 3, 2, 0, 0.8, "a"),
+        TaskScore("base", "toy", "t/1", 3, 0, 0, 0.8, "b"),
+    ]
+    assert [row.family for row in evaluate.score(problems, runs)] == ["t/0", "t/1"]
+
+
+def test_scoring_names_what_is_unknown_double_or_missing():
+    problems = [problem("t/0"), problem("t/1")]
+    run = execution("t/0", "base/0@0", 0, True)
+    with pytest.raises(ValueError, match="t/9: executed for base/0@0"):
+        evaluate.score(problems, [replace(run, task_id="t/9")])
+    with pytest.raises(ValueError, match="t/0: answer 0 of base/0@0 comes twice"):
+        evaluate.score(problems, [run, run])
+    with pytest.raises(ValueError, match="t/1: no answer of base/0@0"):
+        evaluate.score(problems, [run])
+
+
+def test_a_grid_has_the_tasks_of_all_methods_in_one_order():
+    scores = task_scores("rrtf", [[1, 0, 1], [0, 0, 1]])
+    assert metrics.grid(scores[::-1], "rrtf", GREEDY) == {0: [1, 0, 1], 1: [0, 0, 1]}
+    with pytest.raises(ValueError, match="sft: no scores for pass@1 greedy"):
+        metrics.grid(scores, "sft", GREEDY)
+
+
+def test_measured_metrics_are_greedy_pass_at_1_and_pass_at_the_number_of_samples():
+    scores = task_scores("base", [[1]]) + task_scores("base", [[4]], temperature=0.8, n=10)
+    assert metrics.measured(scores) == (GREEDY, SAMPLED)
+    with pytest.raises(ValueError, match="no greedy or no sampled"):
+        metrics.measured(scores[:1])
+
+
+def test_a_greedy_count_has_wilsons_interval():
+    (row,) = evaluate.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY], seed=0)
+    expected = stats.wilson(40, 100)
+    assert (row.value, row.low, row.high) == (0.4, expected.low, expected.high)
+    assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
+
+
+def test_a_sampled_rate_has_a_bootstrap_over_families():
+    counts = np.random.default_rng(0).integers(0, 11, 60)
+    scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
+    (row,) = evaluate.results(scores, [Metric(1, 0.8)], seed=5)
+    expected = stats.bootstrap(counts / 10, [str(t // 2) for t in range(60)], seed=5)
+    assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
+    assert row.interval == "families, bootstrap"
+
+
+def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
+    rows = np.random.default_rng(1).integers(0, 2, (3, 50))
+    found = evaluate.results(task_scores("rrtf", rows), [GREEDY], seed=0)
+    assert [(r.seed, r.n_seeds) for r in found] == [(None, 3), (0, 1), (1, 1), (2, 1)]
+    assert found[0].value == pytest.approx(rows.mean())
+    assert evaluate.headline(found) == [found[0]]
+
+
+def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
+    scores = task_scores("base", [[0] * 50], temperature=0.8, n=10)
+    (row,) = evaluate.results(scores, [SAMPLED], seed=0)
+    assert row.low == row.value == 0 < row.high
+
+
+def test_the_table_by_model_has_one_row_per_model():
+    scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
+    rows = evaluate.by_model(evaluate.headline(evaluate.results(scores, [GREEDY], seed=0)))
+    assert [row["model"] for row in rows] == ["base", "rrtf"]
+    assert rows[0]["pass@1 greedy"].startswith("50.0 [35.2, 64.8]")
+    assert [row["trainings"] for row in rows] == ["1", "2"]
+
+
+def planned(scores, **changes):
+    plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0) | changes
+    return evaluate.comparisons(scores, [GREEDY], **plan)
+
+
+def test_two_single_models_are_compared_by_mcnemar():
+    a, b = [1] * 30 + [0] * 20 + [1] * 9 + [0] * 2, [1] * 30 + [0] * 20 + [0] * 9 + [1] * 2
+    (row,) = planned(task_scores("rrtf", [a]) + task_scores("base", [b]))
+    assert row.test == "exact McNemar" and row.p == stats.mcnemar(9, 2)
+    assert row.difference == pytest.approx(7 / 61)
+    assert row.p_tasks == pytest.approx(row.p, abs=0.02)
+
+
+def test_several_trainings_are_compared_with_the_variance_of_their_seeds():
+    random = np.random.default_rng(2)
+    a, b = random.integers(0, 2, (3, 40)), random.integers(0, 2, (1, 40))
+    (row,) = planned(task_scores("rrtf", a) + task_scores("base", b))
+    expected = stats.crossed(a, b)
+    assert (row.difference, row.low, row.high) == (expected.value, expected.low, expected.high)
+    assert row.p == stats.t_test(expected) and row.test == "t, seeds x families"
+    assert (row.n_seeds_a, row.n_seeds_b) == (3, 1)
+
+
+def test_trainings_with_equal_seeds_are_paired():
+    random = np.random.default_rng(3)
+    a, b = random.integers(0, 2, (3, 40)), random.integers(0, 2, (3, 40))
+    (row,) = planned(task_scores("rrtf", a) + task_scores("base", b))
+    assert row.low == stats.crossed(a, b, paired=True).low
+
+
+def test_sampled_single_models_are_compared_by_permutation():
+    random = np.random.default_rng(4)
+    scores = [
+        score
+        for name in ("rrtf", "base")
+        for score in task_scores(name, random.integers(0, 11, (1, 40)), temperature=0.8, n=10)
+    ]
+    plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
+    (row,) = evaluate.comparisons(scores, [SAMPLED], **plan)
+    assert row.test == "paired permutation over families" and row.p == row.p_tasks
+
+
+def test_holm_runs_within_each_table():
+    random = np.random.default_rng(5)
+    scores = [
+        score
+        for name in ("base", "sft", "rrtf", "dpo")
+        for score in task_scores(name, random.integers(0, 2, (1, 60)))
+    ]
+    rows = planned(
+        scores, primary=["rrtf - base", "rrtf - sft"], secondary=["dpo - base", "dpo - sft"]
+    )
+    assert [row.table for row in rows] == ["primary"] * 2 + ["secondary"] * 2
+    for pair in (rows[:2], rows[2:]):
+        assert [row.p_holm for row in pair] == stats.holm([row.p for row in pair])
+
+
+def test_only_the_first_metric_is_primary():
+    scores = [
+        score
+        for name in ("base", "rrtf")
+        for score in task_scores(name, [[0, 1, 1, 0]])
+        + task_scores(name, [[3, 4, 5, 6]], temperature=0.8, n=10)
+    ]
+    plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
+    rows = evaluate.comparisons(scores, [GREEDY, SAMPLED], **plan)
+    assert [(row.metric, row.table) for row in rows] == [
+        ("pass@1 greedy", "primary"), ("pass@10 T=0.8", "secondary"),
+    ]  # fmt: skip
+
+
+def test_a_contrast_with_a_method_that_was_not_trained_is_left_out():
+    scores = task_scores("rrtf", [[0, 1, 1]]) + task_scores("base", [[0, 1, 0]])
+    rows = planned(scores, primary=["rrtf - base", "rrtf - sft"])
+    assert [(row.a, row.b) for row in rows] == [("rrtf", "base")]
+
+
+@pytest.mark.parametrize("text", ["rrtf-base", "rrtf - ", "- base", ""])
+def test_a_contrast_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected 'a - b'"):
+        metrics.parse_contrast(text)
+
+
+def test_a_contrast_may_name_methods_with_hyphens():
+    assert metrics.parse_contrast("sft-verified - sft-kept") == ("sft-verified", "sft-kept")
+
+
+def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
+    said = evaluate.sentence(comparison())
+    assert said == (
+        "rrtf - sft, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
+        "(p = 0.003 after Holm; 600 tasks, seeds 3 against 3)."
+    )
+
+
+def test_a_clear_loss_is_called_worse():
+    row = comparison(difference=-0.04, low=-0.06, high=-0.02)
+    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in evaluate.sentence(row)
+
+
+def test_no_difference_is_said_only_with_an_equivalence_test():
+    row = comparison(difference=0.002, low=-0.008, high=0.012, p_holm=0.7, p_equivalence=0.001)
+    assert "no difference of 2 points or more (equivalence p = 0.001" in evaluate.sentence(row)
+
+
+def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be_seen():
+    row = comparison(difference=0.01, low=-0.02, high=0.04, p_holm=0.5, p_equivalence=0.3)
+    said = evaluate.sentence(row)
+    assert "neither a difference nor its absence is shown" in said
+    assert "3.0 points would be found four times in five" in said
+    assert "better" not in said and "no difference" not in said
+
+
+def test_a_sure_but_small_gain_is_called_small():
+    row = comparison(difference=0.006, low=0.002, high=0.01, p_holm=0.01, p_equivalence=0.001)
+    assert "rrtf is better, by less than 2 points" in evaluate.sentence(row)
+
+
+def test_significance_is_judged_after_holm():
+    assert evaluate.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
+
+
+def test_a_table_row_of_a_comparison_carries_its_verdict():
+    row = evaluate.brief(comparison())
+    assert row["points"] == "+4.0 [+2.0, +6.0]" and row["verdict"] == "better"
+
+
+def chain_scores():
+    random = np.random.default_rng(6)
+    shapes = {"base": 1, "sft": 3, "sft-kept": 3, "rrtf": 3}
+    return [
+        score
+        for name, seeds in shapes.items()
+        for score in task_scores(name, random.integers(0, 2, (seeds, 50)))
+    ]
+
+
+def test_the_parts_of_the_gain_add_up_to_the_whole():
+    scores = chain_scores()
+    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    (whole,) = planned(scores)
+    assert sum(estimate.value for *_, estimate in parts) == pytest.approx(whole.difference)
+    assert [(a, b) for a, b, _ in parts] == list(evaluate.PARTS)
+
+
+def test_the_chain_skips_methods_that_were_not_trained():
+    scores = [row for row in chain_scores() if row.model != "sft-kept"]
+    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    assert [(a, b) for a, b, _ in parts] == [("sft", "base"), ("rrtf", "sft")]
+    with pytest.raises(ValueError, match="only"):
+        evaluate.gain_parts(scores, GREEDY, ["base", "oracle"])
+
+
+def test_the_story_names_every_part_with_its_interval():
+    parts = [
+        (a, b, stats.Estimate(value, value - 0.02, value + 0.02))
+        for (a, b), value in zip(evaluate.PARTS, (0.09, 0.04, -0.003), strict=True)
+    ]
+    assert evaluate.story(parts) == (
+        "From base to rrtf: +12.7 points in all. Of these: imitating the teacher +9.0 "
+        "[+7.0, +11.0]; the tests as a filter +4.0 [+2.0, +6.0]; the ranking loss -0.3 "
+        "[-2.3, +1.7]."
+    )
