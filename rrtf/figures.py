@@ -382,7 +382,7 @@ def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set(xlabel="pairs of a training row and a held-out task", ylim=(len(rows) - 0.5, -0.5))
     axes.margins(x=0.1)
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper right")
     return figure
 
 

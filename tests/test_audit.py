@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import audit, probes, store
+from rrtf import audit, figures, probes, store
 from rrtf.audit import detectors
 from rrtf.records import Problem
 
@@ -291,3 +291,25 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
         pairs = {(row, task) for row, _, task in audit.pairs(result.leaks, name)}
         assert own <= pairs and len(pairs - own) <= 4, name
     assert len(result.dropped) == len(tasks)
+
+
+def test_the_pictures_show_every_detector(planted):
+    found = figures.found_and_chance(audit.detector_rows(planted))
+    heat = figures.heat(planted.detectors, audit.agreement_matrix(planted), "both")
+    for figure in (found, heat):
+        ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert ticks == list(planted.detectors)
+
+
+def test_the_words_and_behaviour_picture_counts_the_rows_of_each_kind():
+    near = [audit.Neighbour("a", "x", 1.0, 0.1), audit.Neighbour("b", "x", 0.5, 0.9)]
+    legend = figures.words_and_behaviour(near).axes[0].get_legend()
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == ["other function (1)", "same function (1)"]
+
+
+def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
+    shown = figures.side_by_side([("a < b", "if x < 1: return one two", "while x < 1: stop")]).data
+    assert "a &lt; b" in shown
+    assert shown.count('<mark style="background:#FFE9B8">x &lt; 1:</mark>') == 2
+    assert "No pairs" in figures.side_by_side([]).data

@@ -265,6 +265,8 @@ def answers(
 
     The programs must have been observed with the same argument types.
     """
+    if not rows:
+        return []
     kinds = next(iter(behaviour[next(iter(rows.values()))]))
     inputs = probes.probe_inputs(kinds, n_random=n_random, seed=seed)
     outputs = {name: behaviour[row][kinds] for name, row in rows.items()}
