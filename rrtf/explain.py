@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def answers(group: RankedGroup) -> list[dict[str, Any]]:
+    """One row per response: who wrote it, its situation, its score, the text."""
+    columns = zip(group.sources, group.outcomes, group.scores, group.responses, strict=True)
+    return [
+        {"source": source, "outcome": outcome.name, "r": score, "response": text.strip("\n")}
+        for source, outcome, score, text in columns
+    ]
+
+
 def response_rows(
     groups: Sequence[RankedGroup], *, model: str | Path, max_length: int = 512
 ) -> list[dict[str, Any]]:

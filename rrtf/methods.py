@@ -61,6 +61,14 @@ def _best_first(group: RankedGroup) -> RankedGroup:
     return replace(group, sft_index=best)
 
 
+def seeds(trained: Iterable[str], n_seeds: int, n_seeds_others: int) -> dict[str, int]:
+    """Method -> number of training seeds: `n_seeds` for RRTF and the SFTs, whose differences are
+    the question, `n_seeds_others` for RRHF and DPO.
+    """
+    few = ("rrhf", "dpo")
+    return {method: n_seeds_others if method in few else n_seeds for method in trained}
+
+
 @dataclass(frozen=True)
 class Run:
     """One method and seed: what `train` needs beside the start model."""
@@ -105,11 +113,11 @@ def plan(
 
 
 def sizes(
-    methods: Iterable[str], groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
+    trained: Iterable[str], groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
 ) -> list[dict[str, Any]]:
     """One row per method: prompts in = learnt from + left out, responses, wrong targets of L_ft."""
     rows = []
-    for method in methods:
+    for method in trained:
         chosen, dropped = training_set(method, groups, pairs)
         targets = [group.outcomes[group.sft_index] for group in chosen]
         rows.append(
@@ -160,3 +168,15 @@ def lines(
         for rows in steps
         if not among or rows[0].run.rsplit("-s", 1)[0] in among
     }
+
+
+def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
+    """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
+    runs = [rows for rows in steps if rows[0].run.startswith("rrtf-")]
+    ends = {"first": [r[:last] for r in runs], "last": [r[-last:] for r in runs]}
+    figures = {}
+    for when, chosen in ends.items():
+        values = [step.violated for rows in chosen for step in rows]
+        if values:
+            figures[f"violated pairs, {when} updates"] = round(sum(values) / len(values), 3)
+    return figures

@@ -8,6 +8,7 @@ Not covered: several devices for one run, LoRA, gradient accumulation.
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,25 @@ if TYPE_CHECKING:
     from rrtf.loss import Parts
 
 Progress = Callable[[int, int], None]
+
+OPTIONS = (
+    "updates",
+    "groups_per_batch",
+    "warmup",
+    "ft_reduction",
+    "ft_weight",
+    "rank_weight",
+    "normalise",
+    "margin",
+    "beta",
+    "max_length",
+    "dropout",
+    "weight_decay",
+    "clip",
+    "precision",
+    "save_dtype",
+    "checkpoint_every",
+)  # those of `train` that all methods of a stage share
 
 
 # One run
@@ -207,7 +227,13 @@ def read_steps(output: Path, digest: str = "") -> list[TrainStep] | None:
     if digest and facts["digest"] != digest:
         return None
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return [store.from_row(row, TrainStep, str(path)) for row in facts["steps"]]
+    rows = [row | {"violated": _number(row["violated"])} for row in facts["steps"]]
+    return [store.from_row(row, TrainStep, str(path)) for row in rows]
+
+
+def _number(value: float | None) -> float:
+    """JSON has no nan: the share of violated pairs of a run without pairs is stored as null."""
+    return math.nan if value is None else value
 
 
 def _start_folder(output: Path, digest: str) -> None:
@@ -235,7 +261,10 @@ def _save(
     network.save_pretrained(output)
     tokenizer.save_pretrained(output)
     store.write_bytes(output / "README.md", model_card(facts, steps).encode())
-    rows = [asdict(step) for step in steps]
+    rows = [
+        asdict(step) | {"violated": None if math.isnan(step.violated) else step.violated}
+        for step in steps
+    ]
     store.write_json(output / "training.json", {**facts, "steps": rows})
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
@@ -301,3 +330,8 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
     )
     count(len(steps), len(steps))
     return steps
+
+
+def seconds(runs: Iterable[Run], folder: Path) -> dict[str, float]:
+    """How long each run took in the process that finished it."""
+    return {run.name: store.read_json(folder / run.folder / ".seconds.json") for run in runs}
