@@ -49,16 +49,10 @@ WORDS = (*dict.fromkeys(" ".join(PROBES["str"]).split()), "", "radar", "Paris", 
 def argument_kinds(code: str, entry_point: str, tests: str = "") -> list[Kinds]:
     """The argument types to try a program with: from its tests, else annotations, else all.
 
-    `tests` is any source that calls `entry_point`, or `candidate`, with literal arguments.
-    Without tests and annotations a function of one argument is tried with every type, one of
-    several with none. Types that no probe has give [].
+    `tests` is any source that calls `entry_point`, or `candidate`; calls with literal arguments
+    count. Without such calls and without annotations a function of one argument is tried with
+    every type, one of several with none. Types that no probe has give [].
     """
-    calls = [
-        tuple(_kind(argument) for argument in node.args)
-        for node in ast.walk(_parsed(tests))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        and node.func.id in ("candidate", entry_point) and not node.keywords
-    ]  # fmt: skip
     functions = [
         node
         for node in ast.walk(_parsed(code))
@@ -67,8 +61,11 @@ def argument_kinds(code: str, entry_point: str, tests: str = "") -> list[Kinds]:
     if not functions:
         return []
     arguments = functions[-1].args.args
+    calls = _literal_calls(tests, entry_point)
     if len({len(call) for call in calls}) == 1:
-        kinds = tuple(_merged(column) for column in zip(*calls, strict=True))
+        kinds = tuple(
+            _merged([_kind(value) for value in column]) for column in zip(*calls, strict=True)
+        )
     elif any(argument.annotation for argument in arguments):
         kinds = tuple(_annotated(argument.annotation) for argument in arguments)
     else:
@@ -83,12 +80,22 @@ def _parsed(source: str) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
 
 
-def _kind(argument: ast.expr) -> str:
-    """`list[int]` for `[1, 2]`, `list` for `[]`, '' for what no probe can stand for."""
-    try:
-        value = ast.literal_eval(argument)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return ""
+def _literal_calls(tests: str, entry_point: str) -> list[tuple[Any, ...]]:
+    """The arguments of every call of the function whose arguments are all literals."""
+    found = []
+    for node in ast.walk(_parsed(tests)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id in ("candidate", entry_point) and not node.keywords:
+            try:
+                found.append(tuple(ast.literal_eval(argument) for argument in node.args))
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                continue
+    return found
+
+
+def _kind(value: Any) -> str:
+    """`list[int]` for [1, 2], `list` for [], '' where no probe can have the type."""
     if isinstance(value, list):
         inside = {type(item).__name__ for item in value}
         return f"list[{inside.pop()}]" if len(inside) == 1 else "" if inside else "list"
