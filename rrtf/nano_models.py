@@ -43,13 +43,13 @@ class Branch:
 
 
 BRANCHES = (
-    Branch("student", 3_400_000, 850_000, "mixed", "the model that RRTF trains"),
+    Branch("student", 5_500_000, 850_000, "mixed", "the model that RRTF trains"),
     Branch(
-        "teacher-slips", 5_500_000, 1_300_000, "canonical",
+        "teacher-slips", 7_175_000, 1_500_000, "canonical",
         "a longer trained relative in a clean style, errors as they come",
     ),
     Branch(
-        "teacher-blind-spots", 10_000_000, 1_900_000, "blind_spots",
+        "teacher-blind-spots", 12_400_000, 1_900_000, "blind_spots",
         "the longest trained, in a clean style, with a recorded set of misconceptions",
     ),
 )  # fmt: skip
