@@ -119,9 +119,10 @@ def parse_override(text: str) -> tuple[str, Value]:
     if not sign or "." not in key:
         raise ValueError(f"--set {text!r}: expected stage.key=value")
     try:
-        return key.strip(), tomllib.loads(f"value = {right}")["value"]
+        table = tomllib.loads(f"value = {right}")
     except tomllib.TOMLDecodeError:
-        return key.strip(), right.strip()
+        table = {}
+    return key.strip(), table["value"] if len(table) == 1 else right.strip()
 
 
 def _same_type(key: str, default: Value, value: Value) -> Value:
@@ -160,6 +161,7 @@ def describe(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:
 
 
 def version() -> str:
+    """The version of rrtf; looked up late because the package imports nothing itself."""
     from rrtf import __version__
 
     return __version__

@@ -93,7 +93,10 @@ def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> 
     ]
     if missing:
         raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
-    return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
+    try:
+        return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
+    except KeyError as error:
+        raise ValueError(f"{where}: {error} is no outcome") from None
 
 
 def _typed(annotation: Any, value: Any) -> Any:
@@ -117,9 +120,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
     path = Path(path)
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     if kind == ".parquet":
-        import pyarrow.parquet
-
-        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1)
+        yield from enumerate(_parquet_rows(path), start=1)
         return
     try:
         with _open_text(path) as file:
@@ -138,6 +139,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
         raise ValueError(f"{path}: not UTF-8 text ({error})") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
+
+
+def _parquet_rows(path: Path) -> list[dict]:
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return pyarrow.parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowInvalid, EOFError, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: truncated or damaged Parquet file ({error})") from error
 
 
 def _json_line(line: str, where: str) -> dict:
@@ -351,9 +365,10 @@ def manifest(profile: str, stage: str) -> dict | None:
     if not path.exists():
         return None
     try:
-        return read_json(path)
+        found = read_json(path)
     except ValueError:
         return None
+    return found if isinstance(found, dict) and "settings" in found else None
 
 
 def stale(profile: str, stage: str, settings: Mapping[str, Any]) -> str:

@@ -1,0 +1,119 @@
+"""What a profile means: values, overrides and their errors, seeds that depend on keys alone."""
+
+import os
+
+import pytest
+
+from rrtf import config
+
+
+def test_every_profile_gives_every_stage_its_values_with_the_profile_first():
+    for profile in config.profiles():
+        for stage in config.STAGES:
+            values = config.resolve(profile, stage)
+            assert next(iter(values.items())) == ("profile", profile)
+            assert len(values) > 1
+
+
+def test_the_values_of_one_parameter_have_one_type_in_all_profiles():
+    for stage in config.STAGES:
+        kinds = {}
+        for profile in config.profiles():
+            for name, value in config.resolve(profile, stage).items():
+                assert kinds.setdefault(name, type(value)) is type(value), f"{stage}: {name}"
+
+
+def test_a_stage_is_found_by_number_word_or_name():
+    assert {config.stage_name(word) for word in ("03", "sample", "03_sample")} == {"03_sample"}
+    with pytest.raises(ValueError, match="unknown stage '3'"):
+        config.stage_name("3")
+
+
+def test_an_unknown_profile_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown profile 'big': expected one of nano, smoke"):
+        config.resolve("big", "evolve")
+
+
+def test_a_shared_override_reaches_every_stage_and_a_stage_override_only_its_own():
+    changed = {"shared.seed": 7, "evolve.rounds": 9}
+    assert config.resolve("nano", "evolve", changed)["seed"] == 7
+    assert config.resolve("nano", "00", changed)["seed"] == 7
+    assert config.resolve("nano", "evolve", changed)["rounds"] == 9
+    own = {"shared.seed": 7, "evolve.seed": 8}
+    assert config.resolve("nano", "evolve", own)["seed"] == 8
+
+
+def test_an_override_of_another_type_is_refused_and_a_whole_number_may_stand_for_a_float():
+    with pytest.raises(ValueError, match=r"evolve\.rounds='many': expected int, like"):
+        config.resolve("nano", "evolve", {"evolve.rounds": "many"})
+    with pytest.raises(ValueError, match="expected int"):
+        config.resolve("nano", "evolve", {"evolve.rounds": True})
+    values = config.resolve("nano", "00", {"rrtf_by_hand.tie_break": 1})
+    assert values["tie_break"] == 1.0 and type(values["tie_break"]) is float
+
+
+def test_a_misspelt_override_is_refused_with_the_nearest_names():
+    config.check_overrides({"evolve.rounds": 1, "shared.seed": 1, "evolve.seed": 1})
+    with pytest.raises(ValueError, match=r"unknown parameter 'evolve\.round'; did you mean evolve"):
+        config.check_overrides({"evolve.round": 1})
+    with pytest.raises(ValueError, match=r"^unknown parameter 'evolve\.shared'"):
+        config.check_overrides({"evolve.shared": 1})
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("a.b=3", 3),
+        ("a.b = 1e-4", 1e-4),
+        ("a.b=true", True),
+        ("a.b=[0.2, 1.0]", [0.2, 1.0]),
+        ("a.b=bigcode/starcoder", "bigcode/starcoder"),
+        ('a.b="3"', "3"),
+        ("a.b=", ""),
+        ("a.b=x=y", "x=y"),
+    ],
+)
+def test_an_override_on_the_command_line_is_toml_or_else_a_word(text, value):
+    assert config.parse_override(text) == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["a.b", "ab=3", "", "=3"])
+def test_an_override_without_stage_or_value_says_what_is_expected(text):
+    with pytest.raises(ValueError, match=r"expected stage\.key=value"):
+        config.parse_override(text)
+
+
+def test_an_override_cannot_smuggle_a_second_value():
+    assert config.parse_override("a.b=1\nvalue2 = 2") == ("a.b", "1\nvalue2 = 2")
+
+
+def test_a_notebook_that_lacks_a_parameter_is_told_which():
+    values = config.resolve("nano", "evolve")
+    assert config.declared("evolve", values | {"other": 1}) == values
+    del values["rounds"]
+    with pytest.raises(ValueError, match="lacks rounds"):
+        config.declared("01_evolve", values)
+
+
+def test_seeds_depend_on_their_keys_and_on_nothing_else():
+    assert config.derive_seed(1, "a", 2) == config.derive_seed(1, "a", 2)
+    seeds = {config.derive_seed(s, *k) for s in (1, 2) for k in (("a",), ("b",), ("a", "b"), ())}
+    assert len(seeds) == 8 and all(0 <= seed < 2**63 for seed in seeds)
+    assert config.derive_seed(1, "ab", "c") != config.derive_seed(1, "a", "bc")
+    assert config.derive_seed(20230727, "shard", 0) == 2560189717093856986
+
+
+def test_results_go_to_the_named_home_and_notebooks_stay_in_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path))
+    assert config.run_dir("nano") == tmp_path / "data" / "runs" / "nano"
+    assert config.report_dir("nano") == tmp_path / "reports" / "nano"
+    monkeypatch.setenv("RRTF_HOME", "")
+    assert config.output_home() == config.home()
+    assert (config.home() / "rrtf" / "profiles.toml").exists()
+
+
+def test_thread_counts_are_set_for_all_three_libraries(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "9")
+    config.set_threads(1)
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"

@@ -1,0 +1,158 @@
+"""The form of the notebooks: fixed cells in a fixed order, small, without outputs."""
+
+import ast
+import itertools
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from rrtf import config, report, source
+
+FOLDER = config.home() / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+STAGES = [path for path in NOTEBOOKS if path.stem in config.STAGES]
+ORDER = (
+    "title", "parameters", "setup", "load", "look-input", "by-hand", "act", "look-", "checks",
+    "save", "next",
+)  # fmt: skip
+FORBIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.While, ast.Try)
+PATHLIKE = re.compile(r"^[\w.-]*/[\w./-]+$|\.(jsonl?|parquet|safetensors)$")
+
+
+def name(path: Path) -> str:
+    return path.stem
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in source.cells(path) if cell["cell_type"] == "code"]
+
+
+def kind(ident: str) -> str:
+    """The entry of ORDER that a cell id belongs to."""
+    return "look-" if ident.startswith("look-") and ident != "look-input" else ident
+
+
+def test_there_is_a_notebook_for_every_stage_and_nothing_unexpected():
+    names = {path.stem for path in NOTEBOOKS}
+    assert names >= set(config.STAGES)
+    assert all(n.startswith("appendix_") for n in names - set(config.STAGES))
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name)
+def test_the_cells_of_a_stage_have_their_ids_in_order(path):
+    cells = source.cells(path)
+    idents = [cell["id"] for cell in cells if not cell["id"].startswith("about-")]
+    kinds = [kind(ident) for ident in idents]
+    assert list(dict.fromkeys(kinds)) == list(ORDER)
+    assert 2 <= kinds.count("look-") <= 5
+    assert [k for k in kinds if k != "look-"] == [k for k in ORDER if k != "look-"]
+    markdown = {cell["id"] for cell in cells if cell["cell_type"] == "markdown"}
+    assert {"title", "next"} <= markdown
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_text_about_a_cell_stands_right_before_it_and_ids_are_unique(path):
+    idents = [cell["id"] for cell in source.cells(path)]
+    assert len(set(idents)) == len(idents)
+    for here, after in itertools.pairwise(idents):
+        if here.startswith("about-"):
+            assert after == here.removeprefix("about-")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_is_small_and_its_cells_are_smaller(path):
+    cells = source.cells(path)
+    lines = [
+        sum(1 for line in source.text(cell).splitlines() if line.strip())
+        for cell in code_cells(path)
+    ]
+    assert len(cells) <= 25 and sum(lines) <= 100
+    assert statistics.median(lines) <= 5
+    for cell in code_cells(path):
+        wide = [line for line in source.text(cell).splitlines() if len(line) > 88]
+        assert not wide, f"{cell['id']}: {wide}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_carries_no_output_and_no_count(path):
+    for cell in code_cells(path):
+        assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_defines_nothing_and_opens_nothing(path):
+    for cell in code_cells(path):
+        text = source.text(cell)
+        assert not re.search(r"^\s*[%!]", text, re.MULTILINE), f"{cell['id']}: magic"
+        for node in ast.walk(source.parse(text, cell["id"])):
+            assert not isinstance(node, FORBIDDEN), f"{cell['id']}: {type(node).__name__}"
+            opens = isinstance(node, ast.Call) and ast.unparse(node.func) == "open"
+            assert not opens, f"{cell['id']}: opens a file"
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name)
+def test_a_stage_names_files_only_where_it_loads_and_saves(path):
+    for cell in code_cells(path):
+        if cell["id"] in ("load", "save", "parameters"):
+            continue
+        for node in ast.walk(source.parse(source.text(cell), cell["id"])):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not PATHLIKE.search(node.value), f"{cell['id']}: {node.value!r}"
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name)
+def test_the_parameters_are_the_nano_column_in_its_order(path):
+    cell = next(cell for cell in code_cells(path) if cell["id"] == "parameters")
+    assert cell["metadata"]["tags"] == ["parameters"]
+    values: dict = {}
+    exec(source.text(cell), {}, values)
+    expected = config.resolve("nano", path.stem)
+    assert values == expected and list(values) == list(expected)
+    assert {n: type(v) for n, v in values.items()} == {n: type(v) for n, v in expected.items()}
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name)
+def test_a_stage_uses_every_parameter_it_takes(path):
+    used = {
+        node.id
+        for cell in code_cells(path)
+        if cell["id"] != "parameters"
+        for node in ast.walk(source.parse(source.text(cell), cell["id"]))
+        if isinstance(node, ast.Name)
+    }
+    unused = set(source.assigned(path)) - {"profile"} - used
+    assert not unused, f"declared, recorded, and without effect: {', '.join(sorted(unused))}"
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name)
+def test_a_stage_opens_itself_checks_and_finishes(path):
+    text = {cell["id"]: source.text(cell) for cell in code_cells(path)}
+    word = path.stem.partition("_")[2]
+    assert re.search(rf"store\.Stage\.open\(['\"]{word}['\"], globals\(\)\)", text["setup"])
+    assert "assert " in text["checks"]
+    assert "stage.finish(" in text["save"] and "counts=" in text["save"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_every_formula_converts_to_mathml(path):
+    for cell in source.cells(path):
+        if cell["cell_type"] == "markdown":
+            formulas: dict[str, str] = {}
+            shown = report.take_formulas(source.text(cell), formulas)
+            assert "\\frac" not in shown and "\\sum" not in shown, cell["id"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_the_first_cell_gives_a_heading_and_a_question(path):
+    heading, question = report.title(source.cells(path))
+    assert heading and len(question) > 20
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_links_between_notebooks_lead_somewhere(path):
+    for cell in source.cells(path):
+        if cell["cell_type"] == "markdown":
+            for target in re.findall(r"\]\(([\w.]+\.ipynb)", source.text(cell)):
+                assert (FOLDER / target).exists(), target

@@ -1,0 +1,131 @@
+"""What a model reads, and which program its answer means."""
+
+import ast
+from dataclasses import replace
+
+import pytest
+
+from rrtf import prompts
+from rrtf.records import Problem
+
+BODY = "    return a + b\n"
+
+
+def runs(problem: Problem, program: str) -> bool:
+    """Whether a program defines an `add` that adds (safe: the programs stand in this file)."""
+    names: dict = {}
+    exec(program, names)
+    return names[problem.entry_point](1, 2) == 3
+
+
+def test_starcoder_reads_the_prompt_without_its_last_line_break(add_problem):
+    text = prompts.format_prompt(add_problem, "starcoder")
+    assert text == add_problem.prompt.rstrip("\n") and text.endswith('"""')
+
+
+def test_pangu_reads_the_docstring_first_and_then_the_signature(add_problem):
+    text = prompts.format_prompt(add_problem, "pangu")
+    assert text.startswith('"""\nReturn the sum.') and text.endswith("\ndef add(a, b):")
+
+
+def test_pangu_keeps_what_precedes_the_function_and_a_signature_of_several_lines():
+    prompt = (
+        "from typing import List\n\n\ndef helper(x):\n    return x\n\n\n"
+        'def f(\n    xs: List[int],\n) -> int:\n    """Say so."""\n'
+    )
+    problem = Problem("t/1", prompt, "f", "")
+    head, signature, docstring = prompts.split_prompt(problem)
+    assert head.startswith("from typing") and "def helper" in head
+    assert signature == "def f(\n    xs: List[int],\n) -> int:" and docstring == "Say so."
+    text = prompts.format_prompt(problem, "pangu")
+    assert text.index("Say so.") < text.index("from typing") < text.index("def f(")
+
+
+def test_a_prompt_without_a_docstring_has_an_empty_one():
+    assert prompts.split_prompt(Problem("t/1", "def f(x):\n", "f", ""))[2] == ""
+
+
+def test_a_prompt_keeps_the_decorators_of_its_function():
+    problem = Problem(
+        "t/1", 'import functools\n\n@functools.cache\ndef f(x):\n    """Do."""\n', "f", ""
+    )
+    head, signature, _ = prompts.split_prompt(problem)
+    assert "@functools.cache\n" in head + signature
+
+
+@pytest.mark.parametrize(
+    "prompt, says", [("def f(:\n", "function head"), ("def g():\n", "define f")]
+)
+def test_a_prompt_that_is_no_function_head_is_named(prompt, says):
+    with pytest.raises(ValueError, match=rf"t/9: .*{says}"):
+        prompts.split_prompt(Problem("t/9", prompt, "f", ""))
+
+
+def test_the_instruction_form_holds_the_whole_task(add_problem):
+    text = prompts.format_prompt(add_problem, "wizardcoder")
+    assert add_problem.prompt.rstrip() in text and text.endswith("### Response:")
+
+
+def test_an_unknown_format_or_extraction_is_named_with_the_known_ones(add_problem):
+    with pytest.raises(ValueError, match="'chatty': expected one of starcoder, pangu"):
+        prompts.format_prompt(add_problem, "chatty")
+    with pytest.raises(ValueError, match="'best': expected auto"):
+        prompts.extract(add_problem, BODY, "best")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BODY,
+        "\n" + BODY,
+        BODY + "\n\ndef other():\n    pass",
+        BODY + "\nprint(add(1, 1))\nassert False",
+        "def add(a, b):\n    return a + b\n",
+        "Sure:\n```python\ndef add(a, b):\n    return a + b\n```\nand so on",
+        "```\nimport math\n\ndef add(a, b):\n    return a + b",
+        "```python\n    return a + b\n```",
+        "import math\n\n\ndef add(a, b):\n    return int(math.fsum([a, b]))\n",
+    ],
+)
+def test_the_program_of_an_answer_is_found_in_each_usual_form(add_problem, text):
+    assert runs(add_problem, prompts.extract(add_problem, text))
+
+
+def test_the_way_of_extraction_can_be_fixed(add_problem):
+    whole = "def add(a, b):\n    return a + b\n"
+    assert runs(add_problem, prompts.extract(add_problem, whole, "program"))
+    assert runs(add_problem, prompts.extract(add_problem, BODY, "raw"))
+    fenced = f"```python\n{whole}```"
+    assert runs(add_problem, prompts.extract(add_problem, fenced, "fenced"))
+
+
+def test_imports_and_helpers_of_the_prompt_are_there_for_a_whole_program():
+    prompt = 'import math\n\n\ndef f(x):\n    """Round up."""\n'
+    problem = Problem("t/1", prompt, "f", "")
+    program = prompts.extract(problem, "def f(x):\n    return math.ceil(x)\n")
+    names: dict = {}
+    exec(program, names)
+    assert names["f"](1.5) == 2
+
+
+def test_a_prompt_without_a_docstring_still_gives_a_program(add_problem):
+    bare = replace(add_problem, prompt="def add(a, b):\n")
+    for text in (BODY, "def add(a, b):\n    return a + b\n"):
+        assert runs(bare, prompts.extract(bare, text))
+
+
+def test_a_longer_name_that_begins_like_the_entry_point_is_not_taken_for_it(add_problem):
+    text = "    return add_all([a, b])\n\ndef add_all(xs):\n    return sum(xs)\n"
+    assert "def add_all" not in prompts.extract(add_problem, text)
+
+
+def test_an_answer_is_cut_at_the_first_stop_and_only_there():
+    assert prompts.cut("a\n\ndef g():\n    b\nclass C", prompts.STOPS) == "a\n"
+    assert prompts.cut("    # why\n    return 1", prompts.STOPS) == "    # why\n    return 1"
+    assert prompts.cut("abc", ()) == "abc"
+
+
+def test_what_is_extracted_from_nonsense_is_text_that_fails_to_compile(add_problem):
+    program = prompts.extract(add_problem, "I cannot help with that.")
+    with pytest.raises(SyntaxError):
+        ast.parse(program)
