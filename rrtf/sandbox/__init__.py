@@ -1,0 +1,17 @@
+"""A program and its tests in, a graded verdict that the program cannot forge out.
+
+`execute` judges responses, `call` gives the values of calls, `probe` names the strongest
+isolation level of this host. The caller's process never runs foreign code:
+
+    caller ── judges' zygote ── judge     one per problem: tests, expected values, a stub
+                                  │ frames of plain values, a nonce per run
+              workers' zygote ── worker   one per program: the candidate and nothing else
+
+Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); inside the fences
+`zygote`, `judge` with `counting`, `worker`; `wire` (values), `kernel` (fences), `reasons`.
+"""
+
+from rrtf.sandbox.executor import Result, call, execute, unstable
+from rrtf.sandbox.lanes import LEVELS, probe
+
+__all__ = ["LEVELS", "Result", "call", "execute", "probe", "unstable"]

@@ -1,0 +1,190 @@
+"""Programs in, graded verdicts or values out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import counting, lanes, wire
+
+PROGRAMS_PER_JOB = 16
+_LONGEST = 1 << 21  # characters of a program that are worth sending
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one call gave: `value` where it returned (`error` is ''), else the reason in `error`.
+
+    A value outside the closed set of types is a `wire.Opaque`, known by its truth and kind only.
+    """
+
+    value: object
+    error: str = ""
+
+
+def execute(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    *,
+    workers: int = 2,
+    level: str = "landlock+seccomp",
+    exactly: str | None = None,
+    cpu_seconds: float = 2.0,
+    wall_seconds: float = 6.0,
+    memory_mb: int = 512,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Execution]:
+    """The verdict of every response, in the order of `responses`.
+
+    Equal programs of one task run once. `level` is the least isolation accepted, the strongest
+    available is used (`exactly` forces one, for comparisons). The limits hold per program, for
+    all its tests together: CPU seconds, seconds of waiting, MiB of address space. `seed` fixes
+    hash order and `random` in judge and worker. `progress(done, total)` counts responses.
+
+    ValueError names a response without a problem, or tests that cannot be run; RuntimeError a
+    host that does not allow `level`, or a sandbox that failed repeatedly.
+    """
+    by_id = _by_id(problems)
+    programs: dict[str, dict[str, int]] = {}  # task id -> program -> its index
+    for response in responses:
+        if response.task_id not in by_id:
+            raise ValueError(f"{response.task_id}: a response, but no problem of this task_id")
+        known = programs.setdefault(response.task_id, {})
+        known.setdefault(response.program, len(known))
+    level = lanes.choose_level(level, exactly)
+    jobs, rows = _check_jobs(by_id, programs, seed, workers)
+    counted = _Counter(responses, programs, progress)
+    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed)
+    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=counted.add)
+    return [
+        _execution(r, by_id[r.task_id], rows[r.task_id].get(programs[r.task_id][r.program]), level)
+        for r in responses
+    ]
+
+
+def call(
+    programs: Sequence[tuple[str, str]],
+    inputs: Sequence[tuple],
+    *,
+    workers: int = 2,
+    level: str = "landlock+seccomp",
+    exactly: str | None = None,
+    cpu_seconds: float = 2.0,
+    wall_seconds: float = 6.0,
+    memory_mb: int = 512,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[tuple[Result, ...]]:
+    """For each (source, entry point), the results of calling it with every tuple of arguments.
+
+    Inputs are of the wire's closed types, each call gets fresh copies. After an event that ends
+    the program (time, exit, signal) the remaining results carry its reason. Options as `execute`.
+    """
+    level = lanes.choose_level(level, exactly)
+    encoded = wire.encode([tuple(i) for i in inputs]).hex()
+    distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
+    sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
+    message = {"kind": "call", "inputs": encoded, "programs": sent, "seed": seed}
+    rows: dict[int, tuple] = {}
+    size = max(1, min(PROGRAMS_PER_JOB, -(-len(sent) // workers)))
+    jobs = [
+        lanes.Job("call", message, list(range(i, min(i + size, len(sent)))), rows)
+        for i in range(0, len(sent), size)
+    ]
+    done = 0
+
+    def count(job: lanes.Job, indices: list[int]) -> None:
+        nonlocal done
+        done += len(indices)
+        if progress:
+            progress(done, len(sent))
+
+    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed)
+    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=count)
+    results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
+    return [results[distinct[tuple(program)]] for program in programs]
+
+
+def unstable(
+    problems: Sequence[Problem], responses: Sequence[Response], *, seeds: Sequence[int] = (0, 1, 2)
+) -> list[bool]:
+    """Per response: does its verdict change with hash order, `random` or repetition?"""
+    runs = [execute(problems, responses, seed=seed) for seed in seeds]
+    return [len(set(verdicts)) > 1 for verdicts in zip(*runs, strict=True)]
+
+
+def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
+    by_id: dict[str, Problem] = {}
+    for problem in problems:
+        if problem.task_id in by_id:
+            raise ValueError(f"{problem.task_id}: two problems with this task_id")
+        by_id[problem.task_id] = problem
+    return by_id
+
+
+def _check_jobs(
+    by_id: dict[str, Problem], programs: dict[str, dict[str, int]], seed: int, workers: int
+) -> tuple[list[lanes.Job], dict[str, dict[int, tuple]]]:
+    jobs, rows = [], {}
+    total = sum(map(len, programs.values()))
+    size = max(1, min(PROGRAMS_PER_JOB, -(-total // workers)))
+    for task_id, known in programs.items():
+        problem, rows[task_id] = by_id[task_id], {}
+        message = {
+            "kind": "check",
+            "prompt": problem.prompt,
+            "entry_point": problem.entry_point,
+            "tests": problem.tests,
+            "programs": [program[:_LONGEST] for program in known],
+            "seed": seed,
+        }
+        for start in range(0, len(known), size):
+            indices = list(range(start, min(start + size, len(known))))
+            jobs.append(lanes.Job(task_id, message, indices, rows[task_id]))
+    return jobs, rows
+
+
+class _Counter:
+    """Turns finished programs into finished responses."""
+
+    def __init__(self, responses: Sequence[Response], programs: dict, progress: Callable | None):
+        self.progress, self.total, self.done = progress, len(responses), 0
+        self.copies: dict[tuple[str, int], int] = {}
+        for response in responses:
+            key = (response.task_id, programs[response.task_id][response.program])
+            self.copies[key] = self.copies.get(key, 0) + 1
+
+    def add(self, job: lanes.Job, indices: list[int]) -> None:
+        self.done += sum(self.copies[job.name, index] for index in indices)
+        if self.progress:
+            self.progress(self.done, self.total)
+
+
+def _execution(response: Response, problem: Problem, row: tuple | None, level: str) -> Execution:
+    if row is None:
+        n_asserts = counting.instrument(problem.tests)[1]
+        row = ("RUNTIME_ERROR", "judge_limit", 0, max(1, n_asserts))
+    situation, reason, n_passed, n_tests = row
+    return Execution(
+        response.task_id,
+        response.source,
+        response.index,
+        Outcome[situation],
+        reason,
+        n_passed,
+        n_tests,
+        level,
+    )
+
+
+def _decoded(row: tuple | None, n_inputs: int) -> tuple[Result, ...]:
+    if row is None:
+        return (Result(None, "judge_limit"),) * n_inputs
+    return tuple(Result(None, item) if isinstance(item, str) else _value(item) for item in row[0])
+
+
+def _value(item: bytes) -> Result:
+    try:
+        return Result(wire.decode(item, wire.Opaque))
+    except wire.WireError:
+        return Result(None, "protocol_violation")

@@ -1,0 +1,268 @@
+"""Lanes: pairs of zygotes seen from the caller, the levels they can reach, jobs and retries."""
+
+import json
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from rrtf.sandbox import wire
+
+LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
+TRIES = 3  # of a job whose sandbox failed
+
+_BOOT = (
+    "import sys, types\n"
+    "for name, path in (('rrtf', sys.argv[1]), ('rrtf.sandbox', sys.argv[1] + '/sandbox')):\n"
+    "    sys.modules[name] = types.ModuleType(name)\n"
+    "    sys.modules[name].__path__ = [path]\n"
+    "from rrtf.sandbox.zygote import main\n"
+    "main()\n"
+)
+
+
+@dataclass(eq=False)
+class Job:
+    """Some programs of one problem; `rows[i]`, shared by a problem's jobs, is said of program i."""
+
+    name: str
+    message: dict
+    indices: list[int]
+    rows: dict[int, tuple]
+    tries: int = 0
+
+    def encode(self) -> bytes:
+        programs = [self.message["programs"][i] for i in self.indices]
+        data = json.dumps(self.message | {"programs": programs}).encode()
+        return len(data).to_bytes(4, "little") + data
+
+
+class SandboxFailure(Exception):
+    """A zygote could not be started or is gone."""
+
+
+class Lane:
+    """One judges' zygote and one workers' zygote, and the socket to the first."""
+
+    def __init__(self, level: str, settings: dict):
+        self.buffer, self.words = bytearray(), bytearray()
+        self.job: Job | None = None
+        self.broken = False
+        self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-")
+        self.processes: list[subprocess.Popen] = []
+        self.socket: socket.socket | None = None
+        try:
+            self._start(settings | {"level": level, "scratch": self.scratch})
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, settings: dict) -> None:
+        nursery, for_worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket, for_judge = socket.socketpair()
+        with nursery, for_worker, for_judge:
+            self._launch(settings | {"role": "worker", "control": for_worker.fileno()})
+            if (answer := nursery.recv(4096)) != b"+":
+                raise SandboxFailure(answer[1:].decode() or "the workers' zygote did not start")
+            fds = {"control": for_judge.fileno(), "nursery": nursery.fileno()}
+            self._launch(settings | {"role": "judge"} | fds)
+        if (answer := self.socket.recv(1)) != b"+":
+            answer += self.socket.recv(4096) if answer else b""
+            raise SandboxFailure(answer[1:].decode() or "the judges' zygote did not start")
+
+    def _launch(self, settings: dict) -> None:
+        root = str(Path(__file__).resolve().parent.parent)
+        flags = ["-P", "-s", "-S", "-B", "-W", "ignore", "-X", "utf8"]
+        process = subprocess.Popen(
+            [sys.executable, *flags, "-c", _BOOT, root, json.dumps(settings)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[settings[name] for name in ("control", "nursery") if name in settings],
+            env=_environment(settings["seed"]),
+            start_new_session=True,
+        )
+        self.processes.append(process)
+
+    def start(self) -> None:
+        self.job.tries += 1
+        try:
+            self.socket.sendall(self.job.encode())
+        except OSError as error:
+            raise SandboxFailure(f"the judges' zygote is gone: {error}") from None
+
+    def receive(self) -> str | None:
+        """Takes what has arrived; the way the job ended, or None while it goes on."""
+        data = self.socket.recv(1 << 18)
+        if not data:
+            raise SandboxFailure("the judges' zygote is gone")
+        self.buffer += data
+        return self._parse()
+
+    def _parse(self) -> str | None:
+        buffer, ended = self.buffer, None
+        while len(buffer) >= 5 and len(buffer) >= 5 + (size := _size(buffer, 1)):
+            kind, content = buffer[:1], bytes(buffer[5 : 5 + size])
+            del buffer[: 5 + size]
+            if kind == b"R":
+                self.words += content
+            else:
+                ended = content.decode()
+        return ended
+
+    def rows(self) -> Iterator[tuple]:
+        """The rows that the judge has said in full."""
+        while len(self.words) >= 4 and len(self.words) >= 4 + (size := _size(self.words, 0)):
+            yield wire.decode(bytes(self.words[4 : 4 + size]), wire.Opaque)
+            del self.words[: 4 + size]
+
+    def close(self) -> None:
+        """Hangs up, which ends both zygotes and all they started; kills what does not follow."""
+        if self.socket:
+            self.socket.close()
+        for process in reversed(self.processes):
+            try:
+                process.wait(2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def _size(buffer: bytes | bytearray, at: int) -> int:
+    return int.from_bytes(buffer[at : at + 4], "little")
+
+
+def _environment(seed: int) -> dict[str, str]:
+    fixed = {"PYTHONHASHSEED": str(seed), "HOME": "/tmp", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+    return fixed | {n: os.environ[n] for n in ("LD_LIBRARY_PATH",) if n in os.environ}
+
+
+@cache
+def probe() -> str:
+    """The strongest isolation level this host allows: found by entering it once."""
+    reasons_why = []
+    for level in LEVELS:
+        try:
+            Lane(level, settings_for()).close()
+            return level
+        except SandboxFailure as error:
+            reasons_why.append(f"{level}: {error}")
+    raise RuntimeError("no sandbox can be started here: " + "; ".join(reasons_why))
+
+
+def settings_for(
+    cpu_seconds: float = 2.0, wall_seconds: float = 6.0, memory_mb: int = 512, seed: int = 0
+) -> dict:
+    limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
+    return limits | {"seed": seed}
+
+
+def choose_level(level: str, exactly: str | None = None) -> str:
+    """The level to run at: the strongest here, or `exactly`; RuntimeError if below `level`."""
+    for name in (level, exactly or level):
+        if name not in LEVELS:
+            raise ValueError(f"unknown isolation level {name!r}: one of {', '.join(LEVELS)}")
+    best = probe()
+    if LEVELS.index(best) > LEVELS.index(level):
+        raise RuntimeError(
+            f"this host allows isolation {best!r} at most, {level!r} was asked for: run on a Linux "
+            f"host (or container) that permits it, or accept the risk with level={best!r}"
+        )
+    return exactly or best
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    level: str,
+    settings: dict,
+    progress: Callable[[Job, list[int]], None],
+) -> None:
+    """Fills the rows of all jobs; `progress` hears which programs are done.
+
+    A program on which its judge dies twice, alone, gets no row. UnusableTests is a ValueError;
+    a sandbox that fails TRIES times on one job is a RuntimeError.
+    """
+    waiting = deque(jobs)
+    with ExitStack() as stack, selectors.DefaultSelector() as selector:
+        for _ in range(min(workers, len(jobs))):
+            _open(stack, selector, level, settings)
+        while waiting or any(key.data.job for key in selector.get_map().values()):
+            lanes = [key.data for key in selector.get_map().values()]
+            for lane in lanes:
+                if waiting and lane.job is None:
+                    lane.job = waiting.popleft()
+                    _guarded(lane, lane.start, waiting, progress)
+            for key, _ in selector.select():
+                _guarded(key.data, key.data.receive, waiting, progress)
+            for lane in lanes:
+                if lane.broken:
+                    selector.unregister(lane.socket)
+                    lane.close()
+                    _open(stack, selector, level, settings)
+
+
+def _open(stack: ExitStack, selector: selectors.BaseSelector, level: str, settings: dict) -> None:
+    try:
+        lane = Lane(level, settings)
+    except SandboxFailure as error:
+        raise RuntimeError(f"the sandbox cannot be started at level {level!r}: {error}") from error
+    stack.callback(lane.close)
+    selector.register(lane.socket, selectors.EVENT_READ, lane)
+
+
+def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -> None:
+    """One step of a lane; a failure of the sandbox puts its job back."""
+    job = lane.job
+    try:
+        ended = action()
+        done = _take_rows(lane, job)
+        if done:
+            progress(job, done)
+    except SandboxFailure as error:
+        lane.broken, lane.job = True, None
+        job.indices = [i for i in job.indices if i not in job.rows]
+        if job.tries >= TRIES:
+            raise RuntimeError(f"{job.name}: the sandbox failed {TRIES} times: {error}") from error
+        waiting.appendleft(job)
+        return
+    if ended is not None:
+        lane.job = None
+        _requeue_unfinished(job, ended, waiting, progress)
+
+
+def _take_rows(lane: Lane, job: Job) -> list[int]:
+    done = []
+    for row in lane.rows():
+        if row[0] == "SandboxError":
+            raise SandboxFailure(row[1])
+        if row[0] == "UnusableTests":
+            raise ValueError(f"{job.name}: {row[1]}")
+        index = job.indices[row[0]]
+        job.rows[index] = row[1:]
+        done.append(index)
+    return done
+
+
+def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable) -> None:
+    """A judge died or ran out of its limits: the rest is tried again, each program alone."""
+    left = [i for i in job.indices if i not in job.rows]
+    if not left:
+        return
+    if len(job.indices) == 1 and job.tries > 1:
+        progress(job, left)
+        return
+    for index in left:
+        tries = job.tries if len(job.indices) == 1 else 0
+        waiting.append(Job(job.name, job.message, [index], job.rows, tries))

@@ -1,0 +1,159 @@
+"""The candidate's process: loads one program, answers calls, knows no tests.
+
+Everything here runs beside foreign code that may read and patch all of it. Nothing it sends is
+a verdict: replies are values, and the judge believes no more than that.
+"""
+
+import builtins
+import itertools
+import os
+import random
+import sys
+import types
+
+from rrtf.sandbox import wire
+from rrtf.sandbox.reasons import of_exception
+
+__builtins__ = dict(vars(builtins))  # keeps working when a candidate patches `builtins`
+
+MAX_SOURCE = 1 << 20  # bytes
+MAX_ITEMS = 1 << 18  # of an iterator that the judge asks to see
+
+
+class _Connection:
+    """One frame in, one frame out, each with the nonce of the run and its number."""
+
+    def __init__(self, fd: int, nonce: bytes):
+        self.fd, self.nonce, self.number = fd, nonce, 0
+        self.kept: list[object] = []  # what the judge knows by handle
+
+    def receive(self) -> object:
+        data = os.read(self.fd, 1 << 16)
+        while len(data) < wire.HEADER.size:
+            data += self._more(wire.HEADER.size - len(data))
+        size, _, self.number = wire.HEADER.unpack_from(data)
+        missing = size + wire.HEADER.size - len(data)
+        if missing > 0:
+            data += self._more(missing)
+        return wire.decode(data[wire.HEADER.size :], self._resolve)
+
+    def _more(self, size: int) -> bytes:
+        return wire.read_exactly(self.fd, size)
+
+    def _resolve(self, handle: int, truth: bool, kind: str) -> object:
+        return self.kept[handle]
+
+    def keep(self, value: object) -> int:
+        self.kept.append(value)
+        return len(self.kept) - 1
+
+    def send(self, kind: bytes, value: object = None) -> None:
+        try:
+            payload = wire.encode(value, self.keep)
+        except (wire.WireError, RecursionError):
+            payload = wire.opaque(value, self.keep)
+        header = wire.HEADER.pack(len(payload) + 1, self.nonce, self.number)
+        wire.write_all(self.fd, header + kind + payload)
+
+
+def compile_program(source: str) -> tuple[types.CodeType | None, str]:
+    """(code, '') or (None, the reason it does not compile)."""
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError:
+        return None, "encoding"
+    if size > MAX_SOURCE:
+        return None, "source_too_long"
+    if "\0" in source:
+        return None, "null_bytes"
+    try:
+        return compile(source, "candidate.py", "exec", dont_inherit=True), ""
+    except (SyntaxError, ValueError):
+        return None, "syntax"
+    except (RecursionError, MemoryError, OverflowError):
+        return None, "parser"
+
+
+def serve(fd: int, nonce: bytes) -> None:
+    """Reads one program from `fd`, loads it, then answers calls until the judge hangs up."""
+    link = _Connection(fd, nonce)
+    source, entry_point, seed = link.receive()
+    random.seed(seed)
+    code, reason = compile_program(source)
+    if code is None:
+        return link.send(b"S", reason)
+    link.send(b"C")
+    module = types.ModuleType("candidate")
+    for name in [n for n in sys.modules if n.startswith("rrtf")]:
+        del sys.modules[name]
+    sys.modules["candidate"] = module
+    space = module.__dict__
+    if not _guarded(link, lambda: exec(code, space)):
+        return None
+    if not callable(space.get(entry_point.partition("(")[0])):
+        return link.send(b"S", "missing_entry_point")
+    link.send(b"R")
+    while True:
+        request = link.receive()
+        _answer(link, space, request)
+
+
+def _guarded(link: _Connection, action) -> bool:
+    """Runs `action`; what it raises is sent. Exits at once where the candidate asks to."""
+    try:
+        action()
+        return True
+    except SystemExit:
+        link.send(b"X")
+        os._exit(0)
+    except BaseException as error:
+        link.send(b"E", _describe(error))
+        return False
+
+
+def _describe(error: BaseException) -> tuple[str, str, str]:
+    """(reason, the nearest built-in exception, the message)."""
+    builtin = "Exception"
+    for base in type(error).__mro__:
+        if base.__module__ == "builtins":
+            builtin = base.__name__
+            break
+    try:
+        message = str(error)[:200]
+    except Exception:
+        message = ""
+    return of_exception(error), builtin, message
+
+
+def _answer(link: _Connection, space: dict, request: tuple) -> None:
+    operation, *rest = request
+    if operation == "many":
+        target, inputs = rest
+        for arguments in inputs:
+            _answer(link, space, ("call", target, arguments, {}))
+        return
+    result = []
+    if _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
+        link.send(b"V", result[0])
+
+
+def _resolve_name(space: dict, target: str):
+    """`f`, or `Solution().f` with a fresh object."""
+    if target.isidentifier():
+        return space[target] if target in space else getattr(builtins, target)
+    return eval(target, space)
+
+
+def _in_place(space: dict, target: str, args: tuple, kwargs: dict) -> tuple:
+    _resolve_name(space, target)(*args, **kwargs)
+    return args, kwargs
+
+
+_OPERATIONS = {
+    "call": lambda space, target, args, kwargs: _resolve_name(space, target)(*args, **kwargs),
+    "in_place": _in_place,
+    "method": lambda space, owner, name, args, kwargs: getattr(owner, name)(*args, **kwargs),
+    "iter": lambda space, owner: list(itertools.islice(owner, MAX_ITEMS)),
+    "len": lambda space, owner: len(owner),
+    "item": lambda space, owner, key: owner[key],
+}
