@@ -30,6 +30,7 @@ from rrtf.metrics import (
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.stats import Estimate
 
+ORDER = ("sft", "sft-kept", "sft-verified", "rrhf", "dpo", "rrtf")  # of tables and pictures
 PARTS = {
     ("sft", "base"): "imitating the teacher",
     ("sft-kept", "sft"): "the tests as a filter",
@@ -49,12 +50,17 @@ class Contender:
 def contenders(
     runs: Sequence[Contender], folders: Sequence[Path], *, base: str | Path, teacher: str | Path
 ) -> list[Contender]:
-    """The student before training, the teacher (if there is one), then every trained run."""
+    """The student before training, the teacher (if there is one), then every trained run.
+
+    The runs stand in the order of `ORDER`, whatever order they were trained in.
+    """
     fixed = [Contender("base", 0, str(base))]
     if str(teacher):
         fixed.append(Contender("teacher", 0, str(teacher)))
     pairs = zip(runs, folders, strict=True)
-    return fixed + [Contender(run.method, run.seed, str(folder)) for run, folder in pairs]
+    trained = [Contender(run.method, run.seed, str(folder)) for run, folder in pairs]
+    place = {name: at for at, name in enumerate(ORDER)}
+    return fixed + sorted(trained, key=lambda c: (place.get(c.method, 99), c.method, c.seed))
 
 
 def responses_of(
@@ -312,7 +318,7 @@ def brief(row: Comparison) -> dict[str, str]:
 
 def points(share: float) -> str:
     """A difference of shares in percentage points, signed: 0.041 -> `+4.1`."""
-    return f"{100 * share:+.1f}"
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def gain_parts(

@@ -119,8 +119,17 @@ def shown(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    texts = {name: f"{v:.2f}" if isinstance(v, float) else str(v) for name, v in values.items()}
-    return "\n".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items())
+    return "\n".join(f"{name.replace('_', ' ')}: {_text(v)}" for name, v in values.items())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _fact(fact: str, place: str, **values: Any) -> dict[str, Any]:

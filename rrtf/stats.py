@@ -73,15 +73,23 @@ def bootstrap(
     import numpy as np
 
     sums, sizes = _cluster_sums(values, clusters)
-    random = np.random.default_rng(seed)
-    total = len(sums)
-    draws = random.multinomial(total, np.full(total, 1 / total), size=n_resamples)  # (R, G)
+    draws = _draws(len(sums), n_resamples, seed)  # (R, G)
     means = (draws @ sums) / (draws @ sizes)  # (R,)
     tail = (1 - _checked(confidence, "confidence")) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Estimate(
         float(sums.sum() / sizes.sum()), float(low), float(high), float(means.std(ddof=1))
     )
+
+
+@lru_cache(maxsize=2)
+def _draws(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each cluster is drawn in each resample, (R, G); many rates share one design."""
+    import numpy as np
+
+    even = np.full(n_clusters, 1 / n_clusters)
+    counts = np.random.default_rng(seed).multinomial(n_clusters, even, size=n_resamples)
+    return counts.astype(float)
 
 
 def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:

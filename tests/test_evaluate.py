@@ -71,6 +71,9 @@ def test_the_base_and_the_teacher_stand_before_the_trained_runs():
     assert [(c.method, c.seed, c.model) for c in found] == [
         ("base", 0, "student"), ("teacher", 0, "oracle"), ("rrtf", 1, "/x/models/rrtf-1"),
     ]  # fmt: skip
+    order = [Contender("rrtf", 1, ""), Contender("sft", 1, ""), Contender("sft", 0, "")]
+    found = evaluate.contenders(order, ["a", "b", "c"], base="x", teacher="")
+    assert [(c.method, c.seed) for c in found[1:]] == [("sft", 0), ("sft", 1), ("rrtf", 1)]
     without = evaluate.contenders(runs, ["/x"], base="student", teacher="")
     assert [c.method for c in without] == ["base", "rrtf"]
 
@@ -291,6 +294,10 @@ def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be
 def test_a_sure_but_small_gain_is_called_small():
     row = comparison(difference=0.006, low=0.002, high=0.01, p_holm=0.01, p_equivalence=0.001)
     assert "rrtf is better, by less than 2 points" in evaluate.sentence(row)
+
+
+def test_points_have_a_sign_and_no_negative_zero():
+    assert [evaluate.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
 
 
 def test_significance_is_judged_after_holm():
