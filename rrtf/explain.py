@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrtf import attention, batches
-from rrtf.records import RankedGroup
+from rrtf.records import Outcome, RankedGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,6 +108,16 @@ def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> lis
                 }
             )
     return found
+
+
+def tie_rows(scores: Mapping[Outcome, float], tie_breaks: Sequence[float]) -> list[dict[str, Any]]:
+    """r_tea - r_stu for a teacher that passes, by the student's situation and the tie-break."""
+    best = scores[Outcome.PASS]
+    return [
+        {"student": outcome.name}
+        | {f"weight, tie-break {tie:g}": best + tie - scores[outcome] for tie in tie_breaks}
+        for outcome in Outcome
+    ]
 
 
 def library_loss(

@@ -485,3 +485,25 @@ def by_update(
         axis.set_ylim(bottom=0)
     axis.legend(ncols=3)
     return figure
+
+
+def hinge(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> Figure:
+    """L_rank of pairs against p_tea - p_stu: each pair a dot on the line of its score weight.
+
+    `rows` as `explain.hinge_rows` makes them. Right of `margin` every line is zero.
+    """
+    figure, axis = canvas(width=6.5, height=2.8)
+    gaps = [row["p_tea - p_stu"] for row in rows]
+    reach = 1.3 * max([abs(gap) for gap in gaps] + [abs(margin), 0.1])
+    for at, row in enumerate(rows):
+        weight, gap = row["r_tea - r_stu"], row["p_tea - p_stu"]
+        shade = OUTCOME_COLOURS.get(row["student"], PALETTE[at % len(PALETTE)])
+        axis.plot(
+            [-reach, margin, reach], [weight * (reach + margin), 0, 0], color=shade, alpha=0.4
+        )
+        label = f"{row['student']}, weight {weight:g}"
+        axis.plot([gap], [row["L_rank"]], "o", color=shade, label=label, zorder=3)
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    axis.set(xlabel="p_tea - p_stu (nats per token)", ylabel="L_rank of the pair")
+    axis.legend(title="student's situation")
+    return figure

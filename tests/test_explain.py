@@ -50,3 +50,10 @@ def test_the_summed_gradient_of_imitation_outweighs_the_mean(tiny_model):
     (row,) = explain.gradient_rows([GROUP], {"base": tiny_model})
     assert row["|grad L_ft|, sum"] > 5 * row["|grad L_ft|, mean"] > 0
     assert row["share of L_rank beside the sum"] <= row["beside the mean"]
+
+
+def test_without_a_tie_break_an_equal_student_has_no_weight():
+    scores = dict(zip(Outcome, (0.0, 1.0, 2.0, 3.0), strict=True))
+    rows = explain.tie_rows(scores, [0.0, 0.5])
+    assert [row["weight, tie-break 0"] for row in rows] == [3.0, 2.0, 1.0, 0.0]
+    assert [row["weight, tie-break 0.5"] for row in rows] == [3.5, 2.5, 1.5, 0.5]
