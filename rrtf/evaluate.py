@@ -179,27 +179,6 @@ def _interval(
     return stats.bootstrap(values, groups, seed=seed), "families, bootstrap"
 
 
-def headline(rows: Sequence[Result]) -> list[Result]:
-    """One row per model and metric: the mean over seeds where there are several."""
-    best: dict[tuple[str, str], Result] = {}
-    for row in rows:
-        key = (row.model, row.metric)
-        if key not in best or row.n_seeds > best[key].n_seeds:
-            best[key] = row
-    return list(best.values())
-
-
-def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
-    """One table row per model, one column per metric: `52.3 [48.4, 56.2]`, in percent."""
-    table: dict[str, dict[str, str]] = {}
-    for row in rows:
-        cells = table.setdefault(row.model, {"model": row.model})
-        shown = (100 * row.value, 100 * row.low, 100 * row.high)
-        cells[row.metric] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
-        cells["trainings"] = str(max(row.n_seeds, int(cells.get("trainings", 0))))
-    return list(table.values())
-
-
 def comparisons(
     scores: Sequence[TaskScore],
     metrics: Sequence[Metric],
@@ -274,6 +253,11 @@ def _difference(
     return stats.crossed(*rows, families(scores), paired=paired), *rows
 
 
+def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, float]]:
+    """(name, difference, low, high) of every comparison, as `figures.differences` takes them."""
+    return [(f"{row.a} - {row.b}", row.difference, row.low, row.high) for row in rows]
+
+
 def verdict(row: Comparison, *, alpha: float = 0.05) -> str:
     """`better`, `worse`, `no difference` (within the margin) or `undecided`, by a's side."""
     if row.p_holm < alpha:
@@ -329,6 +313,16 @@ def gain_parts(
     if len(there) < 2:
         raise ValueError(f"of {', '.join(chain)} only {there} were evaluated")
     return [(a, b, _difference(scores, a, b, metric)[0]) for b, a in pairwise(there)]
+
+
+def ladder(
+    rows: Sequence[Result], parts: Sequence[tuple[str, str, Estimate]]
+) -> tuple[tuple[str, float], list[tuple[str, float, float, float]], str]:
+    """(first method and its rate, the named steps, last method), as `figures.steps` takes them."""
+    first = parts[0][1]
+    start = next(row.value for row in rows if row.model == first)
+    rises = [(f"{PARTS.get((a, b), b)} ({a})", e.value, e.low, e.high) for a, b, e in parts]
+    return (first, start), rises, parts[-1][0]
 
 
 def story(parts: Sequence[tuple[str, str, Estimate]]) -> str:

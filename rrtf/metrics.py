@@ -123,3 +123,32 @@ def measured(scores: Sequence[TaskScore]) -> tuple[Metric, Metric]:
     if warmest == 0 or min(row.temperature for row in scores) != 0:
         raise ValueError("the scores hold no greedy or no sampled answers")
     return Metric(1, 0.0), Metric(max(row.n for row in scores), warmest)
+
+
+def headline(rows: Sequence[Result]) -> list[Result]:
+    """One row per model and metric: the mean over seeds where there are several."""
+    best: dict[tuple[str, str], Result] = {}
+    for row in rows:
+        key = (row.model, row.metric)
+        if key not in best or row.n_seeds > best[key].n_seeds:
+            best[key] = row
+    return list(best.values())
+
+
+def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
+    """One table row per model, one column per metric: `52.3 [48.4, 56.2]`, in percent."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells = table.setdefault(row.model, {"model": row.model})
+        shown = (100 * row.value, 100 * row.low, 100 * row.high)
+        cells[row.metric] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
+        cells["trainings"] = str(max(row.n_seeds, int(cells.get("trainings", 0))))
+    return list(table.values())
+
+
+def panels(rows: Sequence[Result]) -> dict[str, list[tuple[str, float, float, float]]]:
+    """Metric -> (model, value, low, high) of every row, as `figures.intervals` takes them."""
+    found: dict[str, list[tuple[str, float, float, float]]] = {}
+    for row in rows:
+        found.setdefault(row.metric, []).append((row.model, row.value, row.low, row.high))
+    return found

@@ -161,7 +161,7 @@ def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
     found = evaluate.results(task_scores("rrtf", rows), [GREEDY], seed=0)
     assert [(r.seed, r.n_seeds) for r in found] == [(None, 3), (0, 1), (1, 1), (2, 1)]
     assert found[0].value == pytest.approx(rows.mean())
-    assert evaluate.headline(found) == [found[0]]
+    assert metrics.headline(found) == [found[0]]
 
 
 def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
@@ -172,10 +172,17 @@ def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
 
 def test_the_table_by_model_has_one_row_per_model():
     scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
-    rows = evaluate.by_model(evaluate.headline(evaluate.results(scores, [GREEDY], seed=0)))
+    rows = metrics.by_model(metrics.headline(evaluate.results(scores, [GREEDY], seed=0)))
     assert [row["model"] for row in rows] == ["base", "rrtf"]
     assert rows[0]["pass@1 greedy"].startswith("50.0 [35.2, 64.8]")
     assert [row["trainings"] for row in rows] == ["1", "2"]
+
+
+def test_panels_hold_one_list_per_metric():
+    scores = task_scores("base", [[1, 0]]) + task_scores("base", [[4, 2]], temperature=0.8, n=10)
+    found = metrics.panels(evaluate.results(scores, [GREEDY, SAMPLED], seed=0))
+    assert list(found) == ["pass@1 greedy", "pass@10 T=0.8"]
+    assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
 
 
 def planned(scores, **changes):
@@ -333,6 +340,15 @@ def test_the_chain_skips_methods_that_were_not_trained():
     assert [(a, b) for a, b, _ in parts] == [("sft", "base"), ("rrtf", "sft")]
     with pytest.raises(ValueError, match="only"):
         evaluate.gain_parts(scores, GREEDY, ["base", "oracle"])
+
+
+def test_the_ladder_starts_at_the_first_methods_rate():
+    scores = chain_scores()
+    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft"])
+    rows = metrics.headline(evaluate.results(scores, [GREEDY], seed=0))
+    start, rises, last = evaluate.ladder(rows, parts)
+    assert start == ("base", rows[0].value) and last == "sft"
+    assert rises[0][0] == "imitating the teacher (sft)"
 
 
 def test_the_story_names_every_part_with_its_interval():
