@@ -3,11 +3,12 @@
 import copy
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rrtf import audit, figures, probes, store
+from rrtf import audit, figures, probes, sandbox, store
 from rrtf.audit import detectors
 from rrtf.records import Problem
 
@@ -176,9 +177,13 @@ def test_duplicates_inside_the_rows_are_grouped():
     assert result.duplicates == (("renamed", "restyled"),)
 
 
-def test_rows_without_a_program_are_listed_as_not_run():
-    result = run([replace(PLANTS["clean"], reference="")])
-    assert result.not_run == {"rows": ("clean",), "test": ()}
+def test_rows_that_behaviour_cannot_judge_are_listed():
+    without = replace(PLANTS["clean"], reference="")
+    broken = replace(PLANTS["clean"], task_id="broken", reference="    raise KeyError(xs)\n")
+    assert run([without, broken, PLANTS["renamed"]]).unseen == {
+        "rows": ("clean", "broken"),
+        "test": (),
+    }
 
 
 def test_an_identical_program_runs_once():
@@ -291,6 +296,13 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
         pairs = {(row, task) for row, _, task in audit.pairs(result.leaks, name)}
         assert own <= pairs and len(pairs - own) <= 4, name
     assert len(result.dropped) == len(tasks)
+
+
+def test_the_sandbox_sees_what_the_programs_return():
+    members = rows([*TASKS, *PLANTS.values()])
+    fenced = partial(sandbox.call, workers=1, level="none")
+    seen = audit.observe(members, fenced, n_random=4, seed=1)
+    assert seen == audit.observe(members, call, n_random=4, seed=1)
 
 
 def test_the_pictures_show_every_detector(planted):

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from rrtf import config, prompts, similarity
-from rrtf.audit.detectors import Row, from_problem, observe
+from rrtf.audit.detectors import from_problem, observe
 from rrtf.audit.verdict import audit, pairs
 from rrtf.nano import grammar, parse_spec, wording
 from rrtf.records import Problem
@@ -89,13 +89,19 @@ def recall_rows(
 
     `options` are those of `audit`. A finding that the rule takes for chance does not count.
     """
+    if not problems:
+        return []
     tasks = [from_problem(problem) for problem in problems]
+    rows = {
+        name: [from_problem(plant) for plant in plants]
+        for name, plants in planted(problems, seed=seed).items()
+    }
+    everything = [*tasks, *(row for members in rows.values() for row in members)]
+    seen = observe(everything, call, n_random=n_random, seed=seed)
+    own = {(task.task_id, "held out", task.task_id) for task in tasks}
     table: list[dict[str, Any]] = []
-    for name, plants in planted(problems, seed=seed).items() if problems else ():
-        rows: list[Row] = [from_problem(plant) for plant in plants]
-        seen = observe([*rows, *tasks], call, n_random=n_random, seed=seed)
-        result = audit(rows, {"held out": tasks}, behaviour=seen, seed=seed, **options)
-        own = {(task.task_id, "held out", task.task_id) for task in tasks}
+    for name, members in rows.items():
+        result = audit(members, {"held out": tasks}, behaviour=seen, seed=seed, **options)
         shares = {d: len(own & pairs(result.leaks, d)) / len(own) for d in result.detectors}
         table.append({"disguise": name, **shares})
     return table

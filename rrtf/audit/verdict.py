@@ -41,7 +41,9 @@ class Audit:
 
     `leaks` resemble a benchmark task and no evidence speaks against it; `collisions` resemble one
     by chance (RULE). `dropped` gives, for each row to be removed, the first
-    detector of `remove_on` that found it a leak.
+    detector of `remove_on` that found it a leak. `too_short` lists tasks that n-grams cannot see,
+    `unseen` rows and tasks that the behaviour detector cannot judge, `duplicates` groups of rows
+    that compute one function.
     """
 
     n_rows: int
@@ -51,7 +53,7 @@ class Audit:
     collisions: tuple[Leak, ...]
     dropped: Mapping[str, str]
     too_short: Mapping[int, tuple[str, ...]]
-    not_run: Mapping[str, tuple[str, ...]]
+    unseen: Mapping[str, tuple[str, ...]]
     duplicates: tuple[tuple[str, ...], ...]
 
 
@@ -113,7 +115,7 @@ def audit(
         collisions=collisions,
         dropped=_dropped(rows, leaks, remove_on),
         too_short={n: detectors.too_short(tasks, n) for n in ngram_sizes},
-        not_run={k: tuple(r.task_id for r in v if r not in behaviour) for k, v in sets.items()},
+        unseen={name: unseen(members, behaviour) for name, members in sets.items()},
         duplicates=duplicates(rows, behaviour),
     )
 
@@ -165,6 +167,19 @@ def _dropped(
         by_row[leak.task_id].add(leak.detector)
     reasons = {r.task_id: [d for d in remove_on if d in by_row[r.task_id]] for r in rows}
     return {task_id: found[0] for task_id, found in reasons.items() if found}
+
+
+def unseen(rows: Sequence[Row], behaviour: Mapping[Row, Behaviour]) -> tuple[str, ...]:
+    """The rows that the behaviour detector cannot judge.
+
+    They have no program, or arguments of types without probes, or outputs that tell nothing
+    (all errors, a failed sandbox among them, or one constant).
+    """
+    return tuple(
+        row.task_id
+        for row in rows
+        if not any(map(probes.is_telling, behaviour.get(row, {}).values()))
+    )
 
 
 def duplicates(
@@ -317,6 +332,6 @@ def certificate(
         "settings": dict(settings),
         "detectors": detector_rows(result),
         "too_short": {str(n): list(ids) for n, ids in result.too_short.items()},
-        "not_run": {name: list(ids) for name, ids in result.not_run.items()},
+        "unseen": {name: list(ids) for name, ids in result.unseen.items()},
         "duplicates": [list(group) for group in result.duplicates],
     }
