@@ -81,7 +81,7 @@ def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
         raise ValueError("--from and --only exclude each other")
     if only:
         wanted = {config.stage_name(word.strip()) for word in only.split(",")}
-        return tuple(stage for stage in config.STAGES if stage in wanted)
+        return tuple(s for s in (*config.STAGES, *config.APPENDICES) if s in wanted)
     return config.STAGES[config.STAGES.index(config.stage_name(start)) if start else 0 :]
 
 
@@ -182,19 +182,21 @@ def _execute(step: Step, say: Callable[[str], None]) -> float:
     seconds = round(time.monotonic() - started, 1)
     report.write_page(report.clean(executed), step.stage, profile)
     receipt = {"source": step.source, "manifest": store.sha256(manifest), "seconds": seconds}
-    store.write_json(step.folder / RECEIPT, receipt)
+    store.write_json(step.folder / RECEIPT, receipt | {"look": report.look()})
     scratch.unlink()
     scratch.with_suffix(".log").replace(step.folder / "stderr.log")
     return seconds
 
 
 def _refresh(step: Step) -> None:
-    """Renders a report again whose page is gone or whose notebook's prose changed since."""
+    """Renders a report again whose page is gone, or whose prose or style changed since."""
     profile, path = str(step.parameters["profile"]), _executed(step)
-    executed = store.read_json(path)
+    executed, receipt = store.read_json(path), _receipt(step.folder)
     present = report.with_prose(executed, source.cells(step.notebook))
-    if present != executed or not path.with_suffix(".html").exists():
+    same = present == executed and receipt.get("look") == report.look()
+    if not same or not path.with_suffix(".html").exists():
         report.write_page(present, step.stage, profile)
+        store.write_json(step.folder / RECEIPT, receipt | {"look": report.look()})
 
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:

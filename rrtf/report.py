@@ -128,6 +128,12 @@ def page(notebook: Mapping[str, Any], name: str, profile: str) -> str:
     return re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', body)
 
 
+def look() -> str:
+    """A hash of all that decides how pages look, apart from what they show."""
+    folder = Path(__file__).parent
+    return store.sha256(folder / "templates")[:16] + store.sha256(Path(__file__))[:16]
+
+
 def _template(name: str) -> str:
     return files("rrtf").joinpath("templates", "report", name).read_text(encoding="utf-8")
 

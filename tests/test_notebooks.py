@@ -115,12 +115,16 @@ def test_the_parameters_are_the_nano_column_in_its_order(path):
 
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_a_stage_uses_every_parameter_it_takes(path):
-    used = {
-        node.id
-        for cell in code_cells(path)
-        if cell["id"] != "parameters"
-        for node in ast.walk(source.parse(source.text(cell), cell["id"]))
-        if isinstance(node, ast.Name)
+    cells = [source.text(cell) for cell in code_cells(path) if cell["id"] != "parameters"]
+    tree = source.parse("\n".join(cells), path.name)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    own = config.home() / "rrtf"  # what a stage hands over as `stage.settings` is named there
+    used |= {
+        node.value
+        for file in source.closure(tree, own)
+        if file.relative_to(own).parts[0].removesuffix(".py") == path.stem.partition("_")[2]
+        for node in ast.walk(source.parse(file.read_text(encoding="utf-8"), str(file)))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     unused = set(source.assigned(path)) - {"profile"} - used
     assert not unused, f"declared, recorded, and without effect: {', '.join(sorted(unused))}"
