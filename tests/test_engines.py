@@ -102,7 +102,7 @@ def test_bfloat16_is_part_of_the_name(tiny_model):
 def test_draw_follows_the_sorted_nucleus():
     import torch
 
-    from rrtf.engines import gptbigcode
+    from rrtf.engines import drawing
 
     torch.manual_seed(0)
     logits = torch.randn(1, 200) * 2
@@ -112,8 +112,8 @@ def test_draw_follows_the_sorted_nucleus():
         size = int((ranked.cumsum(0) - ranked < top_p).sum())
         expected = torch.zeros(200)
         expected[order[:size]] = ranked[:size] / ranked[:size].sum()
-        uniforms = torch.rand(40_000, gptbigcode.TRIES)
-        tokens = gptbigcode.draw(logits.expand(40_000, -1), uniforms, temperature=1.0, top_p=top_p)
+        uniforms = torch.rand(40_000, drawing.TRIES)
+        tokens = drawing.draw(logits.expand(40_000, -1), uniforms, temperature=1.0, top_p=top_p)
         seen = torch.bincount(tokens, minlength=200) / 40_000
         assert not seen[expected == 0].any()
         spread = (expected * (1 - expected) / 40_000).sqrt()
@@ -123,7 +123,7 @@ def test_draw_follows_the_sorted_nucleus():
 def test_the_nucleus_breaks_ties_by_index():
     import torch
 
-    from rrtf.engines.gptbigcode import in_nucleus
+    from rrtf.engines.drawing import in_nucleus
 
     flat = torch.full((4, 4), 0.25)
     inside = in_nucleus(flat, torch.arange(4), 0.5)
@@ -133,7 +133,7 @@ def test_the_nucleus_breaks_ties_by_index():
 def test_impossible_tokens_are_never_drawn():
     import torch
 
-    from rrtf.engines.gptbigcode import inverse_cdf
+    from rrtf.engines.drawing import inverse_cdf
 
     probabilities = torch.zeros(3, 130)
     probabilities[:, [3, 70, 128]] = torch.tensor([0.2, 0.3, 0.5])
