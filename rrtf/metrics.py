@@ -152,3 +152,15 @@ def panels(rows: Sequence[Result]) -> dict[str, list[tuple[str, float, float, fl
     for row in rows:
         found.setdefault(row.metric, []).append((row.model, row.value, row.low, row.high))
     return found
+
+
+def curves(scores: Sequence[TaskScore]) -> dict[str, list[tuple[int, float]]]:
+    """Method -> (k, pass@k in percent) for every k up to the samples drawn, means over seeds."""
+    _, widest = measured(scores)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for method in methods(scores):
+        for k in range(1, widest.k + 1):
+            rows = grid(scores, method, Metric(k, widest.temperature)).values()
+            values = [value for row in rows for value in row]
+            found.setdefault(method, []).append((k, 100 * sum(values) / len(values)))
+    return found

@@ -185,6 +185,12 @@ def test_panels_hold_one_list_per_metric():
     assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
 
 
+def test_curves_hold_pass_at_k_for_every_k_up_to_the_samples():
+    scores = task_scores("base", [[1, 0]]) + task_scores("base", [[1, 3]], temperature=0.8, n=3)
+    expected = [100 * (stats.pass_at_k(3, 1, k) + 1) / 2 for k in (1, 2, 3)]
+    assert [value for _, value in metrics.curves(scores)["base"]] == pytest.approx(expected)
+
+
 def planned(scores, **changes):
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0) | changes
     return evaluate.comparisons(scores, [GREEDY], **plan)
