@@ -23,6 +23,7 @@ STAGES = (
     "07_cases",
     "08_quantize",
 )
+APPENDICES = ("appendix_nano_models", "appendix_validation")  # not part of a plain run
 
 Value = str | int | float | bool | list
 
@@ -41,15 +42,20 @@ def run_dir(profile: str) -> Path:
     return output_home() / "data" / "runs" / profile
 
 
+def models_dir() -> Path:
+    """Where the small world's models are written; those that ship lie in the checkout."""
+    return output_home() / "data" / "nano" / "models"
+
+
 def report_dir(profile: str) -> Path:
     return output_home() / "reports" / profile
 
 
 def stage_name(word: str) -> str:
-    """`'sample'`, `'03'` or `'03_sample'` -> `'03_sample'`; ValueError for anything else."""
-    for stage in STAGES:
+    """`'sample'`, `'03'` or `'03_sample'` -> `'03_sample'`, also appendices; else ValueError."""
+    for stage in (*STAGES, *APPENDICES):
         number, _, name = stage.partition("_")
-        if word in (stage, number, name):
+        if word in (stage, name) or (stage in STAGES and word == number):
             return stage
     raise ValueError(f"unknown stage {word!r}: expected one of {', '.join(STAGES)}")
 

@@ -507,3 +507,40 @@ def hinge(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> Figure:
     axis.set(xlabel="p_tea - p_stu (nats per token)", ylabel="L_rank of the pair")
     axis.legend(title="student's situation")
     return figure
+
+
+def loss_curve(points: Sequence[tuple[int, float]], x_label: str, y_label: str) -> Figure:
+    """(step, loss) pairs as a line of running means over 1 % of the points."""
+    figure, axes = canvas(width=6.5, height=2.6)
+    window = max(1, len(points) // 100)
+    chunks = [points[i : i + window] for i in range(0, len(points), window)]
+    steps = [chunk[-1][0] for chunk in chunks]
+    axes.plot(steps, [sum(loss for _, loss in c) / len(c) for c in chunks], color=PALETTE[0])
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure
+
+
+def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
+    """pass@1 over the learning rate, one line per method and variant; the base as a grey line.
+
+    Rows hold `method`, `variant`, `learning_rate` and `pass@1`.
+    """
+    figure, axes = canvas(width=6.5, height=3.0)
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        key = (row["method"], row["variant"])
+        lines.setdefault(key, []).append((row["learning_rate"], row["pass@1"]))
+    dashes = ["-", "--", ":", "-."]
+    seen: dict[str, int] = {}
+    for (method, variant), points in lines.items():
+        place = seen[method] = seen.get(method, -1) + 1
+        xs, ys = zip(*sorted(points), strict=True)
+        label = f"{method} ({variant})" if variant else method
+        axes.plot(xs, ys, dashes[place % 4], marker="o", color=colour(method), label=label)
+    axes.axhline(base, color=colour("base"), linewidth=1, label="base")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("pass@1 on validation")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

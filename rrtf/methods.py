@@ -112,6 +112,80 @@ def plan(
     return sorted(runs, key=lambda run: -sum(map(len, run.groups[0].responses)))
 
 
+def trials(
+    groups: Sequence[RankedGroup],
+    pairs: Sequence[RankedGroup],
+    settings: Iterable[Mapping[str, Any]],
+    *,
+    seed: int,
+    **options: Any,
+) -> list[Run]:
+    """One run, of the first seed, per setting: `method`, `learning_rate` and what else it changes.
+
+    A run is named after its setting; `options` are what all share.
+    """
+    runs = []
+    for setting in settings:
+        own = dict(setting)
+        method = own.pop("method")
+        rates = dict.fromkeys(METHODS.values(), own.pop("learning_rate"))
+        planned = {"seeds": {method: 1}, "learning_rates": rates, "seed": seed}
+        run = plan(groups, pairs, **planned, **{**options, **own})[0]
+        name = "-".join([method, f"lr{rates['sft']:.0e}", *(f"{k}={v}" for k, v in own.items())])
+        runs.append(replace(run, name=name))
+    return runs
+
+
+def grid(
+    rates: Sequence[float],
+    dpo_rates: Sequence[float],
+    reductions: Sequence[str],
+    rank_weights: Sequence[float],
+) -> list[dict[str, Any]]:
+    """The settings that are compared on validation, one run each.
+
+    Every objective at every learning rate, SFT and RRTF with every reduction of L_ft, RRTF with
+    every further rank weight (reduction `mean`).
+    """
+    found = [
+        {"method": method, "learning_rate": rate, "ft_reduction": reduction}
+        for method in ("sft", "rrtf")
+        for reduction in reductions
+        for rate in rates
+    ]
+    found += [
+        {"method": "rrtf", "learning_rate": rate, "ft_reduction": "mean", "rank_weight": weight}
+        for weight in rank_weights
+        for rate in rates
+    ]
+    found += [{"method": "rrhf", "learning_rate": r, "ft_reduction": "mean"} for r in rates]
+    return found + [{"method": "dpo", "learning_rate": rate} for rate in dpo_rates]
+
+
+def best_rates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of rows with `method`, `variant`, `learning_rate`, `pass@1`: the best rate of each variant.
+
+    Equal rates go to the smaller learning rate, the gentler change.
+    """
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (-row["pass@1"], row["learning_rate"])):
+        best.setdefault((row["method"], row["variant"]), row)
+    return [dict(row) for row in best.values()]
+
+
+def trial_rows(runs: Sequence[Run], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """One row per trial with its validation pass@1; `rates` maps a run's name to it."""
+    return [
+        {
+            "method": run.method,
+            "variant": "-".join(run.name.split("-lr", 1)[1].split("-", 2)[2:]),
+            "learning_rate": run.options["learning_rate"],
+            "pass@1": rates[run.name],
+        }
+        for run in runs
+    ]
+
+
 def sizes(
     trained: Iterable[str], groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
 ) -> list[dict[str, Any]]:

@@ -7,26 +7,18 @@ and anneal on the canonical style, one of them on data in which some operations 
 misunderstood (`data/nano/blind_spots.toml`). Nobody plants errors in the student's data.
 """
 
-import json
-import random
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import attention, config, nano, store
-from rrtf.nano import grammar, wording
-from rrtf.records import Problem
+from rrtf import attention, nano_corpus, prompts, store
+from rrtf.nano import grammar
+from rrtf.nano_corpus import END, VOCABULARY, Row
+from rrtf.records import Execution, Outcome, Problem, Response
 
-END = "<|endoftext|>"
-VOCABULARY = 2048
 POSITIONS = 512
 SHAPE = {"n_embd": 256, "n_layer": 4, "n_head": 4}
-MAX_DOCUMENT = 256  # tokens; longer documents are left out
-LIBRARY_CHUNK = 192
-BATCH_TOKENS = 4096
-PROMPT_WEIGHT = 0.2  # of the loss on prompt tokens, relative to solution tokens
 LEARNING_RATE = {"matrices": 4e-3, "rest": 3e-3}  # Muon, AdamW
 WARMUP = 100
 
@@ -49,117 +41,64 @@ BRANCHES = (
         "a longer trained relative in a clean style, errors as they come",
     ),
     Branch(
-        "teacher-blind-spots", 12_400_000, 1_900_000, "blind_spots",
+        "teacher-blind-spots", 10_000_000, 1_900_000, "blind_spots",
         "the longest trained, in a clean style, with a recorded set of misconceptions",
     ),
 )  # fmt: skip
 
 
-# documents: (text of the prompt, text of the solution)
+def train_trunk(
+    folder: Path, *, threads: int = 1, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[int, float]]:
+    """The common trunk, with a checkpoint where each branch leaves; (step, loss) pairs."""
+    import torch
+
+    torch.set_num_threads(threads)
+    found = nano_corpus.batches(nano_corpus.load_rows(folder / "trunk.safetensors"), seed=0)
+    leave = stops(found)
+    found = found[: max(leave.values())]
+    losses = advance(
+        Pretraining(), found, trunk_scale, tuple(leave.values()), folder, "trunk",
+        progress=progress,
+    )  # fmt: skip
+    return list(losses)
 
 
-def documents(problems: Sequence[Problem]) -> list[tuple[str, str]]:
-    return [(p.prompt.rstrip("\n"), "\n" + p.reference.rstrip("\n")) for p in problems]
+def train_branch(folder: Path, name: str, models: Path, *, threads: int = 1) -> dict[str, Any]:
+    """Anneals one branch to zero and exports it into `models/<name>`; the facts of its card."""
+    import torch
 
-
-def restyled(problems: Sequence[Problem], style: str) -> list[tuple[str, str]]:
-    """The same prompts with canonical solutions, or with those of the blind spots."""
-    table = grammar.blind_spots() if style == "blind_spots" else grammar.operations()
-    found = []
-    for problem in problems:
-        argument = problem.prompt.partition("(")[2].partition(")")[0]
-        rng = random.Random(config.derive_seed(0, "restyle", problem.task_id))
-        spec = grammar.parse_spec(problem.spec)
-        body = wording.solution(spec, argument, wording.CANONICAL, rng, table=table)
-        found.append((problem.prompt.rstrip("\n"), "\n" + body.rstrip("\n")))
-    return found
-
-
-def library_sources(limit: int = 400) -> list[str]:
-    """Sources of this Python's standard library, in a fixed order: plain, natural Python."""
-    root = Path(sysconfig.get_paths()["stdlib"])
-    skip = {"site-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "turtledemo"}
-    paths = sorted(p for p in root.rglob("*.py") if not skip & set(p.relative_to(root).parts))
-    random.Random(0).shuffle(paths)
-    return [p.read_text(encoding="utf-8", errors="ignore") for p in paths[:limit]]
-
-
-def train_tokenizer(texts: Sequence[str]) -> Any:
-    """Byte-level BPE of 2,048 pieces in which a line break is always a piece of its own.
-
-    Were a break merged with the indent after it, a prompt that ends before the break would be
-    tokenised differently from the same text inside a document.
-    """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\n| ?\d"), "isolated"),  # digits one by one
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
+    branch = {b.name: b for b in BRANCHES}[name]
+    torch.set_num_threads(threads)
+    leave = stops(nano_corpus.batches(nano_corpus.load_rows(folder / "trunk.safetensors"), seed=0))[
+        name
+    ]
+    found = nano_corpus.batches(
+        nano_corpus.load_rows(folder / f"{branch.style}.safetensors"), seed=1
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[END],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer
+    found = found[: nano_corpus.upto(found, branch.decay_tokens)]
+    training = Pretraining()
+    load_checkpoint(folder / f"trunk-{leave}.safetensors", training)
+    training.step = 0
+    list(advance(training, found, lambda step: 1 - step / len(found), (), folder, name))
+    facts = store.read_json(folder / "corpus.json")
+    card = {
+        "model": name,
+        "purpose": branch.summary,
+        "style of the last phase": branch.style,
+        "trunk tokens": branch.trunk_tokens,
+        "annealing tokens": branch.decay_tokens,
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "sha256 of the trunk's data": facts["sha256"]["trunk"],
+        "sha256 of the annealing data": facts["sha256"][branch.style],
+    }
+    export(training, nano_corpus.load_tokenizer(folder), models / name, card)
+    return card
 
 
-Row = tuple[list[int], int]  # token ids with the end token, number of prompt tokens
-
-
-def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Row]:
-    """Rows of at most MAX_DOCUMENT tokens; prompt and solution are tokenised apart."""
-    prompts = tokenizer.encode_batch([prompt for prompt, _ in pairs])
-    answers = tokenizer.encode_batch([answer for _, answer in pairs])
-    rows = [(p.ids + a.ids + [0], len(p.ids)) for p, a in zip(prompts, answers, strict=True)]
-    return [row for row in rows if len(row[0]) <= MAX_DOCUMENT]
-
-
-def library_rows(tokenizer: Any, sources: Sequence[str]) -> list[Row]:
-    rows = []
-    for encoding in tokenizer.encode_batch(list(sources)):
-        ids = encoding.ids
-        starts = range(0, len(ids) - LIBRARY_CHUNK + 1, LIBRARY_CHUNK)
-        rows += [(ids[i : i + LIBRARY_CHUNK], 0) for i in starts]
-    return rows
-
-
-def batches(rows: Sequence[Row], seed: int, pool: int = 4096) -> list[list[Row]]:
-    """Batches of about BATCH_TOKENS padded tokens, similar lengths together, shuffled."""
-    rng = random.Random(seed)
-    order = rng.sample(rows, len(rows))
-    found: list[list[Row]] = []
-    for start in range(0, len(order), pool):
-        batch: list[Row] = []
-        for row in sorted(order[start : start + pool], key=lambda r: len(r[0])):
-            if batch and len(row[0]) * (len(batch) + 1) > BATCH_TOKENS:
-                found.append(batch)
-                batch = []
-            batch.append(row)
-        found.append(batch)
-    rng.shuffle(found)
-    return found
-
-
-def upto(found: Sequence[list[Row]], tokens: int) -> int:
-    """How many of the batches make `tokens` tokens."""
-    seen = 0
-    for number, batch in enumerate(found):
-        if seen >= tokens:
-            return number
-        seen += sum(len(ids) for ids, _ in batch)
-    if seen < tokens:
-        raise ValueError(f"only {seen:,} tokens of data, {tokens:,} asked for")
-    return len(found)
-
-
-# training
+def stops(found: Sequence[list[Row]]) -> dict[str, int]:
+    """The trunk step at which each branch leaves."""
+    return {branch.name: nano_corpus.upto(found, branch.trunk_tokens) for branch in BRANCHES}
 
 
 class Pretraining:
@@ -198,7 +137,7 @@ class Pretraining:
         import torch
         from torch.nn import functional
 
-        ids, weights = collate(batch)  # (B, T), (B, T)
+        ids, weights = nano_corpus.collate(batch)  # (B, T), (B, T)
         chosen = weights[:, 1:] > 0
         device_type = self.model.device.type
         with torch.autocast(device_type, dtype=torch.bfloat16):
@@ -247,34 +186,6 @@ class Pretraining:
         self.step = step
 
 
-def collate(batch: Sequence[Row]) -> tuple[Any, Any]:
-    """Right-padded ids (B, T) and loss weights (B, T): 0 on padding, less than 1 on prompts."""
-    import torch
-
-    width = max(len(ids) for ids, _ in batch)
-    ids = torch.zeros(len(batch), width, dtype=torch.long)
-    weights = torch.zeros(len(batch), width)
-    for row, (tokens, n_prompt) in enumerate(batch):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        weights[row, : len(tokens)] = 1.0
-        weights[row, :n_prompt] = PROMPT_WEIGHT
-    return ids, weights
-
-
-def save_checkpoint(path: Path, training: Pretraining) -> None:
-    from safetensors.torch import save
-
-    store.write_bytes(path, save(training.tensors(), {"step": str(training.step)}))
-
-
-def load_checkpoint(path: Path, training: Pretraining) -> None:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        step = int(file.metadata()["step"])
-        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)  # noqa: SIM118
-
-
 def advance(
     training: Pretraining,
     found: Sequence[list[Row]],
@@ -307,12 +218,26 @@ def advance(
         yield training.step, loss
 
 
-def _step_of(path: Path) -> int:
-    return int(path.stem.rpartition("-")[2])
-
-
 def trunk_scale(step: int) -> float:
     return min(1.0, (step + 1) / WARMUP)
+
+
+def save_checkpoint(path: Path, training: Pretraining) -> None:
+    from safetensors.torch import save
+
+    store.write_bytes(path, save(training.tensors(), {"step": str(training.step)}))
+
+
+def load_checkpoint(path: Path, training: Pretraining) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)  # noqa: SIM118
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
 
 
 def export(training: Pretraining, tokenizer: Any, folder: Path, card: Mapping[str, Any]) -> None:
@@ -354,143 +279,52 @@ def model_card(card: Mapping[str, Any]) -> str:
     )
 
 
-def data_hash(rows: Sequence[Row]) -> str:
-    """sha256 of token rows: what a model card records of its data."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for ids, n_prompt in rows:
-        digest.update(json.dumps([n_prompt, *ids]).encode())
-    return digest.hexdigest()
-
-
-# the stages of `make models`, each resumable, each leaving files in one work folder
-
-TRUNK_PROBLEMS = 104_000
-DECAY_PROBLEMS = 20_000
-LIBRARY_CHUNKS = 6_000
-SETS = ("trunk", "mixed", "canonical", "blind_spots")
+def misconceptions() -> list[dict[str, str]]:
+    """Rows (operation, says, is, believes) of the blind spots."""
+    true, believed = grammar.operations(), grammar.blind_spots()
+    return [
+        {
+            "operation": name,
+            "says": true[name].verbs[0],
+            "is": true[name].expressions[0],
+            "believes": believed[name].expressions[0],
+        }
+        for name in true
+        if believed[name] != true[name]
+    ]
 
 
-def prepare(
-    folder: Path, workers: int = 2, progress: Callable[[int, int], None] | None = None
-) -> dict[str, Any]:
-    """Problems, tokenizer and token rows of every set, into `folder`; facts about them."""
-    facts = folder / "corpus.json"
-    if facts.exists():
-        return store.read_json(facts)
-    world = nano.world(workers)
-    avoid = {key for _, keys in world.values() for key in keys}
-    problems, keys, dropped = nano.build(
-        "pretrain", TRUNK_PROBLEMS + DECAY_PROBLEMS, avoid=avoid, shard_size=2000,
-        workers=workers, progress=progress,
-    )  # fmt: skip
-    first, last = problems[:TRUNK_PROBLEMS], problems[TRUNK_PROBLEMS:]
-    sources = library_sources()
-    texts = [prompt + answer for prompt, answer in documents(first[:12_000])]
-    tokenizer = train_tokenizer(texts + [source[:20_000] for source in sources[:150]])
-    store.write_bytes(folder / "tokenizer.json", tokenizer.to_str().encode())
-    library = library_rows(tokenizer, sources)[:LIBRARY_CHUNKS]
-    share = LIBRARY_CHUNKS * len(last) // len(first)
-    rows = {
-        "trunk": encode(tokenizer, documents(first)) + library,
-        "mixed": encode(tokenizer, documents(last)) + library[:share],
-        "canonical": encode(tokenizer, restyled(last, "canonical")),
-        "blind_spots": encode(tokenizer, restyled(last, "blind_spots")),
-    }
-    for name, found in rows.items():
-        save_rows(folder / f"{name}.safetensors", found)
-    summary = {
-        "problems": len(problems),
-        "dropped": dropped,
-        "behaviours shared with other splits": len(avoid & set(keys)),
-        "tokens": {name: sum(len(ids) for ids, _ in found) for name, found in rows.items()},
-        "sha256": {name: data_hash(found) for name, found in rows.items()},
-    }
-    store.write_json(facts, summary)
-    return summary
+def as_responses(
+    problems: Sequence[Problem], answers: Mapping[str, Sequence[Sequence[Any]]]
+) -> list[Response]:
+    """The first completion of every model on every problem, the model's name as the source."""
+    return [
+        Response(
+            task_id=problem.task_id,
+            source=name,
+            index=0,
+            text=completions[0].text,
+            program=prompts.extract(problem, completions[0].text),
+            n_tokens=completions[0].n_tokens,
+            finish_reason=completions[0].finish_reason,
+        )
+        for name, found in answers.items()
+        for problem, completions in zip(problems, found, strict=True)
+    ]
 
 
-def save_rows(path: Path, rows: Sequence[Row]) -> None:
-    import torch
-    from safetensors.torch import save
-
-    flat = torch.tensor([token for ids, _ in rows for token in ids], dtype=torch.int16)
-    sizes = torch.tensor([[len(ids), n_prompt] for ids, n_prompt in rows], dtype=torch.int16)
-    store.write_bytes(path, save({"ids": flat, "sizes": sizes}))
-
-
-def load_rows(path: Path) -> list[Row]:
-    from safetensors.torch import load_file
-
-    tensors = load_file(path)
-    flat, rows, place = tensors["ids"].tolist(), [], 0
-    for size, n_prompt in tensors["sizes"].tolist():
-        rows.append((flat[place : place + size], n_prompt))
-        place += size
+def pass_rates(problems: Sequence[Problem], executions: Sequence[Execution]) -> list[dict]:
+    """pass@1 of every source, over all problems and by the number of steps."""
+    steps = {p.task_id: len(grammar.parse_spec(p.spec).steps) for p in problems}
+    rows = []
+    for source in dict.fromkeys(e.source for e in executions):
+        mine = [e for e in executions if e.source == source]
+        row = {"model": source, "pass@1": _rate(mine)}
+        for count in sorted(set(steps.values())):
+            row[f"{count} steps"] = _rate([e for e in mine if steps[e.task_id] == count])
+        rows.append(row)
     return rows
 
 
-def stops(found: Sequence[list[Row]]) -> dict[str, int]:
-    """The trunk step at which each branch leaves."""
-    return {branch.name: upto(found, branch.trunk_tokens) for branch in BRANCHES}
-
-
-def train_trunk(
-    folder: Path, *, threads: int = 1, progress: Callable[[int, int], None] | None = None
-) -> list[tuple[int, float]]:
-    """The common trunk, with a checkpoint where each branch leaves; (step, loss) pairs."""
-    import torch
-
-    torch.set_num_threads(threads)
-    found = batches(load_rows(folder / "trunk.safetensors"), seed=0)
-    leave = stops(found)
-    found = found[: max(leave.values())]
-    losses = advance(
-        Pretraining(), found, trunk_scale, tuple(leave.values()), folder, "trunk",
-        progress=progress,
-    )  # fmt: skip
-    return list(losses)
-
-
-def train_branch(folder: Path, name: str, models: Path, *, threads: int = 1) -> dict[str, Any]:
-    """Anneals one branch to zero and exports it into `models/<name>`; its card's facts."""
-    import time
-
-    import torch
-    from tokenizers import Tokenizer
-
-    branch = {b.name: b for b in BRANCHES}[name]
-    torch.set_num_threads(threads)
-    trunk = batches(load_rows(folder / "trunk.safetensors"), seed=0)
-    leave = stops(trunk)[name]
-    rows = load_rows(folder / f"{branch.style}.safetensors")
-    found = batches(rows, seed=1)
-    found = found[: upto(found, branch.decay_tokens)]
-    training = Pretraining()
-    load_checkpoint(folder / f"trunk-{leave}.safetensors", training)
-    training.step = 0
-    started = time.process_time()
-    losses = [
-        loss
-        for _, loss in advance(
-            training, found, lambda step: 1 - step / len(found), (), folder, name
-        )
-    ]
-    facts = store.read_json(folder / "corpus.json")
-    card = {
-        "model": name,
-        "purpose": branch.summary,
-        "style of the last phase": branch.style,
-        "trunk tokens": branch.trunk_tokens,
-        "annealing tokens": branch.decay_tokens,
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "sha256 of the trunk's data": facts["sha256"]["trunk"],
-        "sha256 of the annealing data": facts["sha256"][branch.style],
-    }
-    export(training, Tokenizer.from_file(str(folder / "tokenizer.json")), models / name, card)
-    return {
-        **card,
-        "loss": sum(losses[-20:]) / max(1, len(losses[-20:])),
-        "cpu_seconds": time.process_time() - started,
-    }
+def _rate(executions: Sequence[Execution]) -> float:
+    return sum(e.outcome == Outcome.PASS for e in executions) / len(executions)

@@ -230,9 +230,9 @@ def choices(groups: Sequence[RankedGroup], *, seed: int) -> list[dict]:
     return rows
 
 
-def pass_rates(executions: Sequence[Execution]) -> dict[str, float]:
+def fraction_passing(executions: Sequence[Execution]) -> dict[str, float]:
     """The fraction of each source's responses that pass."""
     return {
-        f"{source} passes": round(counts[Outcome.PASS.name] / sum(counts.values()), 3)
+        source: counts[Outcome.PASS.name] / sum(counts.values())
         for source, counts in outcome_counts(executions).items()
     }

@@ -18,7 +18,8 @@ LEVELS = (
     ("records", "config"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source"),
-    ("batches", "trainer", "methods", "metrics", "paper", "kernel", "report"),
+    ("batches", "trainer", "methods", "metrics", "paper", "kernel", "report",
+     "nano_corpus"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models"),
     ("pipeline",),
@@ -27,7 +28,7 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models",
+    "nano_models", "nano_corpus",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",

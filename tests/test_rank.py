@@ -129,7 +129,7 @@ def test_an_unknown_pairing_or_filter_is_named():
 def test_tables_count_what_the_executions_say():
     _, executions = answers(("teacher", "a", P), ("student", "b", F), ("student", "c", P))
     assert rank.outcome_counts(executions)["student"]["PASS"] == 1
-    assert rank.pass_rates(executions) == {"student passes": 0.5, "teacher passes": 1.0}
+    assert rank.fraction_passing(executions) == {"student": 0.5, "teacher": 1.0}
     groups, _ = ranked(("teacher", "a", P), ("student", "b", F))
     kept, _ = rank.pairs(groups, teacher_filter="none", seed=0)
     row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")
