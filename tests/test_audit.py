@@ -325,3 +325,16 @@ def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
     assert "a &lt; b" in shown
     assert shown.count('<mark style="background:#FFE9B8">x &lt; 1:</mark>') == 2
     assert "No pairs" in figures.side_by_side([]).data
+
+
+def test_what_is_out_of_sight_is_counted(planted):
+    counted = {row["what"]: row["count"] for row in audit.out_of_sight(planted)}
+    assert counted["tasks of fewer than 8 words, which no 8-gram finds"] == 3
+    assert counted["rows that repeat another's function"] == 2
+
+
+def test_one_leak_shows_two_programs_with_one_set_of_answers(nano_problems):
+    text, shown = audit.one_leak([*TASKS, *nano_problems], call, n_random=3, seed=1)
+    assert len(text) == 1 and text[0][1] != text[0][2]
+    assert all(row["held out"] == row["disguised"] for row in shown)
+    assert audit.one_leak(TASKS, call, n_random=3, seed=1) == ([], [])

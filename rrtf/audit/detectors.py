@@ -45,6 +45,11 @@ def from_problem(problem: Problem) -> Row:
     return Row(problem.task_id, text, code, problem.entry_point, problem.tests)
 
 
+def from_problems(problems: Sequence[Problem]) -> list[Row]:
+    """`from_problem` for each."""
+    return [from_problem(problem) for problem in problems]
+
+
 def from_fields(row: Mapping[str, Any], *, task_id: str, text: Sequence[str], code: str) -> Row:
     """Any row: the fields named in `text` joined by line breaks, the field `code` as program.
 

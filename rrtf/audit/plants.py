@@ -11,7 +11,7 @@ from typing import Any
 
 from rrtf import config, prompts, similarity
 from rrtf.audit.detectors import from_problem, observe
-from rrtf.audit.verdict import audit, pairs
+from rrtf.audit.verdict import answers, audit, pairs
 from rrtf.nano import grammar, parse_spec, wording
 from rrtf.records import Problem
 
@@ -75,6 +75,25 @@ def planted(problems: Sequence[Problem], *, seed: int) -> dict[str, list[Problem
         name: [disguise(p, Random(config.derive_seed(seed, name, p.task_id))) for p in problems]
         for name, disguise in PLANTS.items()
     }
+
+
+def one_leak(
+    problems: Sequence[Problem], call: Callable[..., list], *, n_random: int, seed: int
+) -> tuple[list[tuple[str, str, str]], list[dict[str, str]]]:
+    """The first nano problem and itself under the deepest disguise: as text, and as answers.
+
+    (title, held out, disguised) for `figures.side_by_side`, then a table row per probe; both
+    empty where no problem has a specification.
+    """
+    first = [problem for problem in problems if problem.spec][:1]
+    if not first:
+        return [], []
+    *_, (name, disguised) = planted(first, seed=seed).items()
+    pair = {"held out": from_problem(first[0]), "disguised": from_problem(disguised[0])}
+    seen = observe(list(pair.values()), call, n_random=n_random, seed=seed)
+    title = f"{first[0].task_id} and itself in {name}"
+    text = [(title, pair["held out"].code, pair["disguised"].code)]
+    return text, answers(pair, seen, n_random=n_random, seed=seed)
 
 
 def recall_rows(

@@ -21,6 +21,15 @@ RULE = (
     "as chance when random probes tell the programs apart. Everything else counts as a leak."
 )
 
+OPTIONS = (  # the settings of a run that `audit` takes, by their names
+    "remove_on",
+    "ngram_sizes",
+    "ngram_share",
+    "minhash_threshold",
+    "minhash_permutations",
+    "shingle",
+    "seed",
+)
 Pair = tuple[str, str, str]  # row, benchmark, benchmark task
 
 
@@ -182,6 +191,20 @@ def unseen(rows: Sequence[Row], behaviour: Mapping[Row, Behaviour]) -> tuple[str
     )
 
 
+def out_of_sight(result: Audit) -> list[dict[str, Any]]:
+    """Table rows: what no n-gram, or no probe, could see, and how often rows repeat each other."""
+    short = [
+        {"what": f"tasks of fewer than {n} words, which no {n}-gram finds", "count": len(ids)}
+        for n, ids in result.too_short.items()
+    ]
+    silent = [
+        {"what": f"{name} whose program says nothing on the probes", "count": len(ids)}
+        for name, ids in result.unseen.items()
+    ]
+    repeats = sum(len(group) - 1 for group in result.duplicates)
+    return [*short, *silent, {"what": "rows that repeat another's function", "count": repeats}]
+
+
 def duplicates(
     rows: Sequence[Row], behaviour: Mapping[Row, Behaviour]
 ) -> tuple[tuple[str, ...], ...]:
@@ -233,6 +256,7 @@ def agreement_matrix(result: Audit) -> list[list[int]]:
 
 
 def pair_of(leak: Leak) -> Pair:
+    """The row and the benchmark task that a finding is about."""
     return leak.task_id, leak.benchmark, leak.benchmark_task_id
 
 
@@ -280,8 +304,6 @@ def answers(
 
     The programs must have been observed with the same argument types.
     """
-    if not rows:
-        return []
     kinds = next(iter(behaviour[next(iter(rows.values()))]))
     inputs = probes.probe_inputs(kinds, n_random=n_random, seed=seed)
     outputs = {name: behaviour[row][kinds] for name, row in rows.items()}
