@@ -73,7 +73,7 @@ def token_rows(
         hidden = loss.hidden_states(network.eval(), batch)
         logs = loss.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
     own = batch["response"] == k
-    tokens = tokenizer.convert_ids_to_tokens(batch["targets"][own].tolist())
+    tokens = [repr(tokenizer.decode([token])) for token in batch["targets"][own].tolist()]
     rows = [
         {"t": t, "token": token, "log P": value, "P": math.exp(value)}
         for t, (token, value) in enumerate(zip(tokens, logs[own].tolist(), strict=True), start=1)
@@ -103,7 +103,7 @@ def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> lis
                     "r_tea - r_stu": weight,
                     "p_tea - p_stu": gap,
                     "min(0, gap)": min(0.0, gap - margin),
-                    "L_rank": -weight * min(0.0, gap - margin) if weight > 0 else 0.0,
+                    "L_rank": max(0.0, weight) * max(0.0, margin - gap),
                     "order": "right" if gap >= 0 else "wrong",
                 }
             )

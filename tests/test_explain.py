@@ -30,7 +30,7 @@ def test_the_tokens_of_a_response_add_up_to_its_row(tiny_model):
     rows = explain.response_rows([GROUP], model=tiny_model)
     tokens = explain.token_rows(GROUP, 2, model=tiny_model)
     assert sum(token["log P"] for token in tokens) == pytest.approx(rows[2]["sum log P"], rel=1e-5)
-    assert tokens[-1]["token"] == "<|endoftext|>"
+    assert tokens[-1]["token"] == "'<|endoftext|>'"
     assert len(explain.token_rows(GROUP, 2, model=tiny_model, limit=4)) == 4
 
 
