@@ -68,7 +68,7 @@ def execute(
     log = scratch.with_suffix(".log")
     with (
         log.open("w", encoding="utf-8") as stderr,
-        _kernel(run, notebook.parent, stderr) as manager,
+        _kernel(run, scratch.parent, stderr) as manager,
     ):
         try:
             papermill.execute_notebook(
@@ -98,7 +98,10 @@ def _quiet() -> None:
 
 @contextmanager
 def _kernel(run: str, folder: Path, log: TextIO) -> Iterator[object]:
-    """A running kernel of this very interpreter, in `folder`, ended with all its children."""
+    """A running kernel of this very interpreter, in `folder`, ended with all its children.
+
+    Libraries that write into the working directory then write beside the stage's own files.
+    """
     from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from jupyter_core.utils import run_sync
@@ -110,7 +113,8 @@ def _kernel(run: str, folder: Path, log: TextIO) -> Iterator[object]:
             return KernelSpec(argv=argv, display_name="Python 3", language="python")
 
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
-    environment = os.environ | ENVIRONMENT | {MARKER: run}
+    paths = [str(config.home()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | ENVIRONMENT | {MARKER: run, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         run_sync(manager.start_kernel)(cwd=str(folder), env=environment, stdout=log, stderr=log)
         yield manager
