@@ -18,7 +18,7 @@ from rrtf import config, store
 _MATH = re.compile(
     r"(?P<code>```.*?```|`[^`\n]+`)"
     r"|\$\$(?P<block>.+?)\$\$"
-    r"|(?<![\\\w$])\$(?!\s)(?P<inline>[^$\n]+?)(?<!\s)\$(?![\d$])",
+    r"|(?<![\\\w$])\$(?!\s)(?P<inline>(?:(?!\n\s*\n)[^$])+?)(?<!\s)\$(?![\d$])",
     re.DOTALL,
 )
 
@@ -63,11 +63,15 @@ def with_prose(executed: Mapping[str, Any], source: Sequence[Mapping[str, Any]])
 
 
 def title(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """(heading, question) of a notebook: its first `#` line and the paragraph that follows."""
+    """(heading, question) of a notebook: its first `#` line and what follows up to the first `?`.
+
+    Without a question mark the whole paragraph stands in for the question.
+    """
     text = "".join(cells[0]["source"]) if cells else ""
     heading, _, rest = text.strip().partition("\n")
     paragraph = " ".join(rest.strip().partition("\n\n")[0].split())
-    return heading.lstrip("# ").strip(), re.sub(r"[*`]|^> ?", "", paragraph)
+    question, mark, _ = re.sub(r"[*`]|^> ?", "", paragraph).partition("?")
+    return heading.lstrip("# ").strip(), question + mark
 
 
 # --- pages -------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ def test_the_index_and_the_summary_gather_what_the_stages_found(place):
     write_notebook(place / "notebooks", "06_evaluate", "1", save=save)
     go(place, "00,06")
     index = (config.report_dir("smoke") / "index.html").read_text()
-    assert f'<a href="{FIRST}.html">' in index and "Does it run? A question." in index
+    assert f'<a href="{FIRST}.html">' in index and "<br>Does it run?</td>" in index
     assert "<b>0.25</b> n" in index and index.count("not run</td>") == 7
     summary = store.read_json(config.report_dir("smoke") / "summary.json")
     assert summary["profile"] == "smoke" and list(summary["seconds"]) == [FIRST, "06_evaluate"]
@@ -372,7 +372,7 @@ def test_the_source_hash_sees_lazy_and_indirect_imports_but_no_comments(tmp_path
 
 def test_formulas_become_mathml_and_code_and_prices_stay():
     formulas: dict[str, str] = {}
-    text = "It is $a_1 * b$, `$x$`, costs 5$ or $6; \n\n$$\nL = \\frac{1}{n}\n$$\n```\n$y$\n```"
+    text = "It is $a_1\n* b$, `$x$`, costs 5$ or $6; \n\n$$\nL = \\frac{1}{n}\n$$\n```\n$y$\n```"
     shown = report.take_formulas(text, formulas)
     assert len(formulas) == 2 and "`$x$`" in shown and "5$ or $6" in shown and "$y$" in shown
     assert all(value.startswith("<math") for value in formulas.values())
