@@ -107,13 +107,16 @@ def call_in_place(function, *args, **kwargs) -> None:
             old.update(new)
 
 
-def instrument(source: str) -> tuple[types.CodeType, int]:
-    """(code, number of assert statements) of tests; SyntaxError or ValueError as by `compile`."""
+def instrument(source: str) -> tuple[types.CodeType, int, bool]:
+    """(code, number of assert statements, whether it defines `check`) of tests.
+
+    SyntaxError or ValueError as raised by `compile`.
+    """
     tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     rewriter = _Rewriter()
     bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
     tree.body = rewriter.block(tree.body, guard=bare, top=True)
-    return compile(tree, "tests.py", "exec", dont_inherit=True), rewriter.asserts
+    return compile(tree, "tests.py", "exec", dont_inherit=True), rewriter.asserts, not bare
 
 
 def global_names(code: types.CodeType) -> frozenset[str]:
@@ -125,15 +128,21 @@ def global_names(code: types.CodeType) -> frozenset[str]:
     return frozenset(n for n in names if not n.startswith("_rrtf_"))
 
 
-def defined_names(prompt: str) -> frozenset[str]:
-    """Names that a prompt's top level may bind, found without running it."""
+def helpers(names: frozenset[str], prompt: str) -> frozenset[str]:
+    """Which of `names` the prompt's top level may bind, found without running it."""
+    names = frozenset(n for n in names if n in prompt and not hasattr(builtins, n))
+    code = compile_prompt(prompt) if names else None
+    return names & frozenset(code.co_names) if code else frozenset()
+
+
+def compile_prompt(prompt: str) -> types.CodeType | None:
+    """The code of a prompt, which may lack its function's body; None for prose."""
     for source in (prompt, prompt.rstrip() + "\n    pass\n"):
         try:
-            code = compile(source, "prompt.py", "exec", dont_inherit=True)
+            return compile(source, "prompt.py", "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             continue
-        return frozenset(n for n in code.co_names if not hasattr(builtins, n))
-    return frozenset()
+    return None
 
 
 class _Rewriter:

@@ -81,7 +81,7 @@ def call(
     the program (time, exit, signal) the remaining results carry its reason. Options as `execute`.
     """
     level = lanes.choose_level(level, exactly)
-    encoded = wire.encode([tuple(i) for i in inputs]).hex()
+    encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
     message = {"kind": "call", "inputs": encoded, "programs": sent, "seed": seed}

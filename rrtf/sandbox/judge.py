@@ -16,7 +16,8 @@ import os
 import random
 import struct
 import time
-import types
+import sys
+from collections.abc import Iterator
 
 from rrtf.sandbox import counting, reasons, wire
 
@@ -24,6 +25,10 @@ SPAWN, CPU, END, FAILED = b"S", b"C", b"E", b"!"
 STATUS = struct.Struct("<id??")
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 FLUSH_SECONDS = 0.1
+
+
+# Tests use what the candidate has imported (MBPP: `math.isclose`): standard modules stand here.
+_MODULES = frozenset("sys math re cmath collections copy itertools operator string".split())
 
 
 class SandboxError(Exception):
@@ -123,7 +128,7 @@ class Channel:
         self.waited += time.monotonic() - start
         if result == b"":
             self.end("")
-        elif self.waited > self.wall:
+        elif self.waited > self.wall and self.waited - self.checked > min(1.0, self.wall):
             self._check_progress()
         return result
 
@@ -190,11 +195,11 @@ class Channel:
         error.candidate_reason = reason if reason.isidentifier() else "Exception"
         return error
 
-    def load(self, program: str, entry_point: str, seed: int) -> tuple[str, str]:
+    def load(self, program: str, entry_point: str) -> tuple[str, str]:
         """Starts the program: ('', '') or (situation, reason) of why it does not start."""
         compiled = False
         try:
-            self.request((program, entry_point, seed))
+            self.request((program, entry_point))
             while True:
                 kind, payload = self.receive()
                 if kind == b"C" and not compiled:
@@ -242,13 +247,13 @@ class Check:
     def __init__(self, prompt: str, entry_point: str, tests: str):
         self.prompt, self.entry_point = prompt, entry_point
         try:
-            self.code, self.n_asserts = counting.instrument(tests)
+            self.code, self.n_asserts, self.has_check = counting.instrument(tests)
         except (SyntaxError, ValueError) as error:
             raise UnusableTests(f"the tests do not compile: {error}") from None
         if not self.n_asserts:
             raise UnusableTests("the tests assert nothing")
         self.names = counting.global_names(self.code)
-        self.helpers = self.names & counting.defined_names(prompt) - {entry_point}
+        self.helpers = counting.helpers(self.names, prompt) - {entry_point}
 
     def namespace(self, channel: Channel) -> dict:
         """Globals for one run: helpers of the prompt, the stub, stubs for unknown names."""
@@ -256,7 +261,9 @@ class Check:
         if self.helpers:
             _run_prompt(self.prompt, space)
         for name in self.names:
-            if name not in space and not hasattr(builtins, name):
+            if name in _MODULES:
+                space.setdefault(name, sys.modules[name])
+            elif name not in space and not hasattr(builtins, name):
                 space[name] = stub(channel, name)
         space[_plain_name(self.entry_point)] = stub(channel, self.entry_point)
         return space
@@ -264,7 +271,7 @@ class Check:
     def verdict(self, program: str, channel: Channel, seed: int) -> tuple[str, str, int, int]:
         """(situation, reason, assertions passed, assertions)."""
         random.seed(seed)
-        situation, reason = channel.load(program, self.entry_point, seed)
+        situation, reason = channel.load(program, self.entry_point)
         if situation and not channel.ended:
             channel.dismiss()
         space = self.namespace(channel)
@@ -272,7 +279,7 @@ class Check:
         space.update(tally.hooks())
         try:
             exec(self.code, space)
-            if isinstance(space.get("check"), types.FunctionType):
+            if self.has_check:
                 space["check"](space[_plain_name(self.entry_point)])
         except ImportError as error:
             raise UnusableTests(f"the tests cannot be run here: {error}") from None
@@ -301,16 +308,10 @@ def _plain_name(entry_point: str) -> str:
 
 
 def _run_prompt(prompt: str, space: dict) -> None:
-    for source in (prompt, prompt.rstrip() + "\n    pass\n"):
-        try:
-            code = compile(source, "prompt.py", "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            continue
-        try:
-            exec(code, space)
-        except Exception as error:
-            raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
-        return
+    try:
+        exec(counting.compile_prompt(prompt), space)
+    except Exception as error:
+        raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
 
 
 def stub(channel: Channel, target: str):
@@ -342,34 +343,41 @@ class _Report:
         self.rows, self.since = [], time.monotonic()
 
 
-def preside(job: dict, out: int, nursery: _socket.socket, wall_seconds: float) -> None:
+def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) -> None:
     """Judges every program of a job; results and what went wrong are written to `out`."""
     report = _Report(out)
+    parts = _parts(job)
+    message = wire.decode(next(parts), None)
     try:
-        if job["kind"] == "call":
-            _call_all(job, report, nursery, wall_seconds)
+        if message["kind"] == "call":
+            inputs = wire.decode(message["inputs"], None)
         else:
-            check = Check(job["prompt"], job["entry_point"], job["tests"])
-            for index, program in enumerate(job["programs"]):
-                channel = Channel(nursery, wall_seconds)
-                report.add((index, *check.verdict(program, channel, job["seed"])))
+            check = Check(message["prompt"], message["entry_point"], message["tests"])
+        for index, part in enumerate(parts):
+            program = wire.decode(part, None)
+            channel = Channel(nursery, wall_seconds)
+            if message["kind"] == "call":
+                report.add((index, _results(channel, *program, inputs, message["seed"])))
+                report.flush()
+            else:
+                report.add((index, *check.verdict(program, channel, message["seed"])))
     except (SandboxError, UnusableTests) as error:
         report.add((type(error).__name__, str(error)))
     report.flush()
 
 
-def _call_all(job: dict, report: _Report, nursery: _socket.socket, wall_seconds: float) -> None:
-    inputs = wire.decode(bytes.fromhex(job["inputs"]), None)
-    for index, (program, entry_point) in enumerate(job["programs"]):
-        channel = Channel(nursery, wall_seconds)
-        report.add((index, _results(channel, program, entry_point, inputs, job["seed"])))
-        report.flush()
+def _parts(job: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(job):
+        size = int.from_bytes(job[at : at + 4], "little")
+        yield job[at + 4 : at + 4 + size]
+        at += 4 + size
 
 
 def _results(channel: Channel, program: str, entry_point: str, inputs: list, seed: int) -> list:
     """Per input an encoded value, or the reason (str) why there is none."""
     random.seed(seed)
-    situation, reason = channel.load(program, entry_point, seed)
+    situation, reason = channel.load(program, entry_point)
     results: list[bytes | str] = []
     size = 0
     try:

@@ -41,8 +41,11 @@ class Job:
     tries: int = 0
 
     def encode(self) -> bytes:
-        programs = [self.message["programs"][i] for i in self.indices]
-        data = json.dumps(self.message | {"programs": programs}).encode()
+        """A length, then the message and its programs as wire values, each with its length."""
+        programs = self.message["programs"]
+        parts = [wire.encode({k: v for k, v in self.message.items() if k != "programs"})]
+        parts += [wire.encode(programs[i]) for i in self.indices]
+        data = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
         return len(data).to_bytes(4, "little") + data
 
 
@@ -58,6 +61,7 @@ class Lane:
         self.job: Job | None = None
         self.broken = False
         self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-")
+        self.log = tempfile.TemporaryFile()
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
         try:
@@ -86,7 +90,7 @@ class Lane:
             [sys.executable, *flags, "-c", _BOOT, root, json.dumps(settings)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=self.log,
             pass_fds=[settings[name] for name in ("control", "nursery") if name in settings],
             env=_environment(settings["seed"]),
             start_new_session=True,
@@ -102,11 +106,18 @@ class Lane:
 
     def receive(self) -> str | None:
         """Takes what has arrived; the way the job ended, or None while it goes on."""
-        data = self.socket.recv(1 << 18)
+        try:
+            data = self.socket.recv(1 << 18)
+        except ConnectionError:
+            data = b""
         if not data:
-            raise SandboxFailure("the judges' zygote is gone")
+            raise SandboxFailure(f"the judges' zygote is gone {self._last_words()}")
         self.buffer += data
         return self._parse()
+
+    def _last_words(self) -> str:
+        self.log.seek(0)
+        return self.log.read()[-2000:].decode(errors="replace")
 
     def _parse(self) -> str | None:
         buffer, ended = self.buffer, None
@@ -135,6 +146,7 @@ class Lane:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        self.log.close()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -224,6 +236,8 @@ def _open(stack: ExitStack, selector: selectors.BaseSelector, level: str, settin
 
 def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -> None:
     """One step of a lane; a failure of the sandbox puts its job back."""
+    if lane.broken:
+        return
     job = lane.job
     try:
         ended = action()
@@ -232,6 +246,8 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
             progress(job, done)
     except SandboxFailure as error:
         lane.broken, lane.job = True, None
+        if job is None:
+            return
         job.indices = [i for i in job.indices if i not in job.rows]
         if job.tries >= TRIES:
             raise RuntimeError(f"{job.name}: the sandbox failed {TRIES} times: {error}") from error

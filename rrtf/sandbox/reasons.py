@@ -38,7 +38,15 @@ REASONS: dict[str, tuple[str, str]] = {
 }
 
 FATAL = frozenset(
-    ["cpu_time", "wall_time", "output_limit", "early_exit", "protocol_violation", "memory", "judge_limit"]
+    [
+        "cpu_time",
+        "wall_time",
+        "output_limit",
+        "early_exit",
+        "protocol_violation",
+        "memory",
+        "judge_limit",
+    ]
 )
 
 _REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EXDEV})

@@ -1,6 +1,7 @@
 """Values and frames between judge and worker: a closed set of types, never pickle.
 
-What crosses: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset.
+What crosses: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, and
+those types themselves.
 Instances of subclasses become their base value; every other object stays where it is and crosses
 as an `Opaque`: its truth value and a handle. Decoding trusts nothing: sizes, counts and depth are
 checked before anything is built, and a `WireError` is all that hostile bytes can cause.
@@ -33,8 +34,8 @@ class Opaque:
     """A value of another type: only its truth and its type's name are known here.
 
     Compares by identity, so no method of a candidate's class decides an assertion. Where a
-    `remote` is attached, iteration, `len` and method calls are carried out by the worker and
-    give values of the closed set again.
+    `remote` is attached, iteration, `len`, items, attributes and calls are carried out by the
+    worker and give values of the closed set again.
     """
 
     def __init__(self, handle: int, truth: bool, kind: str, remote=None):
@@ -60,10 +61,19 @@ class Opaque:
     def __getitem__(self, key):
         return self._ask("item", key)
 
+    def __call__(self, *args, **kwargs):
+        return self._ask("apply", args, kwargs)
+
     def __getattr__(self, name):
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *args, **kwargs: self._ask("method", name, args, kwargs)
+        return self._ask("get", name)
+
+    def __setattr__(self, name, value):
+        if name.startswith("_"):
+            super().__setattr__(name, value)
+        else:
+            self._ask("set", name, value)
 
 
 def encode(value: object, keep=None) -> bytes:
@@ -124,6 +134,8 @@ def _put(out: bytearray, value: object, keep, depth: int) -> None:
         _sequence(out, b"S" if kind is set else b"Z", value, len(value), keep, depth)
     elif kind is bytes:
         _blob(out, b"b", value)
+    elif kind is type and value in _TYPES:
+        out += b"Y" + _COUNT.pack(_TYPES.index(value))
     elif kind is complex:
         out += b"c" + _COMPLEX.pack(value.real, value.imag)
     else:
@@ -144,6 +156,8 @@ def _blob(out: bytearray, tag: bytes, data: bytes) -> None:
         raise WireError("the value is too large")
     out += tag + _COUNT.pack(len(data)) + data
 
+
+_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None))
 
 # Unbound methods of the base types: a subclass's overrides are not called.
 _BASES = (
@@ -227,6 +241,8 @@ def _get(data: bytes, at: int, resolve, depth: int) -> tuple[object, int]:
         return resolve(handle, truth, kind), at
     (count,) = _COUNT.unpack_from(data, at)
     at += 4
+    if tag == b"Y":
+        return _TYPES[count], at
     if tag in _BLOBS:
         return _BLOBS[tag](_take(data, at, count)), at + count
     if tag in (b"I", b"D"):
@@ -264,17 +280,3 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def read_exactly(fd: int, size: int) -> bytes:
-    """`size` bytes; EOFError when the other side is gone first."""
-    data = os.read(fd, size)
-    if len(data) == size:
-        return data
-    parts = [data]
-    while data and (size := size - len(data)):
-        data = os.read(fd, min(size, 1 << 20))
-        parts.append(data)
-    if not data:
-        raise EOFError
-    return b"".join(parts)

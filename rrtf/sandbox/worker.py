@@ -7,7 +7,6 @@ a verdict: replies are values, and the judge believes no more than that.
 import builtins
 import itertools
 import os
-import random
 import sys
 import types
 
@@ -25,20 +24,28 @@ class _Connection:
 
     def __init__(self, fd: int, nonce: bytes):
         self.fd, self.nonce, self.number = fd, nonce, 0
+        self.rest = b""
         self.kept: list[object] = []  # what the judge knows by handle
 
     def receive(self) -> object:
-        data = os.read(self.fd, 1 << 16)
-        while len(data) < wire.HEADER.size:
-            data += self._more(wire.HEADER.size - len(data))
+        head, data = wire.HEADER.size, self.rest
+        while len(data) < head:
+            data += self._read(1 << 16)
         size, _, self.number = wire.HEADER.unpack_from(data)
-        missing = size + wire.HEADER.size - len(data)
-        if missing > 0:
-            data += self._more(missing)
-        return wire.decode(data[wire.HEADER.size :], self._resolve)
+        if len(data) < head + size:
+            parts, missing = [data], head + size - len(data)
+            while missing > 0:
+                parts.append(self._read(1 << 16))
+                missing -= len(parts[-1])
+            data = b"".join(parts)
+        self.rest = data[head + size :]
+        return wire.decode(data[head : head + size], self._resolve)
 
-    def _more(self, size: int) -> bytes:
-        return wire.read_exactly(self.fd, size)
+    def _read(self, size: int) -> bytes:
+        data = os.read(self.fd, size)
+        if not data:
+            raise EOFError
+        return data
 
     def _resolve(self, handle: int, truth: bool, kind: str) -> object:
         return self.kept[handle]
@@ -77,15 +84,12 @@ def compile_program(source: str) -> tuple[types.CodeType | None, str]:
 def serve(fd: int, nonce: bytes) -> None:
     """Reads one program from `fd`, loads it, then answers calls until the judge hangs up."""
     link = _Connection(fd, nonce)
-    source, entry_point, seed = link.receive()
-    random.seed(seed)
+    source, entry_point = link.receive()
     code, reason = compile_program(source)
     if code is None:
         return link.send(b"S", reason)
     link.send(b"C")
     module = types.ModuleType("candidate")
-    for name in [n for n in sys.modules if n.startswith("rrtf")]:
-        del sys.modules[name]
     sys.modules["candidate"] = module
     space = module.__dict__
     if not _guarded(link, lambda: exec(code, space)):
@@ -152,7 +156,9 @@ def _in_place(space: dict, target: str, args: tuple, kwargs: dict) -> tuple:
 _OPERATIONS = {
     "call": lambda space, target, args, kwargs: _resolve_name(space, target)(*args, **kwargs),
     "in_place": _in_place,
-    "method": lambda space, owner, name, args, kwargs: getattr(owner, name)(*args, **kwargs),
+    "apply": lambda space, owner, args, kwargs: owner(*args, **kwargs),
+    "get": lambda space, owner, name: getattr(owner, name),
+    "set": lambda space, owner, name, value: setattr(owner, name, value),
     "iter": lambda space, owner: list(itertools.islice(owner, MAX_ITEMS)),
     "len": lambda space, owner: len(owner),
     "item": lambda space, owner, key: owner[key],

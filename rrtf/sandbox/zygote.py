@@ -6,6 +6,7 @@ the socket above it closes, and everything it started ends with it.
 """
 
 import _socket
+import contextlib
 import fcntl
 import gc
 import json
@@ -15,10 +16,17 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 
-from rrtf.sandbox import judge, kernel, worker
+from rrtf.sandbox import judge, kernel, wire, worker
 
-PRELOADED = ["array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools", "math", "operator", "random", "re", "statistics", "string", "typing"]
+# Imported before the fences close, so that candidates and tests find them warm.
+PRELOADED = (
+    *("array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions"),
+    *("functools", "heapq", "itertools", "math", "operator", "random", "re", "statistics"),
+    *("string", "typing"),
+)
+WARM_ROUNDS = 12  # the interpreter specialises code that has run eight times
 
 SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
 STATUS = struct.Struct("<id??")  # wait status, CPU seconds, killed for CPU time, was alive
@@ -32,18 +40,41 @@ _TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
 
 def main() -> None:
     settings = json.loads(sys.argv[2])
+    settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
     control = sockets[0]
+    log = os.dup(2)
     try:
         _fence(settings)
     except OSError as error:
         control.send(FAILED + str(error).encode())
         return
     control.send(b"+")
-    if settings["role"] == "worker":
-        breed(control, settings)
-    else:
-        convene(control, sockets[1], settings)
+    try:
+        if settings["role"] == "worker":
+            breed(control, settings)
+        else:
+            convene(control, sockets[1], settings)
+    except Exception as error:
+        import traceback
+
+        os.write(log, "".join(traceback.format_exception(error)).encode())
+        os._exit(1)
+
+
+def _confinement(settings: dict) -> Callable[[], None]:
+    """What every forked process does first of all. (A namespace ends with its first process.)"""
+    if settings["level"] == "namespaces":
+        return kernel.confinement(receives=settings["role"] == "judge")
+    if settings["level"] != "landlock+seccomp":
+        return kernel.die_with_parent
+    confine = kernel.confinement(receives=settings["role"] == "judge")
+
+    def confine_and_follow() -> None:
+        kernel.die_with_parent()
+        confine()
+
+    return confine_and_follow
 
 
 def _adopt_sockets(fds: list[int]) -> list[_socket.socket]:
@@ -58,8 +89,7 @@ def _adopt_sockets(fds: list[int]) -> list[_socket.socket]:
 
 def _fence(settings: dict) -> None:
     """Enters the level asked for, for good; OSError where the host does not allow it."""
-    for name in PRELOADED:
-        __import__(name)
+    _preload(settings["seed"])
     level, is_worker = settings["level"], settings["role"] == "worker"
     output = os.memfd_create("output", 0)
     if level == "namespaces":
@@ -85,6 +115,19 @@ def _fence(settings: dict) -> None:
             file_mb=FILE_MB,
             processes=TASKS if level == "namespaces" else 0,
         )
+
+
+def _preload(seed: int) -> None:
+    """Imports; `random` without the reseeding after each fork, which costs as much as the fork."""
+    register, os.register_at_fork = os.register_at_fork, lambda **_: None
+    for name in PRELOADED:
+        __import__(name)
+    os.register_at_fork = register
+    sys.modules["random"].seed(seed)
+
+
+def _freeze() -> None:
+    """Keeps the collector, and so the writing of shared pages, away from what exists by now."""
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -109,6 +152,8 @@ class _Worker:
 def breed(requests: _socket.socket, settings: dict) -> None:
     """Forks a worker for every SPAWN and says at END how it ended."""
     current: _Worker | None = None
+    _warm_worker()
+    _freeze()
     poll = select.poll()
     poll.register(requests, select.POLLIN)
     while True:
@@ -142,6 +187,45 @@ def breed(requests: _socket.socket, settings: dict) -> None:
             requests.send(END + nonce + status)
 
 
+_SAMPLE = """
+from typing import List, Optional
+import math
+def add(a: List[int], b: int = 0) -> List[int]:
+    seen = {}
+    for i, x in enumerate(sorted(a)):
+        seen[x] = seen.get(x, 0) + len(str(i)) * 1.0
+    return [x + b for x in a if x in seen and "%d" % x] or None
+class Box:
+    def __init__(self, value):
+        self.value = value
+"""
+_SAMPLE_TESTS = """
+def check(candidate):
+    total = 0
+    for b in range(2):
+        assert candidate([3, 1], b) == [3 + b, 1 + b], "sum"
+    assert abs(candidate([1])[0] - 1) < 1e-6
+    candidate([2])
+"""
+
+
+def _warm_worker() -> None:
+    """Serves a sample in this process: what the interpreter prepares once is prepared here."""
+    for number in range(WARM_ROUNDS):
+        ours, theirs = _socket.socketpair()
+        requests = [(_SAMPLE, "add"), *[("call", "add", ([3, number, 1], 2), {})] * 3]
+        for at, request in enumerate(requests):
+            data = wire.encode(request)
+            ours.sendall(wire.HEADER.pack(len(data), b"warm-up!", at) + data)
+        ours.shutdown(_socket.SHUT_WR)
+        with contextlib.suppress(EOFError):
+            worker.serve(theirs.fileno(), b"warm-up!")
+        ours.close()
+        theirs.close()
+    for name in [n for n in sys.modules if n.startswith("rrtf") or n == "candidate"]:
+        del sys.modules[name]
+
+
 def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | None:
     ours, theirs = _socket.socketpair()
     try:
@@ -163,14 +247,12 @@ def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | 
 
 def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
     try:
-        kernel.die_with_parent()
         os.setsid()
         os.dup2(channel.detach(), 3)
         os.closerange(4, 64)
         if settings["level"] != "none":
             kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
-        if settings["level"] in ("namespaces", "landlock+seccomp"):
-            kernel.confine()
+        settings["confine"]()
         gc.enable()
         worker.serve(3, nonce)
     finally:
@@ -256,6 +338,8 @@ def _remove(path: str, remove_tree) -> None:
 
 def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) -> None:
     """For every job read from `control`: fork a judge, pass on what it says, say how it ended."""
+    _warm_judge(nursery, settings)
+    _freeze()
     while True:
         header = control.recv(4, _socket.MSG_WAITALL)
         if len(header) < 4:
@@ -279,6 +363,17 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
         control.sendall(DONE + len(how).to_bytes(4, "little") + how)
 
 
+def _warm_judge(nursery: _socket.socket, settings: dict) -> None:
+    """Judges a sample in this process, with real workers."""
+    job = {"kind": "check", "prompt": "", "entry_point": "add", "tests": _SAMPLE_TESTS, "seed": 0}
+    parts = [wire.encode(job), wire.encode(_SAMPLE)]
+    sent = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    null = os.open("/dev/null", os.O_WRONLY)
+    for _ in range(WARM_ROUNDS):
+        judge.preside(sent, null, nursery, settings["wall_seconds"])
+    os.close(null)
+
+
 def _receive(control: _socket.socket, size: int) -> bytes:
     parts = []
     while size:
@@ -293,16 +388,14 @@ def _receive(control: _socket.socket, size: int) -> bytes:
 def _be_judge(control, nursery, out: int, job: bytes, settings: dict) -> None:
     failed = 1
     try:
-        kernel.die_with_parent()
         control.close()
         nursery_fd = nursery.detach()
         os.dup2(out, 3)
         os.dup2(nursery_fd, 4)
         os.closerange(5, 64)
-        if settings["level"] in ("namespaces", "landlock+seccomp"):
-            kernel.confine(receives=True)
+        settings["confine"]()
         gc.enable()
-        judge.preside(json.loads(job), 3, _socket.socket(fileno=4), settings["wall_seconds"])
+        judge.preside(job, 3, _socket.socket(fileno=4), settings["wall_seconds"])
         failed = 0
     finally:
         os._exit(failed)
