@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from textwrap import dedent
 
 from rrtf import config
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
@@ -177,7 +178,7 @@ def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution])
     return [
         {
             "source": e.source,
-            "answer": r.text.strip("\n"),
+            "answer": dedent(r.text).strip("\n"),
             "outcome": e.outcome.name,
             "reason": e.reason,
             "passed": f"{e.n_passed} of {e.n_tests}",
