@@ -164,6 +164,7 @@ class _Stopped:
 
 
 def open_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder; FileNotFoundError that names the folder if none loads."""
     from transformers import AutoTokenizer
 
     try:
