@@ -16,7 +16,7 @@ from rrtf.config import derive_seed
 from rrtf.records import RankedGroup
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
     from transformers import PreTrainedTokenizerBase
 
 OBJECTIVES = ("sft", "rrtf", "rrhf", "dpo")
@@ -125,7 +125,7 @@ def in_order(
     return order[:wanted]
 
 
-def collate(examples: Sequence[Example]) -> dict[str, Any]:
+def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> dict[str, Any]:
     """B examples with R responses of N tokens in all, as tensors, right-padded to T.
 
     input_ids, position_ids (B, T); attention_mask (B, 1, T, T), True = visible; `read` (N,) flat
@@ -147,7 +147,7 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         flat["read"] += [b * length + at for at in row["read"]]
         flat["targets"] += row["targets"]
         flat["response"] += [first[b] + k for k in row["response"]]
-    return {
+    tensors = {
         "input_ids": ids,
         "position_ids": positions,
         "attention_mask": _visible(segments),
@@ -156,8 +156,9 @@ def collate(examples: Sequence[Example]) -> dict[str, Any]:
         "scores": torch.tensor([s for example in examples for s in example.scores]),
         "reference": torch.tensor([r for example in examples for r in example.reference]),
         "teacher": torch.tensor([f + e.sft_index for f, e in zip(first, examples, strict=True)]),
-        "task_ids": [example.task_id for example in examples],
     }
+    task_ids = [example.task_id for example in examples]
+    return {name: t.to(device) for name, t in tensors.items()} | {"task_ids": task_ids}
 
 
 def _row(example: Example) -> dict[str, list[int]]:

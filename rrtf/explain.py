@@ -68,7 +68,7 @@ def token_rows(
     from rrtf import loss
 
     network, tokenizer = attention.load(model)
-    batch = batches.collate([batches.encode(group, tokenizer, "rrtf")])
+    batch = batches.collate([batches.encode(group, tokenizer, "rrtf")], device=network.device)
     with torch.no_grad():
         hidden = loss.hidden_states(network.eval(), batch)
         logs = loss.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
@@ -86,7 +86,7 @@ def _scores(
 ) -> "tuple[Tensor, Tensor]":
     from rrtf import loss
 
-    return loss.score(network, batches.collate(examples))
+    return loss.score(network, batches.collate(examples, device=network.device))
 
 
 def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> list[dict[str, Any]]:
@@ -129,7 +129,8 @@ def library_loss(
     from rrtf import loss
 
     network, tokenizer = attention.load(model)
-    batch = batches.collate([batches.encode(group, tokenizer, "rrtf") for group in groups])
+    examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
+    batch = batches.collate(examples, device=network.device)
     with torch.no_grad():
         sums, lengths = loss.score(network.eval(), batch)
         parts = loss.rrtf(
@@ -181,7 +182,7 @@ def _norms(
 
     from rrtf import loss
 
-    batch = batches.collate(examples)
+    batch = batches.collate(examples, device=network.device)
     sums, lengths = loss.score(network.train(), batch)
     args = (sums, lengths, batch["scores"], batch["prompt"], batch["teacher"])
     terms = (

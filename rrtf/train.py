@@ -29,24 +29,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+# the options of `train` that all runs of a stage share
 OPTIONS = (
-    "updates",
-    "groups_per_batch",
-    "warmup",
-    "ft_reduction",
-    "ft_weight",
-    "rank_weight",
-    "normalise",
-    "margin",
-    "beta",
-    "max_length",
-    "dropout",
-    "weight_decay",
-    "clip",
-    "precision",
-    "save_dtype",
-    "checkpoint_every",
-)  # those of `train` that all methods of a stage share
+    "updates", "groups_per_batch", "warmup", "ft_reduction", "ft_weight", "rank_weight",
+    "normalise", "margin", "beta", "max_length", "dropout", "weight_decay", "clip",
+    "precision", "save_dtype", "checkpoint_every",
+)  # fmt: skip
 
 
 # One run
@@ -96,14 +84,34 @@ def train(
         return finished
     _start_folder(output, digest)
     began = time.monotonic()
-    network, tokenizer = attention.load(model, dropout=dropout, threads=threads)
-    limit = min(max_length, getattr(network.config, "max_position_embeddings", max_length))
+    steps = _learn(groups, model, settings, digest=digest, output=output, progress=progress)
+    store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
+    return steps
+
+
+def _learn(
+    groups: Sequence[RankedGroup],
+    model: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    digest: str,
+    output: Path,
+    progress: Progress | None,
+) -> list[TrainStep]:
+    """From the start model to a finished folder; `settings` are the arguments of `train`."""
+    objective, per_batch = settings["objective"], settings["groups_per_batch"]
+    network, tokenizer = attention.load(
+        model, dropout=settings["dropout"], threads=settings["threads"]
+    )
+    positions = getattr(network.config, "max_position_embeddings", settings["max_length"])
+    limit = min(settings["max_length"], positions)
     examples, dropped = batches.prepare(groups, tokenizer, objective=objective, max_length=limit)
-    bfloat16 = _bfloat16(precision)
+    bfloat16 = _bfloat16(settings["precision"])
     if objective == "dpo":
-        sums = log_prob_sums(network, examples, batch=groups_per_batch, bfloat16=bfloat16)
+        sums = log_prob_sums(network, examples, batch=per_batch, bfloat16=bfloat16)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
-    data = batches.in_order(examples, updates=updates, groups_per_batch=groups_per_batch, seed=seed)
+    order = {"updates": settings["updates"], "seed": settings["seed"]}
+    data = batches.in_order(examples, groups_per_batch=per_batch, **order)
     steps = _fit(network, data, settings, output=output, bfloat16=bfloat16, progress=progress)
     facts = {
         "run": output.name,
@@ -117,7 +125,6 @@ def train(
         "attention": network.config._attn_implementation,
     }
     _save(network, tokenizer, output, facts, steps)
-    store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
     return steps
 
 
@@ -196,9 +203,7 @@ def log_prob_sums(
     device, found = network.device, []
     for start in range(0, len(examples), batch):
         some = examples[start : start + batch]
-        tensors = {
-            k: v.to(device) if hasattr(v, "to") else v for k, v in batches.collate(some).items()
-        }
+        tensors = batches.collate(some, device=device)
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             flat = loss.score(network, tensors)[0].tolist()
         for example in some:
