@@ -109,7 +109,14 @@ def plan(
         for k in range(count):
             own["seed"] = config.derive_seed(seed, "train", k) % 2**31
             runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), {**options, **own}))
-    return sorted(runs, key=lambda run: -sum(map(len, run.groups[0].responses)))
+    return sorted(runs, key=_cost, reverse=True)
+
+
+def _cost(run: Run) -> float:
+    """Responses that one prompt of a run brings into a batch, on average."""
+    if run.options["objective"] == "sft" or not run.groups:
+        return 1.0
+    return sum(len(group.responses) for group in run.groups) / len(run.groups)
 
 
 def trials(

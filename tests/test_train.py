@@ -166,6 +166,7 @@ def _plan() -> list[methods.Run]:
 
 def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
     runs = {run.name: run for run in _plan()}
+    assert list(runs)[-1] == "sft-s0", "what takes longest comes first"
     assert sorted(runs) == ["rrtf-s0", "rrtf-s1", "sft-kept-s0", "sft-s0"]
     assert runs["rrtf-s0"].options["seed"] == runs["sft-s0"].options["seed"]
     assert runs["rrtf-s0"].options["seed"] != runs["rrtf-s1"].options["seed"]
