@@ -20,7 +20,7 @@ def by_update(
 ) -> Figure:
     """One quantity over the updates of several runs, as running means over `window` updates.
 
-    Runs of one method share its colour; single updates are drawn faintly behind the means.
+    A third of the run at most, for short ones. Runs of one method share its colour; single updates are drawn faintly behind the means.
     """
     figure, axis = canvas(width=7.0, height=3.2)
     seen: set[str] = set()
@@ -28,13 +28,10 @@ def by_update(
         method = run.rsplit("-s", 1)[0]
         xs, ys = zip(*points, strict=True)
         shade = colour(method, at)
-        first = max(0, min(window, len(ys)) - 1)
-        means = [
-            sum(ys[max(0, end - window) : end]) / min(window, end)
-            for end in range(first + 1, len(ys) + 1)
-        ]
+        span = max(1, min(window, len(ys) // 3))
+        means = [sum(ys[end - span : end]) / span for end in range(span, len(ys) + 1)]
         axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
-        axis.plot(xs[first:], means, color=shade, label=None if method in seen else method)
+        axis.plot(xs[span - 1 :], means, color=shade, label=None if method in seen else method)
         seen.add(method)
     axis.set(xlabel="update", ylabel=y_label)
     if zero:
