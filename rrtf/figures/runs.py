@@ -20,7 +20,8 @@ def by_update(
 ) -> Figure:
     """One quantity over the updates of several runs, as running means over `window` updates.
 
-    A third of the run at most, for short ones. Runs of one method share its colour; single updates are drawn faintly behind the means.
+    For short runs over a third of their updates. Runs of one method share its colour; single
+    updates are drawn faintly behind the means.
     """
     figure, axis = canvas(width=7.0, height=3.2)
     seen: set[str] = set()
