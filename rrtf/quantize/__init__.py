@@ -11,11 +11,12 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import prompts, store
+from rrtf import config, prompts, store
 from rrtf.quantize.table import Measured, detectable, differences, records, rows, shown, timing
 from rrtf.quantize.variants import round_to
 from rrtf.records import Problem, Response
@@ -60,7 +61,7 @@ def measure(
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}: expected one of {', '.join(VARIANTS)}")
     job = {
-        "model": str(model),
+        "model": str(Path(model).resolve()),
         "prompts": [prompts.format_prompt(problem, prompt_format) for problem in problems],
         "references": [_continuation(problem) for problem in problems],
         "calibration": [
@@ -94,24 +95,35 @@ def _in_process(job: dict, weights: str, folder: Path, *, timeout: float) -> dic
     result = folder / f"{job['variant']}-{key}.json"
     if result.exists():
         return store.read_json(result)
-    job = job | {"result": str(result), "output": str(folder / job["variant"])}
     folder.mkdir(parents=True, exist_ok=True)
+    job = job | {
+        "result": str(result.resolve()),
+        "output": str((folder / job["variant"]).resolve()),
+    }
     settings = {"OMP_NUM_THREADS": "1", "GPTQMODEL_CPU_WORKERS": "2", "TORCHDYNAMO_DISABLE": "1"}
+    settings["PYTHONPATH"] = os.pathsep.join([str(config.home()), *filter(None, sys.path)])
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", "from rrtf.quantize.variants import serve; serve()"],
-            input=json.dumps(job),
-            env=os.environ | settings,
-            timeout=timeout,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+        done = _run(job, settings, timeout)
     except subprocess.TimeoutExpired:
         return {"status": f"failed: not done after {timeout:g} s"}
     if done.returncode == 0 and result.exists():
         return store.read_json(result)
     return {"status": f"failed: {_reason(done)}"}
+
+
+def _run(job: dict, settings: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess:
+    """`serve` on one job, in a folder that is thrown away: gptqmodel leaves its logs there."""
+    with tempfile.TemporaryDirectory(prefix="rrtf-quantize-") as scratch:
+        return subprocess.run(
+            [sys.executable, "-c", "from rrtf.quantize.variants import serve; serve()"],
+            input=json.dumps(job),
+            env=os.environ | settings,
+            cwd=scratch,
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
 
 
 def _reason(done: subprocess.CompletedProcess) -> str:
