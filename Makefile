@@ -63,10 +63,8 @@ $(VENV)/.installed-%:
 	@rm -f $(VENV)/.installed-* && touch $@
 
 models: $(READY)  ## pre-train the small student and teachers again (up to two hours of CPU, resumable)
-	@echo "== models: notebooks/appendix_nano_models.ipynb; the executed copy goes to build/"
-	@mkdir -p build
-	@$(RUN) -m papermill --kernel python3 --cwd notebooks \
-	  notebooks/appendix_nano_models.ipynb build/appendix_nano_models.ipynb
+	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
+	@$(RUN) -m rrtf run --only nano_models $(ARGS)
 
 lint: $(READY)  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

@@ -52,10 +52,11 @@ def run(
 ) -> Path:
     """Runs what is out of date of one profile and returns the path of its `index.html`.
 
-    `start` leaves out the stages before it, `only` names the stages to look at (`03` or
-    `03,04`), `force` runs them although nothing changed. `problems` and `model` set
-    `shared.problems` and `shared.student`. Everything a caller can get wrong is a ValueError or
-    FileNotFoundError before anything runs; a stage that does not finish is a StageError.
+    `start` leaves out the stages before it, `only` names the stages to look at (`03`, `03,04`, or
+    an appendix, which no plain run contains), `force` runs them although nothing changed.
+    `problems` and `model` set `shared.problems` and `shared.student`. Everything a caller can get
+    wrong is a ValueError or FileNotFoundError before anything runs; a stage that does not finish
+    is a StageError.
     """
     overrides = _overrides(overrides or {}, problems, model)
     notebooks = notebooks or config.home() / "notebooks"
@@ -82,7 +83,10 @@ def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
     if only:
         wanted = {config.stage_name(word.strip()) for word in only.split(",")}
         return tuple(s for s in (*config.STAGES, *config.APPENDICES) if s in wanted)
-    return config.STAGES[config.STAGES.index(config.stage_name(start)) if start else 0 :]
+    first = config.stage_name(start) if start else config.STAGES[0]
+    if first not in config.STAGES:
+        raise ValueError(f"--from {start}: an appendix is run by --only {start}")
+    return config.STAGES[config.STAGES.index(first) :]
 
 
 def _overrides(
@@ -201,15 +205,18 @@ def _refresh(step: Step) -> None:
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
     """Writes `index.html` and `summary.json` from what is finished by now."""
-    receipts = {stage: _receipt(config.run_dir(profile) / stage) for stage in config.STAGES}
+    appendices = [name for name in config.APPENDICES if store.manifest(profile, name)]
+    names = [*config.STAGES, *appendices]
+    receipts = {name: _receipt(config.run_dir(profile) / name) for name in names}
     seconds = {
-        stage: receipt["seconds"]
-        for stage, receipt in receipts.items()
-        if "seconds" in receipt and store.manifest(profile, stage)
+        name: receipt["seconds"]
+        for name, receipt in receipts.items()
+        if "seconds" in receipt and store.manifest(profile, name)
     }
-    paths = {stage: notebooks / f"{stage}.ipynb" for stage in config.STAGES}
+    paths = {name: notebooks / f"{name}.ipynb" for name in names}
     titles = {
-        stage: report.title(source.cells(path)) for stage, path in paths.items() if path.exists()
+        name: report.title(source.cells(path)) if path.exists() else (name, "")
+        for name, path in paths.items()
     }
     report.write_summary(profile, seconds)
     return report.write_index(profile, titles, seconds, failed=failed)

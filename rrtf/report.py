@@ -129,7 +129,7 @@ def page(notebook: Mapping[str, Any], name: str, profile: str) -> str:
     body, _ = exporter.from_notebook_node(node, resources={"rrtf": around})
     for token, formula in formulas.items():
         body = body.replace(token, formula)
-    return re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', body)
+    return re.sub(r'href="((?:\d\d|appendix)_\w+)\.ipynb', r'href="\1.html', body)
 
 
 def look() -> str:
@@ -186,15 +186,16 @@ def write_index(
 ) -> Path:
     """`index.html`: a line per stage with its question, status, minutes and key numbers.
 
-    `titles` and `seconds` are by stage; `failed` is the stage that just failed, if any.
+    `titles` (heading, question) names the stages to list, in order; `seconds` is by stage;
+    `failed` is the stage that just failed, if any.
     """
     folder = config.report_dir(profile)
     rows = [
-        _row(profile, stage, titles.get(stage, ("", "")), seconds.get(stage), stage == failed)
-        for stage in config.STAGES
+        _row(profile, stage, names, seconds.get(stage), stage == failed)
+        for stage, names in titles.items()
     ]
     text = _template("index.html").replace("{{css}}", _template("report.css"))
-    total = sum(seconds.values()) / 60
+    total = sum(seconds.get(stage, 0.0) for stage in config.STAGES) / 60
     for name, value in {"profile": profile, "minutes": f"{total:.1f}"}.items():
         text = text.replace(f"{{{{{name}}}}}", html.escape(value))
     path = folder / "index.html"

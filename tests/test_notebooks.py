@@ -12,7 +12,7 @@ from rrtf import config, report, source
 
 FOLDER = config.home() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-STAGES = [path for path in NOTEBOOKS if path.stem in config.STAGES]
+STAGES = [path for path in NOTEBOOKS if path.stem in (*config.STAGES, *config.APPENDICES)]
 ORDER = (
     "title", "parameters", "setup", "load", "look-input", "by-hand", "act", "look-", "checks",
     "save", "next",
@@ -36,8 +36,7 @@ def kind(ident: str) -> str:
 
 def test_there_is_a_notebook_for_every_stage_and_nothing_unexpected():
     names = {path.stem for path in NOTEBOOKS}
-    assert names >= set(config.STAGES)
-    assert all(n.startswith("appendix_") for n in names - set(config.STAGES))
+    assert names == {*config.STAGES, *config.APPENDICES}
 
 
 @pytest.mark.parametrize("path", STAGES, ids=name)
