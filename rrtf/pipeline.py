@@ -8,6 +8,7 @@ work since the last shard, and the same command goes on from there.
 
 import fcntl
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -167,6 +168,7 @@ def _bring_up_to_date(step: Step, *, force: bool, say: Callable[[str], None]) ->
 def _execute(step: Step, say: Callable[[str], None]) -> float:
     """Runs the notebook, demands its fresh manifest, writes its report; returns the seconds."""
     profile = str(step.parameters["profile"])
+    _forget_other_code(step)
     manifest = step.folder / "manifest.json"
     manifest.unlink(missing_ok=True)
     (step.folder / ".progress").unlink(missing_ok=True)
@@ -190,6 +192,17 @@ def _execute(step: Step, say: Callable[[str], None]) -> float:
     scratch.unlink()
     scratch.with_suffix(".log").replace(step.folder / "stderr.log")
     return seconds
+
+
+def _forget_other_code(step: Step) -> None:
+    """Clears the stage's folder if other code began to fill it: its shards would be taken for ours.
+
+    An interrupted run of the same code keeps everything it has.
+    """
+    marker = step.folder / ".source.json"
+    if not marker.exists() or store.read_json(marker) != step.source:
+        shutil.rmtree(step.folder, ignore_errors=True)
+        store.write_json(marker, step.source)
 
 
 def _refresh(step: Step) -> None:

@@ -114,6 +114,22 @@ def test_a_stage_runs_again_after_each_change_that_matters_and_says_which(place)
     assert "forced" in go(place, force=True)[0]
 
 
+def test_shards_of_other_code_are_never_taken_for_ours(place):
+    shard = config.run_dir("smoke") / FIRST / "shards" / "a.jsonl"
+    note = "p = stage.folder / 'shards' / 'a.jsonl'; seen = p.exists(); store.write(p, [])"
+    notebook = write_notebook(place / "notebooks", FIRST, f"{note}; assert not seen")
+    go(place)
+    notebook.write_text(notebook.read_text().replace("assert not seen", "assert not seen, 1"))
+    assert "its code changed" in go(place)[0], "the folder was cleared first"
+    assert shard.exists()
+    notebook.write_text(notebook.read_text().replace("assert not seen, 1", "kept = seen"))
+    go(place)
+    with pytest.raises(pipeline.StageError):
+        notebook.write_text(notebook.read_text().replace("kept = seen", "assert seen"))
+        go(place)
+    go(place)  # the same code again: what the interrupted run left is used
+
+
 def test_a_stage_runs_again_when_what_it_reads_changed(place):
     write_notebook(place / "notebooks", FIRST, "1 + 1")
     write_notebook(place / "notebooks", SECOND, "stage.input('rrtf_by_hand/rows.jsonl').name")
