@@ -61,7 +61,7 @@ class Lane:
         self.job: Job | None = None
         self.broken = False
         self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-")
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
         try:
@@ -111,11 +111,11 @@ class Lane:
         except ConnectionError:
             data = b""
         if not data:
-            raise SandboxFailure(f"the judges' zygote is gone {self._last_words()}")
+            raise SandboxFailure("the judges' zygote is gone")
         self.buffer += data
         return self._parse()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         self.log.seek(0)
         return self.log.read()[-2000:].decode(errors="replace")
 
@@ -250,7 +250,9 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
             return
         job.indices = [i for i in job.indices if i not in job.rows]
         if job.tries >= TRIES:
-            raise RuntimeError(f"{job.name}: the sandbox failed {TRIES} times: {error}") from error
+            raise RuntimeError(
+                f"{job.name}: the sandbox failed {TRIES} times: {error} {lane.last_words()}"
+            ) from error
         waiting.appendleft(job)
         return
     if ended is not None:

@@ -38,37 +38,32 @@ REASONS: dict[str, tuple[str, str]] = {
 }
 
 FATAL = frozenset(
-    [
-        "cpu_time",
-        "wall_time",
-        "output_limit",
-        "early_exit",
-        "protocol_violation",
-        "memory",
-        "judge_limit",
-    ]
+    ("cpu_time", "wall_time", "output_limit", "early_exit", "protocol_violation", "memory")
 )
 
-_REFUSALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EXDEV})
-_QUOTAS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+_OF_ERRNO = {
+    **dict.fromkeys((errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EXDEV), "refused"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE), "quota"),
+    errno.EFBIG: "output_limit",
+    errno.ENOMEM: "memory",
+}
 
 
 def of_exception(error: BaseException) -> str:
-    """The reason an exception of a candidate stands for; its class name where nothing fits."""
-    if isinstance(error, MemoryError):
+    """The reason an exception of a candidate stands for; its class name where nothing fits.
+
+    Asks `type` rather than the exception, whose class may be anything.
+    """
+    kind = type(error)
+    if issubclass(kind, MemoryError):
         return "memory"
-    if isinstance(error, OSError):
-        if error.errno in _REFUSALS:
-            return "refused"
-        if error.errno in _QUOTAS:
-            return "quota"
-        if error.errno == errno.EFBIG:
-            return "output_limit"
-        if error.errno == errno.ENOMEM:
-            return "memory"
-    if type(error) is RuntimeError and error.args == ("can't start new thread",):
+    if issubclass(kind, OSError):
+        reason = _OF_ERRNO.get(OSError.errno.__get__(error))
+        if reason:
+            return reason
+    if kind is RuntimeError and error.args == ("can't start new thread",):
         return "process_limit"
-    return type(error).__name__
+    return type.__dict__["__name__"].__get__(kind)
 
 
 def is_fatal(reason: str) -> bool:

@@ -18,6 +18,11 @@ __builtins__ = dict(vars(builtins))
 MAX_FRAME = 4 << 20  # bytes
 MAX_DEPTH = 200
 
+# What a judge asks of the workers' zygote, each with the nonce of its run, and the answers.
+SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
+STATUS = Struct("<id??")  # wait status, CPU seconds, killed for CPU time, was alive
+CHANNEL_LOST = 71  # exit status of a worker whose channel was closed or broken from within
+
 HEADER = Struct("<I8sI")  # payload length, nonce of the run, sequence number
 _COUNT = Struct("<I")
 _INT = Struct("<q")
@@ -96,6 +101,8 @@ def _sequence(out: bytearray, tag: bytes, items, count: int, keep, depth: int) -
 
 
 def _list(out: bytearray, value: list, keep, depth: int) -> None:
+    if 8 * len(value) > MAX_FRAME:
+        raise WireError("the value is too large")
     kinds = set(map(type, value)) if len(value) > 8 else ()
     try:
         if kinds == {int}:
@@ -159,6 +166,10 @@ def _blob(out: bytearray, tag: bytes, data: bytes) -> None:
 
 _TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None))
 
+# Descriptors of `type` itself: a metaclass may lie about its classes' names.
+_mro = type.__dict__["__mro__"].__get__
+type_name = type.__dict__["__name__"].__get__
+
 # Unbound methods of the base types: a subclass's overrides are not called.
 _BASES = (
     (int, int.__int__),
@@ -178,14 +189,14 @@ _BASES = (
 def _put_other(out: bytearray, value: object, keep, depth: int) -> None:
     kind = type(value)
     for base, reduce in _BASES:
-        if base in type.__getattribute__(kind, "__mro__"):
+        if any(base is ancestor for ancestor in _mro(kind)):
             return _put(out, reduce(value), keep, depth)
     if kind is Opaque:
         truth, handle, name = value._truth, value._handle, value._kind
     elif keep is None:
-        raise WireError(f"a value of type {kind.__name__} cannot cross")
+        raise WireError(f"a value of type {type_name(kind)} cannot cross")
     else:
-        truth, handle, name = _truth(value), keep(value), kind.__name__
+        truth, handle, name = _truth(value), keep(value), type_name(kind)
     out += b"o" + _OPAQUE.pack(truth, handle)
     return _blob(out, b"s", str.__str__(name)[:80].encode("utf-8", "replace"))
 
@@ -199,7 +210,7 @@ def _truth(value: object) -> bool:
 
 def opaque(value: object, keep) -> bytes:
     """`value` as an opaque object, whatever its type: for values that are too large to cross."""
-    name = type(value).__name__
+    name = type_name(type(value))
     out = bytearray(b"o" + _OPAQUE.pack(_truth(value), keep(value)))
     _blob(out, b"s", name[:80].encode("utf-8", "replace"))
     return bytes(out)

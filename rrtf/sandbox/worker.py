@@ -57,7 +57,7 @@ class _Connection:
     def send(self, kind: bytes, value: object = None) -> None:
         try:
             payload = wire.encode(value, self.keep)
-        except (wire.WireError, RecursionError):
+        except Exception:
             payload = wire.opaque(value, self.keep)
         header = wire.HEADER.pack(len(payload) + 1, self.nonce, self.number)
         wire.write_all(self.fd, header + kind + payload)
@@ -115,18 +115,20 @@ def _guarded(link: _Connection, action) -> bool:
         return False
 
 
+_mro = type.__dict__["__mro__"].__get__
+_BUILTIN_ERRORS = frozenset(
+    value for value in vars(builtins).values() if isinstance(value, type(Exception))
+)
+
+
 def _describe(error: BaseException) -> tuple[str, str, str]:
     """(reason, the nearest built-in exception, the message)."""
-    builtin = "Exception"
-    for base in type(error).__mro__:
-        if base.__module__ == "builtins":
-            builtin = base.__name__
-            break
+    builtin = next(base for base in _mro(type(error)) if base in _BUILTIN_ERRORS)
     try:
         message = str(error)[:200]
-    except Exception:
+    except BaseException:
         message = ""
-    return of_exception(error), builtin, message
+    return of_exception(error), builtin.__name__, message
 
 
 def _answer(link: _Connection, space: dict, request: tuple) -> None:

@@ -1,0 +1,186 @@
+"""The workers' zygote: forks one process per candidate, watches its time, clears up after it."""
+
+import _socket
+import contextlib
+import gc
+import os
+import select
+import signal
+import struct
+import sys
+import time
+
+from rrtf.sandbox import kernel, wire, worker
+from rrtf.sandbox.warmth import ROUNDS, SAMPLE, freeze
+
+_TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
+
+
+class _Worker:
+    """A running candidate as its zygote sees it."""
+
+    def __init__(self, pid: int, nonce: bytes):
+        self.pid, self.nonce = pid, nonce
+        self.watch = os.pidfd_open(pid)
+        self.out_of_time = False
+
+    def cpu(self) -> float:
+        """CPU seconds so far; a process's clock is named by its number (clock_getcpuclockid)."""
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+
+def breed(requests: _socket.socket, settings: dict) -> None:
+    """Forks a worker for every SPAWN and says at END how it ended."""
+    current: _Worker | None = None
+    _warm_worker()
+    freeze()
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    while True:
+        left = None
+        if current and not current.out_of_time:
+            left = settings["cpu_seconds"] - current.cpu()
+            if left <= 0:
+                current.out_of_time = True
+                os.kill(current.pid, signal.SIGKILL)
+                left = None
+        if not poll.poll(None if left is None else 1000 * left + 1):
+            continue
+        message = requests.recv(64)
+        if not message:
+            _end(current, settings)
+            return
+        kind, nonce = message[:1], message[1:9]
+        if kind == wire.SPAWN:
+            _end(current, settings)
+            current = _spawn(requests, nonce, settings)
+        elif kind == wire.FORGET:
+            _end(current, settings)
+            current = None
+        elif current is None or nonce != current.nonce:
+            requests.send(wire.FAILED + nonce)
+        elif kind == wire.CPU:
+            requests.send(wire.CPU + nonce + struct.pack("<d", current.cpu()))
+        elif kind == wire.END:
+            status = _end(current, settings, patient=message[9:] == b"\1")
+            current = None
+            requests.send(wire.END + nonce + status)
+
+
+def _warm_worker() -> None:
+    """Serves a sample in this process: what the interpreter prepares once is prepared here."""
+    for number in range(ROUNDS):
+        ours, theirs = _socket.socketpair()
+        requests = [(SAMPLE, "add"), *[("call", "add", ([3, number, 1], 2), {})] * 3]
+        for at, request in enumerate(requests):
+            data = wire.encode(request)
+            ours.sendall(wire.HEADER.pack(len(data), b"warm-up!", at) + data)
+        ours.shutdown(_socket.SHUT_WR)
+        with contextlib.suppress(EOFError):
+            worker.serve(theirs.fileno(), b"warm-up!")
+        ours.close()
+        theirs.close()
+    for name in [n for n in sys.modules if n.startswith("rrtf") or n == "candidate"]:
+        del sys.modules[name]
+
+
+def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | None:
+    ours, theirs = _socket.socketpair()
+    try:
+        pid = os.fork()
+    except OSError:
+        requests.send(wire.FAILED + nonce)
+        return None
+    if pid == 0:
+        _be_worker(theirs, nonce, settings)
+    theirs.close()
+    current = _Worker(pid, nonce)
+    for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+        ours.setsockopt(_socket.SOL_SOCKET, option, _TICK)
+    rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))]
+    requests.sendmsg([wire.SPAWN + nonce], rights)
+    ours.close()
+    return current
+
+
+def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
+    try:
+        os.setsid()
+        os.dup2(channel.detach(), 3)
+        os.closerange(4, 64)
+        if settings["level"] != "none":
+            kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
+        settings["confine"]()
+        gc.enable()
+        with contextlib.suppress(EOFError):
+            worker.serve(3, nonce)
+        os._exit(0)
+    except BaseException:
+        os._exit(wire.CHANNEL_LOST)
+
+
+def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> bytes:
+    """Kills the worker and what it left, cleans its scratch folder; its STATUS.
+
+    `patient`: its channel is closed already, so give it the moment to finish dying.
+    """
+    if current is None:
+        return b""
+    watch = select.poll()
+    watch.register(current.watch, select.POLLIN)
+    alive = not watch.poll(200 if patient else 0)
+    if alive:
+        os.kill(current.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(current.pid, 0)
+    os.close(current.watch)
+    _kill_leftovers(current.pid, settings["level"])
+    _clean(settings)
+    return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
+
+
+def _kill_leftovers(pid: int, level: str) -> None:
+    if level == "landlock+seccomp":
+        return  # forking was refused
+    # In a namespace -1 is everything in it but its first process, this one.
+    targets = [-1] if level == "namespaces" else [-pid, *_children()]
+    while targets:
+        for target in targets:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, 0):
+                pass
+        targets = [] if level == "namespaces" else _children()
+
+
+def _children() -> list[int]:
+    """Living children of this process, orphans that it adopted among them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
+
+
+def _clean(settings: dict) -> None:
+    if os.lseek(1, 0, os.SEEK_END):
+        os.ftruncate(1, 0)
+        os.lseek(1, 0, os.SEEK_SET)
+    if settings["level"] == "landlock+seccomp":
+        return  # nothing was writable
+    folder = settings["scratch"]
+    while names := os.listdir(folder):
+        for name in names:
+            _remove(folder, name)
+
+
+def _remove(folder: str, name: str) -> None:
+    """Removes a file; of a folder, moves what it holds up to `folder`: no depth is too deep."""
+    path = os.path.join(folder, name)
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+        return
+    os.chmod(path, 0o700)
+    for inner in os.listdir(path):
+        os.rename(os.path.join(path, inner), os.path.join(folder, os.urandom(8).hex()))
+    os.rmdir(path)

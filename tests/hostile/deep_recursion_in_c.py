@@ -1,0 +1,11 @@
+# expect: RUNTIME_ERROR signal_11 RecursionError memory
+import sys
+
+sys.setrecursionlimit(10**9)
+
+
+def add(a, b):
+    nested = []
+    for _ in range(10**6):
+        nested = [nested]
+    return repr(nested)

@@ -1,0 +1,9 @@
+# expect: RUNTIME_ERROR early_exit
+import os
+
+
+def add(a, b):
+    return a + b
+
+
+os._exit(0)

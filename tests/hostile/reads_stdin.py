@@ -1,0 +1,4 @@
+# expect: RUNTIME_ERROR EOFError
+def add(a, b):
+    while True:
+        input()

@@ -1,0 +1,3 @@
+# expect: PASS
+def add(a, b):
+    return float(a + b)

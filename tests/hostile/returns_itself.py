@@ -1,0 +1,5 @@
+# expect: FAILED_TESTS wrong_type
+def add(a, b):
+    result = []
+    result.append(result)
+    return result

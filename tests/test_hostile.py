@@ -1,0 +1,70 @@
+"""Programs that try to fool, harm or delay the grader; each file says its verdict."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rrtf import sandbox
+from rrtf.records import Outcome, Problem, Response
+
+FOLDER = Path(__file__).parent / "hostile"
+PROGRAMS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+
+TESTS = {
+    "add": (
+        "def check(candidate):\n    assert candidate(1, 2) == 3\n"
+        "    assert candidate(0, 0) == 0\n    assert candidate(-1, 1) == 0\n"
+    ),
+    "head": (
+        "def check(candidate):\n    xs = [1, 2]\n    assert candidate(xs) == 1\n"
+        "    assert candidate(xs) == 1\n    assert xs == [1, 2]\n"
+    ),
+}
+PROBLEMS = [Problem(name, "", name, tests) for name, tests in TESTS.items()]
+GENERATED = {
+    "null bytes": ("def add(a, b):\n    return a + b\n\0", "null_bytes"),
+    "ten megabyte line": ("x = '" + "a" * (10 << 20) + "'\n", "source_too_long"),
+    "bad UTF-8": ("x = '\udc80'\ndef add(a, b):\n    return a + b\n", "encoding"),
+    "nested parentheses": ("x = " + "(" * 5000 + ")" * 5000 + "\n", "syntax parser"),
+    "nested operators": ("x = " + "-" * 100000 + "1\n", "syntax parser"),
+    "nested attributes": ("x = a" + ".a" * 100000 + "\n", "parser syntax"),
+    "coding cookie": ("# coding: no-such-codec\ndef add(a, b:\n", "syntax"),
+    "empty": ("", "missing_entry_point"),
+    "prose": ("Here is the function you asked for.", "syntax"),
+}
+
+
+def marked(source: str, key: str, default: str = "") -> str:
+    found = re.search(rf"^# {key}: (.*)$", source, re.MULTILINE)
+    return found.group(1) if found else default
+
+
+def respond(name: str, source: str, index: int = 0) -> Response:
+    return Response(marked(source, "entry", "add"), name, index, "", source)
+
+
+@pytest.fixture(scope="module", params=["strongest", "landlock+seccomp"])
+def verdicts(request):
+    if sandbox.LEVELS.index(sandbox.probe()) > 1:
+        pytest.skip("this host allows neither namespaces nor Landlock")
+    responses = [respond(name, source) for name, source in PROGRAMS.items()]
+    exactly = None if request.param == "strongest" else request.param
+    found = sandbox.execute(PROBLEMS, responses, exactly=exactly, cpu_seconds=1.0, wall_seconds=1.5)
+    return {execution.source: execution for execution in found}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_hostile_program_gets_the_verdict_it_states(verdicts, name):
+    situation, *reasons = marked(PROGRAMS[name], "expect").split()
+    verdict = verdicts[name]
+    assert verdict.outcome is Outcome[situation], verdict
+    assert not reasons or verdict.reason in reasons, verdict
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_source_that_kills_parsers_is_a_compile_error(name):
+    source, reasons = GENERATED[name]
+    (verdict,) = sandbox.execute(PROBLEMS, [respond(name, source)], workers=1)
+    assert verdict.outcome is Outcome.COMPILE_ERROR, verdict
+    assert verdict.reason in reasons.split()

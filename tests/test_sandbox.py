@@ -1,0 +1,589 @@
+"""Judge and worker apart: verdicts, counts, values, levels, and nothing left behind."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rrtf import sandbox
+from rrtf.records import Outcome, Problem, Response
+from rrtf.sandbox import counting, reasons, wire
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def problem(tests: str, *, prompt: str = "", entry_point: str = "f", task_id: str = "t") -> Problem:
+    return Problem(task_id, prompt, entry_point, tests)
+
+
+def respond(*programs: str, task_id: str = "t") -> list[Response]:
+    return [Response(task_id, "model", i, "", program) for i, program in enumerate(programs)]
+
+
+def verdict(tests: str, program: str, **options):
+    """(outcome, reason, passed, assertions) of one program."""
+    names = ("prompt", "entry_point")
+    about = {name: options.pop(name) for name in names if name in options}
+    (found,) = sandbox.execute([problem(tests, **about)], respond(program), workers=1, **options)
+    return found.outcome, found.reason, found.n_passed, found.n_tests
+
+
+# --- outcomes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("def add(a, b): return a + b", (Outcome.PASS, "", 3, 3)),
+        ("def add(a, b): return 3", (Outcome.FAILED_TESTS, "wrong_value", 1, 3)),
+        ("def add(a, b): return (a + b,)", (Outcome.FAILED_TESTS, "wrong_value", 0, 3)),
+        ("def add(a, b): return a // b + 1", (Outcome.FAILED_TESTS, "wrong_value", 1, 3)),
+        ("def add(a, b): return [][a]", (Outcome.RUNTIME_ERROR, "IndexError", 0, 3)),
+        ("import nothing_of_this_name", (Outcome.RUNTIME_ERROR, "ModuleNotFoundError", 0, 3)),
+        ("class E(ValueError): pass\nraise E", (Outcome.RUNTIME_ERROR, "E", 0, 3)),
+        ("raise SystemExit(3)", (Outcome.RUNTIME_ERROR, "early_exit", 0, 3)),
+        ("def add(a, b) return a", (Outcome.COMPILE_ERROR, "syntax", 0, 3)),
+        ("def sub(a, b): return a", (Outcome.COMPILE_ERROR, "missing_entry_point", 0, 3)),
+        ("add = 3", (Outcome.COMPILE_ERROR, "missing_entry_point", 0, 3)),
+    ],
+)
+def test_each_program_falls_into_one_of_the_four_situations(add_problem, program, expected):
+    (found,) = sandbox.execute(
+        [add_problem], respond(program, task_id=add_problem.task_id), workers=1
+    )
+    assert (found.outcome, found.reason, found.n_passed, found.n_tests) == expected
+
+
+def test_every_outcome_of_the_table_is_an_outcome():
+    assert {situation for situation, _ in reasons.REASONS.values()} == set(Outcome.__members__)
+    assert set(reasons.FATAL) <= set(reasons.REASONS)
+
+
+def test_a_time_limit_decides_although_earlier_assertions_held():
+    program = "def f(x):\n    while x > 1: pass\n    return x"
+    tests = "assert f(0) == 0\nassert f(1) == 1\nassert f(2) == 2\nassert f(1) == 1"
+    found = verdict(tests, program, cpu_seconds=0.5)
+    assert found == (Outcome.RUNTIME_ERROR, "cpu_time", 2, 4)
+
+
+def test_the_cpu_limit_is_for_all_calls_together():
+    program = "import time\ndef f(x):\n    end = time.process_time() + 0.3\n"
+    program += "    while time.process_time() < end: pass\n    return x"
+    tests = "for x in range(10):\n    assert f(x) == x"
+    outcome, reason, passed, total = verdict(tests, program, cpu_seconds=1.0)
+    assert (outcome, reason, total) == (Outcome.RUNTIME_ERROR, "cpu_time", 10)
+    assert 1 <= passed <= 3
+
+
+# --- counting ----------------------------------------------------------------------------------
+
+
+def test_assertions_in_loops_count_each_and_a_failed_one_does_not_end_the_check():
+    tests = "def check(candidate):\n    for x in range(10):\n        assert candidate(x) == x\n"
+    tests += "    assert candidate(3) == 3\n"
+    program = "def f(x):\n    if x == 2: raise ValueError\n    return x if x % 2 == 0 else -x"
+    assert verdict(tests, program) == (Outcome.FAILED_TESTS, "wrong_value", 4, 11)
+
+
+def test_an_assertion_of_a_true_constant_is_no_test():
+    tests = "def check(candidate):\n    assert True, 'hint'\n    assert candidate(1) == 1\n"
+    program = "def f(x): raise KeyError"
+    assert verdict(tests, program) == (Outcome.RUNTIME_ERROR, "KeyError", 0, 1)
+
+
+def test_a_failed_call_outside_an_assertion_fails_those_that_use_its_value():
+    tests = (
+        "def check(candidate):\n    for x in (0, 1, 2):\n        y = candidate(x)\n"
+        "        assert y == 1 / x if x else True\n    assert candidate(1) == 1\n"
+    )
+    tests = tests.replace("y == 1 / x if x else True", "abs(y - x) < 1e-6")
+    program = "def f(x):\n    return x // x"
+    assert verdict(tests, program) == (Outcome.FAILED_TESTS, "ZeroDivisionError", 2, 4)
+
+
+def test_a_program_that_cannot_start_has_as_many_tests_as_the_check_reaches():
+    tests = "def check(candidate):\n    for x in range(7):\n        assert candidate(x) == x\n"
+    assert verdict(tests, "def f(") == (Outcome.COMPILE_ERROR, "syntax", 0, 7)
+
+
+def test_a_check_that_cannot_go_on_counts_at_least_its_assert_statements():
+    tests = "def check(candidate):\n    for x in candidate(3):\n"
+    tests += "        assert x\n        assert x > 0\n"
+    assert verdict(tests, "def f(x): return None") == (Outcome.FAILED_TESTS, "wrong_type", 0, 2)
+
+
+def test_an_expected_exception_is_seen_by_the_tests():
+    tests = (
+        "def check(candidate):\n    try:\n        candidate(-1)\n        assert False\n"
+        "    except ValueError:\n        pass\n    assert candidate(1) == 1\n"
+    )
+    good = "def f(x):\n    if x < 0: raise ValueError('no')\n    return x"
+    assert verdict(tests, good)[0] is Outcome.PASS
+    assert verdict(tests, "def f(x): return x") == (Outcome.FAILED_TESTS, "wrong_value", 1, 2)
+
+
+def test_a_test_that_swallows_every_exception_does_not_hide_an_exit():
+    tests = (
+        "def check(candidate):\n    try:\n        candidate(1)\n    except Exception:\n"
+        "        pass\n    assert 1 + len('a') == 2\n"
+    )
+    assert verdict(tests, "import os\ndef f(x): os._exit(0)")[:2] == (
+        Outcome.RUNTIME_ERROR,
+        "early_exit",
+    )
+
+
+def test_counting_leaves_the_expressions_of_the_tests_alone():
+    code, n_asserts, has_check = counting.instrument("x = 1\nassert x == 1\nassert x")
+    assert (n_asserts, has_check) == (2, False)
+    assert counting.global_names(code) == {"x"}
+
+
+# --- forms of tests and values -----------------------------------------------------------------
+
+
+def test_helpers_of_the_prompt_are_there_for_the_tests():
+    prompt = 'def shift(s):\n    return s[::-1]\n\ndef f(s):\n    """Undo shift."""\n'
+    tests = "def check(candidate):\n    for s in ('ab', 'abc'):\n"
+    tests += "        assert candidate(shift(s)) == s\n"
+    assert verdict(tests, prompt + "    return s[::-1]", prompt=prompt)[0] is Outcome.PASS
+    assert verdict(tests, prompt + "    return s", prompt=prompt)[0] is Outcome.FAILED_TESTS
+
+
+def test_bare_assertions_may_use_modules_and_classes_of_the_program():
+    program = (
+        "import math\nclass Node:\n    def __init__(self, x): self.x, self.next = x, None\n"
+        "def f(node):\n    return node.x + (f(node.next) if node.next else 0)"
+    )
+    tests = "a = Node(1)\na.next = Node(2)\na.next.next = Node(3)\nassert f(a) == 6\n"
+    tests += "assert math.isclose(f(a), 6.0)\nassert a.next.x == 2"
+    assert verdict(tests, program) == (Outcome.PASS, "", 3, 3)
+
+
+def test_methods_are_called_on_a_fresh_object():
+    program = (
+        "class Solution:\n    seen = 0\n    def __init__(self): self.n = 0\n"
+        "    def step(self, x):\n        self.n += x\n        return self.n"
+    )
+    tests = "def check(candidate):\n    assert candidate(2) == 2\n    assert candidate(3) == 3\n"
+    assert verdict(tests, program, entry_point="Solution().step")[0] is Outcome.PASS
+
+
+def test_a_call_as_a_statement_shows_what_it_did_to_its_argument():
+    tests = "xs = [3, 1, 2]\nf(xs)\nassert xs == [1, 2, 3]"
+    assert verdict(tests, "def f(xs): xs.sort()")[0] is Outcome.PASS
+    assert verdict(tests, "def f(xs): pass")[0] is Outcome.FAILED_TESTS
+
+
+@pytest.mark.parametrize(
+    ("body", "tests"),
+    [
+        ("import collections; return collections.Counter('aab')", "assert f() == {'a': 2, 'b': 1}"),
+        ("import re; return re.match('a', 'abc')", "assert f()"),
+        ("return (x for x in (1, 2))", "assert list(f()) == [1, 2]"),
+        ("return range(3)", "assert len(f()) == 3 and list(f()) == [0, 1, 2]"),
+        ("return {1: 'a'}.keys()", "assert set(f()) == {1}"),
+        ("return 2.0", "assert f() == 2"),
+        ("return True", "assert f() == 1"),
+        ("return 10**40", "assert f() == 10**40"),
+        ("return -(2**63)", "assert f() == -(2**63)"),
+        ("return (1, [2, {3}], {'a': b'x', (4,): None})",
+         "assert f() == (1, [2, {3}], {'a': b'x', (4,): None})"),
+        ("return '\\udc80 \\x00 é'", "assert f() == '\\udc80 \\x00 é'"),
+        ("return 1j, float('inf'), frozenset({1})",
+         "assert f() == (1j, float('inf'), frozenset({1}))"),
+        ("return int", "assert f() is int"),
+    ],
+)  # fmt: skip
+def test_a_right_value_of_a_neighbouring_type_passes(body, tests):
+    assert verdict(tests, f"def f(): {body}") == (Outcome.PASS, "", 1, 1)
+
+
+@pytest.mark.parametrize("value", ["True", "1", "[1]"])
+def test_an_opaque_value_equals_nothing(value):
+    program = "class A:\n    def __eq__(self, other): return True\ndef f(): return A()"
+    assert verdict(f"assert f() == {value}", program)[:2] == (Outcome.FAILED_TESTS, "wrong_type")
+    assert verdict(f"assert {value} in [f()]", program)[0] is Outcome.FAILED_TESTS
+
+
+# --- many programs -----------------------------------------------------------------------------
+
+
+def test_results_come_in_the_order_of_the_responses_and_progress_counts_them():
+    problems = [problem(f"assert f() == {i}", task_id=f"p{i}") for i in range(12)]
+    responses = [
+        Response(f"p{i % 12}", "m", i // 12, "", f"def f(): return {(i * 7) % 12}")
+        for i in random.Random(0).sample(range(60), 60)
+    ]
+    seen = []
+    found = sandbox.execute(problems, responses, progress=lambda d, t: seen.append((d, t)))
+    assert [(e.task_id, e.index) for e in found] == [(r.task_id, r.index) for r in responses]
+    for execution, response in zip(found, responses, strict=True):
+        right = response.program.split()[-1] == response.task_id[1:]
+        assert (execution.outcome is Outcome.PASS) is right
+    assert seen[-1] == (60, 60) and seen == sorted(seen)
+
+
+def test_equal_programs_run_once():
+    program = ("import os\ndef f(): return os.urandom(8)", "f")
+    (first,), (second,), (other,) = sandbox.call([program, program, (program[0] + "\n", "f")], [()])
+    assert first == second and first.value != other.value
+
+
+def test_equal_calls_give_equal_verdicts_whatever_they_draw_and_hash():
+    program = "import random\ndef f(n):\n    return random.random() < 0.5 or len({'a', 'b'}) == n\n"
+    program += "def g(): return [*{'a', 'b', 'c', 'd'}], random.random(), hash('a')"
+    problems = [problem("from random import random\nfor _ in range(9):\n    assert f(random())")]
+    runs = [sandbox.execute(problems, respond(program)) for _ in range(3)]
+    assert runs[0] == runs[1] == runs[2]
+    values = [sandbox.call([(program, "g")], [()]) for _ in range(2)]
+    assert values[0] == values[1]
+
+
+def test_verdicts_that_hang_on_chance_are_flagged():
+    chance = "def f(): return next(iter({'a', 'b', 'c', 'd', 'e', 'f', 'g'}))"
+    steady = "def f(): return 'a'"
+    tests = "assert f() in ('a', 'b', 'c')"
+    assert sandbox.unstable([problem(tests)], respond(chance, steady), seeds=range(8)) == [
+        True,
+        False,
+    ]
+
+
+def test_one_candidate_leaves_nothing_for_the_next():
+    leaves = (
+        "import os, sys, builtins\nos.environ['LEFT'] = '1'\nbuiltins.left = 1\nsys.left = 1\n"
+        "try:\n    os.makedirs('a/b/c'); open('a/b/left', 'w').close(); os.chmod('a', 0)\n"
+        "    os.symlink('/', 'link'); os.chdir('/')\nexcept OSError: pass\ndef f(): return 0\n"
+    )
+    looks = (
+        "import os, sys, builtins\ndef f():\n    try: names = os.listdir('.')\n"
+        "    except PermissionError: names = []\n    return (names, 'LEFT' in os.environ, "
+        "hasattr(builtins, 'left'), hasattr(sys, 'left'))"
+    )
+    programs = [(leaves, "f"), (looks, "f"), (leaves + "\n", "f"), (looks + "\n", "f")]
+    for level in levels():
+        found = sandbox.call(programs, [()], workers=1, exactly=level)
+        for index in (1, 3):
+            assert found[index][0].value == ([], False, False, False), level
+
+
+# --- calls -------------------------------------------------------------------------------------
+
+
+def test_calls_return_values_or_reasons_in_order():
+    source = "def f(x):\n    if x == 2: raise LookupError('two')\n    return {x: [x] * 2}"
+    (found,) = sandbox.call([(source, "f")], [(1,), (2,), (3,)])
+    assert found == (
+        sandbox.Result({1: [1, 1]}),
+        sandbox.Result(None, "LookupError"),
+        sandbox.Result({3: [3, 3]}),
+    )
+
+
+def test_after_the_time_is_over_the_remaining_calls_say_so():
+    source = "def f(x):\n    while x == 2: pass\n    return x"
+    (found,) = sandbox.call([(source, "f")], [(1,), (2,), (3,)], cpu_seconds=0.3)
+    assert [(r.value, r.error) for r in found] == [(1, ""), (None, "cpu_time"), (None, "cpu_time")]
+
+
+def test_calls_of_what_does_not_start_say_why():
+    sources = ["def f(", "x = 1", "raise OSError"]
+    found = sandbox.call([(source, "f") for source in sources], [(1,), (2,)])
+    assert [[r.error for r in row] for row in found] == [
+        ["syntax"] * 2,
+        ["missing_entry_point"] * 2,
+        ["OSError"] * 2,
+    ]
+
+
+def test_calls_get_fresh_copies_of_their_arguments():
+    source = "def f(xs):\n    xs.append(1)\n    return xs"
+    shared = [0]
+    (found,) = sandbox.call([(source, "f")], [(shared,), (shared,)])
+    assert [r.value for r in found] == [[0, 1], [0, 1]] and shared == [0]
+
+
+def test_values_beyond_the_size_limit_do_not_reach_the_caller():
+    (found,) = sandbox.call([("def f(n): return 'x' * n", "f")], [(10,), (100 << 20,)])
+    assert found[0].value == "x" * 10
+    assert isinstance(found[1].value, wire.Opaque)
+
+
+# --- the wire ----------------------------------------------------------------------------------
+
+
+def test_values_survive_the_wire():
+    values = [None, True, 0, -1, 2**63, -(10**50), 1.5, 1j, "ü\0", b"\xff", [1, [2]], (1,), {1: 2}]
+    values += [{3}, frozenset({4}), list(range(20)), [0.5] * 20, [2**70] * 20, [1, 2.0] * 10, int]
+    for value in values:
+        back = wire.decode(wire.encode(value), None)
+        assert back == value and type(back) is type(value)
+
+
+def test_hostile_bytes_cause_a_wire_error_and_nothing_else():
+    source = random.Random(0)
+    good = wire.encode([1, "abc", {"a": (1.5, None)}, {1, 2}, list(range(20))])
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(source.randrange(1, 6)):
+            data[source.randrange(len(data))] = source.randrange(256)
+        try:
+            wire.decode(bytes(data[: source.randrange(1, len(data) + 1)]), wire.Opaque)
+        except wire.WireError:
+            continue
+    for data in (b"", b"l\xff\xff\xff\xff", b"l\x01\0\0\0" * 5000, b"d\x01\0\0\0l\0\0\0\0N"):
+        with pytest.raises(wire.WireError):
+            wire.decode(data, wire.Opaque)
+
+
+def test_what_is_too_deep_or_too_large_does_not_cross():
+    loop: list = []
+    loop.append(loop)
+    for value in (loop, "x" * (wire.MAX_FRAME + 1), [0] * wire.MAX_FRAME, object()):
+        with pytest.raises(wire.WireError):
+            wire.encode(value)
+
+
+# --- what is wrong with the input --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ("def check(candidate):\n    candidate(1)\n", "assert nothing"),
+        ("def check(candidate)\n    assert 1\n", "do not compile"),
+        ("import no_such_module\nassert f(1) == 1", "no_such_module"),
+    ],
+)
+def test_tests_that_cannot_judge_are_named(tests, message):
+    with pytest.raises(ValueError, match=f"t: .*{message}"):
+        verdict(tests, "def f(x): return x")
+
+
+def test_unknown_and_doubled_task_ids_are_named():
+    with pytest.raises(ValueError, match="other: a response, but no problem"):
+        sandbox.execute([problem("assert f() == 1")], respond("", task_id="other"))
+    with pytest.raises(ValueError, match="t: two problems"):
+        sandbox.execute([problem("assert f() == 1")] * 2, [])
+
+
+def test_no_responses_are_no_work():
+    assert sandbox.execute([], []) == []
+    assert sandbox.call([], [(1,)]) == []
+
+
+def test_a_judge_that_dies_costs_only_its_own_programs():
+    dies = problem("import os\nif f() == 2:\n    os._exit(1)\nassert f() == 1", task_id="dies")
+    fine = problem("assert f() == 1", task_id="fine")
+    programs = [f"def f(): return {n}" for n in (1, 2, 3)]
+    responses = respond(*programs, task_id="dies") + respond(*programs, task_id="fine")
+    found = [(e.outcome, e.reason) for e in sandbox.execute([dies, fine], responses)]
+    failed = (Outcome.FAILED_TESTS, "wrong_value")
+    limit = (Outcome.RUNTIME_ERROR, "judge_limit")
+    assert found == [(Outcome.PASS, ""), limit, failed, (Outcome.PASS, ""), failed, failed]
+
+
+# --- levels ------------------------------------------------------------------------------------
+
+
+def levels() -> tuple[str, ...]:
+    """The kernel-enforced levels of this host."""
+    strong = sandbox.LEVELS[:2]
+    found = strong[strong.index(sandbox.probe()) :] if sandbox.probe() in strong else ()
+    if not found:
+        pytest.skip("this host allows neither namespaces nor Landlock")
+    return found
+
+
+def test_levels_agree_and_are_recorded(add_problem):
+    programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    runs = {level: sandbox.execute([add_problem], responses, exactly=level) for level in levels()}
+    assert len({tuple((e.outcome, e.n_passed) for e in run) for run in runs.values()}) == 1
+    assert all(e.isolation == level for level, run in runs.items() for e in run)
+
+
+def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, monkeypatch):
+    monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
+    with pytest.raises(RuntimeError, match="level='process'"):
+        sandbox.execute([add_problem], [])
+    with pytest.raises(ValueError, match="unknown isolation level"):
+        sandbox.execute([add_problem], [], level="strong")
+
+
+PROBE = (
+    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
+    "e = sandbox.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
+    "print(sandbox.probe(), e[0].outcome.name, e[0].isolation)\n"
+)
+
+
+def run_python(*prefix: str, python: str = sys.executable) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [*prefix, python, "-c", PROBE]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def test_where_user_namespaces_are_denied_landlock_and_seccomp_serve():
+    levels()
+    if not shutil.which("unshare") or run_python("unshare", "-Ur").returncode:
+        pytest.skip("user namespaces are denied here already, or `unshare` is missing")
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    found = run_python("unshare", "-Ur", "sh", "-c", forbid, "sh")
+    assert found.stdout.split() == ["landlock+seccomp", "PASS", "landlock+seccomp"], found.stderr
+
+
+def test_an_ordinary_user_gets_the_same_level():
+    strongest = levels()[0]
+    if os.getuid() != 0:
+        assert run_python().stdout.split() == [strongest, "PASS", strongest]
+        return
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+    usable = "import os, sys; assert os.access(sys.executable, 1) and sys.version_info > (3, 11)"
+    for python in (sys.executable, "/usr/bin/python3"):
+        if shutil.which("setpriv") and not subprocess.run([*drop, python, "-c", usable]).returncode:
+            found = run_python(*drop, python=python)
+            assert found.stdout.split() == [strongest, "PASS", strongest], found.stderr
+            return
+    pytest.skip("no `setpriv`, or no interpreter that another user can run")
+
+
+# --- what is left ------------------------------------------------------------------------------
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Processes whose command line names `folder`, where their scratch lies."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                command = Path("/proc", name, "cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(folder) in command:
+                found.append(name)
+    return found
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+BUSY = (
+    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
+    "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
+    "sandbox.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
+    "    wall_seconds=60, cpu_seconds=60, exactly={level!r})\n"
+)
+
+
+@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    code = BUSY.replace("{level!r}", repr(level))
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert wait_until(lambda: len(processes_of(tmp_path)) >= 8, 30), caller.poll()
+    caller.send_signal(number)
+    _, errors = caller.communicate(timeout=20)
+    assert wait_until(lambda: not processes_of(tmp_path)), processes_of(tmp_path)
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_run_leaves_no_processes_files_or_descriptors(tmp_path, monkeypatch, add_problem):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    programs = [
+        "def add(a, b): return a + b",
+        "import os\nfor _ in range(9): os.open('/dev/null', 0)\ndef add(a, b): os._exit(1)",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start()\n"
+        "def add(a, b): return a + b",
+        "import os, time\ntry:\n    os.fork() or time.sleep(9)\nexcept OSError: pass\n"
+        "def add(a, b): return a + b",
+        "def add(a, b):\n    print('x' * 10**7)\n    return a + b",
+    ]
+    programs = [f"{program}\n# {i}" for i in range(20) for program in programs]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    sandbox.execute([add_problem], responses[:1])
+    before = os.listdir("/proc/self/fd")
+    found = sandbox.execute([add_problem], responses)
+    assert os.listdir("/proc/self/fd") == before
+    assert wait_until(lambda: not processes_of(tmp_path))
+    assert not list(tmp_path.iterdir())
+    kinds = [e.reason for e in found]
+    assert kinds == ["", "early_exit", "", "", "output_limit"] * 20
+
+
+def test_neither_the_caller_nor_the_zygotes_load_torch():
+    code = (
+        "import sys, time\nstart = time.perf_counter()\nfrom rrtf import sandbox\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+        "got = sandbox.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
+        "names = got[0][0].value\n"
+        "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
+        "assert len(names) < 150, len(names)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert not found.returncode, found.stderr
+
+
+# --- the benchmarks of the field ---------------------------------------------------------------
+
+
+def rows(name: str) -> list[dict]:
+    from rrtf import store
+
+    folder = os.environ.get("RRTF_DATA")
+    if not folder or not (Path(folder) / name).exists():
+        pytest.skip(f"$RRTF_DATA holds no {name}")
+    return [row for _, row in store.read_rows(Path(folder) / name)]
+
+
+@pytest.mark.slow
+def test_all_references_of_humaneval_pass_and_all_empty_bodies_fail():
+    problems = [
+        Problem(r["task_id"], r["prompt"], r["entry_point"], r["test"], r["canonical_solution"])
+        for r in rows("humaneval/HumanEval.jsonl.gz")
+    ]
+    right = [Response(p.task_id, "ref", 0, "", p.prompt + p.reference) for p in problems]
+    empty = [Response(p.task_id, "none", 0, "", p.prompt + "    pass\n") for p in problems]
+    found = sandbox.execute(problems, right + empty, cpu_seconds=10, wall_seconds=30)
+    assert [e for e in found[:164] if e.outcome is not Outcome.PASS] == []
+    assert [e for e in found[164:] if e.outcome is not Outcome.FAILED_TESTS] == []
+
+
+@pytest.mark.slow
+def test_all_references_of_mbpp_pass():
+    problems = []
+    for row in rows("mbpp/mbpp.jsonl"):
+        code, _, _ = counting.instrument(row["test_list"][0])
+        defined = {line.split("(")[0].split()[1] for line in row["code"].splitlines()
+                   if line.startswith("def ")}  # fmt: skip
+        entry = min(counting.global_names(code) & defined or defined)
+        tests = "\n".join([row["test_setup_code"], *row["test_list"], *row["challenge_test_list"]])
+        problems.append(Problem(f"MBPP/{row['task_id']}", row["text"], entry, tests, row["code"]))
+    responses = [Response(p.task_id, "ref", 0, "", p.reference) for p in problems]
+    found = sandbox.execute(problems, responses, cpu_seconds=20, wall_seconds=60)
+    assert [e for e in found if e.outcome is not Outcome.PASS] == []
