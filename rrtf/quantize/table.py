@@ -13,7 +13,7 @@ from rrtf.records import Execution, Outcome, QuantRow, Response
 class Measured:
     """What one variant did. `status` is `ok` or `failed: ` and the reason; the rest is empty then.
 
-    `size_mb` is that of the weight files (10^6 bytes), `nll` nats per token of the problems'
+    `size_mb` is that of the weights (10^6 bytes), `nll` nats per token of the problems'
     references, `ms` the milliseconds per generated token of each repetition, by batch size.
     """
 

@@ -1,6 +1,8 @@
 """One variant of one model: made, asked and timed, in the process it has for itself."""
 
+import ctypes
 import json
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,7 @@ def serve() -> None:
 
     Whatever a library raises ends the process with one line that says so.
     """
+    _die_with_parent()
     job = json.load(sys.stdin)
     try:
         store.write_json(Path(job["result"]), _result(job))
@@ -25,9 +28,15 @@ def serve() -> None:
         sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
+def _die_with_parent() -> None:
+    """A run that is killed leaves no process behind (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def _result(job: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
-    engine, weights = build(
+    engine, size = build(
         job["variant"],
         Path(job["model"]),
         Path(job["output"]),
@@ -40,7 +49,7 @@ def _result(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": "ok",
         "engine": engine.name,
-        "size_mb": sum(file.stat().st_size for file in weights) / 1e6,
+        "size_mb": size / 1e6,
         "nll": _nll(engine, job["prompts"], job["references"]),
         "answers": [[row[0].text, row[0].n_tokens, row[0].finish_reason] for row in answers],
         "ms": {size: _ms_per_token(engine, job["prompts"], size) for size in job["batch_sizes"]},
@@ -50,25 +59,29 @@ def _result(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def build(
     variant: str, model: Path, output: Path, *, calibration: Sequence[str]
-) -> tuple[Any, list[Path]]:
-    """(an engine that runs `variant` of `model`, its weight files); makes it in `output`."""
+) -> tuple[Any, int]:
+    """(an engine that runs `variant` of `model`, bytes of its weights); makes it in `output`.
+
+    The bytes are those of the weight file; of `full`, which may lie on disk in another precision
+    than it computes in, those in memory.
+    """
     library, _, precision = variant.partition("-")
     if library == "full":
         from rrtf.engines.transformers_engine import TransformersEngine
 
-        return TransformersEngine(model), sorted(model.glob("*.safetensors"))
+        engine = TransformersEngine(model)
+        parameters = engine.model.parameters()
+        return engine, sum(weight.numel() * weight.element_size() for weight in parameters)
     if library == "ctranslate2":
         from rrtf.engines.ctranslate2_engine import CTranslate2Engine, convert
 
         convert(model, output, precision=precision)
         engine = CTranslate2Engine(model, dtype=precision, converted=output)
-        return engine, [output / "model.bin"]
+        return engine, (output / "model.bin").stat().st_size
     return _gptq(model, output, bits=int(precision.removeprefix("int")), calibration=calibration)
 
 
-def _gptq(
-    model: Path, output: Path, *, bits: int, calibration: Sequence[str]
-) -> tuple[Any, list[Path]]:
+def _gptq(model: Path, output: Path, *, bits: int, calibration: Sequence[str]) -> tuple[Any, int]:
     """GPTQ in groups of 128 weights. `offload_to_disk=False` makes it bit-deterministic, and
     `pack_impl="original"` needs no compiler."""
     from gptqmodel import GPTQModel, QuantizeConfig
@@ -87,7 +100,7 @@ def _gptq(
     engine = TransformersEngine(model, loaded=loaded)
     kernels = {type(m).__name__ for m in loaded.modules() if hasattr(m, "qweight")}
     engine.name = f"gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"
-    return engine, sorted(output.glob("*.safetensors"))
+    return engine, sum(file.stat().st_size for file in output.glob("*.safetensors"))
 
 
 def _nll(engine: Any, texts: Sequence[str], references: Sequence[str]) -> float | None:
