@@ -3,6 +3,7 @@
 import ast
 import builtins
 import types
+from collections.abc import Callable
 
 _HOLDS, _MUST, _LOST, _RAISED = "_rrtf_holds", "_rrtf_must", "_rrtf_lost", "_rrtf_raised"
 _IN_PLACE = "_rrtf_in_place"
@@ -92,7 +93,7 @@ class Tally:
         self.all_raised = self.all_raised and by_candidate
 
 
-def call_in_place(function, *args, **kwargs) -> None:
+def call_in_place(function: Callable, *args: object, **kwargs: object) -> None:
     """Calls for the effect on the arguments: the worker's changed copies replace their content."""
     if not hasattr(function, "in_place"):
         function(*args, **kwargs)

@@ -15,7 +15,7 @@ import builtins
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rrtf.sandbox import counting, reasons, wire
 from rrtf.sandbox.channel import Channel, Gone, SandboxError
@@ -106,7 +106,9 @@ def _run_prompt(prompt: str, space: dict) -> None:
         raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
 
 
-def stub(channel: Channel, target: str):
+def stub(channel: Channel, target: str) -> Callable:
+    """A function that asks the worker; its `in_place` gives back the arguments as changed."""
+
     def candidate(*args, **kwargs):
         return channel.ask("call", target, args, kwargs)
 

@@ -41,17 +41,20 @@ fast_prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
 
 
 def check(what: str, result: int) -> int:
+    """`result` of a C call, or the OSError that its errno says; `what` names the call."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
 
 
-def prctl(option: int, value: int, pointer=None) -> None:
+def prctl(option: int, value: int, pointer: bytes | None = None) -> None:
+    """prctl(2), with an OSError where it fails."""
     check("prctl", libc.prctl(option, ctypes.c_ulong(value), pointer, 0, 0))
 
 
 def die_with_parent() -> None:
+    """SIGKILL for this process when its parent ends."""
     fast_prctl(_PDEATHSIG, signal.SIGKILL, 0)
 
 
@@ -276,6 +279,7 @@ def restrict_files(writable: str | None) -> None:
 
 
 def limit_cpu(seconds: int) -> None:
+    """SIGKILL after so many CPU seconds: the backstop of the zygote's own clock."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 

@@ -175,6 +175,7 @@ def probe() -> str:
 def settings_for(
     cpu_seconds: float = 2.0, wall_seconds: float = 6.0, memory_mb: int = 512, seed: int = 0
 ) -> dict:
+    """What a zygote is told: limits per program, and the seed of hashing and `random`."""
     limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
     return limits | {"seed": seed}
 

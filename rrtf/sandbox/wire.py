@@ -10,6 +10,7 @@ checked before anything is built, and a `WireError` is all that hostile bytes ca
 import builtins
 import os
 from array import array
+from collections.abc import Callable
 from struct import Struct, error
 
 # The worker's copy of this module keeps working when a candidate patches `builtins`.
@@ -81,7 +82,7 @@ class Opaque:
             self._ask("set", name, value)
 
 
-def encode(value: object, keep=None) -> bytes:
+def encode(value: object, keep: Callable[[object], int] | None = None) -> bytes:
     """`value` as bytes; `keep(obj) -> handle` takes objects outside the closed set.
 
     WireError if it is nested deeper than MAX_DEPTH or longer than MAX_FRAME, or for an object
@@ -208,7 +209,7 @@ def _truth(value: object) -> bool:
         return False
 
 
-def opaque(value: object, keep) -> bytes:
+def opaque(value: object, keep: Callable[[object], int]) -> bytes:
     """`value` as an opaque object, whatever its type: for values that are too large to cross."""
     name = type_name(type(value))
     out = bytearray(b"o" + _OPAQUE.pack(_truth(value), keep(value)))
@@ -216,7 +217,7 @@ def opaque(value: object, keep) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes, resolve) -> object:
+def decode(data: bytes, resolve: Callable[[int, bool, str], object] | None) -> object:
     """The inverse of `encode`; `resolve(handle, truth, kind)` gives what an opaque stands for."""
     try:
         value, end = _get(data, 0, resolve, 0)

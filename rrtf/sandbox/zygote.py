@@ -26,6 +26,7 @@ JUDGE_MB = 2048
 
 
 def main() -> None:
+    """Entry point of the interpreters that `lanes` starts; settings come as JSON in argv."""
     settings = json.loads(sys.argv[2])
     _preload(settings["seed"])
     from rrtf.sandbox import court, nursery  # not earlier: they import `random`

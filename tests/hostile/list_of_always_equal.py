@@ -1,5 +1,5 @@
 # expect: FAILED_TESTS wrong_type
-class Agreeable(object):
+class Agreeable:
     def __eq__(self, other):
         return True
 
