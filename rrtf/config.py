@@ -159,6 +159,8 @@ def set_threads(count: int) -> None:
     """Pins the thread pools of libraries that are loaded after this call to `count` threads."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
+    # Batches of many shapes would fill oneDNN's cache of 1,024 compiled operations.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def describe(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:

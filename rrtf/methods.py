@@ -144,29 +144,27 @@ def trials(
 
 
 def grid(
-    rates: Sequence[float],
-    dpo_rates: Sequence[float],
+    rates: Mapping[str, Sequence[float]],
     reductions: Sequence[str],
     rank_weights: Sequence[float],
 ) -> list[dict[str, Any]]:
     """The settings that are compared on validation, one run each.
 
-    Every objective at every learning rate, SFT and RRTF with every reduction of L_ft, RRTF with
-    every further rank weight (reduction `mean`).
+    `rates` maps an objective to its learning rates. SFT, RRTF and RRHF are tried with every
+    reduction of L_ft, RRTF also with every further rank weight (reduction `mean`).
     """
     found = [
         {"method": method, "learning_rate": rate, "ft_reduction": reduction}
-        for method in ("sft", "rrtf")
+        for method in ("sft", "rrtf", "rrhf")
         for reduction in reductions
-        for rate in rates
+        for rate in rates[method]
     ]
     found += [
         {"method": "rrtf", "learning_rate": rate, "ft_reduction": "mean", "rank_weight": weight}
         for weight in rank_weights
-        for rate in rates
+        for rate in rates["rrtf"]
     ]
-    found += [{"method": "rrhf", "learning_rate": r, "ft_reduction": "mean"} for r in rates]
-    return found + [{"method": "dpo", "learning_rate": rate} for rate in dpo_rates]
+    return found + [{"method": "dpo", "learning_rate": rate} for rate in rates["dpo"]]
 
 
 def best_rates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -165,7 +165,7 @@ def _fit(
         train_dataset=data,
         data_collator=batches.collate,
         parts_of=partial(parts_of, run=output.name, settings=settings),
-        callbacks=[trainer.Reporter(progress)] if progress else [],
+        callbacks=[trainer.Trimmer(), *([trainer.Reporter(progress)] if progress else [])],
     )
     run.train(resume_from_checkpoint=trainer.newest_checkpoint(folder))
     return trainer.steps(output.name, run.state.log_history)
