@@ -39,6 +39,7 @@ def output_home() -> Path:
 
 
 def run_dir(profile: str) -> Path:
+    """What a run of `profile` writes: `data/runs/<profile>`."""
     return output_home() / "data" / "runs" / profile
 
 
@@ -48,6 +49,7 @@ def models_dir() -> Path:
 
 
 def report_dir(profile: str) -> Path:
+    """The reports of `profile`: `reports/<profile>`."""
     return output_home() / "reports" / profile
 
 
@@ -66,6 +68,7 @@ def _profiles() -> dict:
 
 
 def profiles() -> tuple[str, ...]:
+    """The names of all profiles, the columns of `profiles.toml`."""
     return tuple(_profiles()["profiles"])
 
 

@@ -69,6 +69,7 @@ def prepare(
 
 
 def documents(problems: Sequence[Problem]) -> list[tuple[str, str]]:
+    """(prompt, solution) of each problem as the models read them: the break comes second."""
     return [(p.prompt.rstrip("\n"), "\n" + p.reference.rstrip("\n")) for p in problems]
 
 
@@ -121,6 +122,7 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer that `prepare` wrote."""
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -135,6 +137,7 @@ def encode(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Row]:
 
 
 def library_rows(tokenizer: Any, sources: Sequence[str]) -> list[Row]:
+    """Chunks of LIBRARY_CHUNK tokens; all of their tokens count fully."""
     rows = []
     for encoding in tokenizer.encode_batch(list(sources)):
         ids = encoding.ids
@@ -187,6 +190,7 @@ def collate(batch: Sequence[Row]) -> tuple[Any, Any]:
 
 
 def save_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Writes rows as two tensors: all ids in one line, and the sizes."""
     import torch
     from safetensors.torch import save
 
@@ -196,6 +200,7 @@ def save_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def load_rows(path: Path) -> list[Row]:
+    """The inverse of `save_rows`."""
     from safetensors.torch import load_file
 
     tensors = load_file(path)

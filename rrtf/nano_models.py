@@ -219,16 +219,19 @@ def advance(
 
 
 def trunk_scale(step: int) -> float:
+    """The trunk's schedule: a linear warm-up, then constant; times the peak rate."""
     return min(1.0, (step + 1) / WARMUP)
 
 
 def save_checkpoint(path: Path, training: Pretraining) -> None:
+    """Writes weights, optimizer state and step as one safetensors file."""
     from safetensors.torch import save
 
     store.write_bytes(path, save(training.tensors(), {"step": str(training.step)}))
 
 
 def load_checkpoint(path: Path, training: Pretraining) -> None:
+    """The inverse of `save_checkpoint`, into `training`."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

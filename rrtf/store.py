@@ -167,6 +167,7 @@ def read(path: Path, kind: type[Record]) -> list[Record]:
 
 
 def read_json(path: Path) -> Any:
+    """The value of a `.json` file, plain or `.gz`."""
     with _open_text(Path(path)) as file:
         return json.load(file)
 
@@ -185,11 +186,13 @@ def encode(records: Iterable[Any], suffix: str) -> bytes:
 
 
 def write(path: Path, records: Iterable[Any]) -> None:
+    """Writes records as `.jsonl` or `.parquet`, whole or not at all."""
     path = Path(path)
     write_bytes(path, encode(records, path.suffix))
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON, whole or not at all."""
     write_bytes(Path(path), (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 

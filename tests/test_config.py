@@ -37,7 +37,7 @@ def test_an_unknown_profile_is_named_with_the_known_ones():
 def test_a_shared_override_reaches_every_stage_and_a_stage_override_only_its_own():
     changed = {"shared.seed": 7, "evolve.rounds": 9}
     assert config.resolve("nano", "evolve", changed)["seed"] == 7
-    assert config.resolve("nano", "00", changed)["seed"] == 7
+    assert config.resolve("nano", "sample", changed)["seed"] == 7
     assert config.resolve("nano", "evolve", changed)["rounds"] == 9
     own = {"shared.seed": 7, "evolve.seed": 8}
     assert config.resolve("nano", "evolve", own)["seed"] == 8

@@ -38,6 +38,8 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """An operation with its parameters set."""
+
     name: str
     parameters: tuple[tuple[str, str | int], ...] = ()
 
@@ -82,6 +84,7 @@ def vocabulary() -> Mapping:
 
 @cache
 def taking(kind: str) -> tuple[Operation, ...]:
+    """The operations that take a value of type `kind`."""
     return tuple(op for op in operations().values() if op.takes == kind)
 
 
@@ -138,12 +141,14 @@ def _choices(parameters: Mapping) -> list[tuple[tuple[str, str | int], ...]]:
 
 
 def fill(template: str, parameters: tuple[tuple[str, str | int], ...]) -> str:
+    """`template` with each `{name}` of the parameters replaced by its value."""
     for name, value in parameters:
         template = template.replace(f"{{{name}}}", str(value))
     return template
 
 
 def draw_step(operation: Operation, rng: random.Random) -> Step:
+    """The operation with one of its allowed parameter settings."""
     return Step(operation.name, rng.choice(operation.choices))
 
 
@@ -187,6 +192,7 @@ def neighbour(spec: Spec, rng: random.Random) -> Spec:
 
 
 def replace_step(spec: Spec, place: int, step: Step) -> Spec:
+    """`spec` with another step at `place`."""
     return Spec(spec.takes, (*spec.steps[:place], step, *spec.steps[place + 1 :]))
 
 

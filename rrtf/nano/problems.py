@@ -41,6 +41,7 @@ SLACK = 1.5  # drawn on top in each shard, because the behaviours of shards can 
 
 
 def random_input(kind: str, rng: random.Random) -> Any:
+    """A value of one of the five types, small enough to read."""
     words = vocabulary()["word_list"]
     size = rng.randrange(9)
     if kind == "ints":
@@ -93,6 +94,7 @@ def _ring(*_: object) -> None:
 
 
 def guard_alarm() -> None:
+    """Makes the CPU-time alarm of `run` raise `TimeLimit` in this process."""
     signal.signal(signal.SIGVTALRM, _ring)
 
 
