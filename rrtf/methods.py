@@ -105,7 +105,7 @@ def plan(
         chosen, _ = training_set(method, groups, pairs)
         own = {"objective": objective, "learning_rate": learning_rates[objective]}
         if method == "sft-kept":
-            own |= {"rank_weight": 0.0, "learning_rate": learning_rates["sft"]}
+            own |= {"rank_weight": 0.0}  # everything else as in RRTF, its learning rate too
         for k in range(count):
             own["seed"] = config.derive_seed(seed, "train", k) % 2**31
             runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), {**options, **own}))
@@ -176,6 +176,26 @@ def best_rates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for row in sorted(rows, key=lambda row: (-row["pass@1"], row["learning_rate"])):
         best.setdefault((row["method"], row["variant"]), row)
     return [dict(row) for row in best.values()]
+
+
+def shared_rates(rows: Iterable[Mapping[str, Any]], among: Sequence[str]) -> list[dict[str, Any]]:
+    """For every variant and learning rate that all of `among` were tried with, their mean pass@1.
+
+    The best first. Methods whose difference is the question share one rate, so that they differ
+    in nothing else.
+    """
+    tried: dict[tuple[str, float], dict[str, float]] = {}
+    for row in rows:
+        key = (row["variant"], row["learning_rate"])
+        tried.setdefault(key, {})[row["method"]] = row["pass@1"]
+    found = [
+        {"variant": variant, "learning_rate": rate}
+        | {name: passing[name] for name in among}
+        | {"mean": sum(passing[name] for name in among) / len(among)}
+        for (variant, rate), passing in tried.items()
+        if set(among) <= set(passing)
+    ]
+    return sorted(found, key=lambda row: (-row["mean"], row["learning_rate"]))
 
 
 def trial_rows(runs: Sequence[Run], rates: Mapping[str, float]) -> list[dict[str, Any]]:
