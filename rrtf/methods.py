@@ -4,6 +4,7 @@ All methods start from one model, take the same number of updates and meet their
 same order; they differ in what they learn from and by which objective.
 """
 
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,15 +24,20 @@ METHODS = {
 
 
 def training_set(
-    method: str, groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
+    method: str,
+    groups: Sequence[RankedGroup],
+    pairs: Sequence[RankedGroup],
+    *,
+    max_responses: int = 0,
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(what `method` trains on, number of prompts left out by reason).
 
     `groups` hold every prompt with all its responses, the teacher's at `sft_index`; `pairs` are
     teacher and student of the prompts the paper's filter keeps. `sft` imitates the teacher
     unseen, `sft-verified` where it passes, `sft-kept` and `rrtf` learn from the pairs, `rrhf` from
-    whole groups with the best response as target (the teacher's where it is among the best),
-    `dpo` from the pairs whose scores differ.
+    whole groups with the best response as target (the teacher's where it is among the best), cut
+    to `max_responses` (0 = all) by drawing the others by key, `dpo` from the pairs whose scores
+    differ.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
@@ -41,8 +47,9 @@ def training_set(
     dropped = Counter(reason for reason in reasons if reason)
     if source is pairs:
         dropped["no_pair"] = len({g.task_id for g in groups} - {g.task_id for g in pairs})
-    chosen = [_best_first(group) for group in kept] if method == "rrhf" else kept
-    return chosen, {reason: count for reason, count in sorted(dropped.items()) if count}
+    if method == "rrhf":
+        kept = [_drawn(_best_first(group), max_responses) for group in kept]
+    return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
 
 
 def _left_out(method: str, group: RankedGroup) -> str:
@@ -59,6 +66,20 @@ def _best_first(group: RankedGroup) -> RankedGroup:
     """The group with its best-scored response as the one to imitate; ties keep the teacher."""
     best = max(range(len(group.scores)), key=lambda k: (group.scores[k], k == group.sft_index, -k))
     return replace(group, sft_index=best)
+
+
+def _drawn(group: RankedGroup, count: int) -> RankedGroup:
+    """The group with its target and `count` - 1 other responses, drawn by the task's key."""
+    if not count or len(group.responses) <= count:
+        return group
+    others = [k for k in range(len(group.responses)) if k != group.sft_index]
+    rng = random.Random(config.derive_seed(0, "drawn", group.task_id))
+    places = sorted([group.sft_index, *rng.sample(others, count - 1)])
+    cut = {
+        name: tuple(getattr(group, name)[k] for k in places)
+        for name in ("responses", "sources", "outcomes", "scores")
+    }
+    return replace(group, sft_index=places.index(group.sft_index), **cut)
 
 
 def seeds(trained: Iterable[str], n_seeds: int, n_seeds_others: int) -> dict[str, int]:
@@ -92,6 +113,7 @@ def plan(
     seeds: Mapping[str, int],
     learning_rates: Mapping[str, float],
     seed: int,
+    max_responses: int = 0,
     **options: Any,
 ) -> list[Run]:
     """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
@@ -102,7 +124,7 @@ def plan(
     runs = []
     for method, count in seeds.items():
         objective = METHODS[method]
-        chosen, _ = training_set(method, groups, pairs)
+        chosen, _ = training_set(method, groups, pairs, max_responses=max_responses)
         own = {"objective": objective, "learning_rate": learning_rates[objective]}
         if method == "sft-kept":
             own |= {"rank_weight": 0.0}  # everything else as in RRTF, its learning rate too
@@ -212,12 +234,16 @@ def trial_rows(runs: Sequence[Run], rates: Mapping[str, float]) -> list[dict[str
 
 
 def sizes(
-    trained: Iterable[str], groups: Sequence[RankedGroup], pairs: Sequence[RankedGroup]
+    trained: Iterable[str],
+    groups: Sequence[RankedGroup],
+    pairs: Sequence[RankedGroup],
+    *,
+    max_responses: int = 0,
 ) -> list[dict[str, Any]]:
     """One row per method: prompts in = learnt from + left out, responses, wrong targets of L_ft."""
     rows = []
     for method in trained:
-        chosen, dropped = training_set(method, groups, pairs)
+        chosen, dropped = training_set(method, groups, pairs, max_responses=max_responses)
         targets = [group.outcomes[group.sft_index] for group in chosen]
         rows.append(
             {

@@ -63,3 +63,17 @@ def test_a_shared_rate_needs_all_methods_and_has_the_best_mean():
     assert [row["learning_rate"] for row in shared] == [1e-4, 1e-5]
     assert shared[0]["mean"] == pytest.approx(0.425)
     assert all(row["variant"] == "sum" for row in shared)
+
+
+def test_a_large_group_is_cut_to_its_target_and_others_drawn_by_key():
+    outcomes = (Outcome.FAILED_TESTS, *[Outcome.RUNTIME_ERROR] * 7, Outcome.PASS)
+    large = RankedGroup(
+        "t/0", "p", tuple("abcdefghi"), ("teacher", *["student"] * 8), outcomes,
+        tuple(float(o) for o in outcomes), 0,
+    )  # fmt: skip
+    chosen, _ = methods.training_set("rrhf", [large], [], max_responses=4)
+    again, _ = methods.training_set("rrhf", [large], [], max_responses=4)
+    whole, _ = methods.training_set("rrhf", [large], [])
+    assert chosen == again and len(chosen[0].responses) == 4
+    assert chosen[0].responses[chosen[0].sft_index] == "i", "the best response stays the target"
+    assert len(whole[0].responses) == 9
