@@ -13,7 +13,7 @@ import pytest
 
 from rrtf import sandbox
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import counting, reasons, wire
+from rrtf.sandbox import counting, lanes, reasons, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -587,3 +587,13 @@ def test_all_references_of_mbpp_pass():
     responses = [Response(p.task_id, "ref", 0, "", p.reference) for p in problems]
     found = sandbox.execute(problems, responses, cpu_seconds=20, wall_seconds=60)
     assert [e for e in found if e.outcome is not Outcome.PASS] == []
+
+
+@pytest.mark.parametrize("boot", ["raise SystemExit(3)", "import time; time.sleep(60)"])
+def test_a_zygote_that_dies_or_stays_silent_is_an_error_and_not_a_wait(boot, monkeypatch):
+    monkeypatch.setattr(lanes, "_BOOT", boot)
+    monkeypatch.setattr(lanes, "START_SECONDS", 2.0)
+    started = time.monotonic()
+    with pytest.raises(lanes.SandboxFailure, match="workers' zygote"):
+        lanes.Lane("process", {"seed": 0})
+    assert time.monotonic() - started < 20

@@ -19,6 +19,7 @@ from rrtf.sandbox import wire
 
 LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
 TRIES = 3  # of a job whose sandbox failed
+START_SECONDS = 60.0  # for a zygote to say that it stands, also on a crowded machine
 
 _BOOT = (
     "import sys, types\n"
@@ -75,13 +76,11 @@ class Lane:
         self.socket, for_judge = socket.socketpair()
         with nursery, for_worker, for_judge:
             self._launch(settings | {"role": "worker", "control": for_worker.fileno()})
-            if (answer := nursery.recv(4096)) != b"+":
-                raise SandboxFailure(answer[1:].decode() or "the workers' zygote did not start")
+            for_worker.close()  # so that a zygote which dies is seen as the end of the line
+            _await(nursery, "workers'")
             fds = {"control": for_judge.fileno(), "nursery": nursery.fileno()}
             self._launch(settings | {"role": "judge"} | fds)
-        if (answer := self.socket.recv(1)) != b"+":
-            answer += self.socket.recv(4096) if answer else b""
-            raise SandboxFailure(answer[1:].decode() or "the judges' zygote did not start")
+        _await(self.socket, "judges'")
 
     def _launch(self, settings: dict) -> None:
         root = str(Path(__file__).resolve().parent.parent)
@@ -98,6 +97,7 @@ class Lane:
         self.processes.append(process)
 
     def start(self) -> None:
+        """Sends the lane's job to its judge."""
         self.job.tries += 1
         try:
             self.socket.sendall(self.job.encode())
@@ -152,6 +152,22 @@ class Lane:
 
 def _size(buffer: bytes | bytearray, at: int) -> int:
     return int.from_bytes(buffer[at : at + 4], "little")
+
+
+def _await(line: socket.socket, whose: str) -> None:
+    """Waits for a zygote's `+`; SandboxFailure with its words, or for silence or its end."""
+    line.settimeout(START_SECONDS)
+    try:
+        answer = line.recv(1 if line.type == socket.SOCK_STREAM else 4096)
+        if answer and answer != b"+" and line.type == socket.SOCK_STREAM:
+            answer += line.recv(4096)
+    except TimeoutError:
+        raise SandboxFailure(f"the {whose} zygote said nothing in {START_SECONDS} s") from None
+    except ConnectionError:
+        answer = b""
+    if answer != b"+":
+        raise SandboxFailure(answer[1:].decode() or f"the {whose} zygote did not start")
+    line.settimeout(None)
 
 
 def _environment(seed: int) -> dict[str, str]:
