@@ -35,6 +35,27 @@ def test_greedy_text_is_the_same_in_all_engines(opened):
     assert len({row[0].text for row in texts["gptbigcode"]}) > 1
 
 
+def test_the_shipped_student_answers_prompts_of_many_lengths_alike_in_all_engines():
+    tasks = ["sort the numbers in ascending order", "add up all the numbers", "reverse the list"]
+    frames = ["Given a list of integers xs, {} and return the result.", "{}", "Take xs: {}."]
+    prompts = [
+        f'def solve(xs):\n    """{frame.format(task)}\n    """'
+        for task in tasks
+        for frame in frames
+    ]
+    assert len(set(map(len, prompts))) > 5
+    stops = ["\ndef", "\nclass"]
+    texts = [
+        [row[0].text for row in engine.generate(prompts, **GREEDY | {"stops": stops})]
+        for engine in (
+            engines.open_engine(name, "nano-student", dtype="float32")
+            for name in ("gptbigcode", "transformers", "ctranslate2")
+        )
+    ]
+    assert texts[0] == texts[1] == texts[2]
+    assert any("return" in text for text in texts[0]), "whole answers, not their tails"
+
+
 def test_greedy_text_with_stops_is_the_same_in_all_engines(opened):
     whole = opened["gptbigcode"].generate(PROMPTS, **GREEDY)
     stops = ["\n\n", "never"]

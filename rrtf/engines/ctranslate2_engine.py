@@ -5,7 +5,8 @@ Not covered: GPU, architectures without a converter (CTranslate2 names them).
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def _name_unknown_token(path: Path) -> None:
     if settings.get("unk_token") is None:
         settings["unk_token"] = settings["eos_token"]
         path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+
+
+def _of_one_length(
+    found: Iterable[list[tuple[int, int]]], lengths: Sequence[int]
+) -> Iterator[list[tuple[int, int]]]:
+    """The batches cut into rows whose prompts are equally long.
+
+    With prompts of different lengths CTranslate2 counts what the longer ones have more against
+    `max_length`, and whether it returns that part as generated differs from call to call.
+    """
+    for batch in found:
+        ordered = sorted(batch, key=lambda pair: lengths[pair[0]])
+        for _, same in groupby(ordered, key=lambda pair: lengths[pair[0]]):
+            yield list(same)
 
 
 class CTranslate2Engine:
@@ -129,7 +144,7 @@ class CTranslate2Engine:
             options = {"sampling_topk": 0, "sampling_temperature": temperature}
             options |= {"sampling_topp": top_p}
         found: dict[tuple[int, int], Completion] = {}
-        for batch in batches(lengths, n=n, rows=self.rows):
+        for batch in _of_one_length(batches(lengths, n=n, rows=self.rows), lengths):
             rows = self._batch([ids[p] for p, _ in batch], max_new_tokens, options, stops)
             for pair, row in zip(batch, rows, strict=True):
                 ended = len(row) < max_new_tokens
@@ -139,16 +154,13 @@ class CTranslate2Engine:
     def _batch(
         self, rows: list[list[int]], max_new_tokens: int, options: dict, stops: Sequence[str]
     ) -> list[list[int]]:
-        """Generated ids of every row; rows with a stop sequence end early."""
-        # What a prompt has more than the batch's shortest is generated (by force) and counted.
-        forced = [len(row) - min(map(len, rows)) for row in rows]
+        """Generated ids of rows of one length; rows with a stop sequence end early."""
         written: list[list[int]] = [[] for _ in rows]
 
         def stopped(result: Any) -> bool:
             ids = written[result.batch_id]
-            if result.step >= forced[result.batch_id]:
-                ids.append(result.token_id)
-            if not ids or len(ids) % PERIOD:
+            ids.append(result.token_id)
+            if len(ids) % PERIOD:
                 return False
             return stop_near_end(ids, stops, self._decode, fresh=PERIOD)
 
@@ -157,13 +169,10 @@ class CTranslate2Engine:
             include_prompt_in_result=False,
             end_token=sorted(self.ends),
             callback=stopped if stops else None,
-            max_length=max_new_tokens + max(forced),
+            max_length=max_new_tokens,
             **options,
         )
-        return [
-            result.sequences_ids[0][skip : skip + max_new_tokens]
-            for result, skip in zip(results, forced, strict=True)
-        ]
+        return [result.sequences_ids[0] for result in results]
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(

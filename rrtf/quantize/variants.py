@@ -113,8 +113,11 @@ def _nll(engine: Any, texts: Sequence[str], references: Sequence[str]) -> float 
 
 
 def _ms_per_token(engine: Any, texts: Sequence[str], size: int) -> list[float]:
-    """Milliseconds per step of a batch of `size` prompts, once per repetition, prefill included."""
-    rows = [texts[at % len(texts)] for at in range(size)]
+    """Milliseconds per step of a batch of `size` rows, once per repetition, prefill included.
+
+    All rows are one prompt, of median length, so that no engine has to pad or to split the batch.
+    """
+    rows = [sorted(texts, key=len)[len(texts) // 2]] * size
     how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
     found = []
     for _ in range(REPETITIONS + 1):
