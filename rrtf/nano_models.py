@@ -57,11 +57,11 @@ def train_trunk(
     found = nano_corpus.batches(nano_corpus.load_rows(folder / "trunk.safetensors"), seed=0)
     leave = stops(found)
     found = found[: max(leave.values())]
-    losses = advance(
-        Pretraining(), found, trunk_scale, tuple(leave.values()), folder, "trunk",
-        progress=progress,
-    )  # fmt: skip
-    return list(losses)
+    training = Pretraining()
+    kept = tuple(leave.values())
+    for _ in advance(training, found, trunk_scale, kept, folder, "trunk", progress=progress):
+        pass
+    return list(enumerate(training.losses, start=1))
 
 
 def train_branch(folder: Path, name: str, models: Path, *, threads: int = 1) -> dict[str, Any]:
@@ -131,6 +131,7 @@ class Pretraining:
             ),
         )  # fmt: skip
         self.step = 0
+        self.losses: list[float] = []  # of every step so far, on solution tokens
 
     def update(self, batch: Sequence[Row], scale: float) -> float:
         """One step at `scale` times the peak learning rate; the mean loss on solution tokens."""
@@ -154,13 +155,15 @@ class Pretraining:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        return float(losses.detach()[weight == 1].mean())
+        self.losses.append(float(losses.detach()[weight == 1].mean()))
+        return self.losses[-1]
 
     def tensors(self) -> dict[str, Any]:
-        """Weights and optimizer state, flat, for safetensors."""
+        """Weights, optimizer state and losses, flat, for safetensors."""
         import torch
 
         found = {f"model.{n}": p.detach().clone() for n, p in self.model.named_parameters()}
+        found["losses"] = torch.tensor(self.losses)
         for place, optimizer in enumerate(self.optimizers):
             for index, state in optimizer.state_dict()["state"].items():
                 for name, value in state.items():
@@ -183,7 +186,7 @@ class Pretraining:
                     state.setdefault(int(index), {})[name] = value.clone()
             whole = optimizer.state_dict()
             optimizer.load_state_dict({**whole, "state": state})
-        self.step = step
+        self.step, self.losses = step, tensors["losses"].tolist()
 
 
 def advance(

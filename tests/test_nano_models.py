@@ -97,6 +97,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
     resumed, rest = go(tmp_path / "cut", 12)
     assert rest[0][0] == 9, "it goes on after the newest checkpoint, at step 8"
     assert losses[8:] == rest
+    assert resumed.losses == pytest.approx([loss for _, loss in losses]), "the curve is whole"
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
     assert (tmp_path / "cut" / "t-5.safetensors").exists(), "a branch point is kept"
