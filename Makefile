@@ -62,7 +62,7 @@ $(VENV)/.installed-%:
 	  { echo "== install: pip failed on rrtf itself"; exit 1; }
 	@rm -f $(VENV)/.installed-* && touch $@
 
-models: $(READY)  ## pre-train the small student and teachers again (up to two hours of CPU, resumable)
+models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
 
