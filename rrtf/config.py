@@ -7,7 +7,7 @@ flat keyword arguments, which are the papermill parameters of the stage's notebo
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -164,11 +164,6 @@ def set_threads(count: int) -> None:
         os.environ[name] = str(count)
     # Batches of many shapes would fill oneDNN's cache of 1,024 compiled operations.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-
-
-def describe(values: Mapping[str, Value], names: Sequence[str] = ()) -> str:
-    """`a = 1, b = 2` for messages."""
-    return ", ".join(f"{name} = {values[name]!r}" for name in names or values)
 
 
 def version() -> str:

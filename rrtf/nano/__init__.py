@@ -7,7 +7,7 @@ a prompt and solutions, `problems` makes tested problems and splits them by beha
 
 from rrtf.nano.evolution import METHODS, Evolved, evolve_problem
 from rrtf.nano.grammar import Spec, family, operations, parse_spec
-from rrtf.nano.problems import build, fingerprint, guarded, probes, world
+from rrtf.nano.problems import build, guarded, probes, world
 
 __all__ = [
     "METHODS",
@@ -16,7 +16,6 @@ __all__ = [
     "build",
     "evolve_problem",
     "family",
-    "fingerprint",
     "guarded",
     "operations",
     "parse_spec",

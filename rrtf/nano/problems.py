@@ -6,7 +6,6 @@ an address-space limit and a CPU-time alarm, because a random composition can lo
 
 import copy
 import hashlib
-import json
 import multiprocessing
 import random
 import resource
@@ -287,9 +286,3 @@ def world(workers: int = 2) -> dict[str, tuple[list[Problem], list[str]]]:
         found[split] = (problems, keys)
         avoid += keys
     return found
-
-
-def fingerprint(problems: Sequence[Problem]) -> str:
-    """sha256 over task ids, prompts and tests: what a model card records of its data."""
-    rows = [[p.task_id, p.prompt, p.tests, p.reference] for p in problems]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
