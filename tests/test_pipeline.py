@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -62,8 +63,18 @@ def go(place: Path, only: str = "00", **options) -> list[str]:
     return lines
 
 
-def command(place: Path, *arguments: str, **options) -> subprocess.Popen:
-    """The command line in a process of its own, on the tiny notebooks."""
+def command(place: Path, *arguments: str, largest_file: int | None = None) -> subprocess.Popen:
+    """The command line in a process of its own, on the tiny notebooks.
+
+    `largest_file`: bytes a file may grow to, which stands for a disk that is full.
+    """
+
+    def before_start():
+        # a test run in the background may have been started with ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     program = (
         "import sys; from pathlib import Path; from rrtf import pipeline, __main__ as m; "
         f"run = pipeline.run; books = Path({str(place / 'notebooks')!r}); "
@@ -72,9 +83,7 @@ def command(place: Path, *arguments: str, **options) -> subprocess.Popen:
     )
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # a test run in the background may have been started with ctrl-C ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before_start,
     )  # fmt: skip
 
 
@@ -304,15 +313,9 @@ def test_problems_and_model_set_the_shared_parameters(place, add_problem):
 
 
 def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_half_written_remains(place):
-    import resource
-
     save = SAVE.replace("[{'n': 1}]", "[{'text': 'x' * 1000}] * 20000")
     write_notebook(place / "notebooks", FIRST, "1 + 1", save=save)
-    limit = 4 * 1024 * 1024  # a file may grow to this; stands for the disk that is full
-    process = command(
-        place, "run", "--profile", "smoke", "--only", "00",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    process = command(place, "run", "--profile", "smoke", "--only", "00", largest_file=4 << 20)
     _, stderr = process.communicate(timeout=180)
     assert process.returncode == 1, stderr
     assert "cell `save`: OSError" in stderr and "rows.jsonl: File too large" in stderr
