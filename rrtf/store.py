@@ -199,6 +199,12 @@ def write_json(path: Path, value: Any) -> None:
 # --- shards ------------------------------------------------------------------------------------
 
 
+def shard_path(folder: Path, key: Any) -> Path:
+    """Where the result lies of the work that `key` names."""
+    text = json.dumps(key, sort_keys=True, default=str)
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+
 def through_shards(
     folder: Path,
     batches: Sequence[Any],
@@ -215,14 +221,10 @@ def through_shards(
     """
     results: list[Record] = []
     for done, batch in enumerate(batches, start=1):
-        text = json.dumps(key(batch), sort_keys=True, default=str)
-        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
-        if path.exists():
-            results += read(path, kind)
-        else:
-            records = work(batch)
-            write(path, records)
-            results += records
+        path = shard_path(folder, key(batch))
+        if not path.exists():
+            write(path, work(batch))
+        results += read(path, kind)
         if progress:
             progress(done, len(batches))
     return results

@@ -18,7 +18,7 @@ LEVELS = (
     ("records", "config"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source"),
-    ("batches", "trainer", "methods", "metrics", "paper", "kernel", "report",
+    ("batches", "execution", "trainer", "methods", "metrics", "paper", "kernel", "report",
      "nano_corpus"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models"),
@@ -32,7 +32,7 @@ MAY_USE_TORCH = {
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",
-    "gptqmodel", "peft", "accelerate", "papermill", "nbconvert", "pandas", "pyarrow",
+    "gptqmodel", "peft", "accelerate", "papermill", "nbconvert", "pandas", "pyarrow", "ray",
 }  # fmt: skip
 FORBIDDEN = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base", "core"}
 MODULE_LINES, FUNCTION_LINES = 400, 60

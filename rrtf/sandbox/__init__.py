@@ -11,7 +11,7 @@ Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); 
 `zygote`, `judge` with `counting`, `worker`; `wire` (values), `kernel` (fences), `reasons`.
 """
 
-from rrtf.sandbox.executor import Result, call, execute, unstable
+from rrtf.sandbox.executor import Result, call, distinct, execute, unstable
 from rrtf.sandbox.lanes import LEVELS, probe
 
-__all__ = ["LEVELS", "Result", "call", "execute", "probe", "unstable"]
+__all__ = ["LEVELS", "Result", "call", "distinct", "execute", "probe", "unstable"]

@@ -33,33 +33,50 @@ def execute(
     memory_mb: int = 512,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[dict[int, Execution]], None] | None = None,
 ) -> list[Execution]:
     """The verdict of every response, in the order of `responses`.
 
     Equal programs of one task run once. `level` is the least isolation accepted, the strongest
     available is used (`exactly` forces one, for comparisons). The limits hold per program, for
     all its tests together: CPU seconds, seconds of waiting, MiB of address space. `seed` fixes
-    hash order and `random` in judge and worker. `progress(done, total)` counts responses.
+    hash order and `random` in judge and worker. `progress(done, total)` counts responses;
+    `finished` is given the verdicts that have just come in, each under its place in `responses`.
 
     ValueError names a response without a problem, or tests that cannot be run; RuntimeError a
     host that does not allow `level`, or a sandbox that failed repeatedly.
     """
     by_id = _by_id(problems)
-    programs: dict[str, dict[str, int]] = {}  # task id -> program -> its index
-    for response in responses:
-        if response.task_id not in by_id:
-            raise ValueError(f"{response.task_id}: a response, but no problem of this task_id")
-        known = programs.setdefault(response.task_id, {})
-        known.setdefault(response.program, len(known))
+    places = _places(by_id, responses)
     level = lanes.choose_level(level, exactly)
-    jobs, rows = _check_jobs(by_id, programs, seed, workers)
-    counted = _Counter(responses, programs, progress)
+    jobs = _check_jobs(by_id, places, seed, workers)
+    by_index = {task_id: list(known.values()) for task_id, known in places.items()}
+    found: dict[int, Execution] = {}
+
+    def take(job: lanes.Job, indices: list[int]) -> None:
+        new = {
+            place: _execution(responses[place], by_id[job.name], job.rows.get(index), level)
+            for index in indices
+            for place in by_index[job.name][index]
+        }
+        found.update(new)
+        if finished:
+            finished(new)
+        if progress:
+            progress(len(found), len(responses))
+
     settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed)
-    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=counted.add)
-    return [
-        _execution(r, by_id[r.task_id], rows[r.task_id].get(programs[r.task_id][r.program]), level)
-        for r in responses
-    ]
+    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
+    return [found[place] for place in range(len(responses))]
+
+
+def distinct(problems: Sequence[Problem], responses: Sequence[Response]) -> list[list[int]]:
+    """The places in `responses` of each program that `execute` would run, task by task.
+
+    ValueError as `execute`.
+    """
+    places = _places(_by_id(problems), responses)
+    return [where for known in places.values() for where in known.values()]
 
 
 def call(
@@ -122,14 +139,26 @@ def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
     return by_id
 
 
+def _places(
+    by_id: dict[str, Problem], responses: Sequence[Response]
+) -> dict[str, dict[str, list[int]]]:
+    """Task id -> program -> the places of the responses that are this program."""
+    places: dict[str, dict[str, list[int]]] = {}
+    for place, response in enumerate(responses):
+        if response.task_id not in by_id:
+            raise ValueError(f"{response.task_id}: a response, but no problem of this task_id")
+        places.setdefault(response.task_id, {}).setdefault(response.program, []).append(place)
+    return places
+
+
 def _check_jobs(
-    by_id: dict[str, Problem], programs: dict[str, dict[str, int]], seed: int, workers: int
-) -> tuple[list[lanes.Job], dict[str, dict[int, tuple]]]:
-    jobs, rows = [], {}
+    by_id: dict[str, Problem], programs: dict[str, dict[str, list[int]]], seed: int, workers: int
+) -> list[lanes.Job]:
+    jobs = []
     total = sum(map(len, programs.values()))
     size = max(1, min(PROGRAMS_PER_JOB, -(-total // workers)))
     for task_id, known in programs.items():
-        problem, rows[task_id] = by_id[task_id], {}
+        problem, rows = by_id[task_id], {}
         message = {
             "kind": "check",
             "prompt": problem.prompt,
@@ -140,24 +169,8 @@ def _check_jobs(
         }
         for start in range(0, len(known), size):
             indices = list(range(start, min(start + size, len(known))))
-            jobs.append(lanes.Job(task_id, message, indices, rows[task_id]))
-    return jobs, rows
-
-
-class _Counter:
-    """Turns finished programs into finished responses."""
-
-    def __init__(self, responses: Sequence[Response], programs: dict, progress: Callable | None):
-        self.progress, self.total, self.done = progress, len(responses), 0
-        self.copies: dict[tuple[str, int], int] = {}
-        for response in responses:
-            key = (response.task_id, programs[response.task_id][response.program])
-            self.copies[key] = self.copies.get(key, 0) + 1
-
-    def add(self, job: lanes.Job, indices: list[int]) -> None:
-        self.done += sum(self.copies[job.name, index] for index in indices)
-        if self.progress:
-            self.progress(self.done, self.total)
+            jobs.append(lanes.Job(task_id, message, indices, rows))
+    return jobs
 
 
 def _execution(response: Response, problem: Problem, row: tuple | None, level: str) -> Execution:

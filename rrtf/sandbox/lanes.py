@@ -258,9 +258,7 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
     job = lane.job
     try:
         ended = action()
-        done = _take_rows(lane, job)
-        if done:
-            progress(job, done)
+        _take_rows(lane, job, progress)
     except SandboxFailure as error:
         lane.broken, lane.job = True, None
         if job is None:
@@ -277,17 +275,20 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
         _requeue_unfinished(job, ended, waiting, progress)
 
 
-def _take_rows(lane: Lane, job: Job) -> list[int]:
+def _take_rows(lane: Lane, job: Job, progress: Callable) -> None:
     done = []
-    for row in lane.rows():
-        if row[0] == "SandboxError":
-            raise SandboxFailure(row[1])
-        if row[0] == "UnusableTests":
-            raise ValueError(f"{job.name}: {row[1]}")
-        index = job.indices[row[0]]
-        job.rows[index] = row[1:]
-        done.append(index)
-    return done
+    try:
+        for row in lane.rows():
+            if row[0] == "SandboxError":
+                raise SandboxFailure(row[1])
+            if row[0] == "UnusableTests":
+                raise ValueError(f"{job.name}: {row[1]}")
+            index = job.indices[row[0]]
+            job.rows[index] = row[1:]
+            done.append(index)
+    finally:
+        if done:
+            progress(job, done)
 
 
 def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable) -> None:
