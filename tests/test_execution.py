@@ -1,6 +1,5 @@
-"""Long lists: shards that survive a killed caller, damage that is named, a cluster that loses one."""
+"""Long lists: shards that survive a killed caller, damage that is named, a cluster that shrinks."""
 
-import json
 import os
 import random
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import execution, sandbox, store
+from rrtf import execution, sandbox
 from rrtf.records import Outcome, Problem, Response
 
 ROOT = Path(__file__).resolve().parent.parent
