@@ -5,6 +5,7 @@ words. Nothing is executed here: `rrtf.sandbox.call` does that.
 """
 
 import ast
+import copy
 import math
 import random
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Any
 from rrtf import config
 
 Kinds = tuple[str, ...]  # the types of a function's arguments, as Python annotations
+Call = dict[int | str, Any]  # arguments by place or by name
 Outputs = tuple[str, ...]  # fingerprints of what a function returned, one per probe
 
 FAILED = "error"  # which exception it was is style, so all look alike
@@ -145,6 +147,84 @@ def _random_value(kind: str, draw: random.Random) -> Any:
     if kind == "int":
         return draw.randint(1, 200)
     return {word: draw.randint(0, 12) for word in draw.sample(WORDS, size)}
+
+
+def literal_calls(tests: str, entry_point: str) -> list[Call]:
+    """The calls of the function, or of `candidate`, whose arguments the tests write out."""
+    found = []
+    for node in ast.walk(_parsed(tests)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("candidate", entry_point):
+            arguments = dict(enumerate(node.args)) | {k.arg: k.value for k in node.keywords}
+            try:
+                found.append({name: ast.literal_eval(node) for name, node in arguments.items()})
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                continue
+    return found
+
+
+def varied_calls(
+    calls: Sequence[Call], programs: Sequence[str], *, count: int, seed: int
+) -> list[Call]:
+    """`count` calls like the first of `calls` and those of its form, with other arguments.
+
+    Every argument is that of one of the calls, most of them varied within their types (EvalPlus
+    makes inputs so). Numbers and strings that stand in `programs` are mixed in, because
+    differences hide at constants. [] without calls.
+    """
+    alike = [call for call in calls if call.keys() == calls[0].keys()]
+    pool = _constants(programs)
+    draw = random.Random(seed)
+    return [
+        {name: _varied(draw.choice(alike)[name], pool, draw) for name in calls[0]}
+        for _ in range(count if calls else 0)
+    ]
+
+
+def _constants(programs: Sequence[str]) -> list[Any]:
+    nodes = [node for program in programs for node in ast.walk(_parsed(program))]
+    values = dict.fromkeys(node.value for node in nodes if isinstance(node, ast.Constant))
+    return [v for v in values if isinstance(v, int | float | str) and not isinstance(v, bool)]
+
+
+def _varied(value: Any, pool: Sequence[Any], draw: random.Random) -> Any:
+    """A value of the same type; about a third of the time the value itself."""
+    if draw.random() < 0.3:
+        return value
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return _varied_number(value, pool, draw)
+    if isinstance(value, str):
+        words = [word for word in pool if isinstance(word, str) and len(word) < 20]
+        at = draw.randrange(len(value) + 1)
+        choices = [value[::-1], value[at:], value[:at], value.swapcase(), value + value]
+        return draw.choice([*choices, value[:at] + draw.choice(words or [" "]) + value[at:]])
+    if isinstance(value, list | tuple):
+        return type(value)(_varied_items(list(value), pool, draw))
+    if isinstance(value, dict):
+        return {k: _varied(v, pool, draw) for k, v in value.items() if draw.random() < 0.8}
+    return copy.deepcopy(value)
+
+
+def _varied_number(value: float, pool: Sequence[Any], draw: random.Random) -> float:
+    """Close by, smaller, or at a constant of the program; positive stays positive."""
+    near = [n + step for n in pool if isinstance(n, type(value)) for step in (-1, 0, 1)]
+    near = [n for n in near if abs(n) <= max(100, abs(value)) and (n > 0 or value <= 0)]
+    other = value // 2 if isinstance(value, int) else value / 2
+    return draw.choice([value + 1, value + 1, other, *near[:12]]) or value
+
+
+def _varied_items(items: list, pool: Sequence[Any], draw: random.Random) -> list:
+    kind = draw.randrange(5)
+    if kind == 0:
+        return items[::-1]
+    if kind == 1:
+        return items[draw.randrange(len(items) + 1) :]
+    if kind == 2:
+        return items + items[: draw.randrange(len(items) + 1)]
+    if kind == 3:
+        return draw.sample(items, len(items))
+    return [_varied(item, pool, draw) for item in items]
 
 
 def fingerprint(value: Any) -> str:

@@ -19,10 +19,10 @@ LEVELS = (
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source"),
     ("batches", "execution", "trainer", "methods", "metrics", "paper", "kernel", "report",
-     "nano_corpus"),
+     "nano_corpus", "samples", "strength"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
-     "figures", "explain", "nano_models"),
-    ("pipeline",),
+     "figures", "explain", "nano_models", "grade"),
+    ("pipeline", "commands"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,0 +1,296 @@
+"""How much a problem's tests can see: does its own reference pass, and do faulty copies fail?
+
+A mutant is the reference with one small fault; tests that accept it cannot see that fault, nor
+the like of it in an answer. Strength = mutants killed / mutants, killed = any verdict but PASS.
+
+What this is not. Some mutants compute the same function as the reference (`x != 0` for `x > 0`
+where x is a length); no test can kill them, no program can find all of them, and they pull the
+strength of good tests below 1. So survivors are tried on further inputs: those that differ from
+the reference there are faults the tests miss, for sure (as far as such inputs are meant by the
+task); those that never differ are *suspected* to be equivalent, and `discounted` leaves them out.
+The truth lies between `strength` and about `discounted`. And mutants are not the errors models
+make: a high strength says that small slips are seen, not that every wrong idea is.
+"""
+
+import ast
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrtf import config, probes, sandbox
+from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox.mutants import Mutant, mutants
+
+NO_REFERENCE = "no reference"
+CPU_SECONDS = 2.0  # of a program for all its tests
+QUICK_SECONDS = 0.5  # of a mutant whose reference needs no more: endless loops cost this much
+N_CALLS = 100  # further calls in which a survivor is compared with its reference
+
+_COMPARISON = """\
+import copy
+def load(source):
+    space = {{"__name__": "candidate"}}
+    exec(source, space)
+    return space
+def outcome(space, call):
+    call = copy.deepcopy(call)
+    args = [value for name, value in call.items() if type(name) is int]
+    named = {{name: value for name, value in call.items() if type(name) is str}}
+    try:
+        value = eval({entry_point!r}, space)(*args, **named)
+    except Exception as error:
+        return type(error)
+    return value, call
+reference, mutant = load({reference!r}), load({mutant!r})
+def same(calls):
+    return all(outcome(reference, call) == outcome(mutant, call) for call in calls)
+"""  # a generator or an object of its own never equals another: then nothing is suspected
+
+Execute = Callable[..., list[Execution]]
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """What a task's tests said of the mutants of its reference, mutant by mutant.
+
+    `operators`, `changes`, `outcomes` and `alike` are parallel, one entry per mutant; `alike`: it
+    survived, and gave what the reference gives in all further calls.
+    """
+
+    task_id: str
+    operators: tuple[str, ...]
+    changes: tuple[str, ...]
+    outcomes: tuple[Outcome, ...]
+    alike: tuple[bool, ...]
+
+    @property
+    def n_mutants(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def n_killed(self) -> int:
+        return sum(outcome != Outcome.PASS for outcome in self.outcomes)
+
+    @property
+    def n_alike(self) -> int:
+        return sum(self.alike)
+
+    @property
+    def strength(self) -> float:
+        """Killed / mutants, in [0, 1]; NaN without mutants."""
+        return self.n_killed / self.n_mutants if self.n_mutants else math.nan
+
+    @property
+    def discounted(self) -> float:
+        """Killed / mutants not suspected to be equivalent, in [0, 1]; NaN without any."""
+        counted = self.n_mutants - self.n_alike
+        return self.n_killed / counted if counted else math.nan
+
+
+def reference_program(problem: Problem) -> str:
+    """The reference as a whole program; without the prompt where that is prose, not code."""
+    head = problem.prompt.rstrip() + "\n    pass\n\n"
+    for program in (problem.prompt + problem.reference, head + problem.reference):
+        try:
+            ast.parse(program)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        return program
+    return problem.reference
+
+
+# --- references and mutants --------------------------------------------------------------------
+
+
+def examine(
+    problems: Sequence[Problem],
+    *,
+    limit: int,
+    seed: int,
+    execute: Execute = sandbox.execute,
+    cpu_seconds: float = CPU_SECONDS,
+    **options: Any,
+) -> tuple[dict[str, str], list[Strength]]:
+    """(task id -> why its own reference does not pass, the strength of the others' tests).
+
+    At most `limit` mutants per problem, drawn by `seed`, kinds of faults in turn. All references
+    and mutants run in one call of `execute`, which is given `options` (`workers`, `level`, ...);
+    loops that a fault makes endless are ended after QUICK_SECONDS of CPU time where the reference
+    needs less, else after `cpu_seconds`. A problem without a reference is named NO_REFERENCE.
+    """
+    present = [problem for problem in problems if problem.reference.strip()]
+    made = {problem.task_id: _mutants(problem, limit, seed) for problem in present}
+    options = options | {"execute": execute, "cpu_seconds": min(QUICK_SECONDS, cpu_seconds)}
+    found = _run(present, made, **options)
+    options["cpu_seconds"] = cpu_seconds
+    found |= _run([p for p in present if not _passes(found[p.task_id][0])], made, **options)
+    sound = [problem for problem in present if _passes(found[problem.task_id][0])]
+    alike = _alike(sound, made, found, seed=seed, **options)
+    names = {problem.task_id for problem in sound}
+    broken = {
+        p.task_id: _said(found[p.task_id][0]) if p.task_id in found else NO_REFERENCE
+        for p in problems
+        if p.task_id not in names
+    }
+    return broken, [_strength(p, made[p.task_id], found[p.task_id][1:], alike) for p in sound]
+
+
+def broken_references(
+    problems: Sequence[Problem], *, execute: Execute = sandbox.execute, **options: Any
+) -> dict[str, str]:
+    """Task id -> why its own reference does not pass: `FAILED_TESTS (wrong_value), 2 of 3`.
+
+    Nothing such a problem says of an answer can be trusted. A problem without a reference is
+    named NO_REFERENCE. `options` (`workers`, `level`, limits, ...) go to `execute`.
+    """
+    return examine(problems, limit=0, seed=0, execute=execute, **options)[0]
+
+
+def strengths(
+    problems: Sequence[Problem],
+    *,
+    limit: int,
+    seed: int,
+    execute: Execute = sandbox.execute,
+    **options: Any,
+) -> list[Strength]:
+    """The strength of the tests of every problem that has a reference; options as `examine`.
+
+    ValueError names a problem whose own reference fails: such tests have no strength.
+    """
+    broken, found = examine(problems, limit=limit, seed=seed, execute=execute, **options)
+    for task_id, reason in broken.items():
+        if reason != NO_REFERENCE:
+            raise ValueError(f"{task_id}: its own reference fails: {reason}")
+    return found
+
+
+def drop_broken(
+    problems: Sequence[Problem], broken: Mapping[str, str]
+) -> tuple[list[Problem], dict[str, int]]:
+    """(problems whose reference passes or that have none, problems dropped by reason)."""
+    bad = {task_id for task_id, reason in broken.items() if reason != NO_REFERENCE}
+    kept = [problem for problem in problems if problem.task_id not in bad]
+    lost = len(problems) - len(kept)
+    return kept, {"problem: its own reference fails": lost} if lost else {}
+
+
+def drop_weak(
+    problems: Sequence[Problem], strengths: Sequence[Strength], *, min_strength: float
+) -> tuple[list[Problem], dict[str, int]]:
+    """(problems whose tests are strong enough, problems dropped by reason).
+
+    Compared is `discounted`: no tests are blamed for mutants that may well be right. 0 keeps all;
+    above it a problem whose strength is not known (no reference, no mutant) is dropped too, under
+    its own reason. ValueError unless `min_strength` is in [0, 1].
+    """
+    if not 0 <= min_strength <= 1:
+        raise ValueError(f"min_strength {min_strength}: expected a share between 0 and 1")
+    known = {s.task_id: s.discounted for s in strengths if not math.isnan(s.discounted)}
+    kept, dropped = [], Counter()
+    for problem in problems:
+        if not min_strength or known.get(problem.task_id, -1.0) >= min_strength:
+            kept.append(problem)
+        elif problem.task_id in known:
+            dropped[f"problem: its tests kill less than {min_strength:g} of the mutants"] += 1
+        else:
+            dropped["problem: the strength of its tests is not known"] += 1
+    return kept, dict(dropped)
+
+
+def _passes(verdict: Execution) -> bool:
+    return verdict.outcome == Outcome.PASS
+
+
+def _said(verdict: Execution) -> str:
+    reason = f" ({verdict.reason})" if verdict.reason else ""
+    return f"{verdict.outcome.name}{reason}, {verdict.n_passed} of {verdict.n_tests}"
+
+
+def _mutants(problem: Problem, limit: int, seed: int) -> list[Mutant]:
+    """None of what does not parse or defines nothing: its reference's verdict says so."""
+    program = reference_program(problem)
+    given = problem.prompt.count("\n") if program.startswith(problem.prompt) else 0
+    try:
+        return mutants(program, problem.entry_point, limit=limit, seed=seed, first_line=given + 1)
+    except ValueError:
+        return []
+
+
+def _run(
+    problems: Sequence[Problem],
+    made: Mapping[str, Sequence[Mutant]],
+    *,
+    execute: Execute,
+    **options: Any,
+) -> dict[str, list[Execution]]:
+    """Task id -> verdicts of its reference and of its mutants, all in one call."""
+    responses = [
+        Response(problem.task_id, "mutant", index, "", program)
+        for problem in problems
+        for index, program in enumerate(
+            (reference_program(problem), *(m.program for m in made[problem.task_id]))
+        )
+    ]
+    found: dict[str, list[Execution]] = {problem.task_id: [] for problem in problems}
+    for verdict in execute(problems, responses, **options) if responses else []:
+        found[verdict.task_id].append(verdict)
+    return found
+
+
+def _strength(
+    problem: Problem,
+    made: Sequence[Mutant],
+    verdicts: Sequence[Execution],
+    alike: Mapping[str, set[str]],
+) -> Strength:
+    return Strength(
+        task_id=problem.task_id,
+        operators=tuple(mutant.operator for mutant in made),
+        changes=tuple(f"line {mutant.line}: {mutant.change}" for mutant in made),
+        outcomes=tuple(verdict.outcome for verdict in verdicts),
+        alike=tuple(mutant.program in alike[problem.task_id] for mutant in made),
+    )
+
+
+# --- suspected equivalents ---------------------------------------------------------------------
+
+
+def _alike(
+    problems: Sequence[Problem],
+    made: Mapping[str, Sequence[Mutant]],
+    found: Mapping[str, Sequence[Execution]],
+    *,
+    seed: int,
+    execute: Execute,
+    **options: Any,
+) -> dict[str, set[str]]:
+    """Task id -> programs of the survivors that do as the reference does on further inputs."""
+    asked, responses, survivors = [], [], []
+    for problem in problems:
+        rows = zip(made[problem.task_id], found[problem.task_id][1:], strict=True)
+        left = [mutant.program for mutant, verdict in rows if _passes(verdict)]
+        calls = _further_calls(problem, left, seed) if left else []
+        if not calls:
+            continue
+        asked.append(Problem(problem.task_id, "", "same", f"assert same({calls!r})"))
+        of = {"entry_point": problem.entry_point, "reference": reference_program(problem)}
+        for index, program in enumerate(left):
+            text = _COMPARISON.format(mutant=program, **of)
+            responses.append(Response(problem.task_id, "mutant", index, "", text))
+        survivors += left
+    alike: dict[str, set[str]] = defaultdict(set)
+    verdicts = execute(asked, responses, **options) if responses else []
+    for verdict, program in zip(verdicts, survivors, strict=True):
+        if _passes(verdict):
+            alike[verdict.task_id].add(program)
+    return alike
+
+
+def _further_calls(problem: Problem, left: Sequence[str], seed: int) -> list[dict]:
+    shown = probes.literal_calls(problem.tests, problem.entry_point)
+    programs = (reference_program(problem), *left)
+    key = config.derive_seed(seed, "calls", problem.task_id)
+    return probes.varied_calls(shown, programs, count=N_CALLS, seed=key)
