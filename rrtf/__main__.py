@@ -3,11 +3,13 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command goes on).
 """
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,9 +24,106 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def rrtf() -> None:
-    """Keeps `run` a verb of its own while it is the only one."""
+_RUNS = "Execution"  # a panel of the help
+_RANK = config.resolve("nano", "rank")  # what is not given
+ALL_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+Problems = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROBLEMS",
+        help="a benchmark's name, a file in HumanEval form (.jsonl, .json, .parquet, .gz), or -",
+    ),
+]
+Extract = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|raw|fenced|program",
+        help="what of a completion is run: auto decides line by line, raw cuts at the stops, "
+        "fenced takes the Markdown block, program everything",
+    ),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(metavar="THEIRS=OURS", help="read a field under our name, as code=solution"),
+]
+Out = Annotated[str | None, typer.Option(metavar="FILE", help="a .jsonl or .parquet (.gz), or -")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="the benchmarks' folder, looked into before $RRTF_DATA and the hub"
+    ),
+]
+Level = Annotated[
+    str,
+    typer.Option(metavar="LEVEL", help="least isolation that is accepted", rich_help_panel=_RUNS),
+]
+Workers = Annotated[
+    int, typer.Option(metavar="N", min=1, help="programs judged at a time", rich_help_panel=_RUNS)
+]
+Cpu = Annotated[
+    float,
+    typer.Option(metavar="S", min=0.01, help="CPU time of one program", rich_help_panel=_RUNS),
+]
+Wall = Annotated[
+    float,
+    typer.Option(
+        metavar="S", min=0.01, help="how long one program may take", rich_help_panel=_RUNS
+    ),
+]
+Memory = Annotated[
+    int, typer.Option(metavar="N", min=32, help="MiB for one program", rich_help_panel=_RUNS)
+]
+Engine = Annotated[
+    str, typer.Option(metavar="local|ray", help="where programs run", rich_help_panel=_RUNS)
+]
+Shards = Annotated[
+    Path | None,
+    typer.Option(
+        help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
+    ),
+]
+
+
+Pairing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="one|all", help="students compared per problem", show_default=str(_RANK["pairing"])
+    ),
+]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="drop_below|must_pass|none",
+        help="pairs dropped for what their teacher did",
+        show_default=str(_RANK["teacher_filter"]),
+    ),
+]
+Strength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0..1",
+        min=0,
+        max=1,
+        help="drop problems whose tests see a smaller share of wrong programs",
+    ),
+]
+Verdicts = Annotated[
+    str | None, typer.Option(metavar="FILE", help="what grade wrote for these lines")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        metavar="starcoder|pangu|wizardcoder",
+        help="what was sampled from",
+        show_default="the prompt for completion, starcoder for text",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="rank.KEY=VALUE", help="scores, as rank.tie_break=0.2"),
+]
 
 
 @app.command()
@@ -54,18 +153,160 @@ def run(
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 
+@app.command()
+def grade(
+    problems: Problems,
+    samples: Annotated[
+        str,
+        typer.Argument(
+            help="lines of task_id with completion (after the prompt) or solution, or -"
+        ),
+    ],
+    extract: Extract = "auto",
+    k: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K,K",
+            help="the k of pass@k",
+            show_default="those of 1,10,100 that n allows",
+        ),
+    ] = None,
+    out: Out = None,
+    data: Data = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
+    ] = False,
+    rename: Rename = None,
+    flaky: Annotated[
+        bool, typer.Option("--flaky", help="judge all twice more and mark verdicts that change")
+    ] = False,
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    cpu_seconds: Cpu = 2.0,
+    wall_seconds: Wall = 6.0,
+    memory_mb: Memory = 512,
+    engine: Engine = "local",
+    shards: Shards = None,
+) -> None:
+    """Run samples against the tests of their problems: outcomes by reason, and pass@k.
+
+    With --out one line per sample: task_id, passed, outcome, reason, n_passed, n_tests, isolation.
+    """
+    from rrtf import commands
+
+    with exit_codes(interrupted=_how_to_go_on(shards)):
+        commands.grade_samples(
+            problems,
+            samples,
+            extract=extract,
+            ks=k,
+            out=out,
+            data=data,
+            allow_missing=allow_missing,
+            renamed=rename or (),
+            flaky=flaky,
+            **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
+        )
+
+
+@app.command()
+def rank(
+    problems: Problems,
+    responses: Annotated[
+        str,
+        typer.Argument(
+            metavar="RESPONSES", help="lines of task_id, source and completion (or text), or -"
+        ),
+    ],
+    teacher: Annotated[
+        str, typer.Option(metavar="NAME", help="the source that is preferred and imitated")
+    ],
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="write TRL's prompt, chosen, rejected")
+    ] = False,
+    pairing: Pairing = None,
+    filter_: Filter = None,
+    min_strength: Strength = None,
+    verdicts: Verdicts = None,
+    prompt_format: Format = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="draws the student of --pairing one", show_default=str(_RANK["seed"])
+        ),
+    ] = None,
+    set_: Set = None,
+    out: Out = None,
+    extract: Extract = "auto",
+    data: Data = None,
+    rename: Rename = None,
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    cpu_seconds: Cpu = 2.0,
+    wall_seconds: Wall = 6.0,
+    memory_mb: Memory = 512,
+    engine: Engine = "local",
+    shards: Shards = None,
+) -> None:
+    """Rank the responses to each problem by their situation, the teacher's first, and pair them.
+
+    Lines that carry a verdict (outcome, reason, n_passed, n_tests, isolation) keep it, the others
+    are graded. Writes ranked groups, ready for training.
+    """
+    from rrtf import commands
+
+    given = {"pairing": pairing, "teacher_filter": filter_, "seed": seed}
+    with exit_codes(interrupted=_how_to_go_on(shards)):
+        commands.rank_responses(
+            problems,
+            responses,
+            teacher=teacher,
+            as_pairs=pairs,
+            min_strength=min_strength,
+            out=out,
+            data=data,
+            extract=extract,
+            renamed=rename or (),
+            prompt_format=prompt_format,
+            verdicts=verdicts,
+            settings=commands.rank_settings(set_ or (), given),
+            **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
+        )
+
+
+def _execution(
+    level: str,
+    workers: int,
+    cpu_seconds: float,
+    wall_seconds: float,
+    memory_mb: int,
+    engine: str,
+    shards: Path | None,
+) -> dict[str, Any]:
+    """The options of `execution.execute`."""
+    return locals()
+
+
+def _how_to_go_on(shards: Path | None) -> str:
+    if shards:
+        return f"interrupted; the same command goes on from {shards}"
+    return "interrupted; nothing is kept (with --shards DIR the same command would go on)"
+
+
 @contextmanager
-def exit_codes() -> Iterator[None]:
+def exit_codes(*, interrupted: str = "interrupted; resume with the same command") -> Iterator[None]:
     """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        _leave("interrupted; resume with the same command", 130)
+        _leave(interrupted, 130)
     except (ValueError, FileNotFoundError) as error:
         _leave(f"error: {error}", 2)
-    except (pipeline.StageError, OSError) as error:
+    except pipeline.StageError as error:
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
+    except OSError as error:
+        _leave(f"failed: {error}", 1)
 
 
 def _leave(text: str, code: int) -> NoReturn:

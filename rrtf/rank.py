@@ -237,3 +237,21 @@ def fraction_passing(executions: Sequence[Execution]) -> dict[str, float]:
         source: counts[Outcome.PASS.name] / sum(counts.values())
         for source, counts in outcome_counts(executions).items()
     }
+
+
+def preferences(pairs: Sequence[RankedGroup]) -> tuple[list[dict[str, str]], dict[str, int]]:
+    """(TRL's rows `prompt, chosen, rejected`, pairs left out by reason) of compared responses.
+
+    One row per teacher (first) and student; chosen is the one with the higher score.
+    """
+    rows, equal = [], 0
+    for group in pairs:
+        for text, value in zip(group.responses[1:], group.scores[1:], strict=True):
+            if value == group.scores[0]:
+                equal += 1
+                continue
+            chosen, rejected = group.responses[0], text
+            if value > group.scores[0]:
+                chosen, rejected = rejected, chosen
+            rows.append({"prompt": group.prompt, "chosen": chosen, "rejected": rejected})
+    return rows, {"pair: equal scores": equal} if equal else {}

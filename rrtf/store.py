@@ -109,6 +109,8 @@ def _typed(annotation: Any, value: Any) -> Any:
 
 
 def _open_text(path: Path) -> io.TextIOWrapper:
+    if str(path) == "-":
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n")
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     opener = gzip.open if path.suffix == ".gz" else open
@@ -116,7 +118,7 @@ def _open_text(path: Path) -> io.TextIOWrapper:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of a `.jsonl`, `.json` or `.parquet` file, each plain or `.gz`."""
+    """(line number, row) of a `.jsonl`, `.json`, `.parquet` file, or `.gz` of it; `-` is stdin."""
     path = Path(path)
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
     if kind == ".parquet":
@@ -157,7 +159,7 @@ def _parquet_rows(path: Path) -> list[dict]:
 def _json_line(line: str, where: str) -> dict:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not a JSON line ({error})") from error
 
 

@@ -1,0 +1,383 @@
+"""What the command line's verbs do and print: arguments in, files and tables out."""
+
+import gzip
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rrtf import config, grade, prompts, rank, samples, store
+from rrtf.records import Execution, Outcome, Problem, RankedGroup
+
+SHOWN = 5  # task ids in a message
+
+
+def grade_samples(
+    problems: str,
+    lines: str,
+    *,
+    extract: str = "auto",
+    ks: str | None = None,
+    out: str | None = None,
+    data: Path | None = None,
+    allow_missing: bool = False,
+    flaky: bool = False,
+    renamed: Sequence[str] = (),
+    **options,
+) -> None:
+    """The verb `grade`; `options` are those of `execution.execute`.
+
+    ValueError and FileNotFoundError before anything runs for what a caller can get wrong.
+    """
+    asked = grade.parse_ks(ks) if ks else None
+    check_out(out, problems, lines)
+    tasks, found = _load(problems, lines, data=data, extract=extract, renamed=renamed)
+    absent = samples.missing(found, tasks)
+    if absent and not allow_missing:
+        raise ValueError(_about_missing(lines, absent, len(tasks)))
+    responses = [sample.response for sample in found]
+    chosen = grade.choose_ks(grade.sizes(responses), asked)
+    for note in samples.notes(found):
+        _tell(f"note: {note}")
+    started = time.monotonic()
+    with progress("grading") as tick:
+        executions = grade.execute(tasks, responses, progress=tick, **options)
+    unstable: list[bool] | None = None
+    if flaky:
+        with progress("repeating") as tick:
+            unstable = grade.flaky(tasks, responses, executions, progress=tick, **options)
+    seconds = time.monotonic() - started
+    if out:
+        marks = unstable or [None] * len(executions)
+        rows = [grade.verdict(run, mark) for run, mark in zip(executions, marks, strict=True)]
+        write(out, rows)
+    console = Console(stderr=out == "-", highlight=False)
+    if not out:
+        console.print(reason_table(executions))
+    console.print(rate_table(grade.rates(executions, chosen), len(tasks)))
+    for line in _closing(executions, unstable, absent, seconds):
+        console.print(line, soft_wrap=True)
+    if out and out != "-":
+        console.print(f"{len(executions)} verdicts in {out}", soft_wrap=True)
+
+
+def _load(
+    problems: str, lines: str, *, data: Path | None, verdicts: str | None = None, **options
+) -> tuple[list[Problem], list[samples.Sample]]:
+    """Problems and samples of two arguments of the command line, checked."""
+    if problems == "-" and lines == "-":
+        raise ValueError("only one of the two can be standard input (-)")
+    if options["extract"] not in prompts.EXTRACTIONS:
+        known = ", ".join(prompts.EXTRACTIONS)
+        raise ValueError(f"--extract {options['extract']!r}: expected {known}")
+    renamed = {}
+    for text in options["renamed"]:
+        theirs, sign, ours = text.partition("=")
+        if not (theirs and sign and ours):
+            raise ValueError(f"--rename {text!r}: expected THEIRS=OURS, as in code=solution")
+        renamed[theirs] = ours
+    if Path(lines).is_dir():
+        raise ValueError(f"{lines}: a folder; expected a file of samples")
+    tasks = grade.load_problems(problems, data=data)
+    rows = store.read_rows(Path(lines))
+    if verdicts:
+        beside = store.read_rows(Path(verdicts))
+        rows = iter(samples.with_verdicts(rows, beside, file=lines, verdict_file=verdicts))
+    reads = {"extract": options["extract"], "renamed": renamed}
+    reads["verdicts"] = options.get("carried", False)
+    return tasks, samples.parse(rows, tasks, file=lines, **reads)
+
+
+def _about_missing(file: str, absent: Mapping[str, Sequence[str]], n_tasks: int) -> str:
+    lines = [
+        f"{file}: no sample{f' of {source}' if source else ''} for {len(tasks)} of {n_tasks} "
+        f"tasks: {_some(tasks)}"
+        for source, tasks in absent.items()
+    ]
+    return "\n".join([*lines, "--allow-missing grades the others and names their number"])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _closing(
+    executions: Sequence[Execution],
+    unstable: Sequence[bool] | None,
+    absent: Mapping[str, Sequence[str]],
+    seconds: float,
+) -> Iterator[str]:
+    """What is said under the table: missing tasks, flaky samples, isolation, time."""
+    for source, tasks in absent.items():
+        who = f"{source}: " if source else ""
+        yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({_some(tasks)})"
+    if unstable is not None:
+        names = list(
+            dict.fromkeys(run.task_id for run, bad in zip(executions, unstable, strict=True) if bad)
+        )
+        which = f" ({_some(names)})" if names else ""
+        yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
+    levels = ", ".join(sorted({run.isolation for run in executions}))
+    yield f"isolation: {levels}; {len(executions)} samples in {seconds:.1f} s"
+
+
+def reason_table(executions: Sequence[Execution]) -> Table:
+    """Outcomes and reasons, a column of counts and percent per source."""
+    sources = sorted({run.source for run in executions})
+    totals = Counter(run.source for run in executions)
+    table = Table("outcome", "reason", box=None, pad_edge=False)
+    for source in sources:
+        table.add_column(source or "samples", justify="right")
+        table.add_column("%", justify="right")
+    for row in reversed(rank.reason_rows(executions)):
+        cells = [(row[s], row[s] / totals[s]) for s in sources]
+        table.add_row(row["outcome"], row["reason"], *_counted(cells))
+    table.add_row("all", "", *_counted([(totals[s], 1.0) for s in sources]))
+    return table
+
+
+def _counted(cells: Sequence[tuple[int, float]]) -> list[str]:
+    return [text for n, share in cells for text in (str(n), f"{100 * share:.1f}")]
+
+
+def rate_table(rates: Sequence[grade.Rate], n_tasks: int) -> Table:
+    """pass@k in percent with its interval; how many of the problems' `n_tasks` it speaks of."""
+    named = any(rate.source for rate in rates)
+    table = Table(box=None, pad_edge=False)
+    for name in (*(["source"] if named else []), "", "%", "95 % interval", "tasks", "n", "by"):
+        table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
+    for rate in rates:
+        e, (least, most) = rate.estimate, rate.n_samples
+        interval = f"{100 * e.low:.2f} to {100 * e.high:.2f}" if e.low == e.low else "-"
+        tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
+        n = f"{least}" if least == most else f"{least} to {most}"
+        cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
+        table.add_row(*([rate.source] if named else []), *cells)
+    return table
+
+
+def rank_responses(
+    problems: str,
+    lines: str,
+    *,
+    teacher: str,
+    as_pairs: bool = False,
+    min_strength: float | None = None,
+    out: str | None = None,
+    data: Path | None = None,
+    extract: str = "auto",
+    renamed: Sequence[str] = (),
+    prompt_format: str | None = None,
+    verdicts: str | None = None,
+    settings: Mapping[str, config.Value],
+    **options,
+) -> None:
+    """The verb `rank`; `settings` are those of the stage, `options` those of `execution.execute`.
+
+    Errors as `grade_samples`; besides a response without a source, or a teacher that is none of
+    the sources.
+    """
+    check_out(out, problems, lines)
+    reads = {"extract": extract, "renamed": renamed, "carried": True, "verdicts": verdicts}
+    tasks, found = _load(problems, lines, data=data, **reads)
+    _check_responses(found, teacher, lines)
+    kept, ranked, weak = _strong(tasks, found, min_strength, options)
+    executions = _executions(kept, ranked, options)
+    groups, left_out = rank.rank(
+        kept,
+        [sample.response for sample in ranked],
+        executions,
+        teacher=teacher,
+        scores={outcome: settings[f"score_{outcome.name.lower()}"] for outcome in Outcome},
+        tie_break=settings["tie_break"],
+        prompts=_prompts_read(kept, found, prompt_format, settings["prompt_format"]),
+    )
+    how = {"pairing": settings["pairing"], "seed": settings["seed"]}
+    before, _ = rank.pairs(groups, teacher_filter="none", **how)
+    after, dropped = rank.pairs(groups, teacher_filter=settings["teacher_filter"], **how)
+    rows, equal = rank.preferences(after)
+    written = rows if as_pairs else after
+    if out:
+        write(out, written)
+    console = Console(stderr=out == "-", highlight=False)
+    console.print(reason_table(executions))
+    console.print(situation_table(before, after))
+    left_out = {"response: its problem is left out": len(found) - len(ranked)} | left_out
+    lost = weak | _groupless(kept, groups, ranked) | dropped
+    in_groups = sum(len(group.responses) for group in groups)
+    console.print(ledger("responses", len(found), left_out, "in groups", in_groups))
+    console.print(ledger("problems", len(tasks), lost, "kept", len(after)))
+    if as_pairs:
+        compared = sum(len(group.responses) - 1 for group in after)
+        console.print(ledger("pairs", compared, equal, "kept", len(rows)))
+    levels = ", ".join(sorted({run.isolation for run in executions}))
+    console.print(f"isolation: {levels}")
+    if out and out != "-":
+        console.print(f"{len(written)} lines in {out}", soft_wrap=True)
+
+
+def rank_settings(
+    texts: Sequence[str], given: Mapping[str, config.Value | None]
+) -> dict[str, config.Value]:
+    """The stage's settings with `rank.KEY=VALUE` texts and with what is `given` by name."""
+    overrides = dict(config.parse_override(text) for text in texts)
+    overrides |= {f"rank.{name}": value for name, value in given.items() if value is not None}
+    config.check_overrides(overrides)
+    return config.resolve("nano", "rank", overrides)
+
+
+def _strong(
+    problems: Sequence[Problem],
+    found: Sequence[samples.Sample],
+    min_strength: float | None,
+    options: Mapping[str, Any],
+) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
+    """(problems whose tests see enough, the samples of these, problems left out by reason)."""
+    if min_strength is None:
+        return list(problems), list(found), {}
+    raise NotImplementedError
+
+
+def _check_responses(found: Sequence[samples.Sample], teacher: str, file: str) -> None:
+    """ValueError for lines that cannot be ranked, and for a teacher that none is from."""
+    mistakes = []
+    for sample in found:
+        if not sample.response.source:
+            mistakes.append((sample.where, "no source: whose response is this?"))
+        elif sample.kind == "solution":
+            text = "a solution; ranking needs a completion, which is what is learned"
+            mistakes.append((sample.where, text))
+        elif not _is_unicode(sample.response.text):
+            mistakes.append((sample.where, f"{sample.kind}: half a surrogate pair, no Unicode"))
+    samples.refuse(mistakes)
+    counts = Counter(sample.response.source for sample in found)
+    if teacher not in counts:
+        known = ", ".join(f"{name} ({n})" for name, n in counts.items())
+        raise ValueError(f"{file}: no response of {teacher!r}: the sources are {known}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _executions(
+    problems: Sequence[Problem], found: Sequence[samples.Sample], options: Mapping[str, Any]
+) -> list[Execution]:
+    """The verdicts that the lines carry; the others are graded now."""
+    bare = [sample.response for sample in found if sample.execution is None]
+    with progress("grading") as tick:
+        runs = iter(grade.execute(problems, bare, progress=tick, **options) if bare else ())
+    return [sample.execution or next(runs) for sample in found]
+
+
+def _prompts_read(
+    problems: Sequence[Problem], found: Sequence[samples.Sample], asked: str | None, recorded: str
+) -> dict[str, str]:
+    """What each response continues: the problem's prompt, or for recorded texts its format."""
+    kinds = {sample.kind: sample.where for sample in reversed(found)}
+    if asked is None and len(kinds) > 1:
+        told = " but ".join(f"{where} has a {kind}" for kind, where in kinds.items())
+        raise ValueError(f"{told}: say by --prompt-format what prompt they all continue")
+    style = asked or (recorded if "text" in kinds else None)
+    if style is None:
+        return {problem.task_id: problem.prompt for problem in problems}
+    return {problem.task_id: prompts.format_prompt(problem, style) for problem in problems}
+
+
+def _groupless(
+    problems: Sequence[Problem], groups: Sequence[RankedGroup], found: Sequence[samples.Sample]
+) -> dict[str, int]:
+    """The problems that have no ranked group, by reason."""
+    answered = {sample.response.task_id for sample in found}
+    silent = sum(problem.task_id not in answered for problem in problems)
+    return {
+        "problem: no response": silent,
+        "problem: no complete teacher response": len(problems) - silent - len(groups),
+    }
+
+
+def situation_table(before: Sequence[RankedGroup], after: Sequence[RankedGroup]) -> Table:
+    """Comparisons by the teacher's situation (rows) and the student's, and how many are kept."""
+    rows = rank.filter_rows(before, after)
+    table = Table(*rows[0], box=None, pad_edge=False, title="pairs before the filter, and kept")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: int) -> Table:
+    """in = kept + dropped by reason; ValueError if it does not add up."""
+    if total != kept + sum(lost.values()):
+        raise ValueError(f"{what}: {total} in, but {kept} kept and {dict(lost)} dropped")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_row(str(total), what)
+    for reason, count in lost.items():
+        if count:
+            table.add_row(f"-{count}", reason)
+    table.add_row(str(kept), kept_as)
+    return table
+
+
+def check_out(out: str | None, *inputs: str) -> None:
+    """ValueError for an output that could not be written, before hours are spent on it."""
+    if out is None or out == "-":
+        return
+    path = Path(out)
+    if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
+        raise ValueError(f"--out {out}: expected a name that ends in .jsonl or .parquet (or .gz)")
+    if path.is_dir():
+        raise ValueError(f"--out {out}: is a folder")
+    if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
+        raise ValueError(f"--out {out}: is one of the inputs")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {out}: {folder} cannot be written to")
+
+
+def write(out: str, rows: Sequence[Any]) -> None:
+    """Records or rows to a file, whole or not at all, or as lines to standard output (`-`)."""
+    if out == "-":
+        sys.stdout.write(store.encode(rows, ".jsonl").decode())
+        return
+    path = Path(out)
+    if path.suffix == ".gz":
+        data = store.encode(rows, Path(path.stem).suffix)
+        store.write_bytes(path, gzip.compress(data, mtime=0))
+    else:
+        store.write(path, rows)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error while the block runs, where that is a terminal: its tick."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,196 @@
+"""Grading samples that somebody brings: problems by name or file, verdicts, pass@k."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from rrtf import execution, stats, store
+from rrtf.records import Execution, Outcome, Problem, Response
+
+KS = (1, 10, 100)
+FLAKY_SEEDS = (1, 2)  # of the repetitions; the verdict itself is that of seed 0
+RESAMPLED_TASKS = 1000  # at most; a mean over more tasks is normal, and its draws fill memory
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """pass@k of one source with its 95 % interval, `interval` says of which kind.
+
+    `n_samples` holds the fewest and the most samples of a task.
+    """
+
+    source: str
+    k: int
+    estimate: stats.Estimate
+    n_tasks: int
+    n_samples: tuple[int, int]
+    interval: str
+
+
+def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
+    """The problems of a benchmark (looked for in `data` first), or of a file in HumanEval form.
+
+    `-` is standard input. ValueError for a file without problems, one task_id on two lines, or
+    tests that are not in its `test` field; FileNotFoundError names the benchmarks that exist.
+    """
+    path = Path(name)
+    if name == "-" or (path.exists() and not path.is_dir()):
+        return problems_of(list(store.read_rows(path)), file=name)
+    from rrtf import benchmarks
+
+    if name in benchmarks.names():
+        return benchmarks.load(name, data=data)
+    what = "a folder" if path.is_dir() else "no such file"
+    known = ", ".join(benchmarks.names())
+    raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
+
+
+def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:
+    """The problems of (line number, row); ValueError names the file and the line."""
+    lines: dict[str, int] = {}
+    problems = []
+    for number, row in rows:
+        where = f"{file}:{number}"
+        problem = store.from_row(row, Problem, where)
+        for field in ("task_id", "prompt", "entry_point", "tests", "reference"):
+            if not isinstance(getattr(problem, field), str):
+                raise ValueError(f"{where}: {store.HUMANEVAL_NAMES.get(field, field)}: no text")
+        if not problem.tests.strip():
+            raise ValueError(f"{where}: {problem.task_id} has no test")
+        if row.get("plus_input") is not None:
+            raise ValueError(
+                f"{where}: the tests of `plus_input` are not part of `test`: name the benchmark "
+                "(humaneval+ or mbpp+) instead of its file, or remove the field"
+            )
+        if problem.task_id in lines:
+            first = lines[problem.task_id]
+            raise ValueError(f"{where}: {problem.task_id} stands in line {first} too")
+        lines[problem.task_id] = number
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f"{file}: no problems in it")
+    return problems
+
+
+def execute(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options,
+) -> list[Execution]:
+    """`execution.execute` (its options) on the problems that have a response.
+
+    OSError where the sandbox, or the engine that spreads it, is not to be had here.
+    """
+    answered = {response.task_id for response in responses}
+    asked = [problem for problem in problems if problem.task_id in answered]
+    try:
+        return execution.execute(asked, responses, progress=progress, **options)
+    except (RuntimeError, ImportError) as error:
+        raise OSError(str(error)) from error
+
+
+def flaky(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    executions: Sequence[Execution],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options,
+) -> list[bool]:
+    """Per response: does its verdict change with hash order, `random` or mere repetition?"""
+    runs = [executions]
+    for seed in FLAKY_SEEDS:
+        runs.append(execute(problems, responses, seed=seed, progress=progress, **options))
+    return [len(set(verdicts)) > 1 for verdicts in zip(*runs, strict=True)]
+
+
+def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
+    """One line of the output."""
+    row = {
+        "task_id": run.task_id,
+        "passed": run.outcome == Outcome.PASS,
+        "outcome": run.outcome.name,
+        "reason": run.reason,
+        "n_passed": run.n_passed,
+        "n_tests": run.n_tests,
+        "isolation": run.isolation,
+    }
+    return row if unstable is None else row | {"flaky": unstable}
+
+
+def parse_ks(text: str) -> tuple[int, ...]:
+    """`'1,10,100'` -> (1, 10, 100), ascending."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise ValueError(f"--k {text!r}: expected whole numbers from 1 on, as in 1,10,100")
+    return tuple(sorted({int(word) for word in words}))
+
+
+Counts = Mapping[str, Mapping[str, int]]  # source -> task_id -> number of samples
+
+
+def sizes(responses: Sequence[Response] | Sequence[Execution]) -> Counts:
+    """How many samples every source has of every task."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for response in responses:
+        counts[response.source][response.task_id] += 1
+    return counts
+
+
+def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
+    """The k of every source: those `asked` for, or those of `KS` that its n allows.
+
+    ValueError names a task with fewer samples than a k that was asked for.
+    """
+    chosen = {}
+    for source, of_task in sizes.items():
+        least = min(of_task, key=of_task.get)
+        n = of_task[least]
+        chosen[source] = tuple(asked) if asked else tuple(k for k in KS if k <= n)
+        if asked and max(asked) > n:
+            who = f" of {source}" if source else ""
+            raise ValueError(
+                f"--k {max(asked)}: {least} has {n} samples{who}; pass@k needs at least k of "
+                "every task"
+            )
+    return chosen
+
+
+def rates(
+    executions: Sequence[Execution], ks: Mapping[str, Sequence[int]], *, seed: int = 0
+) -> list[Rate]:
+    """pass@k of every source for its `ks`, over the tasks it answered.
+
+    The intervals cover the choice of tasks: Wilson's where every task is solved or not (one
+    sample each), else a bootstrap over tasks, fixed by `seed`.
+    """
+    found = []
+    passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
+    for source, of_task in sizes(executions).items():
+        for k in ks[source]:
+            values = [
+                stats.pass_at_k(n, passed.get(source, {}).get(task, 0), k)
+                for task, n in of_task.items()
+            ]
+            estimate, interval = _interval(values, seed)
+            spread = min(of_task.values()), max(of_task.values())
+            found.append(Rate(source, k, estimate, len(values), spread, interval))
+    return found
+
+
+def _interval(values: Sequence[float], seed: int) -> tuple[stats.Estimate, str]:
+    """The mean of the tasks' values, its 95 % interval, and how that was found."""
+    if set(values) <= {0.0, 1.0}:
+        return stats.wilson(int(sum(values)), len(values)), "Wilson"
+    if len(values) == 1:
+        return stats.Estimate(values[0], nan, nan), "none: one task"
+    if len(set(values)) > 1 and len(values) <= RESAMPLED_TASKS:
+        return stats.bootstrap(values, seed=seed), "bootstrap over tasks"
+    estimate = stats.crossed([values])
+    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
+    return stats.Estimate(estimate.value, low, high), "t over tasks"
