@@ -7,11 +7,13 @@ isolation level of this host. The caller's process never runs foreign code:
                                   │ frames of plain values, a nonce per run
               workers' zygote ── worker   one per program: the candidate and nothing else
 
-Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); inside the fences
+Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); `repetition`
+(flakiness), `mutants` with `faults` (faulty copies of a reference); inside the fences
 `zygote`, `judge` with `counting`, `worker`; `wire` (values), `kernel` (fences), `reasons`.
 """
 
-from rrtf.sandbox.executor import Result, call, distinct, execute, unstable
+from rrtf.sandbox.executor import Result, call, distinct, execute
 from rrtf.sandbox.lanes import LEVELS, probe
+from rrtf.sandbox.repetition import unstable
 
 __all__ = ["LEVELS", "Result", "call", "distinct", "execute", "probe", "unstable"]

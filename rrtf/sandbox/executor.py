@@ -122,14 +122,6 @@ def call(
     return [results[distinct[tuple(program)]] for program in programs]
 
 
-def unstable(
-    problems: Sequence[Problem], responses: Sequence[Response], *, seeds: Sequence[int] = (0, 1, 2)
-) -> list[bool]:
-    """Per response: does its verdict change with hash order, `random` or repetition?"""
-    runs = [execute(problems, responses, seed=seed) for seed in seeds]
-    return [len(set(verdicts)) > 1 for verdicts in zip(*runs, strict=True)]
-
-
 def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
     by_id: dict[str, Problem] = {}
     for problem in problems:

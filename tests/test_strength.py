@@ -1,0 +1,385 @@
+"""Faulty copies of a reference: what they are, what tests make of them, what is dropped."""
+
+import ast
+import math
+import os
+
+import pytest
+
+from rrtf import probes, strength
+from rrtf.records import Outcome, Problem
+from rrtf.sandbox.faults import OPERATORS
+from rrtf.sandbox.mutants import mutants
+from rrtf.strength import NO_REFERENCE, Strength
+
+F, P = Outcome.FAILED_TESTS, Outcome.PASS
+HEAD = 'def f(x, y=0):\n    """Says something."""\n'
+
+
+def changes(body: str, operator: str, head: str = HEAD) -> set[str]:
+    """`change` of every mutant of one operator of a function `f` with this body."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    found = mutants(head + lines, "f", limit=10**6, seed=0, first_line=head.count("\n") + 1)
+    return {mutant.change for mutant in found if mutant.operator == operator}
+
+
+def problem(tests: str, body: str, *, task_id: str = "t/0", prompt: str = HEAD) -> Problem:
+    return Problem(task_id, prompt, "f", tests, body)
+
+
+WEAK = "def check(candidate):\n    assert candidate(3) is not False\n"
+STRONG = (
+    "def check(candidate):\n    for x in range(-9, 10):\n"
+    "        assert candidate(x) == (2 * x if x > 3 else -1)\n"
+)
+BODY = "    if x > 3:\n        return 2 * x\n    return -1\n"
+
+
+# --- mutants -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operator", "body", "expected"),
+    [
+        ("arithmetic", "return x + y", {"x + y -> x - y"}),
+        ("arithmetic", "x //= y\nreturn x", {"x //= y -> x /= y", "x //= y -> x %= y"}),
+        ("comparison", "return x < y", {"x < y -> x <= y", "x < y -> x > y"}),
+        ("comparison", "return x in y", {"x in y -> x not in y"}),
+        ("comparison", "return x is None", {"x is None -> x is not None"}),
+        ("boolean", "return x and y", {"x and y -> x or y", "x and y -> x", "x and y -> y"}),
+        ("negation", "return not x", {"not x -> x"}),
+        ("negation", "return -x", {"-x -> x"}),
+        ("negation", "return [a for a in x if a]", {"a -> not a"}),
+        ("condition", "if x: y = 1\nelse: y = 2\nreturn y", {"x -> True", "x -> False"}),
+        ("condition", "return 1 if x < y else 2", {"x < y -> True", "x < y -> False"}),
+        ("constant", "return 7", {"7 -> 8", "7 -> 6"}),
+        ("constant", "return -1", {"1 -> 2", "1 -> 0"}),
+        ("constant", "return 0 * x", {"0 -> 1", "0 -> -1"}),
+        ("constant", "return True", {"True -> False"}),
+        ("constant", "return ''", {"'' -> 'x'"}),
+        ("constant", "return 'a'", {"'a' -> ''", "'a' -> 'ax'"}),
+        ("bounds", "return x[y:]", {"y: -> :", "y: -> y + 1:", "y: -> y - 1:"}),
+        ("bounds", "return x[::2]", {"::2 -> :"}),
+        ("bounds", "return x[y]", {"x[y] -> x[y - 1]"}),
+        (
+            "bounds",
+            "return range(x)",
+            {
+                "range(x) -> range(x + 1)",
+                "range(x) -> range(x - 1)",
+                "range(x) -> range(1, x)",
+            },
+        ),
+        ("arguments", "return zip(x, y)", {"zip(x, y) -> zip(y, x)", "zip(x, y) -> zip(x)"}),
+        ("arguments", "return max(x, y)", {"max(x, y) -> max(x)"}),
+        (
+            "arguments",
+            "return sorted(x, reverse=True)",
+            {"sorted(x, reverse=True) -> sorted(x)"},
+        ),
+        ("function", "return max(x)", {"max(x) -> min(x)"}),
+        ("function", "return abs(x)", {"abs(x) -> x"}),
+        ("function", "return x.lower()", {"x.lower() -> x.upper()", "x.lower() -> x"}),
+        (
+            "return",
+            "return x == y",
+            {
+                "return x == y -> return None",
+                "return x == y -> return True",
+                "return x == y -> return False",
+            },
+        ),
+        ("deletion", "x.append(y)\nreturn x", {"x.append(y) -> pass"}),
+        ("deletion", "for a in x:\n    y = a\nreturn y", {"for a in x: ... -> pass"}),
+        ("deletion", "y = x\nx = sorted(x)\nreturn x", {"x = sorted(x) -> pass"}),
+        ("assignment", "x += y\nreturn x", {"x += y -> x = y"}),
+        ("jump", "for a in x:\n    if a: break\n    y = a\nreturn y", {"break -> continue"}),
+        ("jump", "for a in x:\n    if a: continue\n    y = a\nreturn y", {"continue -> break"}),
+    ],
+)
+def test_a_mutant_is_the_small_fault_its_operator_says(operator, body, expected):
+    assert changes(body, operator) == expected
+
+
+def test_every_operator_has_a_hand_made_example():
+    marks = test_a_mutant_is_the_small_fault_its_operator_says.pytestmark
+    assert {row[0] for row in marks[0].args[1]} == set(OPERATORS)
+
+
+PROGRAM = '''import math
+LIMIT = 3
+UNUSED = 4
+
+
+def other(a):
+    return a * 100
+
+
+def helped(a):
+    """Doc 5."""
+    return a + LIMIT
+
+
+def f(x: int=7) -> 'list[int]':
+    """Doc 6."""
+    import re
+    out = [f'v{helped(n):03d}' for n in range(x) if n % 2 == 0 and n != 4]
+    while len(out) > 8:
+        out.pop()
+    return out[1:]
+'''
+
+
+def test_mutants_compile_differ_from_the_reference_and_from_each_other():
+    found = mutants(PROGRAM, "f", limit=1000, seed=1)
+    texts = [mutant.program for mutant in found]
+    assert len(found) > 30 and len(set(texts)) == len(texts)
+    assert ast.unparse(ast.parse(PROGRAM)) not in texts
+    for text in texts:
+        compile(text, "mutant.py", "exec")
+
+
+def test_a_mutant_differs_in_the_line_it_names_only():
+    before = ast.unparse(ast.parse(PROGRAM)).splitlines()
+    shown = PROGRAM.splitlines()
+    for mutant in mutants(PROGRAM, "f", limit=1000, seed=1):
+        after = mutant.program.splitlines()
+        if len(after) == len(before):
+            pairs = zip(before, after, strict=True)
+            (changed,) = [line for line, other in pairs if line != other]
+            assert changed.strip() == shown[mutant.line - 1].strip()
+
+
+def test_only_what_the_entry_point_needs_is_changed_and_no_text_or_import():
+    found = mutants(PROGRAM, "f", limit=1000, seed=1)
+    lines = {PROGRAM.splitlines()[mutant.line - 1].strip() for mutant in found}
+    assert "return a + LIMIT" in lines and "LIMIT = 3" in lines
+    assert not lines & {"return a * 100", "UNUSED = 4", '"""Doc 6."""', "import re"}
+    for mutant in found:
+        for kept in ("Doc 5.", "Doc 6.", "import re", "list[int]", ":03d", "'v"):
+            assert kept in mutant.program.replace('"', "'"), mutant
+
+
+def test_nothing_above_the_first_line_asked_for_is_changed():
+    start = PROGRAM[: PROGRAM.index("    while")].count("\n") + 1
+    found = mutants(PROGRAM, "f", limit=1000, seed=1, first_line=start)
+    assert found and min(mutant.line for mutant in found) >= start
+
+
+def test_mutants_depend_on_the_seed_and_nothing_else_and_a_larger_limit_adds_some():
+    some = mutants(PROGRAM, "f", limit=12, seed=1)
+    assert some == mutants(PROGRAM, "f", limit=12, seed=1)
+    assert some != mutants(PROGRAM, "f", limit=12, seed=2)
+    assert set(some) < set(mutants(PROGRAM, "f", limit=20, seed=1))
+    assert mutants(PROGRAM, "f", limit=0, seed=1) == []
+
+
+def test_below_the_limit_operators_take_turns():
+    kinds = {mutant.operator for mutant in mutants(PROGRAM, "f", limit=1000, seed=1)}
+    for seed in range(5):
+        some = mutants(PROGRAM, "f", limit=len(kinds), seed=seed)
+        assert {mutant.operator for mutant in some} == kinds
+
+
+def test_changes_that_compile_to_what_is_there_already_are_no_mutants():
+    """`-0` is 0; `if False: ...` is its deletion; `-1 - 1` is `0 - 2`."""
+    assert changes("return -0", "negation") == set()
+    body = "if x: y = 1\nreturn y"
+    both = changes(body, "deletion") | changes(body, "condition")
+    assert "x -> True" in both and len(both) == 2
+    assert len(changes("return 0 - 1", "constant")) == 2
+
+
+def test_a_class_with_a_method_is_an_entry_point_too():
+    source = "class Solution:\n    def twice(self, n):\n        return n + n\n"
+    found = mutants(source, "Solution().twice", limit=10, seed=0)
+    assert {mutant.change for mutant in found} == {
+        "n + n -> n - n",
+        "return n + n -> return None",
+    }
+
+
+@pytest.mark.parametrize("program", ["def f(:", "def g(x): return x", "f(" * 500])
+def test_a_program_without_its_entry_point_is_refused(program):
+    with pytest.raises(ValueError, match="the program does not"):
+        mutants(program, "f", limit=3, seed=0)
+
+
+# --- references --------------------------------------------------------------------------------
+
+
+def test_a_reference_is_joined_to_code_and_stands_alone_after_prose():
+    whole = "def f(x):\n    return x\n"
+    assert strength.reference_program(problem("", BODY)) == HEAD + BODY
+    assert strength.reference_program(problem("", whole, prompt="Say x.")) == whole
+    joined = strength.reference_program(problem("", whole, prompt="import re\ndef f(x):\n"))
+    assert joined == f"import re\ndef f(x):\n    pass\n\n{whole}"
+
+
+def test_a_broken_reference_is_named_with_its_verdict_and_a_missing_one_too():
+    found = strength.broken_references(
+        [
+            problem(STRONG, BODY, task_id="t/right"),
+            problem(STRONG, "    return 2 * x\n", task_id="t/wrong"),
+            problem(STRONG, "    return 2 *\n", task_id="t/syntax"),
+            problem(STRONG, "", task_id="t/none"),
+        ]
+    )
+    assert found == {
+        "t/wrong": "FAILED_TESTS (wrong_value), 6 of 19",
+        "t/syntax": "COMPILE_ERROR (missing_entry_point), 0 of 19",
+        "t/none": NO_REFERENCE,
+    } | {"t/syntax": found["t/syntax"]}
+    assert found["t/syntax"].startswith("COMPILE_ERROR")
+
+
+def test_problems_whose_reference_fails_are_dropped_and_counted_others_stay():
+    rows = [problem(STRONG, BODY, task_id=name) for name in "abc"]
+    kept, dropped = strength.drop_broken(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE})
+    assert [p.task_id for p in kept] == ["b", "c"]
+    assert dropped == {"problem: its own reference fails": 1}
+    assert strength.drop_broken(rows, {}) == (rows, {})
+
+
+# --- strength ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[dict[str, str], dict[str, Strength]]:
+    loop = "    n = 0\n    while n < 3:\n        n += 1\n    return n\n"
+    rows = [
+        problem(WEAK, BODY, task_id="t/weak"),
+        problem(STRONG, BODY, task_id="t/strong"),
+        problem("assert f(0) == 3", loop, task_id="t/loop"),
+        problem("assert f(1) == 9", BODY, task_id="t/broken"),
+        problem(WEAK, "", task_id="t/none"),
+        problem("assert f(5) == 5\nassert f(7) == 7", "    return abs(x)\n", task_id="t/domain"),
+    ]
+    broken, found = strength.examine(rows, limit=40, seed=0)
+    return broken, {one.task_id: one for one in found}
+
+
+def test_tests_that_see_nothing_have_strength_near_0_and_sharp_ones_1(measured):
+    _, found = measured
+    assert found["t/weak"].strength < 0.2
+    assert found["t/strong"].discounted == 1.0
+    assert found["t/strong"].n_mutants == found["t/weak"].n_mutants > 8
+
+
+def test_every_mutant_is_killed_or_survives_and_the_counts_add_up(measured):
+    for one in measured[1].values():
+        survived = [outcome == P for outcome in one.outcomes]
+        assert one.n_killed + sum(survived) == one.n_mutants == len(one.operators)
+        assert all(lives or not alike for lives, alike in zip(survived, one.alike, strict=True))
+        assert one.strength == pytest.approx(one.n_killed / one.n_mutants)
+        assert one.strength <= one.discounted <= 1
+
+
+def test_a_fault_that_makes_a_loop_endless_is_killed(measured):
+    one = measured[1]["t/loop"]
+    place = one.changes.index("line 5: n += 1 -> pass")
+    assert one.outcomes[place] == Outcome.RUNTIME_ERROR
+
+
+def test_a_survivor_that_other_inputs_give_away_is_no_suspect(measured):
+    """The weak tests call with 3 alone: `x > 3 -> x >= 3` differs there, and nobody looks."""
+    one = measured[1]["t/weak"]
+    assert "line 3: x > 3 -> x >= 3" in one.changes
+    assert one.outcomes[one.changes.index("line 3: x > 3 -> x >= 3")] == P
+    assert not one.alike[one.changes.index("line 3: x > 3 -> x >= 3")]
+
+
+def test_a_survivor_that_no_input_of_the_tests_kind_tells_apart_is_a_suspect(measured):
+    one = measured[1]["t/domain"]
+    place = one.changes.index("line 3: abs(x) -> x")
+    assert one.outcomes[place] == P and one.alike[place]
+    assert one.strength < one.discounted == 1.0
+
+
+def test_a_failing_reference_is_named_instead_of_measured(measured):
+    broken, found = measured
+    assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
+    assert not set(broken) & set(found)
+    with pytest.raises(ValueError, match="t/broken: its own reference fails"):
+        strength.strengths([problem("assert f(1) == 9", BODY, task_id="t/broken")], limit=1, seed=0)
+
+
+def test_a_slow_reference_gets_the_full_time_and_its_mutants_too():
+    spin = "    import time\n    end = time.process_time() + 0.6\n"
+    spin += "    while time.process_time() < end:\n        pass\n    return x\n"
+    (one,) = strength.strengths([problem("assert f(1) == 1", spin)], limit=1, seed=3)
+    assert one.n_mutants == 1
+
+
+def strong_as(task_id: str, killed: int, lived: int, alike: int = 0) -> Strength:
+    n = killed + lived
+    return Strength(
+        task_id, ("constant",) * n, ("",) * n, (F,) * killed + (P,) * lived,
+        (False,) * (n - alike) + (True,) * alike,
+    )  # fmt: skip
+
+
+def test_the_threshold_drops_exactly_the_weak_and_the_unknown():
+    rows = [problem(WEAK, BODY, task_id=name) for name in ("a", "b", "c", "d", "e")]
+    known = [
+        strong_as("a", 9, 1),
+        strong_as("b", 8, 2),
+        strong_as("c", 7, 3),
+        strong_as("d", 0, 0),
+    ]
+    kept, dropped = strength.drop_weak(rows, known, min_strength=0.8)
+    assert [p.task_id for p in kept] == ["a", "b"]
+    assert dropped == {
+        "problem: its tests kill less than 0.8 of the mutants": 1,
+        "problem: the strength of its tests is not known": 2,
+    }
+    assert len(kept) + sum(dropped.values()) == len(rows)
+
+
+def test_suspects_do_not_count_against_the_tests():
+    one = strong_as("a", 8, 2, alike=2)
+    assert (one.strength, one.discounted) == (0.8, 1.0)
+    kept, dropped = strength.drop_weak([problem(WEAK, BODY, task_id="a")], [one], min_strength=0.9)
+    assert len(kept) == 1 and dropped == {}
+
+
+def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
+    rows = [problem(WEAK, BODY)]
+    assert strength.drop_weak(rows, [], min_strength=0) == (rows, {})
+    with pytest.raises(ValueError, match=r"min_strength 1\.5"):
+        strength.drop_weak(rows, [], min_strength=1.5)
+    assert math.isnan(strong_as("a", 0, 0).strength)
+
+
+# --- further calls -----------------------------------------------------------------------------
+
+
+def test_further_calls_have_the_types_of_those_in_the_tests():
+    tests = "assert candidate([1, 2], 'ab', k={'a': 1.5}) == 1\nassert f([3], 'c', k={}) == 2"
+    tests += "\nassert f(x) == 1\nassert f([1]) == 1\nassert g(1) == 1"
+    shown = probes.literal_calls(tests, "f")
+    assert shown[:2] == [{0: [1, 2], 1: "ab", "k": {"a": 1.5}}, {0: [3], 1: "c", "k": {}}]
+    varied = probes.varied_calls(shown, ["x = 77", "y = 'zz'"], count=200, seed=1)
+    assert varied == probes.varied_calls(shown, ["x = 77", "y = 'zz'"], count=200, seed=1)
+    assert len(varied) == 200 and all(call.keys() == shown[0].keys() for call in varied)
+    for call in varied:
+        assert [type(value) for value in call.values()] == [list, str, dict]
+        assert all(type(item) is int and item > 0 for item in call[0])
+    assert any(77 in call[0] for call in varied) and any("zz" in call[1] for call in varied)
+    assert len({str(call) for call in varied}) > 100
+    assert probes.varied_calls([], [], count=5, seed=1) == []
+
+
+@pytest.mark.slow
+def test_humanevals_references_are_sound_and_its_tests_kill_most_mutants():
+    from pathlib import Path
+
+    from rrtf import store
+
+    file = Path(os.environ.get("RRTF_DATA", "")) / "humaneval" / "HumanEval.jsonl.gz"
+    if not file.exists():
+        pytest.skip("$RRTF_DATA holds no humaneval/HumanEval.jsonl.gz")
+    broken, found = strength.examine(store.read(file, Problem), limit=6, seed=0)
+    assert broken == {} and len(found) == 164
+    total = sum(one.n_mutants for one in found)
+    assert sum(one.n_killed for one in found) / total > 0.8
