@@ -5,8 +5,9 @@ import builtins
 import os
 import struct
 import time
+from collections.abc import Sequence
 
-from rrtf.sandbox import reasons, wire
+from rrtf.sandbox import linked, reasons, wire
 
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 
@@ -35,6 +36,7 @@ class Channel:
         self.fatal = ""  # the reason of an event that decides the verdict
         self.raised: Exception | None = None  # the latest exception of the candidate
         self.saw_opaque = False
+        self.kinds: dict[str, type] = {}  # classes of the prompt, whose objects cross as nodes
         self.fd = self._spawn()
 
     def _spawn(self) -> int:
@@ -63,8 +65,14 @@ class Channel:
     def request(self, value: object) -> None:
         if self.ended:
             raise Gone(self.ended)
+        try:
+            payload = wire.encode(value)
+        except wire.WireError:
+            payload, _ = linked.encode(value, self.kinds)
+        self._send(payload)
+
+    def _send(self, payload: bytes) -> None:
         self.number += 1
-        payload = wire.encode(value)
         data = wire.HEADER.pack(len(payload), self.nonce, self.number) + payload
         while data:
             data = data[self._patiently(os.write, data) or 0 :]
@@ -140,9 +148,21 @@ class Channel:
         self.request(request)
         return self.value(*self.receive())
 
-    def value(self, kind: bytes, payload: bytes) -> object:
+    def ask_mirrored(self, target: str, args: tuple, kwargs: dict) -> object:
+        """The value of one call; what it did to its arguments is done to `args` and `kwargs`."""
+        if self.ended:
+            raise Gone(self.ended)
+        payload, objects = linked.encode(("mirrored", target, args, kwargs), self.kinds)
+        self._send(payload)
+        return self.value(*self.receive(), objects)
+
+    def value(self, kind: bytes, payload: bytes, objects: Sequence[object] = ()) -> object:
+        """What a reply says; `objects` are those of the request that it may have changed."""
         try:
-            value = wire.decode(payload, self._opaque)
+            if payload[:1] == linked.TAG:
+                value, _ = linked.decode(payload, self._make, self._opaque, objects)
+            else:
+                value = wire.decode(payload, self._opaque)
             if kind == b"V":
                 return value
             if kind == b"E":
@@ -154,6 +174,9 @@ class Channel:
         if kind != b"E":
             self.end("protocol_violation")
         raise self.raised
+
+    def _make(self, kind: str) -> object:
+        return object.__new__(self.kinds[kind])
 
     def _opaque(self, handle: int, truth: bool, kind: str) -> wire.Opaque:
         self.saw_opaque = True
@@ -175,7 +198,7 @@ class Channel:
         """Starts the program: ('', '') or (situation, reason) of why it does not start."""
         compiled = False
         try:
-            self.request((program, entry_point))
+            self.request((program, entry_point, *self.kinds))
             while True:
                 kind, payload = self.receive()
                 if kind == b"C" and not compiled:

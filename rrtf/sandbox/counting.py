@@ -3,10 +3,10 @@
 import ast
 import builtins
 import types
-from collections.abc import Callable
+
+from rrtf.sandbox import mutation
 
 _HOLDS, _MUST, _LOST, _RAISED = "_rrtf_holds", "_rrtf_must", "_rrtf_lost", "_rrtf_raised"
-_IN_PLACE = "_rrtf_in_place"
 _ERROR, _EXCEPTION = "_rrtf_error", "_rrtf_Exception"
 _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
@@ -43,7 +43,7 @@ class Tally:
             _MUST: self.must,
             _RAISED: self.raised,
             _LOST: self.lost,
-            _IN_PLACE: call_in_place,
+            mutation.MIRRORED: mutation.call_mirrored,
             _EXCEPTION: Exception,
         }
 
@@ -93,27 +93,13 @@ class Tally:
         self.all_raised = self.all_raised and by_candidate
 
 
-def call_in_place(function: Callable, *args: object, **kwargs: object) -> None:
-    """Calls for the effect on the arguments: the worker's changed copies replace their content."""
-    if not hasattr(function, "in_place"):
-        function(*args, **kwargs)
-        return
-    after, named = function.in_place(args, kwargs)
-    pairs = [*zip(args, after, strict=True), *((kwargs[name], named[name]) for name in kwargs)]
-    for old, new in pairs:
-        if type(old) is type(new) is list:
-            old[:] = new
-        elif type(old) is type(new) and type(old) in (dict, set):
-            old.clear()
-            old.update(new)
-
-
-def instrument(source: str) -> tuple[types.CodeType, int, bool]:
+def instrument(source: str, entry_point: str = "") -> tuple[types.CodeType, int, bool]:
     """(code, number of assert statements, whether it defines `check`) of tests.
 
     SyntaxError or ValueError as raised by `compile`.
     """
     tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    mutation.mark(tree, entry_point)
     rewriter = _Rewriter()
     bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
     tree.body = rewriter.block(tree.body, guard=bare, top=True)
@@ -172,7 +158,7 @@ class _Rewriter:
             self._descend(node, guard, handled)
             return self._guarded(node, []) if guard else node
         if guard and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            return self._guarded(_in_place(node), [])
+            return self._guarded(node, [])
         if guard and isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [t for t in targets if isinstance(t, ast.Name)]
@@ -211,15 +197,6 @@ class _Rewriter:
             targets = [ast.Name(name, ast.Store(), **where) for name in names]
             return _try([node], [ast.Assign(targets, lost, **where)], where)
         return _try([node], [ast.Expr(lost, **where)], where)
-
-
-def _in_place(node: ast.Expr) -> ast.Expr:
-    """`f(xs)` as a statement: what it does to its argument is its result."""
-    call, where = node.value, {"lineno": node.lineno, "col_offset": 0}
-    if isinstance(call.func, ast.Name):
-        call.args.insert(0, call.func)
-        call.func = _name(_IN_PLACE, where)
-    return node
 
 
 def _name(name: str, where: dict) -> ast.Name:

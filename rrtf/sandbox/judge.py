@@ -6,7 +6,8 @@ to the worker and gets a value of the closed set back, always a fresh copy on bo
 How assertions are counted. Every executed `assert` is one test, in loops each time it is reached,
 and a failed one does not end the check. `assert` of a true constant is no test. A statement
 outside of assertions whose call of the candidate fails leaves a value that fails every assertion
-it enters. When a part of the check cannot be carried through, the number of tests is at least
+it enters. What a call does to its arguments is seen by tests that look at them later (`mutation`).
+When a part of the check cannot be carried through, the number of tests is at least
 the number of `assert` statements in the source; so it is defined for programs that never start.
 """
 
@@ -39,8 +40,8 @@ class Check:
     def __init__(self, prompt: str, entry_point: str, tests: str):
         self.prompt, self.entry_point = prompt, entry_point
         try:
-            self.code, self.n_asserts, self.has_check = counting.instrument(tests)
-        except (SyntaxError, ValueError) as error:
+            self.code, self.n_asserts, self.has_check = counting.instrument(tests, entry_point)
+        except (SyntaxError, ValueError, RecursionError) as error:
             raise UnusableTests(f"the tests do not compile: {error}") from None
         if not self.n_asserts:
             raise UnusableTests("the tests assert nothing")
@@ -63,10 +64,11 @@ class Check:
     def verdict(self, program: str, channel: Channel, seed: int) -> tuple[str, str, int, int]:
         """(situation, reason, assertions passed, assertions)."""
         random.seed(seed)
+        space = self.namespace(channel)
+        channel.kinds = _classes(space)
         situation, reason = channel.load(program, self.entry_point)
         if situation and not channel.ended:
             channel.dismiss()
-        space = self.namespace(channel)
         tally = counting.Tally(channel)
         space.update(tally.hooks())
         try:
@@ -106,13 +108,24 @@ def _run_prompt(prompt: str, space: dict) -> None:
         raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
 
 
+def _classes(space: dict) -> dict[str, type]:
+    """Classes that the prompt defines: their objects cross as nodes, by name and fields."""
+    return {
+        name: value
+        for name, value in space.items()
+        if type(value) is type
+        and value.__module__ == space["__name__"]
+        and not issubclass(value, BaseException)
+    }
+
+
 def stub(channel: Channel, target: str) -> Callable:
-    """A function that asks the worker; its `in_place` gives back the arguments as changed."""
+    """A function that asks the worker; its `mirrored` also changes the arguments in place."""
 
     def candidate(*args, **kwargs):
         return channel.ask("call", target, args, kwargs)
 
-    candidate.in_place = lambda args, kwargs: channel.ask("in_place", target, args, kwargs)
+    candidate.mirrored = lambda args, kwargs: channel.ask_mirrored(target, args, kwargs)
     return candidate
 
 

@@ -217,6 +217,16 @@ def opaque(value: object, keep: Callable[[object], int]) -> bytes:
     return bytes(out)
 
 
+def put(out: bytearray, value: object, keep: Callable[[object], int] | None) -> None:
+    """Appends one value to `out`: `encode` for callers that put values together."""
+    _put(out, value, keep, 0)
+
+
+def get(data: bytes, at: int, resolve: Callable | None) -> tuple[object, int]:
+    """(the value that begins at `at`, where it ends); errors of any kind for what is no value."""
+    return _get(data, at, resolve, 0)
+
+
 def decode(data: bytes, resolve: Callable[[int, bool, str], object] | None) -> object:
     """The inverse of `encode`; `resolve(handle, truth, kind)` gives what an opaque stands for."""
     try:

@@ -10,7 +10,7 @@ import os
 import sys
 import types
 
-from rrtf.sandbox import wire
+from rrtf.sandbox import linked, wire
 from rrtf.sandbox.reasons import of_exception
 
 __builtins__ = dict(vars(builtins))  # keeps working when a candidate patches `builtins`
@@ -26,6 +26,9 @@ class _Connection:
         self.fd, self.nonce, self.number = fd, nonce, 0
         self.rest = b""
         self.kept: list[object] = []  # what the judge knows by handle
+        self.space: dict = {}  # the program's names
+        self.kinds: frozenset[str] = frozenset()  # classes whose objects cross as nodes
+        self.shared: list[object] = []  # the latest request's objects, by number
 
     def receive(self) -> object:
         head, data = wire.HEADER.size, self.rest
@@ -39,7 +42,20 @@ class _Connection:
                 missing -= len(parts[-1])
             data = b"".join(parts)
         self.rest = data[head + size :]
+        if data[head : head + 1] == linked.TAG:
+            return self._table(data[head : head + size])
         return wire.decode(data[head : head + size], self._resolve)
+
+    def _table(self, data: bytes) -> object:
+        value, self.shared = linked.decode(data, self._make, self._resolve)
+        return value
+
+    def _make(self, kind: str) -> object:
+        """An empty object of the class that the program has under this name, else a plain one."""
+        try:
+            return object.__new__(self.space[kind])
+        except Exception:
+            return object.__new__(type(kind, (), {}))
 
     def _read(self, size: int) -> bytes:
         data = os.read(self.fd, size)
@@ -54,13 +70,28 @@ class _Connection:
         self.kept.append(value)
         return len(self.kept) - 1
 
-    def send(self, kind: bytes, value: object = None) -> None:
+    def _keep_other(self, value: object) -> int:
+        if self.kinds and linked.kind_of(value, self.kinds):
+            raise linked.Linked
+        return self.keep(value)
+
+    def send(self, kind: bytes, value: object = None, *, mirrored: bool = False) -> None:
+        """`mirrored`: with what has become of the objects that the request brought."""
         try:
-            payload = wire.encode(value, self.keep)
+            payload = self._encode(value, mirrored)
         except Exception:
             payload = wire.opaque(value, self.keep)
         header = wire.HEADER.pack(len(payload) + 1, self.nonce, self.number)
         wire.write_all(self.fd, header + kind + payload)
+
+    def _encode(self, value: object, mirrored: bool) -> bytes:
+        if not mirrored:
+            try:
+                return wire.encode(value, self._keep_other)
+            except linked.Linked:
+                pass
+        known = self.shared if mirrored else ()
+        return linked.encode(value, self.kinds, self.keep, known)[0]
 
 
 def compile_program(source: str) -> tuple[types.CodeType | None, str]:
@@ -84,14 +115,15 @@ def compile_program(source: str) -> tuple[types.CodeType | None, str]:
 def serve(fd: int, nonce: bytes) -> None:
     """Reads one program from `fd`, loads it, then answers calls until the judge hangs up."""
     link = _Connection(fd, nonce)
-    source, entry_point = link.receive()
+    source, entry_point, *kinds = link.receive()
     code, reason = compile_program(source)
     if code is None:
         return link.send(b"S", reason)
     link.send(b"C")
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
-    space = module.__dict__
+    space = link.space = module.__dict__
+    link.kinds = frozenset(kinds)
     if not _guarded(link, lambda: exec(code, space)):
         return None
     if not callable(space.get(entry_point.partition("(")[0])):
@@ -140,7 +172,7 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
         return
     result = []
     if _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
-        link.send(b"V", result[0])
+        link.send(b"V", result[0], mirrored=operation == "mirrored")
 
 
 def _resolve_name(space: dict, target: str):
@@ -150,14 +182,13 @@ def _resolve_name(space: dict, target: str):
     return eval(target, space)
 
 
-def _in_place(space: dict, target: str, args: tuple, kwargs: dict) -> tuple:
-    _resolve_name(space, target)(*args, **kwargs)
-    return args, kwargs
+def _call(space: dict, target: str, args: tuple, kwargs: dict) -> object:
+    return _resolve_name(space, target)(*args, **kwargs)
 
 
 _OPERATIONS = {
-    "call": lambda space, target, args, kwargs: _resolve_name(space, target)(*args, **kwargs),
-    "in_place": _in_place,
+    "call": _call,
+    "mirrored": _call,
     "apply": lambda space, owner, args, kwargs: owner(*args, **kwargs),
     "get": lambda space, owner, name: getattr(owner, name),
     "set": lambda space, owner, name, value: setattr(owner, name, value),
