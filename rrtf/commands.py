@@ -17,6 +17,7 @@ from rrtf import config, grade, prompts, rank, samples, store
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 SHOWN = 5  # task ids in a message
+N_MUTANTS = 20  # of a problem's reference, at most, where the strength of tests is asked for
 
 
 def grade_samples(
@@ -61,6 +62,7 @@ def grade_samples(
     console = Console(stderr=out == "-", highlight=False)
     if not out:
         console.print(reason_table(executions))
+        console.print()
     console.print(rate_table(grade.rates(executions, chosen), len(tasks)))
     for line in _closing(executions, unstable, absent, seconds):
         console.print(line, soft_wrap=True)
@@ -188,7 +190,7 @@ def rank_responses(
     reads = {"extract": extract, "renamed": renamed, "carried": True, "verdicts": verdicts}
     tasks, found = _load(problems, lines, data=data, **reads)
     _check_responses(found, teacher, lines)
-    kept, ranked, weak = _strong(tasks, found, min_strength, options)
+    kept, ranked, lost = _sound(tasks, found, min_strength, seed=settings["seed"], **options)
     executions = _executions(kept, ranked, options)
     groups, left_out = rank.rank(
         kept,
@@ -208,9 +210,11 @@ def rank_responses(
         write(out, written)
     console = Console(stderr=out == "-", highlight=False)
     console.print(reason_table(executions))
+    console.print("\npairs by situation, and those the filter keeps")
     console.print(situation_table(before, after))
+    console.print()
     left_out = {"response: its problem is left out": len(found) - len(ranked)} | left_out
-    lost = weak | _groupless(kept, groups, ranked) | dropped
+    lost |= _groupless(kept, groups, ranked) | dropped
     in_groups = sum(len(group.responses) for group in groups)
     console.print(ledger("responses", len(found), left_out, "in groups", in_groups))
     console.print(ledger("problems", len(tasks), lost, "kept", len(after)))
@@ -233,16 +237,30 @@ def rank_settings(
     return config.resolve("nano", "rank", overrides)
 
 
-def _strong(
+def _sound(
     problems: Sequence[Problem],
     found: Sequence[samples.Sample],
     min_strength: float | None,
-    options: Mapping[str, Any],
+    *,
+    seed: int,
+    **options,
 ) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
-    """(problems whose tests see enough, the samples of these, problems left out by reason)."""
-    if min_strength is None:
-        return list(problems), list(found), {}
-    raise NotImplementedError
+    """(problems whose own reference passes and whose tests see enough, the samples of these,
+    problems left out by reason); problems without a response are not looked at."""
+    from rrtf import strength
+
+    answered = {sample.response.task_id for sample in found}
+    asked = [problem for problem in problems if problem.task_id in answered]
+    how = {"limit": N_MUTANTS if min_strength else 0, "seed": seed, "execute": grade.execute}
+    with progress("checking tests") as tick:
+        broken, strengths = strength.examine(asked, progress=tick, **how, **options)
+    kept, lost = strength.drop_broken(asked, broken)
+    if min_strength:
+        kept, weak = strength.drop_weak(kept, strengths, min_strength=min_strength)
+        lost |= weak
+    names = {problem.task_id for problem in kept}
+    silent = [problem for problem in problems if problem.task_id not in answered]
+    return [*kept, *silent], [s for s in found if s.response.task_id in names], lost
 
 
 def _check_responses(found: Sequence[samples.Sample], teacher: str, file: str) -> None:
@@ -310,7 +328,10 @@ def _groupless(
 def situation_table(before: Sequence[RankedGroup], after: Sequence[RankedGroup]) -> Table:
     """Comparisons by the teacher's situation (rows) and the student's, and how many are kept."""
     rows = rank.filter_rows(before, after)
-    table = Table(*rows[0], box=None, pad_edge=False, title="pairs before the filter, and kept")
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        heading = f"student {name}" if name in Outcome.__members__ else name
+        table.add_column(heading, justify="left" if name == "teacher" else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
     return table

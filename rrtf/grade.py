@@ -171,7 +171,7 @@ def rates(
     """
     found = []
     passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
-    for source, of_task in sizes(executions).items():
+    for source, of_task in sorted(sizes(executions).items()):
         for k in ks[source]:
             values = [
                 stats.pass_at_k(n, passed.get(source, {}).get(task, 0), k)

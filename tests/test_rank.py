@@ -134,3 +134,14 @@ def test_tables_count_what_the_executions_say():
     kept, _ = rank.pairs(groups, teacher_filter="none", seed=0)
     row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")
     assert row["FAILED_TESTS"] == 1 and row["kept"] == 1
+
+
+def test_preferences_name_the_better_response_and_count_those_that_are_equal():
+    groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
+    every, _ = rank.pairs(groups, pairing="all", teacher_filter="none", seed=0)
+    rows, left_out = rank.preferences(every)
+    assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "t"), ("t", "b")]
+    assert all(row["prompt"] == "def f(x):" for row in rows) and left_out == {}
+    groups, _ = ranked(("teacher", "t", F), ("student", "a", F), tie=0.0)
+    every, _ = rank.pairs(groups, teacher_filter="none", seed=0)
+    assert rank.preferences(every) == ([], {"pair: equal scores": 1})

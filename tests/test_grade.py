@@ -1,0 +1,700 @@
+"""The commands `grade` and `rank`: every line accounted for, every mistake named, exact figures."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import comb, isnan
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rrtf import __main__, commands, grade, samples, stats, store
+from rrtf.records import Execution, Outcome, Problem, RankedGroup
+
+C, R, F, P = Outcome
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("RRTF_DATA", ROOT / "no such folder"))
+
+ADD = {
+    "task_id": "t/add",
+    "prompt": 'def add(a, b):\n    """Add."""\n',
+    "entry_point": "add",
+    "canonical_solution": "    return a + b\n",
+    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"
+    "    assert candidate(2, 2) == 4\n",
+}
+NEG = {
+    "task_id": "t/neg",
+    "prompt": 'def neg(a):\n    """Negate."""\n',
+    "entry_point": "neg",
+    "canonical_solution": "    return -a\n",
+    "test": "def check(candidate):\n    assert candidate(1) == -1\n",
+}
+BROKEN = ADD | {"task_id": "t/broken", "canonical_solution": "    return a - b\n"}
+RIGHT, WRONG = "    return a + b\n", "    return a * b\n"  # WRONG gives 4 for (2, 2)
+
+
+def lines(path: Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def answer(task_id: str = "t/add", completion: str = RIGHT, **more) -> dict:
+    return {"task_id": task_id, "completion": completion, **more}
+
+
+@pytest.fixture
+def toy(tmp_path) -> str:
+    """Two problems in a file."""
+    return lines(tmp_path / "problems.jsonl", [ADD, NEG])
+
+
+def run(*arguments: str, stdin: str | bytes | None = None):
+    """The command line within this process: `exit_code`, `stdout`, `stderr`."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(__main__.app, [str(a) for a in arguments], input=stdin)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def refused(tmp_path, toy, rows, *options) -> str:
+    """What stderr says of samples that are bad input."""
+    result = run("grade", toy, lines(tmp_path / "samples.jsonl", rows), *options)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+# --- grade: what comes out ---------------------------------------------------------------------
+
+
+def test_the_command_prints_outcomes_by_reason_and_pass_at_k_of_hand_counted_samples(tmp_path):
+    """add passes 2 of 3, neg 1 of 3: pass@1 = 1/2, pass@2 = (1 + 2/3) / 2 = 5/6."""
+    problems = lines(tmp_path / "p.jsonl", [ADD, NEG])
+    bodies = ["    return -a\n", "    return a\n", "    return (\n"]
+    rows = [answer("t/neg", body) for body in bodies]
+    rows += [answer(), answer(completion=WRONG), answer()]
+    command = [sys.executable, "-m", "rrtf", "grade", problems, lines(tmp_path / "s.jsonl", rows)]
+    found = subprocess.run([*command, "--k", "2,1"], capture_output=True, text=True, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    table = [line.split() for line in found.stdout.splitlines() if line]
+    assert ["PASS", "3", "50.0"] in table
+    assert ["FAILED_TESTS", "wrong_value", "2", "33.3"] in table
+    assert ["COMPILE_ERROR", "syntax", "1", "16.7"] in table
+    assert ["all", "6", "100.0"] in table
+    one, two = (row for row in table if row[0].startswith("pass@"))
+    assert one[:2] == ["pass@1", "50.00"] and two[:2] == ["pass@2", "83.33"]
+    assert found.stdout.count("isolation:") == 1
+    assert "s.jsonl:6 = " in found.stderr and "1 of 6 lines repeat" in found.stderr
+    assert "━" not in found.stderr, "no progress bar where nobody looks"
+
+
+def test_there_is_one_verdict_per_line_in_the_order_of_the_lines(tmp_path, toy):
+    rows = [
+        answer(completion=WRONG),
+        answer("t/neg", "    return -a\n"),
+        {"task_id": "t/add", "solution": "add = lambda a, b: a + b"},
+        answer(completion="    raise KeyError\n"),
+    ]
+    out = tmp_path / "out" / "verdicts.jsonl"
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows), "--out", out)
+    assert result.exit_code == 0, result.output
+    verdicts = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [v["task_id"] for v in verdicts] == ["t/add", "t/neg", "t/add", "t/add"]
+    assert [v["outcome"] for v in verdicts] == ["FAILED_TESTS", "PASS", "PASS", "RUNTIME_ERROR"]
+    assert [v["passed"] for v in verdicts] == [False, True, True, False]
+    assert [(v["n_passed"], v["n_tests"]) for v in verdicts] == [(1, 2), (1, 1), (2, 2), (0, 2)]
+    assert verdicts[3]["reason"] == "KeyError"
+    assert list(verdicts[0]) == [
+        "task_id", "passed", "outcome", "reason", "n_passed", "n_tests", "isolation"
+    ]  # fmt: skip
+    assert "unequal n: t/neg has 1 samples, t/add has 3" in result.stderr
+    again = tmp_path / "again.jsonl"
+    run("grade", toy, tmp_path / "s.jsonl", "--out", again, "--workers", "1")
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.jsonl.gz", "v.parquet.gz"])
+def test_the_output_takes_the_form_that_its_name_asks_for(tmp_path, toy, name):
+    rows = [answer(), answer("t/neg", "    return a\n")]
+    samples_file = lines(tmp_path / "s.jsonl", rows)
+    files = [tmp_path / name, tmp_path / f"again-{name}"]
+    for path in files:
+        assert run("grade", toy, samples_file, "--out", path).exit_code == 0
+    assert [row["passed"] for _, row in store.read_rows(files[0])] == [True, False]
+    if "gz" in name:
+        assert gzip.decompress(files[0].read_bytes())
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("form", ["json", "jsonl.gz", "json.gz", "parquet", "parquet.gz", "crlf"])
+def test_problems_and_samples_may_come_in_every_form_of_file(tmp_path, form):
+    names = []
+    for name, rows in {"p": [ADD, NEG], "s": [answer(), answer("t/neg", "    return a\n")]}.items():
+        path = tmp_path / f"{name}.{form if form != 'crlf' else 'jsonl'}"
+        if "parquet" in form:
+            data = store.encode(rows, ".parquet")
+        elif "jsonl" in form:
+            data = store.encode(rows, ".jsonl")
+        elif form == "crlf":
+            data = store.encode(rows, ".jsonl").replace(b"}\n", b"}\r\n") + b"\r\n"
+        else:
+            data = json.dumps(rows).encode()
+        path.write_bytes(gzip.compress(data) if form.endswith("gz") else data)
+        names.append(path)
+    result = run("grade", *names, "--out", "-")
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line)["passed"] for line in result.stdout.splitlines()] == [True, False]
+    assert "pass@1" in result.stderr
+
+
+@pytest.mark.parametrize("which", ["problems", "samples"])
+def test_one_of_the_two_may_come_from_standard_input(tmp_path, toy, which):
+    rows = [answer(), answer("t/neg", "    return -a\n")]
+    other = lines(tmp_path / "s.jsonl", rows)
+    arguments = ("-", other) if which == "problems" else (toy, "-")
+    text = Path(toy).read_text() if which == "problems" else Path(other).read_text()
+    result = run("grade", *arguments, stdin=text)
+    assert result.exit_code == 0, result.output
+    assert "pass@1  100.00" in result.stdout
+
+
+def test_both_from_standard_input_cannot_be(toy):
+    result = run("grade", "-", "-", stdin="")
+    assert result.exit_code == 2 and "only one of the two" in result.stderr
+
+
+def test_equal_completions_are_samples_of_their_own(tmp_path, toy):
+    rows = [answer()] * 3 + [answer("t/neg", "    return a\n")] * 3
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows))
+    assert result.exit_code == 0
+    assert ["all", "6", "100.0"] in [line.split() for line in result.stdout.splitlines()]
+    assert "4 of 6 lines repeat" in result.stderr
+    assert "pass@1  50.00" in result.stdout
+
+
+def test_sources_in_one_file_are_counted_apart(tmp_path, toy):
+    bodies = {"a": RIGHT, "b": "    pass\n"}
+    rows = [answer(t, bodies[s], source=s) for s in "ab" for t in ("t/add", "t/neg")]
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows))
+    shown = [line.split()[:3] for line in result.stdout.splitlines() if "pass@1" in line]
+    assert shown == [["a", "pass@1", "50.00"], ["b", "pass@1", "0.00"]]
+
+
+def test_recorded_responses_are_graded_by_their_program(tmp_path, toy):
+    program = ADD["prompt"] + RIGHT
+    rows = [
+        {"task_id": "t/add", "source": "m", "index": 0, "text": "prose", "program": program},
+        {"task_id": "t/neg", "source": "m", "index": 0, "text": "    return -a\n", "program": ""},
+    ]
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows))
+    assert result.exit_code == 0 and "100.00" in result.stdout
+    raw = run("grade", toy, tmp_path / "s.jsonl", "--extract", "raw")
+    assert "pass@1  50.00" in raw.stdout.replace("m       ", "")
+
+
+def test_a_flaky_verdict_is_marked(tmp_path, toy):
+    by_hash = "    return a + b if hash('a') % 2 else 0\n"
+    rows = [answer(completion=by_hash.replace("'a'", f"'{i}'")) for i in range(12)]
+    rows += [answer("t/neg", "    return -a\n")] * 12
+    out = tmp_path / "v.jsonl"
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows), "--flaky", "--out", out)
+    assert result.exit_code == 0, result.output
+    marks = [row["flaky"] for _, row in store.read_rows(out)]
+    assert any(marks[:12]) and not any(marks[12:])
+    assert f"flaky: {sum(marks)} of 24 verdicts change when repeated (t/add)" in result.stdout
+
+
+def test_a_field_can_be_read_under_its_own_name(tmp_path, toy):
+    rows = [
+        {"task_id": "t/add", "code": ADD["prompt"] + RIGHT, "run": 1},
+        {"task_id": "t/neg", "code": NEG["prompt"] + "    return a\n", "run": 1},
+    ]
+    said = refused(tmp_path, toy, rows)
+    assert "neither completion nor solution (it has task_id, code, run; --rename" in said
+    names = ("--rename", "code=solution", "--rename", "run=index")
+    result = run("grade", toy, tmp_path / "samples.jsonl", *names)
+    assert result.exit_code == 0 and "50.00" in result.stdout
+    assert "--rename 'code': expected" in refused(tmp_path, toy, rows, "--rename", "code")
+    assert ":1,2: no field 'body'" in refused(tmp_path, toy, rows, "--rename", "body=solution")
+
+
+def test_shards_hold_what_was_judged(tmp_path, toy):
+    rows = [answer(), answer("t/neg", "    return -a\n")]
+    command = ("grade", toy, lines(tmp_path / "s.jsonl", rows), "--shards", tmp_path / "shards")
+    first = run(*command, "--out", tmp_path / "a.jsonl")
+    assert first.exit_code == 0 and list((tmp_path / "shards").iterdir())
+    assert run(*command, "--out", tmp_path / "b.jsonl").exit_code == 0
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+# --- grade: bad input --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row, says",
+    [
+        ({"completion": RIGHT}, "no task_id (it has completion)"),
+        ({"task_id": 3, "completion": RIGHT}, "task_id: expected text, found 3"),
+        (answer("t/sub"), "unknown task_id 't/sub': the 2 problems are 't/add' to 't/neg'"),
+        ({"task_id": "t/add"}, "neither completion nor solution"),
+        (answer(solution="x"), "both completion and solution"),
+        (answer(text="x"), "both completion and text"),
+        (answer(program="x"), "both completion and program"),
+        ({"task_id": "t/add", "completion": ["a"]}, "completion: expected text, found list"),
+        ({"task_id": "t/add", "completion": None}, "neither completion nor solution"),
+        (answer(index="0"), "index: expected a whole number from 0 on, found '0'"),
+        (answer(index=-1), "index: expected a whole number from 0 on, found -1"),
+        (answer(index=True), "index: expected a whole number from 0 on, found True"),
+        (answer(source=1), "source: expected text, found int"),
+        ([answer()], "expected a JSON object, found list"),
+        ("text", "expected a JSON object, found str"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_line(tmp_path, toy, row, says):
+    said = refused(tmp_path, toy, [answer("t/neg", "    return -a\n"), row])
+    assert f"samples.jsonl:2: {says}" in said
+
+
+@pytest.mark.parametrize("text", ['{"task_id": "t/add", "compl', "[" * 100_000, "1" * 5000, "nul"])
+def test_a_line_that_is_no_json_is_named(tmp_path, toy, text):
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps(answer()) + "\n\n" + text)
+    result = run("grade", toy, path)
+    assert result.exit_code == 2
+    assert f"{path}:3: not a JSON line" in result.stderr
+
+
+def test_the_lines_of_standard_input_are_named_too(toy):
+    result = run("grade", toy, "-", stdin='{"task_id": "t/add", "completion": ""}\n{')
+    assert result.exit_code == 2 and "-:2: not a JSON line" in result.stderr
+    result = run("grade", toy, "-", stdin=b"\xff\xfe")
+    assert result.exit_code == 2 and "not UTF-8 text" in result.stderr
+
+
+def test_all_mistakes_are_named_at_once_and_equal_ones_together(tmp_path, toy):
+    rows = [answer(), {"task_id": "t/add"}, answer("t/x"), {"task_id": "t/neg"}]
+    said = refused(tmp_path, toy, rows)
+    assert "samples.jsonl:2,4: neither completion" in said
+    assert "samples.jsonl:3: unknown task_id 't/x'" in said
+    many = [answer(f"t/{i}") for i in range(50)] + [{}] * 50
+    said = refused(tmp_path, toy, many)
+    assert said.count("unknown task_id") == samples.TOLD and "and 31 more such mistakes" in said
+    assert "and 30 more lines: no task_id" in refused(tmp_path, toy, [{}] * 50)
+
+
+def test_a_file_without_samples_is_bad_input(tmp_path, toy):
+    assert "no samples in it" in refused(tmp_path, toy, [])
+
+
+def test_a_sample_that_comes_twice_or_lacks_the_index_that_others_have_is_named(tmp_path, toy):
+    rows = [answer(index=0), answer("t/neg", index=0), answer(index=0)]
+    said = refused(tmp_path, toy, rows)
+    assert (
+        f"samples.jsonl:3: sample 0 of t/add stands in {tmp_path / 'samples.jsonl'}:1 too" in said
+    )
+    said = refused(tmp_path, toy, [answer(index=0), answer("t/neg")])
+    assert "samples.jsonl:2: no index, but" in said
+
+
+def test_missing_tasks_are_an_error_that_names_them_unless_they_are_allowed(tmp_path, toy):
+    said = refused(tmp_path, toy, [answer()])
+    assert "no sample for 1 of 2 tasks: t/neg" in said and "--allow-missing" in said
+    result = run("grade", toy, tmp_path / "samples.jsonl", "--allow-missing")
+    assert result.exit_code == 0
+    assert "1 of 2" in result.stdout
+    assert "NOT the whole benchmark: no sample for 1 tasks (t/neg)" in result.stdout
+
+
+def test_a_k_that_n_does_not_allow_is_refused_if_asked_for_and_left_out_if_not(tmp_path, toy):
+    rows = [answer()] * 10 + [answer("t/neg", "    return -a\n")] * 9
+    said = refused(tmp_path, toy, rows, "--k", "1,10")
+    assert "--k 10: t/neg has 9 samples" in said
+    result = run("grade", toy, tmp_path / "samples.jsonl")
+    assert "pass@1 " in result.stdout and "pass@10" not in result.stdout
+    assert "9 to 10" in result.stdout
+    for bad in ("0", "a", "1,,2", "1.5", "-1"):
+        assert "expected whole numbers from 1 on" in refused(tmp_path, toy, rows, f"--k={bad}")
+
+
+@pytest.mark.parametrize(
+    "row, says",
+    [
+        (ADD | {"prompt": None}, "Problem without prompt"),
+        (ADD | {"prompt": 3}, "prompt: no text"),
+        (ADD | {"task_id": 11}, "task_id: no text"),
+        (ADD | {"test": " "}, "t/add has no test"),
+        ({k: v for k, v in ADD.items() if k != "test"}, "t/add has no test"),
+        (ADD | {"plus_input": [[1, 2]]}, "name the benchmark (humaneval+ or mbpp+)"),
+        (ADD, "t/add stands in line 1 too"),
+        ([], "expected a JSON object"),
+    ],
+)
+def test_a_bad_problem_is_named_by_file_and_line(tmp_path, row, says):
+    problems = lines(tmp_path / "problems.jsonl", [ADD, row])
+    result = run("grade", problems, lines(tmp_path / "s.jsonl", [answer()]))
+    assert result.exit_code == 2
+    assert f"{problems}:2: " in result.stderr and says in result.stderr
+
+
+def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp_path, toy):
+    good = lines(tmp_path / "s.jsonl", [answer(), answer("t/neg")])
+    (tmp_path / "folder.jsonl").mkdir()
+    for arguments, says in [
+        ((toy, tmp_path / "none.jsonl"), "none.jsonl: no such file"),
+        ((toy, tmp_path), "a folder; expected a file of samples"),
+        ((toy, good, "--out", "v.txt"), "expected a name that ends in .jsonl or .parquet"),
+        ((toy, good, "--out", tmp_path / "folder.jsonl"), "is a folder"),
+        ((toy, good, "--out", good), "is one of the inputs"),
+        ((toy, good, "--out", f"{good}/v.jsonl"), "cannot be written to"),
+        ((toy, good, "--extract", "best"), "--extract 'best': expected auto, raw, fenced"),
+        ((toy, good, "--level", "iron"), "unknown isolation level 'iron'"),
+        ((toy, good, "--engine", "steam"), "unknown engine 'steam'"),
+    ]:
+        result = run("grade", *arguments)
+        assert result.exit_code == 2, arguments
+        assert says in result.stderr
+    assert "does not apply" in refused(
+        tmp_path, toy, [{"task_id": "t/add", "solution": "x"}], "--extract", "fenced"
+    )
+
+
+def test_a_name_that_is_neither_a_file_nor_a_benchmark_is_answered_with_the_benchmarks(tmp_path):
+    good = lines(tmp_path / "s.jsonl", [answer()])
+    for name, says in (("humanevil", "no such file"), (tmp_path, "a folder")):
+        result = run("grade", name, good)
+        assert result.exit_code == 2
+        assert f"{says}, and no benchmark's name" in result.stderr and "humaneval" in result.stderr
+
+
+def test_tests_that_cannot_be_run_are_named_by_their_task(tmp_path):
+    problems = lines(tmp_path / "p.jsonl", [ADD | {"test": "def check(candidate:\n"}])
+    result = run("grade", problems, lines(tmp_path / "s.jsonl", [answer()]))
+    assert result.exit_code == 2 and "t/add: " in result.stderr
+
+
+def test_strange_characters_are_samples_like_others(tmp_path, toy):
+    rows = [answer(completion="    return '\ud800'\n"), answer(completion="    return '\0'\n"),
+            answer(completion="    return 'ä\u2028'\n"), answer("t/neg", "")]  # fmt: skip
+    out = tmp_path / "v.jsonl"
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows), "--out", out)
+    assert result.exit_code == 0, result.output
+    reasons = [row["reason"] for _, row in store.read_rows(out)]
+    assert reasons[:2] == ["encoding", "null_bytes"] and reasons[2] == "wrong_value"
+
+
+def test_an_interrupted_run_leaves_with_130_no_output_and_shards_to_go_on_from(tmp_path, toy):
+    sleepy = "    import time\n    time.sleep({})\n    return a + b\n"
+    rows = [answer(completion=sleepy.format(0.3 + i / 1000)) for i in range(60)]
+    samples_file = lines(tmp_path / "s.jsonl", [*rows, answer("t/neg", "    return -a\n")])
+    out = tmp_path / "v.jsonl"
+    command = [sys.executable, "-m", "rrtf", "grade", toy, samples_file, "--out", str(out)]
+    command += ["--shards", str(tmp_path / "shards"), "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on from" in said and "Traceback" not in said
+    assert not out.exists()
+
+
+# --- the functions -----------------------------------------------------------------------------
+
+
+def runs(source: str, *passed: tuple[str, int, int]) -> list[Execution]:
+    """Executions from (task, n, c)."""
+    return [
+        Execution(task, source, i, P if i < c else F, "", int(i < c), 1, "namespaces")
+        for task, n, c in passed
+        for i in range(n)
+    ]
+
+
+def test_rates_are_means_of_the_estimator_of_chen_et_al():
+    executions = runs("m", ("a", 5, 2), ("b", 4, 0), ("c", 6, 6))
+    found = grade.rates(executions, {"m": (1, 3)})
+    expected = (1 - comb(3, 3) / comb(5, 3) + 0 + 1) / 3
+    assert found[1].estimate.value == pytest.approx(expected, abs=1e-12)
+    assert found[0].estimate.value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
+    assert found[0].n_samples == (4, 6) and found[0].n_tasks == 3
+    assert found[1].interval == "bootstrap over tasks"
+    assert found[1].estimate.low < expected < found[1].estimate.high
+    assert grade.rates(executions, {"m": (1, 3)}) == found
+
+
+def test_single_samples_get_wilsons_interval_and_equal_rates_one_of_their_own():
+    executions = runs("m", *[(f"t{i}", 1, i % 4 == 0) for i in range(40)])
+    (rate,) = grade.rates(executions, {"m": (1,)})
+    assert rate.estimate == stats.wilson(10, 40) and rate.interval == "Wilson"
+    (rate,) = grade.rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})
+    assert rate.estimate.low < 0.5 < rate.estimate.high
+    (rate,) = grade.rates(runs("m", ("a", 2, 1)), {"m": (1,)})
+    assert rate.estimate.value == 0.5 and isnan(rate.estimate.low)
+
+
+def test_many_tasks_do_not_fill_the_memory():
+    tasks = [(f"t{i}", 2, i % 3) for i in range(30_000)]
+    (rate,) = grade.rates(runs("m", *tasks), {"m": (1,)})
+    assert rate.estimate.value == pytest.approx(0.5)
+    assert rate.estimate.high - rate.estimate.low == pytest.approx(
+        2 * 1.96 * 0.408 / 173.2, rel=0.01
+    )
+
+
+# --- rank --------------------------------------------------------------------------------------
+
+RESPONSES = [
+    answer("t/add", RIGHT, source="teacher"),
+    answer("t/add", WRONG, source="student"),
+    answer("t/add", "    return a + (b)\n", source="student"),
+    answer("t/add", WRONG, source="student"),  # repeats
+    answer("t/neg", "    return a\n", source="teacher"),
+    answer("t/neg", "    return -a\n", source="student"),
+]
+
+
+def ledger_of(text: str, what: str) -> dict[str, int]:
+    """The lines `3 problems / -1 reason / 2 kept` of a printed ledger."""
+    rows = [line.split(maxsplit=1) for line in text.splitlines()]
+    start = next(i for i, row in enumerate(rows) if len(row) == 2 and row[1].strip() == what)
+    found: dict[str, int] = {}
+    for number, reason in rows[start:]:
+        found[reason.strip()] = int(number)
+        if reason.strip() in ("kept", "in groups"):
+            return found
+    raise AssertionError(text)
+
+
+def test_ranking_writes_groups_and_accounts_for_every_response_and_problem(tmp_path):
+    problems = lines(tmp_path / "p.jsonl", [ADD, NEG, BROKEN, ADD | {"task_id": "t/silent"}])
+    rows = [*RESPONSES, answer("t/broken", source="teacher"), answer("t/broken", source="student")]
+    out = tmp_path / "groups.jsonl"
+    result = run("rank", problems, lines(tmp_path / "r.jsonl", rows), "--teacher", "teacher",
+                 "--pairing", "all", "--out", out)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (group,) = store.read(out, RankedGroup)
+    assert group.task_id == "t/add" and group.prompt == ADD["prompt"]
+    assert group.responses == (RIGHT, WRONG, "    return a + (b)\n")
+    assert group.sources == ("teacher", "student", "student")
+    assert group.outcomes == (P, F, P) and group.scores == (3.5, 2.0, 3.0)
+    problems_in = ledger_of(result.stdout, "problems")
+    assert problems_in == {
+        "problems": 4,
+        "problem: its own reference fails": -1,
+        "problem: no response": -1,
+        "prompt: the teacher scores below the student": -1,
+        "kept": 1,
+    }
+    responses_in = ledger_of(result.stdout, "responses")
+    assert responses_in.pop("responses") == 8 and responses_in.pop("in groups") == 5
+    assert responses_in == {
+        "response: its problem is left out": -2,
+        "response: repeats another of its task": -1,
+    }
+
+
+def test_pairs_are_exported_as_trl_reads_them(tmp_path, toy):
+    out = tmp_path / "pairs.jsonl"
+    responses = lines(tmp_path / "r.jsonl", RESPONSES)
+    how = ("--teacher", "teacher", "--pairs", "--pairing", "all", "--out", out)
+    assert run("rank", toy, responses, *how).exit_code == 0
+    rows = [row for _, row in store.read_rows(out)]
+    assert [sorted(row) for row in rows] == [["chosen", "prompt", "rejected"]] * 2
+    assert rows[0] == {"prompt": ADD["prompt"], "chosen": RIGHT, "rejected": WRONG}
+    assert run("rank", toy, responses, *how, "--filter", "none").exit_code == 0
+    last = [row for _, row in store.read_rows(out)][-1]
+    assert (last["chosen"], last["rejected"]) == ("    return -a\n", "    return a\n")
+    result = run("rank", toy, responses, *how, "--filter", "none", "--set", "rank.tie_break=0")
+    assert "equal scores" in result.stdout
+    assert ledger_of(result.stdout, "pairs") == {"pairs": 3, "pair: equal scores": -1, "kept": 2}
+
+
+def test_one_pair_per_problem_is_drawn_by_the_seed(tmp_path, toy):
+    rows = [answer("t/add", f"    return {i}\n", source="student") for i in range(9)]
+    responses = lines(tmp_path / "r.jsonl", [*rows, answer("t/add", RIGHT, source="teacher")])
+    drawn = []
+    for seed in (1, 1, 2, 3, 4):
+        result = run(
+            "rank", toy, responses, "--teacher", "teacher", "--pairs", "--seed", seed, "--out", "-"
+        )
+        (row,) = map(json.loads, result.stdout.splitlines())
+        drawn.append(row["rejected"])
+    assert drawn[0] == drawn[1] and len(set(drawn)) > 1
+
+
+def test_verdicts_of_the_lines_or_of_a_file_beside_them_are_used_as_they_are(tmp_path, toy):
+    """The verdicts are turned round here, so that they cannot come from another execution."""
+    verdicts = [
+        grade.verdict(Execution("", "", 0, F if r["completion"] == RIGHT else P, "x", n, 1, "none"))
+        | {"task_id": r["task_id"]}
+        for r in RESPONSES
+        for n in [int(r["completion"] != RIGHT)]
+    ]
+    beside = lines(tmp_path / "v.jsonl", verdicts)
+    how = ("--teacher", "teacher", "--filter", "none", "--pairing", "all", "--out", "-")
+    responses = lines(tmp_path / "r.jsonl", RESPONSES)
+    apart = run("rank", toy, responses, *how, "--verdicts", beside)
+    joined = [r | v for r, v in zip(RESPONSES, verdicts, strict=True)]
+    carried = run("rank", toy, lines(tmp_path / "j.jsonl", joined), *how)
+    assert apart.exit_code == carried.exit_code == 0, carried.output
+    assert apart.stdout == carried.stdout
+    first = json.loads(apart.stdout.splitlines()[0])
+    assert first["outcomes"] == ["FAILED_TESTS", "PASS", "PASS"]
+
+
+@pytest.mark.parametrize(
+    "fields, says",
+    [
+        ({"outcome": "PASS"}, "a verdict without reason, n_passed, n_tests, isolation"),
+        ({"outcome": "FINE"}, "outcome 'FINE': expected COMPILE_ERROR"),
+        ({"n_passed": 3}, "PASS with 3 of 1 tests"),
+        ({"n_passed": 0}, "PASS with 0 of 1 tests"),
+        ({"passed": False}, "passed is False but the outcome PASS"),
+        ({"n_tests": 1.5}, "n_tests: expected a whole number"),
+    ],
+)
+def test_a_verdict_that_contradicts_itself_is_named(tmp_path, toy, fields, says):
+    whole = {"outcome": "PASS", "reason": "", "n_passed": 1, "n_tests": 1, "isolation": "none"}
+    row = answer(source="teacher") | (fields if fields == {"outcome": "PASS"} else whole | fields)
+    result = run("rank", toy, lines(tmp_path / "r.jsonl", [row]), "--teacher", "teacher")
+    assert result.exit_code == 2
+    assert f"r.jsonl:1: {says}" in result.stderr
+
+
+def test_verdicts_that_belong_to_other_lines_are_refused(tmp_path, toy):
+    responses = lines(tmp_path / "r.jsonl", RESPONSES[:2])
+    verdict = grade.verdict(Execution("t/add", "", 0, P, "", 1, 1, "none"))
+    for rows, says in [
+        ([verdict], "r.jsonl:2: "),
+        ([verdict] * 3, "v.jsonl:3: "),
+        ([verdict, verdict | {"task_id": "t/neg"}], "v.jsonl:2: a verdict on 't/neg', but"),
+        ([verdict, {"task_id": "t/add"}], "v.jsonl:2: no verdict (it has task_id)"),
+    ]:
+        beside = lines(tmp_path / "v.jsonl", rows)
+        result = run("rank", toy, responses, "--teacher", "teacher", "--verdicts", beside)
+        assert result.exit_code == 2 and says in result.stderr, result.output
+
+
+def test_what_cannot_be_ranked_is_named(tmp_path, toy):
+    for row, says in [
+        (answer(), "r.jsonl:1: no source"),
+        ({"task_id": "t/add", "source": "a", "solution": "x"}, "r.jsonl:1: a solution; ranking"),
+        (answer(completion="\ud800", source="a"), "r.jsonl:1: completion: half a surrogate"),
+        (answer(source="a"), "no response of 'teacher': the sources are a (1)"),
+    ]:
+        responses = lines(tmp_path / "r.jsonl", [row])
+        result = run("rank", toy, responses, "--teacher", "teacher")
+        assert result.exit_code == 2 and says in result.stderr, result.output
+    good = lines(tmp_path / "r.jsonl", RESPONSES)
+    for options, says in [
+        (("--pairing", "some"), "unknown pairing 'some'"),
+        (("--filter", "best"), "unknown filter 'best'"),
+        (("--set", "rank.score=1"), "unknown parameter 'rank.score'"),
+        (("--set", "rank.tie_break=5"), "tie_break 5.0"),
+        (("--prompt-format", "chatty"), "unknown prompt format 'chatty'"),
+    ]:
+        result = run("rank", toy, good, "--teacher", "teacher", *options)
+        assert result.exit_code == 2 and says in result.stderr, result.output
+
+
+def test_recorded_texts_continue_the_prompt_as_it_was_sampled_from(tmp_path, toy):
+    rows = [{"task_id": "t/add", "source": s, "index": 0, "text": "\n" + body, "program": ""}
+            for s, body in (("teacher", RIGHT), ("student", WRONG))]  # fmt: skip
+    responses = lines(tmp_path / "r.jsonl", rows)
+    result = run("rank", toy, responses, "--teacher", "teacher", "--pairs", "--out", "-")
+    row = json.loads(result.stdout)
+    assert row["prompt"] == ADD["prompt"].rstrip("\n")
+    compile(row["prompt"] + row["chosen"], "pair", "exec")
+    mixed = lines(tmp_path / "m.jsonl", [rows[0], answer(source="student", index=0)])
+    result = run("rank", toy, mixed, "--teacher", "teacher")
+    assert result.exit_code == 2 and "m.jsonl:1 has a text: say by" in result.stderr
+
+
+def test_problems_whose_tests_see_little_can_be_dropped(tmp_path):
+    blind = NEG | {
+        "task_id": "t/blind",
+        "test": "def check(candidate):\n    assert candidate(0) < 9\n",
+    }
+    problems = lines(tmp_path / "p.jsonl", [ADD, blind])
+    rows = [*RESPONSES[:2], answer("t/blind", "    return -a\n", source="teacher"),
+            answer("t/blind", "    return a\n", source="student")]  # fmt: skip
+    responses = lines(tmp_path / "r.jsonl", rows)
+    result = run("rank", problems, responses, "--teacher", "teacher", "--min-strength", "0.6")
+    assert result.exit_code == 0, result.output
+    found = ledger_of(result.stdout, "problems")
+    assert found["problem: its tests kill less than 0.6 of the mutants"] == -1
+    assert found["kept"] == 1
+
+
+def test_a_ledger_that_does_not_add_up_is_an_error():
+    with pytest.raises(ValueError, match="problems: 3 in, but 1 kept"):
+        commands.ledger("problems", 3, {"x": 1}, "kept", 1)
+
+
+# --- the package as a stranger meets it --------------------------------------------------------
+
+
+def test_help_names_every_option_and_comes_at_once():
+    started = time.monotonic()
+    found = subprocess.run(
+        [sys.executable, "-m", "rrtf", "grade", "--help"], capture_output=True, text=True
+    )
+    assert time.monotonic() - started < 5, "a busy machine may take longer than the usual 0.3 s"
+    for word in ("--extract", "--k", "--out", "--data", "--workers", "--level", "--cpu-seconds",
+                 "--wall-seconds", "--memory-mb", "--engine", "--shards", "--flaky"):  # fmt: skip
+        assert word in found.stdout
+    result = run("rank", "--help")
+    for word in (
+        "--teacher",
+        "--pairs",
+        "--pairing",
+        "--filter",
+        "--min-strength",
+        "--seed",
+        "--out",
+    ):
+        assert word in result.stdout
+
+
+def test_help_loads_no_heavy_library():
+    program = (
+        "import sys\nfrom rrtf import commands, __main__\n"
+        "print([n for n in ('torch', 'numpy', 'scipy', 'pyarrow', 'datasets') if n in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stderr
+
+
+PUBLISHED = {
+    "starcoder2-15b-instruct/humaneval.jsonl.gz": 72.561,
+    "qwen2.5-coder-1.5b/humaneval.jsonl.gz": 43.902,
+    "qwen2.5-coder-7b/humaneval.jsonl.gz": 61.585,
+    "evol-replit-3b/humaneval.jsonl.gz": 31.098,
+    "gpt-3.5-turbo/humaneval_n10.jsonl.gz": 76.951,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures_come_out_of_published_samples(name):
+    file = DATA / "generations" / name
+    if not file.exists():
+        pytest.skip("published samples are not here")
+    names = ("--rename", "code=solution") if name.startswith("gpt") else ()
+    result = run("grade", DATA / "humaneval" / "HumanEval.jsonl.gz", file, *names)
+    assert result.exit_code == 0, result.output
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("pass@1 "))
+    assert float(line.split()[1]) == pytest.approx(PUBLISHED[name], abs=0.0051)
+
+
+def test_every_problem_of_the_toy_is_read_as_the_record_it_is(toy):
+    (first, second) = grade.load_problems(toy)
+    assert isinstance(first, Problem) and (first.task_id, second.task_id) == ("t/add", "t/neg")
+    assert first.tests == ADD["test"] and first.reference == ADD["canonical_solution"]
