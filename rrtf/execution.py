@@ -245,7 +245,7 @@ def _connected(ray: ModuleType) -> Iterator[None]:
         if os.environ.get("RAY_ADDRESS"):
             raise
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        ray.init(address="local", include_dashboard=False, **quiet)
     try:
         yield
     finally:

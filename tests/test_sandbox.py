@@ -1,12 +1,7 @@
 """Judge and worker apart: verdicts, counts, values, levels, and nothing left behind."""
 
-import gc
 import os
 import random
-import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +9,7 @@ import pytest
 
 from rrtf import sandbox
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import counting, lanes, reasons, wire
+from rrtf.sandbox import counting, lanes, linked, reasons, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -257,24 +252,6 @@ def test_verdicts_that_hang_on_chance_are_flagged():
     ]
 
 
-def test_one_candidate_leaves_nothing_for_the_next():
-    leaves = (
-        "import os, sys, builtins\nos.environ['LEFT'] = '1'\nbuiltins.left = 1\nsys.left = 1\n"
-        "try:\n    os.makedirs('a/b/c'); open('a/b/left', 'w').close(); os.chmod('a', 0)\n"
-        "    os.symlink('/', 'link'); os.chdir('/')\nexcept OSError: pass\ndef f(): return 0\n"
-    )
-    looks = (
-        "import os, sys, builtins\ndef f():\n    try: names = os.listdir('.')\n"
-        "    except PermissionError: names = []\n    return (names, 'LEFT' in os.environ, "
-        "hasattr(builtins, 'left'), hasattr(sys, 'left'))"
-    )
-    programs = [(leaves, "f"), (looks, "f"), (leaves + "\n", "f"), (looks + "\n", "f")]
-    for level in levels():
-        found = sandbox.call(programs, [()], workers=1, exactly=level)
-        for index in (1, 3):
-            assert found[index][0].value == ([], False, False, False), level
-
-
 # --- calls -------------------------------------------------------------------------------------
 
 
@@ -391,167 +368,6 @@ def test_a_judge_that_dies_costs_only_its_own_programs():
     assert found == [(Outcome.PASS, ""), limit, failed, (Outcome.PASS, ""), failed, failed]
 
 
-# --- levels ------------------------------------------------------------------------------------
-
-
-def levels() -> tuple[str, ...]:
-    """The kernel-enforced levels of this host."""
-    strong = sandbox.LEVELS[:2]
-    found = strong[strong.index(sandbox.probe()) :] if sandbox.probe() in strong else ()
-    if not found:
-        pytest.skip("this host allows neither namespaces nor Landlock")
-    return found
-
-
-def test_levels_agree_and_are_recorded(add_problem):
-    programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
-    responses = respond(*programs, task_id=add_problem.task_id)
-    runs = {level: sandbox.execute([add_problem], responses, exactly=level) for level in levels()}
-    assert len({tuple((e.outcome, e.n_passed) for e in run) for run in runs.values()}) == 1
-    assert all(e.isolation == level for level, run in runs.items() for e in run)
-
-
-def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, monkeypatch):
-    monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
-    with pytest.raises(RuntimeError, match="level='process'"):
-        sandbox.execute([add_problem], [])
-    with pytest.raises(ValueError, match="unknown isolation level"):
-        sandbox.execute([add_problem], [], level="strong")
-
-
-PROBE = (
-    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
-    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
-    "e = sandbox.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
-    "print(sandbox.probe(), e[0].outcome.name, e[0].isolation)\n"
-)
-
-
-def run_python(*prefix: str, python: str = sys.executable) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [*prefix, python, "-c", PROBE]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
-
-
-def test_where_user_namespaces_are_denied_landlock_and_seccomp_serve():
-    levels()
-    if not shutil.which("unshare") or run_python("unshare", "-Ur").returncode:
-        pytest.skip("user namespaces are denied here already, or `unshare` is missing")
-    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
-    found = run_python("unshare", "-Ur", "sh", "-c", forbid, "sh")
-    assert found.stdout.split() == ["landlock+seccomp", "PASS", "landlock+seccomp"], found.stderr
-
-
-def test_an_ordinary_user_gets_the_same_level():
-    strongest = levels()[0]
-    if os.getuid() != 0:
-        assert run_python().stdout.split() == [strongest, "PASS", strongest]
-        return
-    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
-    usable = "import os, sys; assert os.access(sys.executable, 1) and sys.version_info > (3, 11)"
-    for python in (sys.executable, "/usr/bin/python3"):
-        if shutil.which("setpriv") and not subprocess.run([*drop, python, "-c", usable]).returncode:
-            found = run_python(*drop, python=python)
-            assert found.stdout.split() == [strongest, "PASS", strongest], found.stderr
-            return
-    pytest.skip("no `setpriv`, or no interpreter that another user can run")
-
-
-# --- what is left ------------------------------------------------------------------------------
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Processes whose command line names `folder`, where their scratch lies."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                command = Path("/proc", name, "cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(folder) in command:
-                found.append(name)
-    return found
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-BUSY = (
-    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
-    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
-    "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
-    "sandbox.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
-    "    wall_seconds=60, cpu_seconds=60, exactly={level!r})\n"
-)
-
-
-@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    code = BUSY.replace("{level!r}", repr(level))
-    caller = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert wait_until(lambda: len(processes_of(tmp_path)) >= 8, 30), caller.poll()
-    caller.send_signal(number)
-    _, errors = caller.communicate(timeout=20)
-    assert wait_until(lambda: not processes_of(tmp_path)), processes_of(tmp_path)
-    if number == signal.SIGINT:
-        assert "KeyboardInterrupt" in errors
-        assert not list(tmp_path.iterdir())
-
-
-def test_a_run_leaves_no_processes_files_or_descriptors(tmp_path, monkeypatch, add_problem):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    programs = [
-        "def add(a, b): return a + b",
-        "import os\nfor _ in range(9): os.open('/dev/null', 0)\ndef add(a, b): os._exit(1)",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start()\n"
-        "def add(a, b): return a + b",
-        "import os, time\ntry:\n    os.fork() or time.sleep(9)\nexcept OSError: pass\n"
-        "def add(a, b): return a + b",
-        "def add(a, b):\n    print('x' * 10**7)\n    return a + b",
-    ]
-    programs = [f"{program}\n# {i}" for i in range(20) for program in programs]
-    responses = respond(*programs, task_id=add_problem.task_id)
-    sandbox.execute([add_problem], responses[:1])
-    gc.collect()  # what earlier tests left may be closed at any time: it must not count
-    before = len(os.listdir("/proc/self/fd"))
-    found = sandbox.execute([add_problem], responses)
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before
-    assert wait_until(lambda: not processes_of(tmp_path))
-    assert not list(tmp_path.iterdir())
-    kinds = [e.reason for e in found]
-    assert kinds == ["", "early_exit", "", "", "output_limit"] * 20
-
-
-def test_neither_the_caller_nor_the_zygotes_load_torch():
-    code = (
-        "import sys, time\nstart = time.perf_counter()\nfrom rrtf import sandbox\n"
-        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "got = sandbox.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
-        "names = got[0][0].value\n"
-        "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
-        "assert len(names) < 150, len(names)\n"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert not found.returncode, found.stderr
-
-
 # --- the benchmarks of the field ---------------------------------------------------------------
 
 
@@ -600,3 +416,165 @@ def test_a_zygote_that_dies_or_stays_silent_is_an_error_and_not_a_wait(boot, mon
     with pytest.raises(lanes.SandboxFailure, match="workers' zygote"):
         lanes.Lane("process", {"seed": 0})
     assert time.monotonic() - started < 20
+
+
+# --- nodes and mutation ------------------------------------------------------------------------
+
+LIST_NODE = """class ListNode:
+    def __init__(self, val=0, next=None):
+        self.val = val
+        self.next = next
+
+def list_node(values):
+    head = None
+    for value in reversed(values):
+        head = ListNode(value, head)
+    return head
+
+def is_same_list(a, b):
+    while a and b and a.val == b.val:
+        a, b = a.next, b.next
+    return a is b
+
+"""
+REVERSE = """class Solution:
+    def reverse(self, head):
+        last = None
+        while head:
+            head.next, last, head = last, head, head.next
+        return last
+"""
+
+
+def reverse_verdict(tests: str, program: str = LIST_NODE + REVERSE):
+    tests = "def check(candidate):\n" + "".join(f"    {line}\n" for line in tests.splitlines())
+    return verdict(tests, program, prompt=LIST_NODE, entry_point="Solution().reverse")
+
+
+def test_nodes_of_the_prompts_classes_cross_and_come_back():
+    tests = "assert is_same_list(candidate(list_node([1, 2, 3])), list_node([3, 2, 1]))\n"
+    tests += "assert candidate(head=None) is None\n"
+    tests += "assert is_same_list(candidate(list_node(range(10**4))), "
+    tests += "list_node(range(10**4)[::-1]))\n"
+    assert reverse_verdict(tests) == (Outcome.PASS, "", 3, 3)
+    wrong = LIST_NODE + REVERSE.replace("return last", "return last and last.next")
+    assert reverse_verdict(tests, wrong) == (Outcome.FAILED_TESTS, "wrong_value", 1, 3)
+
+
+def test_a_program_that_defines_the_class_itself_gets_objects_of_its_own_class():
+    own = LIST_NODE.replace("self.next = next", "self.next = next\n    def double(self): return 2")
+    program = own.partition("def list_node")[0] + REVERSE.replace(
+        "last = None", "last = ListNode(head.double())"
+    )
+    tests = "assert is_same_list(candidate(list_node([1])), list_node([1, 2]))"
+    assert reverse_verdict(tests, program)[0] is Outcome.PASS
+    without = REVERSE.replace("last = None", "last = type(head).__name__ and None")
+    assert (
+        reverse_verdict("assert candidate(list_node([1, 2])).val == 2", without)[0] is Outcome.PASS
+    )
+
+
+def test_rings_of_nodes_and_nodes_inside_lists_cross():
+    program = LIST_NODE + (
+        "class Solution:\n    def reverse(self, nodes):\n        for node in nodes:\n"
+        "            node.next = node\n        return {'nodes': (nodes, nodes[0])}\n"
+    )
+    tests = "got = candidate([ListNode(1), ListNode(2)])['nodes']\n"
+    tests += "assert got[0][0] is got[1] and got[1].next.next is got[1]\nassert got[0][1].val == 2"
+    assert reverse_verdict(tests, program) == (Outcome.PASS, "", 2, 2)
+
+
+def test_what_a_call_does_to_nodes_is_seen_where_the_test_looks_later():
+    tests = "head = list_node([1, 2, 3])\nsecond = head.next\nback = candidate(head)\n"
+    tests += "assert head.next is None\nassert back.next is second and second.next is head\n"
+    assert reverse_verdict(tests) == (Outcome.PASS, "", 2, 2)
+
+
+def test_a_node_that_lies_gives_values_and_runs_nothing_in_the_judge():
+    lies = LIST_NODE + (
+        "class Liar(ListNode):\n    def __eq__(self, other): return True\n"
+        "    def __getattr__(self, name): return 7\n    __hash__ = None\n"
+        "class Solution:\n    def reverse(self, head):\n        node = Liar(8)\n"
+        "        node.__dict__['__class__'] = int\n        node.__dict__['__eq__'] = max\n"
+        "        return node\n"
+    )
+    tests = "node = candidate(None)\nassert type(node) is ListNode\nassert not node == 1\n"
+    tests += "assert sorted(vars(node)) == ['next', 'val'] and node.val == 8"
+    assert reverse_verdict(tests, lies) == (Outcome.PASS, "", 3, 3)
+
+
+def test_hostile_tables_cause_a_wire_error_and_nothing_else():
+    class ListNode:
+        pass
+
+    node = ListNode()
+    node.val, node.next, node.seen = [1, 2.5, {3}], node, {"a": (node, None)}
+    good, objects = linked.encode((node, [node]), {"ListNode": ListNode})
+    (back, (again,)), built = linked.decode(good, lambda kind: ListNode(), None)
+    assert back is again is back.next is back.seen["a"][0] and back.val == [1, 2.5, {3}]
+    assert len(objects) == len(built)
+    source = random.Random(0)
+    for _ in range(3000):
+        data = bytearray(good)
+        for _ in range(source.randrange(1, 6)):
+            data[source.randrange(1, len(data))] = source.randrange(256)
+        cut = bytes(data[: source.randrange(1, len(data) + 1)])
+        try:
+            linked.decode(cut, lambda kind: ListNode(), wire.Opaque, [ListNode()])
+        except wire.WireError:
+            continue
+    with pytest.raises(wire.WireError, match="changed its type"):
+        linked.decode(good, lambda kind: ListNode(), None, [[]])
+    with pytest.raises(wire.WireError, match="impossible fields"):
+        linked.decode(good.replace(b"next", b"__a_"), lambda kind: ListNode(), None)
+
+
+@pytest.mark.parametrize(
+    ("tests", "program", "passed"),
+    [
+        ("xs = [3, 1, 2]\ny = f(xs)\nassert y == 3\nassert xs == [1, 2]",
+         "def f(xs): return xs.pop(0)", 2),
+        ("k = f(xs := [5, 5, 6])\nassert k == 2\nassert xs[:k] == [5, 6]",
+         "def f(xs): xs[:] = sorted(set(xs)); return len(xs)", 2),
+        ("grid = [[0] * 2] * 2\nrow = grid[1]\nf(grid)\nassert row == [7, 0] and grid[1] is row",
+         "def f(grid): grid[0][0] = 7", 1),
+        ("xs = [1]\nf(xs, xs)\nassert xs == [1, 2, 3]",
+         "def f(a, b): a.append(2); b.append(3)", 1),
+        ("d = {}\ns = {1}\nx = f(d, more=s)\nassert d == {1: 2} and s == set() and x is None",
+         "def f(d, more): d[more.pop()] = 2", 1),
+        ("xs = [1]\nys = xs\ny = f(xs)\nassert y is xs\nassert ys == [1, 9]",
+         "def f(xs): xs.append(9); return xs", 2),
+        ("for xs in ([2, 1], [3]):\n    n = f(xs)\n    assert xs == [n]",
+         "def f(xs): xs[:] = [len(xs)]; return xs[0]", 2),
+        ("xs = [1, 2]\ny = f(xs)\nassert xs == [1]\ny = f(xs)\nassert xs == []",
+         "def f(xs): return xs.pop()", 2),
+    ],
+)  # fmt: skip
+def test_a_changed_argument_is_seen_as_in_one_process(tests, program, passed):
+    assert verdict(tests, program) == (Outcome.PASS, "", passed, passed)
+    space: dict = {}
+    exec(f"{program}\n{tests}", space)
+
+
+@pytest.mark.parametrize(
+    ("tests", "program", "expected"),
+    [
+        ("xs = [2, 1]\nassert f(xs) == sorted(xs)", "def f(xs): xs.clear(); return []",
+         "FAILED_TESTS"),
+        ("xs = [2, 1]\nassert f(xs) == 1\nassert f(xs) == 1", "def f(xs): return xs.pop()", "PASS"),
+        ("xs = [2, 1]\nfor _ in range(2):\n    assert f(xs) == 1\nassert xs == [2, 1]",
+         "def f(xs): return xs.pop()", "PASS"),
+    ],
+)  # fmt: skip
+def test_a_program_cannot_spoil_shared_inputs_or_what_its_answer_is_compared_with(
+    tests, program, expected
+):
+    assert verdict(tests, program)[0].name == expected
+
+
+def test_tests_of_many_terms_are_judged_and_those_beyond_the_compiler_are_named():
+    tests = "xs = [1]\nassert f(xs) == {}\nassert xs"
+    program = "def f(xs): return 900"
+    assert verdict(tests.format(" + ".join(["1"] * 900)), program) == (Outcome.PASS, "", 2, 2)
+    with pytest.raises(ValueError, match="t: the tests do not compile: .*recursion"):
+        verdict(tests.format(" + ".join(["1"] * 9000)), program)

@@ -64,7 +64,7 @@ def adopt_orphans() -> None:
 
 
 def become_nobody(folder: str) -> bool:
-    """Root becomes the user nobody, owner of `folder`; whether the process is unprivileged now.
+    """Root becomes the user nobody, owner of `folder` ('': none); whether it is unprivileged now.
 
     Root stays root where nobody could not read the interpreter's own files.
     """
@@ -74,7 +74,8 @@ def become_nobody(folder: str) -> bool:
     readable = os.stat(library).st_mode & 0o005 == 0o005
     if not readable or not all(os.stat(path).st_mode & 0o001 for path in parents):
         return False
-    os.chown(folder, NOBODY, NOBODY)
+    if folder:
+        os.chown(folder, NOBODY, NOBODY)
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

@@ -61,7 +61,8 @@ class Lane:
         self.buffer, self.words = bytearray(), bytearray()
         self.job: Job | None = None
         self.broken = False
-        self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-")
+        # Only these have a folder on the host's disk; a namespace has its own, Landlock none.
+        self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-") if level in LEVELS[2:] else ""
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
@@ -147,7 +148,8 @@ class Lane:
                 process.kill()
                 process.wait()
         self.log.close()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def _size(buffer: bytes | bytearray, at: int) -> int:

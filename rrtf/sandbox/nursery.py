@@ -49,6 +49,9 @@ def breed(requests: _socket.socket, settings: dict) -> None:
         message = requests.recv(64)
         if not message:
             _end(current, settings)
+            if settings["level"] in ("process", "none"):
+                with contextlib.suppress(OSError):
+                    os.rmdir(settings["scratch"])  # a caller that was killed cannot
             return
         kind, nonce = message[:1], message[1:9]
         if kind == wire.SPAWN:

@@ -92,7 +92,7 @@ def _fence(settings: dict) -> None:
         if level == "process" and not unprivileged:
             raise PermissionError("as root, and nobody cannot read this interpreter's files")
         tasks += kernel.user_tasks() if unprivileged else 0
-    os.chdir(settings["scratch"] if is_worker else "/")
+    os.chdir(settings["scratch"] or "/" if is_worker else "/")
     if level in ("namespaces", "landlock+seccomp"):
         writable = settings["scratch"] if level == "namespaces" and is_worker else None
         kernel.give_up_privileges()

@@ -1,0 +1,277 @@
+"""The fences around programs: their levels, users and hosts, and that nothing is left behind."""
+
+import gc
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from rrtf import sandbox
+from rrtf.records import Response
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def respond(*programs: str, task_id: str = "t") -> list[Response]:
+    return [Response(task_id, "model", i, "", program) for i, program in enumerate(programs)]
+
+
+# --- levels ------------------------------------------------------------------------------------
+
+
+def levels() -> tuple[str, ...]:
+    """The kernel-enforced levels of this host."""
+    strong = sandbox.LEVELS[:2]
+    found = strong[strong.index(sandbox.probe()) :] if sandbox.probe() in strong else ()
+    if not found:
+        pytest.skip("this host allows neither namespaces nor Landlock")
+    return found
+
+
+def test_levels_agree_and_are_recorded(add_problem):
+    programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    runs = {level: sandbox.execute([add_problem], responses, exactly=level) for level in levels()}
+    assert len({tuple((e.outcome, e.n_passed) for e in run) for run in runs.values()}) == 1
+    assert all(e.isolation == level for level, run in runs.items() for e in run)
+
+
+def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, monkeypatch):
+    monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
+    with pytest.raises(RuntimeError, match="level='process'"):
+        sandbox.execute([add_problem], [])
+    with pytest.raises(ValueError, match="unknown isolation level"):
+        sandbox.execute([add_problem], [], level="strong")
+
+
+# --- users and hosts ---------------------------------------------------------------------------
+
+PROBE = (
+    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
+    "e = sandbox.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
+    "print(sandbox.probe(), e[0].outcome.name, e[0].isolation)\n"
+)
+DENY = (  # as container runtimes do it: by a filter that the sandbox inherits
+    "import os, sys\nfrom rrtf.sandbox import kernel, seccomp\n"
+    "column, arch = seccomp._arch()\nkernel.prctl(kernel._NO_NEW_PRIVS, 1)\n"
+    "calls = [seccomp._CALLS[name][column] for name in ('unshare', 'setns', 'mount')]\n"
+    "allow = [seccomp._op(seccomp._RETURN, seccomp._ALLOW)]\n"
+    "seccomp._install(seccomp._prologue(arch) + seccomp._refuse(calls) + allow)\n"
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+)
+FORBID = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"']
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def ordinary_python() -> list[str]:
+    """The start of a command line that runs Python as somebody who is not root."""
+    if os.getuid() != 0:
+        return [sys.executable]
+    usable = "import os, sys, rrtf.sandbox; assert os.access(sys.executable, os.X_OK)"
+    for python in (sys.executable, "/usr/bin/python3"):
+        if shutil.which("setpriv") and not run_python(*NOBODY, python, "-c", usable).returncode:
+            return [*NOBODY, python]
+    pytest.skip("no `setpriv`, or no interpreter that another user can run")
+
+
+def test_root_and_an_ordinary_user_get_the_same_level():
+    strongest = levels()[0]
+    for start in ([sys.executable], ordinary_python()):
+        found = run_python(*start, "-c", PROBE)
+        assert found.stdout.split() == [strongest, "PASS", strongest], found.stderr
+
+
+def test_where_user_namespaces_are_switched_off_landlock_and_seccomp_serve():
+    levels()
+    if not shutil.which("unshare") or run_python("unshare", "-Ur", "true").returncode:
+        pytest.skip("user namespaces are denied here already, or `unshare` is missing")
+    found = run_python(*FORBID, "sh", sys.executable, "-c", PROBE)
+    assert found.stdout.split() == ["landlock+seccomp", "PASS", "landlock+seccomp"], found.stderr
+
+
+@pytest.mark.parametrize("who", ["the caller", "an ordinary user"])
+def test_where_a_filter_denies_namespaces_landlock_and_seccomp_serve(who):
+    levels()
+    start = [sys.executable] if who == "the caller" else ordinary_python()
+    found = run_python(*start, "-c", DENY, "-c", PROBE)
+    assert found.stdout.split() == ["landlock+seccomp", "PASS", "landlock+seccomp"], found.stderr
+
+
+def test_at_level_process_a_program_is_never_root():
+    who = ("import os\ndef f(): return os.getuid(), os.geteuid(), os.getgid(), os.getgroups()", "f")
+    try:
+        (found,) = sandbox.call([who], [()], level="process", exactly="process")
+    except RuntimeError as error:
+        assert os.getuid() == 0 and "as root, and nobody cannot read" in str(error)
+        return
+    user, effective, group, groups = found[0].value
+    assert user == effective != 0
+    assert os.getuid() or (user, group, groups) == (65534, 65534, [])
+
+
+@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    source = (
+        "import ctypes, os\ndef f():\n    libc = ctypes.CDLL(None)\n"
+        "    header = (ctypes.c_uint32 * 2)(0x20080522, 0)\n    held = (ctypes.c_uint32 * 6)()\n"
+        "    return libc.prctl(39, 0, 0, 0, 0), libc.capget(header, held), list(held), os.getuid()"
+    )
+    (found,) = sandbox.call([(source, "f")], [()], exactly=level)
+    no_new_privileges, failed, capabilities, user = found[0].value
+    assert no_new_privileges == 1 and not failed and not any(capabilities)
+    assert user or level != "namespaces"
+
+
+# --- what is left ------------------------------------------------------------------------------
+
+
+def stat(pid: int | str) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty for what has ended."""
+    try:
+        fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [] if fields[0] == "Z" else fields
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """The processes that `pid` started, directly or not: number and start time."""
+    found = {int(name): stat(name) for name in os.listdir("/proc") if name.isdigit()}
+    family = {pid}
+    while more := {n for n, f in found.items() if f and int(f[1]) in family} - family:
+        family |= more
+    return {number: found[number][19] for number in family - {pid}}
+
+
+def living(processes: dict[int, str]) -> list[int]:
+    return [n for n, started in processes.items() if (stat(n) or [""] * 20)[19] == started]
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+BUSY = (
+    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
+    "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
+    "sandbox.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
+    "    wall_seconds=60, cpu_seconds=60, exactly={level!r})\n"
+)
+
+
+@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    code = BUSY.replace("{level!r}", repr(level))
+    caller = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert wait_until(lambda: len(descendants(caller.pid)) >= 8, 30), caller.poll()
+    started = descendants(caller.pid)
+    caller.send_signal(number)
+    _, errors = caller.communicate(timeout=20)
+    assert wait_until(lambda: not living(started)), living(started)
+    assert "KeyboardInterrupt" in errors or number != signal.SIGINT
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("level", sandbox.LEVELS[2:])
+def test_a_scratch_folder_on_the_disk_goes_also_when_the_caller_is_killed(level):
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    start = (
+        "import os, signal, tempfile\nfrom rrtf.sandbox import lanes\n"
+        f"lane = lanes.Lane({level!r}, lanes.settings_for())\n"
+        "assert len(os.listdir(tempfile.gettempdir())) == 1\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    found = subprocess.run(
+        [sys.executable, "-c", start], env=environment, capture_output=True, text=True
+    )
+    if "nobody cannot read" not in found.stderr:
+        assert found.returncode == -signal.SIGKILL, found.stderr
+        assert wait_until(lambda: not list(folder.iterdir()))
+    folder.rmdir()
+
+
+def test_a_run_leaves_no_processes_files_or_descriptors(tmp_path, monkeypatch, add_problem):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    programs = [
+        "def add(a, b): return a + b",
+        "import os\nfor _ in range(9): os.open('/dev/null', 0)\ndef add(a, b): os._exit(1)",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,)).start()\n"
+        "def add(a, b): return a + b",
+        "import os, time\ntry:\n    os.fork() or time.sleep(9)\nexcept OSError: pass\n"
+        "def add(a, b): return a + b",
+        "def add(a, b):\n    print('x' * 10**7)\n    return a + b",
+    ]
+    programs = [f"{program}\n# {i}" for i in range(20) for program in programs]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    sandbox.execute([add_problem], responses[:1])
+    gc.collect()  # what earlier tests left may be closed at any time: it must not count
+    before = len(os.listdir("/proc/self/fd"))
+    found = sandbox.execute([add_problem], responses)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not descendants(os.getpid())
+    assert not list(tmp_path.iterdir())
+    kinds = [e.reason for e in found]
+    assert kinds == ["", "early_exit", "", "", "output_limit"] * 20
+
+
+def test_one_candidate_leaves_nothing_for_the_next():
+    leaves = (
+        "import os, sys, builtins\nos.environ['LEFT'] = '1'\nbuiltins.left = 1\nsys.left = 1\n"
+        "try:\n    os.makedirs('a/b/c'); open('a/b/left', 'w').close(); os.chmod('a', 0)\n"
+        "    os.symlink('/', 'link'); os.chdir('/')\nexcept OSError: pass\ndef f(): return 0\n"
+    )
+    looks = (
+        "import os, sys, builtins\ndef f():\n    try: names = os.listdir('.')\n"
+        "    except PermissionError: names = []\n    return (names, 'LEFT' in os.environ, "
+        "hasattr(builtins, 'left'), hasattr(sys, 'left'))"
+    )
+    programs = [(leaves, "f"), (looks, "f"), (leaves + "\n", "f"), (looks + "\n", "f")]
+    for level in levels():
+        found = sandbox.call(programs, [()], workers=1, exactly=level)
+        for index in (1, 3):
+            assert found[index][0].value == ([], False, False, False), level
+
+
+def test_neither_the_caller_nor_the_zygotes_load_torch():
+    code = (
+        "import sys, time\nstart = time.perf_counter()\nfrom rrtf import sandbox\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+        "got = sandbox.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
+        "names = got[0][0].value\n"
+        "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
+        "assert len(names) < 150, len(names)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert not found.returncode, found.stderr
