@@ -85,6 +85,21 @@ Shards = Annotated[
 ]
 
 
+Responses = Annotated[
+    str,
+    typer.Argument(
+        metavar="RESPONSES", help="lines of task_id, source and completion (or text), or -"
+    ),
+]
+Teacher = Annotated[
+    str, typer.Option(metavar="NAME", help="the source that is preferred and imitated")
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="draws the student of --pairing one", show_default=str(_RANK["seed"])
+    ),
+]
 Pairing = Annotated[
     str | None,
     typer.Option(
@@ -203,7 +218,7 @@ def grade(
             out=out,
             data=data,
             allow_missing=allow_missing,
-            renamed=rename or (),
+            renamed=rename,
             flaky=flaky,
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
         )
@@ -212,15 +227,8 @@ def grade(
 @app.command()
 def rank(
     problems: Problems,
-    responses: Annotated[
-        str,
-        typer.Argument(
-            metavar="RESPONSES", help="lines of task_id, source and completion (or text), or -"
-        ),
-    ],
-    teacher: Annotated[
-        str, typer.Option(metavar="NAME", help="the source that is preferred and imitated")
-    ],
+    responses: Responses,
+    teacher: Teacher,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="write TRL's prompt, chosen, rejected")
     ] = False,
@@ -229,12 +237,7 @@ def rank(
     min_strength: Strength = None,
     verdicts: Verdicts = None,
     prompt_format: Format = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="draws the student of --pairing one", show_default=str(_RANK["seed"])
-        ),
-    ] = None,
+    seed: Seed = None,
     set_: Set = None,
     out: Out = None,
     extract: Extract = "auto",
@@ -266,10 +269,10 @@ def rank(
             out=out,
             data=data,
             extract=extract,
-            renamed=rename or (),
+            renamed=rename,
             prompt_format=prompt_format,
             verdicts=verdicts,
-            settings=commands.rank_settings(set_ or (), given),
+            settings=commands.rank_settings(set_, given),
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
         )
 

@@ -1,19 +1,16 @@
 """What the command line's verbs do and print: arguments in, files and tables out."""
 
-import gzip
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import config, grade, prompts, rank, samples, store
+from rrtf import config, grade, prompts, rank, samples, store, terminal
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 SHOWN = 5  # task ids in a message
@@ -30,7 +27,7 @@ def grade_samples(
     data: Path | None = None,
     allow_missing: bool = False,
     flaky: bool = False,
-    renamed: Sequence[str] = (),
+    renamed: Sequence[str] | None = None,
     **options,
 ) -> None:
     """The verb `grade`; `options` are those of `execution.execute`.
@@ -38,7 +35,7 @@ def grade_samples(
     ValueError and FileNotFoundError before anything runs for what a caller can get wrong.
     """
     asked = grade.parse_ks(ks) if ks else None
-    check_out(out, problems, lines)
+    terminal.check_out(out, problems, lines)
     tasks, found = _load(problems, lines, data=data, extract=extract, renamed=renamed)
     absent = samples.missing(found, tasks)
     if absent and not allow_missing:
@@ -48,22 +45,22 @@ def grade_samples(
     for note in samples.notes(found):
         _tell(f"note: {note}")
     started = time.monotonic()
-    with progress("grading") as tick:
+    with terminal.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
     unstable: list[bool] | None = None
     if flaky:
-        with progress("repeating") as tick:
+        with terminal.progress("repeating") as tick:
             unstable = grade.flaky(tasks, responses, executions, progress=tick, **options)
     seconds = time.monotonic() - started
     if out:
         marks = unstable or [None] * len(executions)
         rows = [grade.verdict(run, mark) for run, mark in zip(executions, marks, strict=True)]
-        write(out, rows)
+        terminal.write(out, rows)
     console = Console(stderr=out == "-", highlight=False)
     if not out:
-        console.print(reason_table(executions))
+        console.print(_reasons(executions))
         console.print()
-    console.print(rate_table(grade.rates(executions, chosen), len(tasks)))
+    console.print(terminal.rate_table(grade.rates(executions, chosen), len(tasks)))
     for line in _closing(executions, unstable, absent, seconds):
         console.print(line, soft_wrap=True)
     if out and out != "-":
@@ -80,7 +77,7 @@ def _load(
         known = ", ".join(prompts.EXTRACTIONS)
         raise ValueError(f"--extract {options['extract']!r}: expected {known}")
     renamed = {}
-    for text in options["renamed"]:
+    for text in options["renamed"] or ():
         theirs, sign, ours = text.partition("=")
         if not (theirs and sign and ours):
             raise ValueError(f"--rename {text!r}: expected THEIRS=OURS, as in code=solution")
@@ -130,39 +127,9 @@ def _closing(
     yield f"isolation: {levels}; {len(executions)} samples in {seconds:.1f} s"
 
 
-def reason_table(executions: Sequence[Execution]) -> Table:
-    """Outcomes and reasons, a column of counts and percent per source."""
-    sources = sorted({run.source for run in executions})
+def _reasons(executions: Sequence[Execution]) -> Table:
     totals = Counter(run.source for run in executions)
-    table = Table("outcome", "reason", box=None, pad_edge=False)
-    for source in sources:
-        table.add_column(source or "samples", justify="right")
-        table.add_column("%", justify="right")
-    for row in reversed(rank.reason_rows(executions)):
-        cells = [(row[s], row[s] / totals[s]) for s in sources]
-        table.add_row(row["outcome"], row["reason"], *_counted(cells))
-    table.add_row("all", "", *_counted([(totals[s], 1.0) for s in sources]))
-    return table
-
-
-def _counted(cells: Sequence[tuple[int, float]]) -> list[str]:
-    return [text for n, share in cells for text in (str(n), f"{100 * share:.1f}")]
-
-
-def rate_table(rates: Sequence[grade.Rate], n_tasks: int) -> Table:
-    """pass@k in percent with its interval; how many of the problems' `n_tasks` it speaks of."""
-    named = any(rate.source for rate in rates)
-    table = Table(box=None, pad_edge=False)
-    for name in (*(["source"] if named else []), "", "%", "95 % interval", "tasks", "n", "by"):
-        table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
-    for rate in rates:
-        e, (least, most) = rate.estimate, rate.n_samples
-        interval = f"{100 * e.low:.2f} to {100 * e.high:.2f}" if e.low == e.low else "-"
-        tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
-        n = f"{least}" if least == most else f"{least} to {most}"
-        cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
-        table.add_row(*([rate.source] if named else []), *cells)
-    return table
+    return terminal.reason_table(rank.reason_rows(executions), dict(sorted(totals.items())))
 
 
 def rank_responses(
@@ -175,7 +142,7 @@ def rank_responses(
     out: str | None = None,
     data: Path | None = None,
     extract: str = "auto",
-    renamed: Sequence[str] = (),
+    renamed: Sequence[str] | None = None,
     prompt_format: str | None = None,
     verdicts: str | None = None,
     settings: Mapping[str, config.Value],
@@ -186,7 +153,7 @@ def rank_responses(
     Errors as `grade_samples`; besides a response without a source, or a teacher that is none of
     the sources.
     """
-    check_out(out, problems, lines)
+    terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "carried": True, "verdicts": verdicts}
     tasks, found = _load(problems, lines, data=data, **reads)
     _check_responses(found, teacher, lines)
@@ -207,20 +174,20 @@ def rank_responses(
     rows, equal = rank.preferences(after)
     written = rows if as_pairs else after
     if out:
-        write(out, written)
+        terminal.write(out, written)
     console = Console(stderr=out == "-", highlight=False)
-    console.print(reason_table(executions))
+    console.print(_reasons(executions))
     console.print("\npairs by situation, and those the filter keeps")
-    console.print(situation_table(before, after))
+    console.print(terminal.situation_table(rank.filter_rows(before, after)))
     console.print()
     left_out = {"response: its problem is left out": len(found) - len(ranked)} | left_out
     lost |= _groupless(kept, groups, ranked) | dropped
     in_groups = sum(len(group.responses) for group in groups)
-    console.print(ledger("responses", len(found), left_out, "in groups", in_groups))
-    console.print(ledger("problems", len(tasks), lost, "kept", len(after)))
+    console.print(terminal.ledger("responses", len(found), left_out, "in groups", in_groups))
+    console.print(terminal.ledger("problems", len(tasks), lost, "kept", len(after)))
     if as_pairs:
         compared = sum(len(group.responses) - 1 for group in after)
-        console.print(ledger("pairs", compared, equal, "kept", len(rows)))
+        console.print(terminal.ledger("pairs", compared, equal, "kept", len(rows)))
     levels = ", ".join(sorted({run.isolation for run in executions}))
     console.print(f"isolation: {levels}")
     if out and out != "-":
@@ -228,10 +195,10 @@ def rank_responses(
 
 
 def rank_settings(
-    texts: Sequence[str], given: Mapping[str, config.Value | None]
+    texts: Sequence[str] | None, given: Mapping[str, config.Value | None]
 ) -> dict[str, config.Value]:
     """The stage's settings with `rank.KEY=VALUE` texts and with what is `given` by name."""
-    overrides = dict(config.parse_override(text) for text in texts)
+    overrides = dict(config.parse_override(text) for text in texts or ())
     overrides |= {f"rank.{name}": value for name, value in given.items() if value is not None}
     config.check_overrides(overrides)
     return config.resolve("nano", "rank", overrides)
@@ -252,7 +219,7 @@ def _sound(
     answered = {sample.response.task_id for sample in found}
     asked = [problem for problem in problems if problem.task_id in answered]
     how = {"limit": N_MUTANTS if min_strength else 0, "seed": seed, "execute": grade.execute}
-    with progress("checking tests") as tick:
+    with terminal.progress("checking tests") as tick:
         broken, strengths = strength.examine(asked, progress=tick, **how, **options)
     kept, lost = strength.drop_broken(asked, broken)
     if min_strength:
@@ -294,7 +261,7 @@ def _executions(
 ) -> list[Execution]:
     """The verdicts that the lines carry; the others are graded now."""
     bare = [sample.response for sample in found if sample.execution is None]
-    with progress("grading") as tick:
+    with terminal.progress("grading") as tick:
         runs = iter(grade.execute(problems, bare, progress=tick, **options) if bare else ())
     return [sample.execution or next(runs) for sample in found]
 
@@ -323,81 +290,6 @@ def _groupless(
         "problem: no response": silent,
         "problem: no complete teacher response": len(problems) - silent - len(groups),
     }
-
-
-def situation_table(before: Sequence[RankedGroup], after: Sequence[RankedGroup]) -> Table:
-    """Comparisons by the teacher's situation (rows) and the student's, and how many are kept."""
-    rows = rank.filter_rows(before, after)
-    table = Table(box=None, pad_edge=False)
-    for name in rows[0]:
-        heading = f"student {name}" if name in Outcome.__members__ else name
-        table.add_column(heading, justify="left" if name == "teacher" else "right")
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    return table
-
-
-def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: int) -> Table:
-    """in = kept + dropped by reason; ValueError if it does not add up."""
-    if total != kept + sum(lost.values()):
-        raise ValueError(f"{what}: {total} in, but {kept} kept and {dict(lost)} dropped")
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="right")
-    table.add_row(str(total), what)
-    for reason, count in lost.items():
-        if count:
-            table.add_row(f"-{count}", reason)
-    table.add_row(str(kept), kept_as)
-    return table
-
-
-def check_out(out: str | None, *inputs: str) -> None:
-    """ValueError for an output that could not be written, before hours are spent on it."""
-    if out is None or out == "-":
-        return
-    path = Path(out)
-    if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
-        raise ValueError(f"--out {out}: expected a name that ends in .jsonl or .parquet (or .gz)")
-    if path.is_dir():
-        raise ValueError(f"--out {out}: is a folder")
-    if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
-        raise ValueError(f"--out {out}: is one of the inputs")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--out {out}: {folder} cannot be written to")
-
-
-def write(out: str, rows: Sequence[Any]) -> None:
-    """Records or rows to a file, whole or not at all, or as lines to standard output (`-`)."""
-    if out == "-":
-        sys.stdout.write(store.encode(rows, ".jsonl").decode())
-        return
-    path = Path(out)
-    if path.suffix == ".gz":
-        data = store.encode(rows, Path(path.stem).suffix)
-        store.write_bytes(path, gzip.compress(data, mtime=0))
-    else:
-        store.write(path, rows)
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on standard error while the block runs, where that is a terminal: its tick."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _tell(text: str) -> None:

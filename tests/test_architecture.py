@@ -19,7 +19,7 @@ LEVELS = (
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source"),
     ("batches", "execution", "trainer", "methods", "metrics", "paper", "kernel", "report",
-     "nano_corpus", "samples", "strength"),
+     "nano_corpus", "samples", "terminal", "strength"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
     ("pipeline", "commands"),

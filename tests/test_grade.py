@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, commands, grade, samples, stats, store
+from rrtf import __main__, grade, samples, stats, store, terminal
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 C, R, F, P = Outcome
@@ -635,7 +635,7 @@ def test_problems_whose_tests_see_little_can_be_dropped(tmp_path):
 
 def test_a_ledger_that_does_not_add_up_is_an_error():
     with pytest.raises(ValueError, match="problems: 3 in, but 1 kept"):
-        commands.ledger("problems", 3, {"x": 1}, "kept", 1)
+        terminal.ledger("problems", 3, {"x": 1}, "kept", 1)
 
 
 # --- the package as a stranger meets it --------------------------------------------------------

@@ -1,0 +1,124 @@
+"""What the commands write: tables on a terminal, a progress bar, lines in a file or on a pipe."""
+
+import gzip
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rrtf import store
+
+
+def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -> Table:
+    """Rows of outcome, reason and a count per source, the best outcome first, with percent.
+
+    `totals` holds the number of samples of every source.
+    """
+    table = Table("outcome", "reason", box=None, pad_edge=False)
+    for source in totals:
+        table.add_column(source or "samples", justify="right")
+        table.add_column("%", justify="right")
+    for row in reversed(rows):
+        cells = [(row[s], row[s] / n) for s, n in totals.items()]
+        table.add_row(row["outcome"], row["reason"], *_counted(cells))
+    table.add_row("all", "", *_counted([(n, 1.0) for n in totals.values()]))
+    return table
+
+
+def _counted(cells: Sequence[tuple[int, float]]) -> list[str]:
+    return [text for n, share in cells for text in (str(n), f"{100 * share:.1f}")]
+
+
+def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
+    """`grade.Rate`s in percent with their intervals, and how many of `n_tasks` they speak of."""
+    named = any(rate.source for rate in rates)
+    table = Table(box=None, pad_edge=False)
+    for name in (*(["source"] if named else []), "", "%", "95 % interval", "tasks", "n", "by"):
+        table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
+    for rate in rates:
+        e, (least, most) = rate.estimate, rate.n_samples
+        interval = f"{100 * e.low:.2f} to {100 * e.high:.2f}" if e.low == e.low else "-"
+        tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
+        n = f"{least}" if least == most else f"{least} to {most}"
+        cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
+        table.add_row(*([rate.source] if named else []), *cells)
+    return table
+
+
+def situation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Comparisons by the teacher's situation (rows) and the student's (columns), and those kept."""
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        heading = name if name in ("teacher", "kept") else f"student {name}"
+        table.add_column(heading, justify="left" if name == "teacher" else "right")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: int) -> Table:
+    """in = kept + dropped by reason; ValueError if it does not add up."""
+    if total != kept + sum(lost.values()):
+        raise ValueError(f"{what}: {total} in, but {kept} kept and {dict(lost)} dropped")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right")
+    table.add_row(str(total), what)
+    for reason, count in lost.items():
+        if count:
+            table.add_row(f"-{count}", reason)
+    table.add_row(str(kept), kept_as)
+    return table
+
+
+def check_out(out: str | None, *inputs: str) -> None:
+    """ValueError for an output that could not be written, before hours are spent on it."""
+    if out is None or out == "-":
+        return
+    path = Path(out)
+    if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
+        raise ValueError(f"--out {out}: expected a name that ends in .jsonl or .parquet (or .gz)")
+    if path.is_dir():
+        raise ValueError(f"--out {out}: is a folder")
+    if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
+        raise ValueError(f"--out {out}: is one of the inputs")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {out}: {folder} cannot be written to")
+
+
+def write(out: str, rows: Sequence[Any]) -> None:
+    """Records or rows to a file, whole or not at all, or as lines to standard output (`-`)."""
+    if out == "-":
+        sys.stdout.write(store.encode(rows, ".jsonl").decode())
+        return
+    path = Path(out)
+    if path.suffix == ".gz":
+        data = store.encode(rows, Path(path.stem).suffix)
+        store.write_bytes(path, gzip.compress(data, mtime=0))
+    else:
+        store.write(path, rows)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error while the block runs, where that is a terminal: its tick."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
