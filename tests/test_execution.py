@@ -1,10 +1,12 @@
 """Long lists: shards that survive a killed caller, damage that is named, a cluster that shrinks."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -177,3 +179,99 @@ def test_a_missing_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'rrtf\[ray\]'"):
         execution.execute(*world(1), engine="ray")
+
+
+# --- Ray ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["another version", "isolation"])
+def test_a_node_that_may_not_judge_says_why(monkeypatch, why):
+    job = {
+        "problems": [["t", "", "f", "assert f() == 1"]],
+        "programs": [["t", "def f(): return 1"]],
+    }
+    job |= {"limits": {"level": "landlock+seccomp"}, "workers": 1, "version": execution.version()}
+    assert json.loads(execution._judge_shard(json.dumps(job))) == {
+        "verdicts": [["t", Outcome.PASS, "", 1, 1, sandbox.probe()]]
+    }
+    if why == "isolation":
+        monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
+    else:
+        monkeypatch.setattr(execution, "version", lambda: "other")
+    answer = json.loads(execution._judge_shard(json.dumps(job)))
+    assert answer["RuntimeError"].startswith("node ") and why in answer["RuntimeError"]
+
+
+CLUSTER = """
+import json, os, sys
+sys.path.insert(0, {tests!r})
+from ray.cluster_utils import Cluster
+from test_execution import world
+from test_isolation import descendants
+from rrtf import execution
+
+quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
+         "health_check_timeout_ms": 500, "health_check_failure_threshold": 4}}
+node = {{"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}}
+cluster = Cluster(initialize_head=True, head_node_args=node | {{"include_dashboard": False,
+                                                              "_system_config": quick}})
+lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
+os.environ["RAY_ADDRESS"] = cluster.address
+killed = []
+
+def watch(done, total):
+    names = [open(f"/proc/{{n}}/cmdline").read() for n in descendants(lost)]
+    if not killed and any("rrtf.sandbox.zygote" in name for name in names):  # it is judging
+        killed.append(done)
+        os.kill(lost, 9)
+
+found = execution.execute(*world(40), engine="ray", workers=1, shard_size=8, progress=watch)
+cluster.shutdown()
+print(json.dumps([killed, [[e.outcome, e.reason, e.n_passed, e.isolation] for e in found]]))
+"""
+
+
+def with_environment(text: str) -> list[int]:
+    """Living processes that have `text` in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_gives_the_same_verdicts_and_leaves_nothing():
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="rrtf-") as folder:  # short: Ray puts sockets there
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "HOME": folder,
+            "TMPDIR": folder,
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address only
+        }
+        environment.pop("RAY_ADDRESS", None)
+        script = CLUSTER.format(tests=str(ROOT / "tests"))
+        run = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+        )
+        try:
+            assert not run.returncode, run.stderr[-2000:]
+            end = time.monotonic() + 10
+            while (left := with_environment(folder)) and time.monotonic() < end:
+                time.sleep(0.1)
+            assert not left
+            assert not list(Path(folder).glob("rrtf-scratch-*"))
+        finally:
+            for pid in with_environment(folder):
+                os.kill(pid, signal.SIGKILL)
+    problems, responses = world(40)
+    (killed,), verdicts = json.loads(run.stdout.splitlines()[-1])
+    assert 0 < killed < len(responses)
+    expected = sandbox.execute(problems, responses)
+    assert verdicts == [[e.outcome, e.reason, e.n_passed, e.isolation] for e in expected]
