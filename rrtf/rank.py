@@ -82,6 +82,16 @@ def rank(
     return groups, dict(dropped)
 
 
+def answers_to(
+    problems: Sequence[Problem], responses: Sequence[Response]
+) -> tuple[list[Response], dict[str, int]]:
+    """(the responses to these problems, in order; responses left out by reason)."""
+    known = {problem.task_id for problem in problems}
+    kept = [response for response in responses if response.task_id in known]
+    lost = len(responses) - len(kept)
+    return kept, {"response: its problem is left out": lost} if lost else {}
+
+
 def _by_task(
     problems: Sequence[Problem], responses: Sequence[Response], executions: Sequence[Execution]
 ) -> dict[str, list[tuple[Response, Execution]]]:

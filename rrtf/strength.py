@@ -17,6 +17,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import Any
 
 from rrtf import config, probes, sandbox
@@ -27,6 +28,7 @@ NO_REFERENCE = "no reference"
 CPU_SECONDS = 2.0  # of a program for all its tests
 QUICK_SECONDS = 0.5  # of a mutant whose reference needs no more: endless loops cost this much
 N_CALLS = 100  # further calls in which a survivor is compared with its reference
+COMPARE_SECONDS = 1.0  # of CPU time for all of them; what takes longer is no suspect
 
 _COMPARISON = """\
 import copy
@@ -127,6 +129,7 @@ def examine(
     options["cpu_seconds"] = cpu_seconds
     found |= _run([p for p in present if not _passes(found[p.task_id][0])], made, **options)
     sound = [problem for problem in present if _passes(found[problem.task_id][0])]
+    options["cpu_seconds"] = min(COMPARE_SECONDS, cpu_seconds)
     alike = _alike(sound, made, found, seed=seed, **options)
     names = {problem.task_id for problem in sound}
     broken = {
@@ -246,6 +249,7 @@ def _strength(
     verdicts: Sequence[Execution],
     alike: Mapping[str, set[str]],
 ) -> Strength:
+    """The record of one problem from its mutants, their verdicts, and those like the reference."""
     return Strength(
         task_id=problem.task_id,
         operators=tuple(mutant.operator for mutant in made),
@@ -294,3 +298,79 @@ def _further_calls(problem: Problem, left: Sequence[str], seed: int) -> list[dic
     programs = (reference_program(problem), *left)
     key = config.derive_seed(seed, "calls", problem.task_id)
     return probes.varied_calls(shown, programs, count=N_CALLS, seed=key)
+
+
+# --- rows to show ------------------------------------------------------------------------------
+
+
+def shares(strengths: Sequence[Strength]) -> dict[str, list[float]]:
+    """Both readings of the strength of every problem that has one, by name."""
+    read = {
+        "of all mutants": [one.strength for one in strengths],
+        "without those like the reference": [one.discounted for one in strengths],
+    }
+    return {name: [v for v in values if not math.isnan(v)] for name, values in read.items()}
+
+
+def mutant_rows(strengths: Sequence[Strength]) -> list[dict]:
+    """One row per mutant: the fault, what the tests said of it, and what that makes it."""
+    rows = []
+    for one in strengths:
+        columns = zip(one.operators, one.changes, one.outcomes, one.alike, strict=True)
+        for operator, change, outcome, alike in columns:
+            survivor = "like the reference" if alike else "missed"
+            row = {"kind of fault": operator, "fault": change, "verdict": outcome.name}
+            rows.append(row | {"so it is": survivor if outcome == Outcome.PASS else "killed"})
+    return rows
+
+
+def operator_rows(strengths: Sequence[Strength]) -> list[dict]:
+    """Per kind of fault: mutants, how many were killed, missed, or like the reference."""
+    fates = Counter((row["kind of fault"], row["so it is"]) for row in mutant_rows(strengths))
+    rows = []
+    for kind in sorted({kind for kind, _ in fates}):
+        names = ("killed", "missed", "like the reference")
+        counts = {name: fates[kind, name] for name in names}
+        row = {"kind of fault": kind, "mutants": sum(counts.values())} | counts
+        seen = counts["killed"] + counts["missed"]
+        rows.append(row | {"missed (%)": 100 * counts["missed"] / seen if seen else None})
+    return sorted(rows, key=lambda row: -(row["missed (%)"] or 0))
+
+
+def threshold_rows(
+    strengths: Sequence[Strength], thresholds: Sequence[float] = (0.5, 0.8, 0.9, 1.0)
+) -> list[dict]:
+    """How many of the measured problems each threshold of `drop_weak` would drop."""
+    rows = []
+    for least in thresholds:
+        weak = sum(one.discounted < least for one in strengths)
+        strict = sum(one.strength < least for one in strengths)
+        row = {"min_strength": least, "problems": len(strengths), "dropped": weak}
+        rows.append(row | {"dropped, if suspects counted": strict})
+    return rows
+
+
+def missed_rows(
+    problems: Sequence[Problem], strengths: Sequence[Strength], *, count: int = 3
+) -> list[dict]:
+    """The problems with the weakest tests: the reference, and the faults in it that they miss."""
+    references = {problem.task_id: problem.reference for problem in problems}
+    rows = []
+    for one in sorted(strengths, key=lambda one: (one.discounted, one.task_id)):
+        mutants = [row for row in mutant_rows([one]) if row["so it is"] == "missed"]
+        faults = [row["fault"].partition(": ")[2] for row in mutants]
+        if faults:
+            code = dedent(references[one.task_id].strip("\n"))
+            row = {"problem": one.task_id, "reference": code, "faults missed": "\n".join(faults)}
+            rows.append(row | {"killed": f"{one.n_killed} of {one.n_mutants}"})
+    return rows[:count]
+
+
+def ledger_row(
+    problems: Sequence[Problem], broken: Mapping[str, str], kept: Sequence[Problem]
+) -> dict[str, int]:
+    """Problems in, left out by reason, kept; those without a reference are no reason by itself."""
+    failing = sum(reason != NO_REFERENCE for reason in broken.values())
+    row = {"problems": len(problems), "own reference fails": failing}
+    row |= {"below min_strength": len(problems) - failing - len(kept), "kept": len(kept)}
+    return row | {"of all, without a reference": len(broken) - failing}

@@ -145,3 +145,10 @@ def test_preferences_name_the_better_response_and_count_those_that_are_equal():
     groups, _ = ranked(("teacher", "t", F), ("student", "a", F), tie=0.0)
     every, _ = rank.pairs(groups, teacher_filter="none", seed=0)
     assert rank.preferences(every) == ([], {"pair: equal scores": 1})
+
+
+def test_answers_to_problems_left_out_are_left_out_and_counted():
+    responses, _ = answers(("teacher", "a", P), ("student", "b", F))
+    assert rank.answers_to([problem()], responses) == (responses, {})
+    lost = {"response: its problem is left out": 2}
+    assert rank.answers_to([problem("t/1")], responses) == ([], lost)

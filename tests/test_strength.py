@@ -351,6 +351,46 @@ def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
     assert math.isnan(strong_as("a", 0, 0).strength)
 
 
+# --- rows to show ------------------------------------------------------------------------------
+
+
+def test_rows_count_every_mutant_once():
+    found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 0, 0)]
+    fates = [row["so it is"] for row in strength.mutant_rows(found)]
+    assert [fates.count(x) for x in ("killed", "missed", "like the reference")] == [8, 1, 1]
+    (row,) = strength.operator_rows(found)
+    assert (row["mutants"], row["killed"], row["missed"]) == (10, 8, 1)
+    assert row["missed (%)"] == pytest.approx(100 / 9)
+
+
+def test_a_threshold_row_says_what_drop_weak_would_drop():
+    found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 1, 4)]
+    rows = [problem(WEAK, BODY, task_id=one.task_id) for one in found]
+    for row in strength.threshold_rows(found):
+        kept, _ = strength.drop_weak(rows, found, min_strength=row["min_strength"])
+        assert row["dropped"] == len(rows) - len(kept)
+        assert row["dropped, if suspects counted"] >= row["dropped"]
+
+
+def test_a_problem_without_mutants_has_no_place_in_the_distribution():
+    found = [strong_as("a", 3, 1), strong_as("c", 0, 0)]
+    assert list(strength.shares(found).values()) == [[0.75], [0.75]]
+
+
+def test_the_weakest_problems_come_first_with_the_faults_they_miss(measured):
+    rows = [problem(WEAK, BODY, task_id=name) for name in ("t/weak", "t/strong", "t/domain")]
+    found = [one for one in measured[1].values() if one.task_id != "t/loop"]
+    (row,) = strength.missed_rows(rows, found)
+    assert row["problem"] == "t/weak" and row["reference"].startswith("if x > 3:")
+    assert "x > 3 -> x >= 3" in row["faults missed"].splitlines()
+
+
+def test_the_ledger_adds_up():
+    rows = [problem(WEAK, BODY, task_id=name) for name in "abcd"]
+    row = strength.ledger_row(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE}, rows[1:3])
+    assert list(row.values()) == [4, 1, 1, 2, 1]
+
+
 # --- further calls -----------------------------------------------------------------------------
 
 

@@ -84,16 +84,18 @@ def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
     return figure
 
 
-def histograms(groups: Mapping[str, Sequence[float]], label: str, *, bins: int = 30) -> Figure:
-    """Outlined histograms over common bins, each as a share of its own group."""
+def histograms(
+    groups: Mapping[str, Sequence[float]], label: str, *, of: str = "answers", bins: int = 30
+) -> Figure:
+    """Outlined histograms over common bins, each as a share of its own group (of answers, say)."""
     figure, axes = canvas(width=6.5, height=2.6)
-    top = max(value for values in groups.values() for value in values)
+    top = max((value for values in groups.values() for value in values), default=1)
     edges = [top * at / bins for at in range(bins + 1)]
     for place, (name, values) in enumerate(groups.items()):
-        weights = [1 / len(values)] * len(values)
+        weights = [1 / len(values) for _ in values]
         style = {"histtype": "step", "linewidth": 1.5, "color": colour(name, place)}
         axes.hist(values, bins=edges, weights=weights, label=name, **style)
     axes.set_xlabel(label)
-    axes.set_ylabel("share of answers")
+    axes.set_ylabel(f"share of {of}")
     axes.legend()
     return figure
