@@ -47,6 +47,12 @@ Rename = Annotated[
     list[str] | None,
     typer.Option(metavar="THEIRS=OURS", help="read a field under our name, as code=solution"),
 ]
+Unknown = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unknown", help="leave out lines of tasks that PROBLEMS lacks, and say so"
+    ),
+]
 Out = Annotated[str | None, typer.Option(metavar="FILE", help="a .jsonl or .parquet (.gz), or -")]
 Data = Annotated[
     Path | None,
@@ -191,6 +197,7 @@ def grade(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
     ] = False,
+    allow_unknown: Unknown = False,
     rename: Rename = None,
     flaky: Annotated[
         bool, typer.Option("--flaky", help="judge all twice more and mark verdicts that change")
@@ -218,6 +225,7 @@ def grade(
             out=out,
             data=data,
             allow_missing=allow_missing,
+            allow_unknown=allow_unknown,
             renamed=rename,
             flaky=flaky,
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
@@ -242,6 +250,7 @@ def rank(
     out: Out = None,
     extract: Extract = "auto",
     data: Data = None,
+    allow_unknown: Unknown = False,
     rename: Rename = None,
     level: Level = "landlock+seccomp",
     workers: Workers = ALL_CORES,
@@ -269,6 +278,7 @@ def rank(
             out=out,
             data=data,
             extract=extract,
+            allow_unknown=allow_unknown,
             renamed=rename,
             prompt_format=prompt_format,
             verdicts=verdicts,
@@ -313,7 +323,9 @@ def exit_codes(*, interrupted: str = "interrupted; resume with the same command"
 
 
 def _leave(text: str, code: int) -> NoReturn:
-    print(f"\n{text}", file=sys.stderr, flush=True)
+    from rrtf import terminal
+
+    print(f"\n{terminal.plain(text)}", file=sys.stderr, flush=True)
     raise typer.Exit(code)
 
 

@@ -26,6 +26,7 @@ def grade_samples(
     out: str | None = None,
     data: Path | None = None,
     allow_missing: bool = False,
+    allow_unknown: bool = False,
     flaky: bool = False,
     renamed: Sequence[str] | None = None,
     **options,
@@ -36,7 +37,8 @@ def grade_samples(
     """
     asked = grade.parse_ks(ks) if ks else None
     terminal.check_out(out, problems, lines)
-    tasks, found = _load(problems, lines, data=data, extract=extract, renamed=renamed)
+    reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
+    tasks, found, unknown = _load(problems, lines, data=data, **reads)
     absent = samples.missing(found, tasks)
     if absent and not allow_missing:
         raise ValueError(_about_missing(lines, absent, len(tasks)))
@@ -61,16 +63,16 @@ def grade_samples(
         console.print(_reasons(executions))
         console.print()
     console.print(terminal.rate_table(grade.rates(executions, chosen), len(tasks)))
-    for line in _closing(executions, unstable, absent, seconds):
-        console.print(line, soft_wrap=True)
+    for line in _closing(executions, unstable, absent, unknown, seconds):
+        terminal.say(console, line)
     if out and out != "-":
-        console.print(f"{len(executions)} verdicts in {out}", soft_wrap=True)
+        terminal.say(console, f"{len(executions)} verdicts in {out}")
 
 
 def _load(
-    problems: str, lines: str, *, data: Path | None, verdicts: str | None = None, **options
-) -> tuple[list[Problem], list[samples.Sample]]:
-    """Problems and samples of two arguments of the command line, checked."""
+    problems: str, lines: str, *, data: Path | None, beside: str | None = None, **options
+) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
+    """(problems, samples, lines left out by unknown task) of two arguments, checked."""
     if problems == "-" and lines == "-":
         raise ValueError("only one of the two can be standard input (-)")
     if options["extract"] not in prompts.EXTRACTIONS:
@@ -85,13 +87,14 @@ def _load(
     if Path(lines).is_dir():
         raise ValueError(f"{lines}: a folder; expected a file of samples")
     tasks = grade.load_problems(problems, data=data)
+    for note in grade.refusals(problems, data=data):
+        _tell(f"note: {note}")
     rows = store.read_rows(Path(lines))
-    if verdicts:
-        beside = store.read_rows(Path(verdicts))
-        rows = iter(samples.with_verdicts(rows, beside, file=lines, verdict_file=verdicts))
-    reads = {"extract": options["extract"], "renamed": renamed}
-    reads["verdicts"] = options.get("carried", False)
-    return tasks, samples.parse(rows, tasks, file=lines, **reads)
+    if beside:
+        said = store.read_rows(Path(beside))
+        rows = iter(samples.with_verdicts(rows, said, file=lines, verdict_file=beside))
+    reads = options | {"renamed": renamed}
+    return tasks, *samples.parse(rows, tasks, file=lines, **reads)
 
 
 def _about_missing(file: str, absent: Mapping[str, Sequence[str]], n_tasks: int) -> str:
@@ -111,9 +114,13 @@ def _closing(
     executions: Sequence[Execution],
     unstable: Sequence[bool] | None,
     absent: Mapping[str, Sequence[str]],
+    unknown: Mapping[str, int],
     seconds: float,
 ) -> Iterator[str]:
-    """What is said under the table: missing tasks, flaky samples, isolation, time."""
+    """What is said under the table: tasks missing or unknown, flaky samples, isolation, time."""
+    if unknown:
+        lines, names = sum(unknown.values()), _some(list(unknown))
+        yield f"left out: {lines} lines of {len(unknown)} tasks that are no problems here ({names})"
     for source, tasks in absent.items():
         who = f"{source}: " if source else ""
         yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({_some(tasks)})"
@@ -145,6 +152,7 @@ def rank_responses(
     renamed: Sequence[str] | None = None,
     prompt_format: str | None = None,
     verdicts: str | None = None,
+    allow_unknown: bool = False,
     settings: Mapping[str, config.Value],
     **options,
 ) -> None:
@@ -154,8 +162,9 @@ def rank_responses(
     the sources.
     """
     terminal.check_out(out, problems, lines)
-    reads = {"extract": extract, "renamed": renamed, "carried": True, "verdicts": verdicts}
-    tasks, found = _load(problems, lines, data=data, **reads)
+    reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
+    reads |= {"verdicts": True, "beside": verdicts}
+    tasks, found, unknown = _load(problems, lines, data=data, **reads)
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, min_strength, seed=settings["seed"], **options)
     executions = _executions(kept, ranked, options)
@@ -180,18 +189,24 @@ def rank_responses(
     console.print("\npairs by situation, and those the filter keeps")
     console.print(terminal.situation_table(rank.filter_rows(before, after)))
     console.print()
-    left_out = {"response: its problem is left out": len(found) - len(ranked)} | left_out
+    strangers = sum(unknown.values())
+    left_out |= {
+        "response: of an unknown task": strangers,
+        "response: its problem is left out": len(found) - len(ranked),
+    }
     lost |= _groupless(kept, groups, ranked) | dropped
     in_groups = sum(len(group.responses) for group in groups)
-    console.print(terminal.ledger("responses", len(found), left_out, "in groups", in_groups))
+    console.print(
+        terminal.ledger("responses", len(found) + strangers, left_out, "in groups", in_groups)
+    )
     console.print(terminal.ledger("problems", len(tasks), lost, "kept", len(after)))
     if as_pairs:
         compared = sum(len(group.responses) - 1 for group in after)
         console.print(terminal.ledger("pairs", compared, equal, "kept", len(rows)))
     levels = ", ".join(sorted({run.isolation for run in executions}))
-    console.print(f"isolation: {levels}")
+    terminal.say(console, f"isolation: {levels}")
     if out and out != "-":
-        console.print(f"{len(written)} lines in {out}", soft_wrap=True)
+        terminal.say(console, f"{len(written)} lines in {out}")
 
 
 def rank_settings(
@@ -293,4 +308,4 @@ def _groupless(
 
 
 def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(terminal.plain(text), file=sys.stderr, flush=True)

@@ -34,7 +34,8 @@ def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
     """The problems of a benchmark (looked for in `data` first), or of a file in HumanEval form.
 
     `-` is standard input. ValueError for a file without problems, one task_id on two lines, or
-    tests that are not in its `test` field; FileNotFoundError names the benchmarks that exist.
+    tests that are not in its `test` field; FileNotFoundError names the benchmarks that exist;
+    OSError where a benchmark needs the sandbox and there is none.
     """
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_dir()):
@@ -42,10 +43,28 @@ def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
     from rrtf import benchmarks
 
     if name in benchmarks.names():
-        return benchmarks.load(name, data=data)
+        try:
+            return benchmarks.load(name, data=data)
+        except RuntimeError as error:
+            raise OSError(str(error)) from error
     what = "a folder" if path.is_dir() else "no such file"
     known = ", ".join(benchmarks.names())
     raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
+
+
+def refusals(name: str, *, data: Path | None = None) -> list[str]:
+    """What a benchmark of this name leaves out and why, one line per reason; [] for files."""
+    from rrtf import benchmarks
+
+    if name not in benchmarks.names() or (Path(name).exists() and not Path(name).is_dir()):
+        return []
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for task_id, reason in benchmarks.refused(name, data=data).items():
+        reasons[reason].append(task_id)
+    return [
+        f"{name} without {len(tasks)} tasks: {', '.join(tasks)}: {reason}"
+        for reason, tasks in reasons.items()
+    ]
 
 
 def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:

@@ -33,6 +33,14 @@ class Sample:
     execution: Execution | None = None
 
 
+class UnknownTask(ValueError):
+    """A line of a task that the problems lack."""
+
+    def __init__(self, text: str, task_id: str):
+        super().__init__(text)
+        self.task_id = task_id
+
+
 def parse(
     rows: Iterable[tuple[int, Mapping]],
     problems: Sequence[Problem],
@@ -41,8 +49,9 @@ def parse(
     extract: str = "auto",
     renamed: Mapping[str, str] | None = None,
     verdicts: bool = False,
-) -> list[Sample]:
-    """The sample of every (line number, row), in their order.
+    allow_unknown: bool = False,
+) -> tuple[list[Sample], dict[str, int]]:
+    """(the sample of every (line number, row) in their order, lines left out by unknown task).
 
     `extract` as in `prompts.extract`; a `solution` stays as it is, and so does a recorded
     `program` under `auto`. `renamed` maps a file's field names to those known here. With
@@ -50,23 +59,28 @@ def parse(
     per task and source.
 
     ValueError names, by `file` and line, up to `TOLD` mistakes: rows that are no objects, fields
-    that are missing, of a wrong type or contradict each other, unknown tasks, a sample that
-    comes twice; or a file without samples.
+    that are missing, of a wrong type or contradict each other, tasks that `problems` lack (unless
+    `allow_unknown`), a sample that comes twice; or a file without samples.
     """
     by_id = {problem.task_id: problem for problem in problems}
     found: list[Sample] = []
     mistakes: list[tuple[str, str]] = []
+    unknown: Counter[str] = Counter()
     for number, row in rows:
         where = f"{file}:{number}"
         try:
             sample = _sample(_with_names(row, renamed or {}), where, by_id, extract)
             found.append(_with_verdict(sample, row) if verdicts else sample)
+        except UnknownTask as error:
+            unknown[error.task_id] += 1
+            mistakes += [] if allow_unknown else [(where, str(error))]
         except ValueError as error:
             mistakes.append((where, str(error)))
-    if not found and not mistakes:
-        raise ValueError(f"{file}: no samples in it")
     refuse(mistakes + _index_mistakes(found))
-    return _numbered(found)
+    if not found:
+        rest = f": {unknown.total()} lines, all of unknown tasks" if unknown else ""
+        raise ValueError(f"{file}: no samples in it{rest}")
+    return _numbered(found), dict(unknown)
 
 
 def refuse(mistakes: Sequence[tuple[str, str]]) -> None:
@@ -132,8 +146,9 @@ def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
         raise ValueError(f"task_id: expected text, found {task_id!r}")
     if task_id not in by_id:
         ids = list(by_id)
-        raise ValueError(
-            f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r}"
+        raise UnknownTask(
+            f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r}",
+            task_id,
         )
     return by_id[task_id]
 

@@ -10,8 +10,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rrtf import store
+
+
+def plain(text: str) -> str:
+    """`text` without what a terminal would obey: programs choose the names of their exceptions."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it is: no markup, no colours, no line breaks put in."""
+    console.print(Text(plain(line)), soft_wrap=True)
+
+
+def _add(table: Table, cells: Sequence[str]) -> None:
+    table.add_row(*(Text(plain(cell)) for cell in cells))
 
 
 def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -> Table:
@@ -21,12 +36,12 @@ def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -
     """
     table = Table("outcome", "reason", box=None, pad_edge=False)
     for source in totals:
-        table.add_column(source or "samples", justify="right")
+        table.add_column(Text(plain(source or "samples")), justify="right")
         table.add_column("%", justify="right")
     for row in reversed(rows):
         cells = [(row[s], row[s] / n) for s, n in totals.items()]
-        table.add_row(row["outcome"], row["reason"], *_counted(cells))
-    table.add_row("all", "", *_counted([(n, 1.0) for n in totals.values()]))
+        _add(table, [row["outcome"], row["reason"], *_counted(cells)])
+    _add(table, ["all", "", *_counted([(n, 1.0) for n in totals.values()])])
     return table
 
 
@@ -46,7 +61,7 @@ def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
         tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
         n = f"{least}" if least == most else f"{least} to {most}"
         cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
-        table.add_row(*([rate.source] if named else []), *cells)
+        _add(table, [*([rate.source] if named else []), *cells])
     return table
 
 
@@ -57,7 +72,7 @@ def situation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         heading = name if name in ("teacher", "kept") else f"student {name}"
         table.add_column(heading, justify="left" if name == "teacher" else "right")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        _add(table, [str(value) for value in row.values()])
     return table
 
 
@@ -67,11 +82,11 @@ def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: i
         raise ValueError(f"{what}: {total} in, but {kept} kept and {dict(lost)} dropped")
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right")
-    table.add_row(str(total), what)
+    _add(table, [str(total), what])
     for reason, count in lost.items():
         if count:
-            table.add_row(f"-{count}", reason)
-    table.add_row(str(kept), kept_as)
+            _add(table, [f"-{count}", reason])
+    _add(table, [str(kept), kept_as])
     return table
 
 

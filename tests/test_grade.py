@@ -312,6 +312,19 @@ def test_missing_tasks_are_an_error_that_names_them_unless_they_are_allowed(tmp_
     assert "NOT the whole benchmark: no sample for 1 tasks (t/neg)" in result.stdout
 
 
+def test_lines_of_unknown_tasks_can_be_left_out_and_are_counted(tmp_path, toy):
+    rows = [answer("t/x"), answer(), answer("t/neg", "    return a\n"), answer("t/x")]
+    out = tmp_path / "v.jsonl"
+    samples_file = lines(tmp_path / "s.jsonl", rows)
+    result = run("grade", toy, samples_file, "--allow-unknown", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "left out: 2 lines of 1 tasks that are no problems here (t/x)" in result.stdout
+    assert [row["passed"] for _, row in store.read_rows(out)] == [True, False]
+    alone = lines(tmp_path / "x.jsonl", [answer("t/x")])
+    result = run("grade", toy, alone, "--allow-unknown")
+    assert result.exit_code == 2 and "no samples in it: 1 lines, all of unknown" in result.stderr
+
+
 def test_a_k_that_n_does_not_allow_is_refused_if_asked_for_and_left_out_if_not(tmp_path, toy):
     rows = [answer()] * 10 + [answer("t/neg", "    return -a\n")] * 9
     said = refused(tmp_path, toy, rows, "--k", "1,10")
@@ -389,20 +402,43 @@ def test_strange_characters_are_samples_like_others(tmp_path, toy):
     assert reasons[:2] == ["encoding", "null_bytes"] and reasons[2] == "wrong_value"
 
 
-def test_an_interrupted_run_leaves_with_130_no_output_and_shards_to_go_on_from(tmp_path, toy):
-    sleepy = "    import time\n    time.sleep({})\n    return a + b\n"
-    rows = [answer(completion=sleepy.format(0.3 + i / 1000)) for i in range(60)]
-    samples_file = lines(tmp_path / "s.jsonl", [*rows, answer("t/neg", "    return -a\n")])
+def test_names_that_a_program_or_a_file_chooses_reach_no_terminal_as_commands(tmp_path, toy):
+    named = "    raise type('\\x1b[31m[bold]', (Exception,), {})\n"
+    rows = [
+        answer(completion=named, source="[red]\x1b]0;x"),
+        answer("t/neg", source="[red]\x1b]0;x"),
+    ]
+    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows))
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.output and "[red]" in result.stdout
+    said = refused(tmp_path, toy, [answer(source="\x1b[2J")])
+    assert "\x1b" not in said and "[2J" in said
+
+
+def test_an_interrupted_run_leaves_with_130_no_output_and_shards_that_it_goes_on_from(
+    tmp_path, toy
+):
+    sleepy = "    import time\n    time.sleep(0.4 + {} / 1000)\n    return a + b\n"
+    rows = [answer("t/neg", f"    return -a + {i} - {i}\n") for i in range(520)]
+    rows += [answer(completion=sleepy.format(i)) for i in range(12)]
+    samples_file, shards = lines(tmp_path / "s.jsonl", rows), tmp_path / "shards"
     out = tmp_path / "v.jsonl"
     command = [sys.executable, "-m", "rrtf", "grade", toy, samples_file, "--out", str(out)]
-    command += ["--shards", str(tmp_path / "shards"), "--workers", "2"]
+    command += ["--shards", str(shards)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(3)
+    deadline = time.monotonic() + 60
+    while not list(shards.glob("*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "the same command goes on from" in said and "Traceback" not in said
-    assert not out.exists()
+    assert f"interrupted; the same command goes on from {shards}" in said
+    assert "Traceback" not in said and not out.exists()
+    kept = {path: path.stat().st_mtime_ns for path in shards.glob("*.jsonl")}
+    assert len(kept) == 1
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert sum(row["passed"] for _, row in store.read_rows(out)) == 532
 
 
 # --- the functions -----------------------------------------------------------------------------
@@ -475,9 +511,10 @@ def ledger_of(text: str, what: str) -> dict[str, int]:
 def test_ranking_writes_groups_and_accounts_for_every_response_and_problem(tmp_path):
     problems = lines(tmp_path / "p.jsonl", [ADD, NEG, BROKEN, ADD | {"task_id": "t/silent"}])
     rows = [*RESPONSES, answer("t/broken", source="teacher"), answer("t/broken", source="student")]
+    rows += [answer("t/x", source="student")]
     out = tmp_path / "groups.jsonl"
     result = run("rank", problems, lines(tmp_path / "r.jsonl", rows), "--teacher", "teacher",
-                 "--pairing", "all", "--out", out)  # fmt: skip
+                 "--pairing", "all", "--allow-unknown", "--out", out)  # fmt: skip
     assert result.exit_code == 0, result.output
     (group,) = store.read(out, RankedGroup)
     assert group.task_id == "t/add" and group.prompt == ADD["prompt"]
@@ -493,8 +530,9 @@ def test_ranking_writes_groups_and_accounts_for_every_response_and_problem(tmp_p
         "kept": 1,
     }
     responses_in = ledger_of(result.stdout, "responses")
-    assert responses_in.pop("responses") == 8 and responses_in.pop("in groups") == 5
+    assert responses_in.pop("responses") == 9 and responses_in.pop("in groups") == 5
     assert responses_in == {
+        "response: of an unknown task": -1,
         "response: its problem is left out": -2,
         "response: repeats another of its task": -1,
     }
