@@ -8,7 +8,7 @@ import ast
 import copy
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rrtf import config
@@ -150,16 +150,58 @@ def _random_value(kind: str, draw: random.Random) -> Any:
 
 
 def literal_calls(tests: str, entry_point: str) -> list[Call]:
-    """The calls of the function, or of `candidate`, whose arguments the tests write out."""
+    """The calls of the function, or of `candidate`, whose arguments the tests write out.
+
+    Also those of a loop over a written list: `for inputs, expected in CASES: candidate(*inputs)`.
+    """
+    tree, names = _parsed(tests), ("candidate", entry_point)
     found = []
-    for node in ast.walk(_parsed(tests)):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("candidate", entry_point):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
             arguments = dict(enumerate(node.args)) | {k.arg: k.value for k in node.keywords}
-            try:
-                found.append({name: ast.literal_eval(node) for name, node in arguments.items()})
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                continue
+            found += _evaluated([arguments])
+    lists = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for loop in ast.walk(tree):
+        if isinstance(loop, ast.For):
+            rows = lists.get(loop.iter.id) if isinstance(loop.iter, ast.Name) else loop.iter
+            found += _evaluated(_unpacked(loop, rows, names))
     return found
+
+
+def _evaluated(calls: Iterable[dict[int | str, ast.expr]]) -> list[Call]:
+    """Those of the calls whose arguments are all literals, as values."""
+    found = []
+    for call in calls:
+        try:
+            found.append({name: ast.literal_eval(node) for name, node in call.items()})
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            continue
+    return found
+
+
+def _unpacked(
+    loop: ast.For, rows: ast.expr | None, names: Sequence[str]
+) -> Iterator[dict[int | str, ast.expr]]:
+    """The arguments of `f(*row)` in a loop over `rows`, where these are written out."""
+    tuples = ast.List | ast.Tuple
+    starred = {
+        ast.unparse(node.args[0])
+        for node in ast.walk(loop)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names and len(node.args) == 1
+    }
+    columns = loop.target.elts if isinstance(loop.target, tuples) else [loop.target]
+    places = [at for at, node in enumerate(columns) if f"*{ast.unparse(node)}" in starred]
+    for row in rows.elts if places and isinstance(rows, tuples) else ():
+        cells = row.elts if isinstance(loop.target, tuples) and isinstance(row, tuples) else [row]
+        for cell in cells[places[0] : places[0] + 1]:
+            if isinstance(cell, tuples):
+                yield dict(enumerate(cell.elts))
 
 
 def varied_calls(

@@ -410,6 +410,14 @@ def test_further_calls_have_the_types_of_those_in_the_tests():
     assert probes.varied_calls([], [], count=5, seed=1) == []
 
 
+def test_calls_in_a_loop_over_written_cases_are_found_too():
+    tests = "CASES = [([1], 2), ((3, x), 4), ((5, 6), 7)]\ndef check(candidate):\n"
+    tests += "    for inputs, expected in CASES:\n        assert candidate(*inputs) == expected\n"
+    assert probes.literal_calls(tests, "f") == [{0: 1}, {0: 5, 1: 6}]
+    assert probes.literal_calls("for row in [(1, 2), 3]:\n    f(*row)", "f") == [{0: 1, 1: 2}]
+    assert probes.literal_calls("for row in rows:\n    f(*row)", "f") == []
+
+
 @pytest.mark.slow
 def test_humanevals_references_are_sound_and_its_tests_kill_most_mutants():
     from pathlib import Path
