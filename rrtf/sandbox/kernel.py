@@ -243,7 +243,8 @@ def _show(path: str, target: str) -> None:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     _mount(path, target, None, _BIND | _REC)
-    attributes = _NOSUID if path.startswith("/dev") else _RDONLY | _NOSUID | _NODEV
+    # Devices can be written to on a read-only mount; their modes and times cannot be changed.
+    attributes = _RDONLY | _NOSUID | (0 if path.startswith("/dev") else _NODEV)
     _set_read_only(target, attributes, recursive=True)
 
 

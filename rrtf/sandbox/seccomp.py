@@ -33,6 +33,17 @@ _CALLS = {
     "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
     "migrate_pages": (256, 238), "move_pages": (279, 239), "memfd_create": (319, 279),
+    "inotify_init": (253, -1), "inotify_init1": (294, 26), "sync": (162, 81), "syncfs": (306, 267),
+    "syslog": (103, 116),
+}  # fmt: skip
+# What changes a file without opening it: Landlock does not restrict it, the mode bits of the
+# user who runs the sandbox do not either. Only a private scratch folder may do without this.
+_METADATA_CALLS = {
+    "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, -1),
+    "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54), "utime": (132, -1),
+    "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "truncate": (76, 45),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "fchmodat2": (452, 452),
 }  # fmt: skip
 _WORKER_CALLS = {
     "socketpair": (53, 199), "sendmsg": (46, 211), "recvmsg": (47, 212), "sendto": (44, 206),
@@ -41,6 +52,10 @@ _WORKER_CALLS = {
 }  # fmt: skip
 _ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH
 _CLONE, _KILL, _TKILL, _TGKILL, _PRLIMIT = (56, 220), (62, 129), (200, 130), (234, 131), (302, 261)
+_FCNTL, _IOCTL, _PRCTL = (72, 25), (16, 29), (157, 167)
+_FCNTL_DENIED = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX (signals to others), F_SETLEASE
+_IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # what `isatty` and pipes use
+_PDEATHSIG = 1
 _PIDFD_OPEN = 434
 # From 424 on all machines share their numbers; what is newer than this list is unknown.
 _NEW_ALLOWED = (436, 439, 441, 449, 452, 454, 455, 456)  # close_range, faccessat2, futexes, ...
@@ -58,7 +73,7 @@ def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; arguments have 8 bytes
 
 
 def _prologue(arch: int) -> list[bytes]:
@@ -86,12 +101,18 @@ def _install(lines: list[bytes]) -> None:
     prctl(_SET_SECCOMP, 2, _filter(code, len(lines)))
 
 
-def deny_system_calls(*, keep: tuple[int, ...] = (_PIDFD_OPEN,)) -> None:
-    """The filter of a zygote and all its children: no sockets, tracing, mounting, keys, ..."""
+def deny_system_calls(*, has_scratch: bool) -> None:
+    """The filter of a zygote and all its children: no sockets, tracing, mounting, keys, ...
+
+    `has_scratch`: there are files of its own, whose modes and times may be changed.
+    """
     column, arch = _arch()
+    calls = _CALLS if has_scratch else _CALLS | _METADATA_CALLS
     lines = _prologue(arch)
-    lines += _refuse([row[column] for row in _CALLS.values() if row[column] >= 0])
-    allowed = (*_NEW_ALLOWED, *keep)
+    lines += _refuse([row[column] for row in calls.values() if row[column] >= 0])
+    lines += _only_for(_IOCTL[column], _IOCTL_ALLOWED, argument=1)
+    lines += _except_for(_FCNTL[column], _FCNTL_DENIED, argument=1)
+    allowed = (*_NEW_ALLOWED, _PIDFD_OPEN)
     lines.append(_op(_AT_LEAST, 424, 0, len(allowed) + 1))
     lines += [_op(_EQUAL, number, len(allowed) - i, 0) for i, number in enumerate(allowed)]
     lines += [_op(_RETURN, _ERRNO | _ENOSYS), _op(_RETURN, _ALLOW)]
@@ -126,6 +147,7 @@ def confinement(*, receives: bool = False) -> Callable[[], None]:
     for call in (_KILL, _TGKILL):
         lines += _only_for(call[column], (_OWN_PID,))
     lines += _only_for(_PRLIMIT[column], (0, _OWN_PID))
+    lines += _except_for(_PRCTL[column], (_PDEATHSIG,))
     lines.append(_op(_RETURN, _ALLOW))
     holes = [8 * i + 4 for i, line in enumerate(lines) if line[4:] == struct.pack("<I", _OWN_PID)]
     code = ctypes.create_string_buffer(b"".join(lines))
@@ -146,7 +168,20 @@ def _filter(code: ctypes.Array, length: int) -> bytes:
     return struct.pack("HxxxxxxP", length, ctypes.addressof(code))
 
 
-def _only_for(number: int, pids: tuple[int, ...]) -> list[bytes]:
-    lines = [_op(_EQUAL, number, 0, len(pids) + 3), _op(_LOAD, _ARGUMENT)]
-    lines += [_op(_EQUAL, pid, len(pids) - i, 0) for i, pid in enumerate(pids)]
-    return [*lines, _op(_RETURN, _ERRNO | _EPERM), _op(_RETURN, _ALLOW)]
+def _only_for(number: int, values: tuple[int, ...], *, argument: int = 0) -> list[bytes]:
+    """Call `number` is allowed where its argument is one of `values`, else refused."""
+    return _by_argument(number, values, argument, _ALLOW, _ERRNO | _EPERM)
+
+
+def _except_for(number: int, values: tuple[int, ...], *, argument: int = 0) -> list[bytes]:
+    """Call `number` is refused where its argument is one of `values`, else allowed."""
+    return _by_argument(number, values, argument, _ERRNO | _EPERM, _ALLOW)
+
+
+def _by_argument(
+    number: int, values: tuple[int, ...], argument: int, inside: int, outside: int
+) -> list[bytes]:
+    n = len(values)
+    lines = [_op(_EQUAL, number, 0, n + 3), _op(_LOAD, _ARGUMENT + 8 * argument)]
+    lines += [_op(_EQUAL, value, n - i, 0) for i, value in enumerate(values)]
+    return [*lines, _op(_RETURN, outside), _op(_RETURN, inside)]

@@ -97,7 +97,7 @@ def _fence(settings: dict) -> None:
         writable = settings["scratch"] if level == "namespaces" and is_worker else None
         kernel.give_up_privileges()
         kernel.restrict_files(writable)
-        seccomp.deny_system_calls()
+        seccomp.deny_system_calls(has_scratch=bool(writable))
     else:
         kernel.adopt_orphans()
     for fd, source in ((0, null), (1, output), (2, output)):
