@@ -1,6 +1,7 @@
 """The fences around programs: their levels, users and hosts, and that nothing is left behind."""
 
 import gc
+import json
 import os
 import shutil
 import signal
@@ -70,9 +71,11 @@ FORBID = ["unshare", "-Ur", "sh", "-c", 'echo 0 > /proc/sys/user/max_user_namesp
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess:
+def run_python(*arguments: str, text: str = "") -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=60)
+    return subprocess.run(
+        arguments, input=text, capture_output=True, text=True, env=environment, timeout=60
+    )
 
 
 def ordinary_python() -> list[str]:
@@ -134,6 +137,49 @@ def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
     no_new_privileges, failed, capabilities, user = found[0].value
     assert no_new_privileges == 1 and not failed and not any(capabilities)
     assert user or level != "namespaces"
+
+
+ON_FILES = (  # hostile programs whose effect depends on whose files they meet
+    *("changes_a_device", "changes_modes", "changes_times", "fills_disk", "hard_link"),
+    *(
+        "kill_parent",
+        "locks_its_folder",
+        "many_files",
+        "nested_folders",
+        "prints_after_a_moved_output",
+    ),
+    *(
+        "reads_by_link",
+        "removes_the_library",
+        "signals_by_descriptor",
+        "sparse_file",
+        "write_outside",
+    ),
+)
+JUDGE = (
+    "import json, sys\nfrom rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "programs = json.load(sys.stdin)\n"
+    "tests = 'assert add(1, 2) == 3\\nassert add(0, 0) == 0\\nassert add(-1, 1) == 0'\n"
+    "responses = [Response('t', '', i, '', p) for i, p in enumerate(programs)]\n"
+    "found = sandbox.execute([Problem('t', '', 'add', tests)], responses, workers=1,\n"
+    "                        exactly=sys.argv[1])\n"
+    "print(json.dumps([[e.outcome.name, e.reason] for e in found]))\n"
+)
+
+
+@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    sources = [(ROOT / "tests" / "hostile" / f"{name}.py").read_text() for name in ON_FILES]
+    writes = "def add(a, b):\n    open('mine', 'w').close()\n    return a + b"
+    run = run_python(*ordinary_python(), "-c", JUDGE, level, text=json.dumps([*sources, writes]))
+    assert not run.returncode, run.stderr
+    *verdicts, written = json.loads(run.stdout)
+    for name, source, verdict in zip(ON_FILES, sources, verdicts, strict=True):
+        outcome, *reasons = source.partition("# expect: ")[2].splitlines()[0].split()
+        assert verdict[0] == outcome and (verdict[1] in reasons or not reasons), name
+    assert written == (["PASS", ""] if level == "namespaces" else ["RUNTIME_ERROR", "refused"])
 
 
 # --- what is left ------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def _put_other(out: bytearray, value: object, keep, depth: int) -> None:
 def _truth(value: object) -> bool:
     try:
         return bool(value)
-    except Exception:
+    except BaseException:  # an exit too: Python's `==` would not have asked for it
         return False
 
 

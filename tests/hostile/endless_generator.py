@@ -1,0 +1,4 @@
+# expect: FAILED_TESTS wrong_type
+def add(a, b):
+    while True:
+        yield a + b

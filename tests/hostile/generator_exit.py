@@ -1,0 +1,3 @@
+# expect: RUNTIME_ERROR GeneratorExit
+def add(a, b):
+    raise GeneratorExit("done")

@@ -1,0 +1,3 @@
+# expect: RUNTIME_ERROR KeyboardInterrupt
+def add(a, b):
+    raise KeyboardInterrupt

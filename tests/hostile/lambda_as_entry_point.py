@@ -1,0 +1,2 @@
+# expect: PASS
+add = lambda a, b: a + b  # noqa: E731

@@ -1,0 +1,5 @@
+# expect: PASS
+import functools
+import operator
+
+add = functools.partial(operator.add)
