@@ -33,7 +33,8 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
         how = _attend(control, results, pid)
         os.close(results)
         _, status = os.waitpid(pid, 0)
-        nursery.send(wire.FORGET)
+        if status or how:  # else the judge has dismissed its last worker itself
+            nursery.send(wire.FORGET)
         if how is None:
             return
         if status and not how:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
+from itertools import cycle, islice
 from pathlib import Path
 
 from rrtf.sandbox import wire
@@ -55,9 +56,14 @@ class SandboxFailure(Exception):
 
 
 class Lane:
-    """One judges' zygote and one workers' zygote, and the socket to the first."""
+    """One judges' zygote and one workers' zygote, and the socket to the first.
 
-    def __init__(self, level: str, settings: dict):
+    Judge and worker take turns, so a lane stays on one `cpu` (if given): waking each other across
+    two would cost more than it gains.
+    """
+
+    def __init__(self, level: str, settings: dict, cpu: int | None = None):
+        self.cpu = cpu
         self.buffer, self.words = bytearray(), bytearray()
         self.job: Job | None = None
         self.broken = False
@@ -67,7 +73,7 @@ class Lane:
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
         try:
-            self._start(settings | {"level": level, "scratch": self.scratch})
+            self._start(settings | {"level": level, "scratch": self.scratch, "cpu": cpu})
         except BaseException:
             self.close()
             raise
@@ -85,7 +91,7 @@ class Lane:
 
     def _launch(self, settings: dict) -> None:
         root = str(Path(__file__).resolve().parent.parent)
-        flags = ["-P", "-s", "-S", "-B", "-W", "ignore", "-X", "utf8"]
+        flags = ["-P", "-s", "-S", "-W", "ignore", "-X", "utf8"]
         process = subprocess.Popen(
             [sys.executable, *flags, "-c", _BOOT, root, json.dumps(settings)],
             stdin=subprocess.DEVNULL,
@@ -227,8 +233,8 @@ def run_jobs(
     """
     waiting = deque(jobs)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
-        for _ in range(min(workers, len(jobs))):
-            _open(stack, selector, level, settings)
+        for cpu in islice(cycle(_cpus()), min(workers, len(jobs))):
+            _open(stack, selector, level, settings, cpu)
         while waiting or any(key.data.job for key in selector.get_map().values()):
             lanes = [key.data for key in selector.get_map().values()]
             for lane in lanes:
@@ -241,12 +247,27 @@ def run_jobs(
                 if lane.broken:
                     selector.unregister(lane.socket)
                     lane.close()
-                    _open(stack, selector, level, settings)
+                    _open(stack, selector, level, settings, lane.cpu)
 
 
-def _open(stack: ExitStack, selector: selectors.BaseSelector, level: str, settings: dict) -> None:
+def _cpus() -> list[int | None]:
+    """The CPUs this process may use, from one on that differs between processes."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [None]
+    cpus = sorted(os.sched_getaffinity(0))
+    first = os.getpid() % len(cpus)
+    return cpus[first:] + cpus[:first]
+
+
+def _open(
+    stack: ExitStack,
+    selector: selectors.BaseSelector,
+    level: str,
+    settings: dict,
+    cpu: int | None,
+) -> None:
     try:
-        lane = Lane(level, settings)
+        lane = Lane(level, settings, cpu)
     except SandboxFailure as error:
         raise RuntimeError(f"the sandbox cannot be started at level {level!r}: {error}") from error
     stack.callback(lane.close)
