@@ -19,6 +19,10 @@ from rrtf.records import Response
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def hostile(name: str) -> str:
+    return (ROOT / "tests" / "hostile" / f"{name}.py").read_text()
+
+
 def respond(*programs: str, task_id: str = "t") -> list[Response]:
     return [Response(task_id, "model", i, "", program) for i, program in enumerate(programs)]
 
@@ -140,22 +144,11 @@ def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
 
 
 ON_FILES = (  # hostile programs whose effect depends on whose files they meet
-    *("changes_a_device", "changes_modes", "changes_times", "fills_disk", "hard_link"),
-    *(
-        "kill_parent",
-        "locks_its_folder",
-        "many_files",
-        "nested_folders",
-        "prints_after_a_moved_output",
-    ),
-    *(
-        "reads_by_link",
-        "removes_the_library",
-        "signals_by_descriptor",
-        "sparse_file",
-        "write_outside",
-    ),
-)
+    "changes_a_device", "changes_modes", "changes_times", "fills_disk", "hard_link", "kill_parent",
+    "locks_its_folder", "many_files", "nested_folders", "prints_after_a_moved_output",
+    "reads_by_link", "removes_the_library", "signals_by_descriptor", "sparse_file",
+    "write_outside",
+)  # fmt: skip
 JUDGE = (
     "import json, sys\nfrom rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
     "programs = json.load(sys.stdin)\n"
@@ -171,7 +164,7 @@ JUDGE = (
 def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level):
     if level not in levels():
         pytest.skip(f"this host does not allow {level}")
-    sources = [(ROOT / "tests" / "hostile" / f"{name}.py").read_text() for name in ON_FILES]
+    sources = [hostile(name) for name in ON_FILES]
     writes = "def add(a, b):\n    open('mine', 'w').close()\n    return a + b"
     run = run_python(*ordinary_python(), "-c", JUDGE, level, text=json.dumps([*sources, writes]))
     assert not run.returncode, run.stderr
@@ -305,6 +298,90 @@ def test_one_candidate_leaves_nothing_for_the_next():
         found = sandbox.call(programs, [()], workers=1, exactly=level)
         for index in (1, 3):
             assert found[index][0].value == ([], False, False, False), level
+
+
+# --- many and crowded --------------------------------------------------------------------------
+
+QUICK = (  # hostile programs that end by themselves or are ended at once
+    "aborts", "always_equal", "answers_before_it_is_asked", "channel_over_output",
+    "closes_everything", "decorated", "exception_name_lies", "exit_in_call", "exits_at_exit",
+    "fork_bomb", "forged_replies", "hard_exit_in_call", "heap_walk", "kill_everything",
+    "late_thread", "many_files", "memfd", "nested_folders", "null_dereference", "orphan",
+    "returns_itself", "sends_a_verdict", "spawns", "truncated_reply", "unix_socket",
+    "write_outside", "writes_to_every_descriptor",
+)  # fmt: skip
+SLOW = ("interrupts", "late_writer", "sleeps", "slow_regex", "spins_at_import", "stops_itself")
+ADD = "def add(a, b): return a + b"
+WRONG = "def add(a, b): return a - b"
+
+
+def resident(pids: list[int]) -> float:
+    """MiB of memory that these processes hold, shared pages in full."""
+    pages = [int(stat(pid)[21]) for pid in pids if stat(pid)]
+    return sum(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def zygotes() -> list[int]:
+    names = {n: Path("/proc", str(n), "cmdline") for n in descendants(os.getpid())}
+    return [
+        n for n, path in names.items() if stat(n) and b"rrtf.sandbox.zygote" in path.read_bytes()
+    ]
+
+
+@pytest.mark.slow
+def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
+    tmp_path, monkeypatch, add_problem
+):
+    levels()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bad = [hostile(name) for name in QUICK]
+    kinds = [*bad, *[ADD, WRONG] * 100]
+    programs = [f"{kinds[i % len(kinds)]}\n# {i}" for i in range(10_000)]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    sandbox.execute([add_problem], responses[: len(kinds)])
+    gc.collect()
+    files, memory = len(os.listdir("/proc/self/fd")), []
+
+    def watch(done: int, total: int) -> None:
+        if done >= (len(memory) + 1) * total // 10:
+            memory.append((resident([os.getpid()]), resident(zygotes())))
+
+    found = sandbox.execute([add_problem], responses, progress=watch)
+    gc.collect()
+    assert not descendants(os.getpid())
+    assert not list(tmp_path.iterdir())
+    assert len(os.listdir("/proc/self/fd")) <= files
+    (caller, fenced), (caller_later, fenced_later) = memory[1], memory[-1]
+    assert caller_later - caller < 24 and fenced_later - fenced < 24, memory  # MiB
+    verdicts = [(e.outcome, e.reason, e.n_passed) for e in found]
+    for i in range(len(kinds)):
+        assert len(set(verdicts[i :: len(kinds)])) == 1, kinds[i]
+
+
+@pytest.mark.slow
+def test_four_fold_oversubscription_changes_no_verdict(add_problem):
+    levels()
+    programs = [hostile(name) for name in (*QUICK, *SLOW)]
+    works = "def add(a, b):\n    for _ in range(2_000_000): pass\n    return a + b\n# {}"
+    programs += [works.format(i) for i in range(12)]
+    programs += [f"{source}\n# {i}" for i in range(40) for source in (ADD, WRONG)]
+    responses = respond(*programs, task_id=add_problem.task_id)
+    limits = {"cpu_seconds": 0.8, "wall_seconds": 1.0}
+    cores = len(os.sched_getaffinity(0))
+    quiet = sandbox.execute([add_problem], responses, workers=cores, **limits)
+    busy = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in range(cores)]
+    try:
+        crowded = sandbox.execute([add_problem], responses, workers=4 * cores, **limits)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert crowded == quiet
+    assert all(
+        e.n_passed == 3
+        for e in crowded
+        if e.index >= len(QUICK) + len(SLOW) and programs[e.index].startswith((ADD, works[:20]))
+    )
 
 
 def test_neither_the_caller_nor_the_zygotes_load_torch():
