@@ -130,8 +130,7 @@ def _closing(
         )
         which = f" ({_some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
-    levels = ", ".join(sorted({run.isolation for run in executions}))
-    yield f"isolation: {levels}; {len(executions)} samples in {seconds:.1f} s"
+    yield f"isolation: {_levels(executions)}; {len(executions)} samples in {seconds:.1f} s"
 
 
 def _reasons(executions: Sequence[Execution]) -> Table:
@@ -168,45 +167,63 @@ def rank_responses(
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, min_strength, seed=settings["seed"], **options)
     executions = _executions(kept, ranked, options)
-    groups, left_out = rank.rank(
-        kept,
-        [sample.response for sample in ranked],
-        executions,
-        teacher=teacher,
-        scores={outcome: settings[f"score_{outcome.name.lower()}"] for outcome in Outcome},
-        tie_break=settings["tie_break"],
-        prompts=_prompts_read(kept, found, prompt_format, settings["prompt_format"]),
-    )
+    read = _prompts_read(kept, found, prompt_format, settings["prompt_format"])
+    groups, left_out = _groups(kept, ranked, executions, teacher, settings, read)
     how = {"pairing": settings["pairing"], "seed": settings["seed"]}
     before, _ = rank.pairs(groups, teacher_filter="none", **how)
     after, dropped = rank.pairs(groups, teacher_filter=settings["teacher_filter"], **how)
     rows, equal = rank.preferences(after)
-    written = rows if as_pairs else after
     if out:
-        terminal.write(out, written)
+        terminal.write(out, rows if as_pairs else after)
     console = Console(stderr=out == "-", highlight=False)
     console.print(_reasons(executions))
     console.print("\npairs by situation, and those the filter keeps")
     console.print(terminal.situation_table(rank.filter_rows(before, after)))
-    console.print()
     strangers = sum(unknown.values())
     left_out |= {
         "response: of an unknown task": strangers,
         "response: its problem is left out": len(found) - len(ranked),
     }
     lost |= _groupless(kept, groups, ranked) | dropped
-    in_groups = sum(len(group.responses) for group in groups)
-    console.print(
-        terminal.ledger("responses", len(found) + strangers, left_out, "in groups", in_groups)
-    )
-    console.print(terminal.ledger("problems", len(tasks), lost, "kept", len(after)))
+    tables = [
+        terminal.ledger("responses", len(found) + strangers, left_out, "in groups", _size(groups)),
+        terminal.ledger("problems", len(tasks), lost, "kept", len(after)),
+    ]
     if as_pairs:
-        compared = sum(len(group.responses) - 1 for group in after)
-        console.print(terminal.ledger("pairs", compared, equal, "kept", len(rows)))
-    levels = ", ".join(sorted({run.isolation for run in executions}))
-    terminal.say(console, f"isolation: {levels}")
+        compared = _size(after) - len(after)
+        tables.append(terminal.ledger("pairs", compared, equal, "kept", len(rows)))
+    console.print("", *tables, sep="\n")
+    terminal.say(console, f"isolation: {_levels(executions)}")
     if out and out != "-":
-        terminal.say(console, f"{len(written)} lines in {out}")
+        terminal.say(console, f"{len(rows if as_pairs else after)} lines in {out}")
+
+
+def _groups(
+    problems: Sequence[Problem],
+    found: Sequence[samples.Sample],
+    executions: Sequence[Execution],
+    teacher: str,
+    settings: Mapping[str, config.Value],
+    read: Mapping[str, str],
+) -> tuple[list[RankedGroup], dict[str, int]]:
+    """`rank.rank` with the scores of the settings."""
+    return rank.rank(
+        problems,
+        [sample.response for sample in found],
+        executions,
+        teacher=teacher,
+        scores={outcome: settings[f"score_{outcome.name.lower()}"] for outcome in Outcome},
+        tie_break=settings["tie_break"],
+        prompts=read,
+    )
+
+
+def _size(groups: Sequence[RankedGroup]) -> int:
+    return sum(len(group.responses) for group in groups)
+
+
+def _levels(executions: Sequence[Execution]) -> str:
+    return ", ".join(sorted({run.isolation for run in executions}))
 
 
 def rank_settings(

@@ -11,6 +11,10 @@ from rrtf import execution, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
 
 KS = (1, 10, 100)
+FORM = (
+    "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
+    "by its name"
+)
 FLAKY_SEEDS = (1, 2)  # of the repetitions; the verdict itself is that of seed 0
 RESAMPLED_TASKS = 1000  # at most; a mean over more tasks is normal, and its draws fill memory
 
@@ -62,7 +66,7 @@ def refusals(name: str, *, data: Path | None = None) -> list[str]:
     for task_id, reason in benchmarks.refused(name, data=data).items():
         reasons[reason].append(task_id)
     return [
-        f"{name} without {len(tasks)} tasks: {', '.join(tasks)}: {reason}"
+        f"{name} has {len(tasks)} more, refused because: {reason} ({', '.join(tasks)})"
         for reason, tasks in reasons.items()
     ]
 
@@ -73,7 +77,10 @@ def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:
     problems = []
     for number, row in rows:
         where = f"{file}:{number}"
-        problem = store.from_row(row, Problem, where)
+        try:
+            problem = store.from_row(row, Problem, where)
+        except ValueError as error:
+            raise ValueError(f"{error}; {FORM}") from None
         for field in ("task_id", "prompt", "entry_point", "tests", "reference"):
             if not isinstance(getattr(problem, field), str):
                 raise ValueError(f"{where}: {store.HUMANEVAL_NAMES.get(field, field)}: no text")

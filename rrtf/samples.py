@@ -147,7 +147,8 @@ def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
     if task_id not in by_id:
         ids = list(by_id)
         raise UnknownTask(
-            f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r}",
+            f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r} "
+            "(--allow-unknown leaves such lines out)",
             task_id,
         )
     return by_id[task_id]
