@@ -306,7 +306,7 @@ QUICK = (  # hostile programs that end by themselves or are ended at once
     "aborts", "always_equal", "answers_before_it_is_asked", "channel_over_output",
     "closes_everything", "decorated", "exception_name_lies", "exit_in_call", "exits_at_exit",
     "fork_bomb", "forged_replies", "hard_exit_in_call", "heap_walk", "kill_everything",
-    "late_thread", "many_files", "memfd", "nested_folders", "null_dereference", "orphan",
+    "late_thread", "locks_its_folder", "memfd", "null_dereference", "orphan",
     "returns_itself", "sends_a_verdict", "spawns", "truncated_reply", "unix_socket",
     "write_outside", "writes_to_every_descriptor",
 )  # fmt: skip
