@@ -7,13 +7,12 @@ Everything here acts on the calling process and cannot be taken back. Called onc
 
 import ctypes
 import os
-import platform
 import resource
 import signal
 import struct
 import sys
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = (
     0x00020000,

@@ -12,7 +12,7 @@ import ast
 import builtins
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MIRRORED = "_rrtf_mirrored"
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
@@ -49,8 +49,7 @@ def mark(tree: ast.Module, entry_point: str = "") -> None:
             node.func = ast.Name(MIRRORED, ast.Load(), **where)
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where an expression stands: its function, outermost loop, the end of its statement."""
 
     scope: ast.AST
@@ -59,8 +58,7 @@ class _Place:
     bare: bool  # the statement is one call, whose value nobody sees
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Call:
+class _Call(NamedTuple):
     """A call by name whose arguments reach objects that have names."""
 
     node: ast.Call

@@ -31,8 +31,7 @@ def main() -> None:
     if settings["cpu"] is not None:
         os.sched_setaffinity(0, {settings["cpu"]})
     _preload(settings["seed"])
-    from rrtf.sandbox import court, nursery  # not earlier: they import `random`
-
+    role = _role(settings)
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
     control = sockets[0]
@@ -44,15 +43,23 @@ def main() -> None:
         return
     control.send(b"+")
     try:
-        if settings["role"] == "worker":
-            nursery.breed(control, settings)
-        else:
-            court.convene(control, sockets[1], settings)
+        role(*sockets, settings)
     except Exception as error:
         import traceback
 
         os.write(log, "".join(traceback.format_exception(error)).encode())
         os._exit(1)
+
+
+def _role(settings: dict) -> Callable:
+    """What this zygote does, imported late (judges use `random`) and without the other role."""
+    if settings["role"] == "worker":
+        from rrtf.sandbox.nursery import breed
+
+        return breed
+    from rrtf.sandbox.court import convene
+
+    return convene
 
 
 def _confinement(settings: dict) -> Callable[[], None]:
