@@ -200,7 +200,8 @@ def grade(
     allow_unknown: Unknown = False,
     rename: Rename = None,
     flaky: Annotated[
-        bool, typer.Option("--flaky", help="judge all twice more and mark verdicts that change")
+        bool,
+        typer.Option("--flaky", help="judge all five times more and mark verdicts that change"),
     ] = False,
     level: Level = "landlock+seccomp",
     workers: Workers = ALL_CORES,
@@ -268,13 +269,13 @@ def rank(
     from rrtf import commands
 
     given = {"pairing": pairing, "teacher_filter": filter_, "seed": seed}
+    given |= {"min_strength": min_strength}
     with exit_codes(interrupted=_how_to_go_on(shards)):
         commands.rank_responses(
             problems,
             responses,
             teacher=teacher,
             as_pairs=pairs,
-            min_strength=min_strength,
             out=out,
             data=data,
             extract=extract,

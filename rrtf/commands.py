@@ -14,7 +14,6 @@ from rrtf import config, grade, prompts, rank, samples, store, terminal
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 SHOWN = 5  # task ids in a message
-N_MUTANTS = 20  # of a problem's reference, at most, where the strength of tests is asked for
 
 
 def grade_samples(
@@ -144,7 +143,6 @@ def rank_responses(
     *,
     teacher: str,
     as_pairs: bool = False,
-    min_strength: float | None = None,
     out: str | None = None,
     data: Path | None = None,
     extract: str = "auto",
@@ -165,7 +163,7 @@ def rank_responses(
     reads |= {"verdicts": True, "beside": verdicts}
     tasks, found, unknown = _load(problems, lines, data=data, **reads)
     _check_responses(found, teacher, lines)
-    kept, ranked, lost = _sound(tasks, found, min_strength, seed=settings["seed"], **options)
+    kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
     read = _prompts_read(kept, found, prompt_format, settings["prompt_format"])
     groups, left_out = _groups(kept, ranked, executions, teacher, settings, read)
@@ -239,10 +237,8 @@ def rank_settings(
 def _sound(
     problems: Sequence[Problem],
     found: Sequence[samples.Sample],
-    min_strength: float | None,
-    *,
-    seed: int,
-    **options,
+    settings: Mapping[str, config.Value],
+    options: Mapping[str, Any],
 ) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
     """(problems whose own reference passes and whose tests see enough, the samples of these,
     problems left out by reason); problems without a response are not looked at."""
@@ -250,12 +246,14 @@ def _sound(
 
     answered = {sample.response.task_id for sample in found}
     asked = [problem for problem in problems if problem.task_id in answered]
-    how = {"limit": N_MUTANTS if min_strength else 0, "seed": seed, "execute": grade.execute}
+    least = settings["min_strength"]
+    limit = settings["n_mutants"] if least else 0
+    how = {"limit": limit, "seed": settings["seed"], "execute": grade.execute}
     with terminal.progress("checking tests") as tick:
         broken, strengths = strength.examine(asked, progress=tick, **how, **options)
     kept, lost = strength.drop_broken(asked, broken)
-    if min_strength:
-        kept, weak = strength.drop_weak(kept, strengths, min_strength=min_strength)
+    if least:
+        kept, weak = strength.drop_weak(kept, strengths, min_strength=least)
         lost |= weak
     names = {problem.task_id for problem in kept}
     silent = [problem for problem in problems if problem.task_id not in answered]

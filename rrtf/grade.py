@@ -7,7 +7,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from rrtf import execution, stats, store
+from rrtf import execution, sandbox, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
 
 KS = (1, 10, 100)
@@ -15,7 +15,6 @@ FORM = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
 )
-FLAKY_SEEDS = (1, 2)  # of the repetitions; the verdict itself is that of seed 0
 RESAMPLED_TASKS = 1000  # at most; a mean over more tasks is normal, and its draws fill memory
 
 
@@ -128,11 +127,10 @@ def flaky(
     progress: Callable[[int, int], None] | None = None,
     **options,
 ) -> list[bool]:
-    """Per response: does its verdict change with hash order, `random` or mere repetition?"""
-    runs = [executions]
-    for seed in FLAKY_SEEDS:
-        runs.append(execute(problems, responses, seed=seed, progress=progress, **options))
-    return [len(set(verdicts)) > 1 for verdicts in zip(*runs, strict=True)]
+    """Per response: does its verdict change when it is judged again (`sandbox.unstable`)?"""
+    options.pop("shards", None)  # a verdict that was saved is no second opinion
+    again = {"first": executions, "execute": execute, "progress": progress}
+    return sandbox.unstable(problems, responses, **again, **options)
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:

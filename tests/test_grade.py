@@ -199,16 +199,21 @@ def test_recorded_responses_are_graded_by_their_program(tmp_path, toy):
     assert "pass@1  50.00" in raw.stdout.replace("m       ", "")
 
 
-def test_a_flaky_verdict_is_marked(tmp_path, toy):
-    by_hash = "    return a + b if hash('a') % 2 else 0\n"
-    rows = [answer(completion=by_hash.replace("'a'", f"'{i}'")) for i in range(12)]
+def test_a_flaky_verdict_is_marked_also_where_the_first_was_saved(tmp_path, toy):
+    by_hash = "    return a + b if hash('{}') % 2 else 0\n"
+    rows = [answer(completion=by_hash.format(i)) for i in range(12)]
     rows += [answer("t/neg", "    return -a\n")] * 12
-    out = tmp_path / "v.jsonl"
-    result = run("grade", toy, lines(tmp_path / "s.jsonl", rows), "--flaky", "--out", out)
-    assert result.exit_code == 0, result.output
-    marks = [row["flaky"] for _, row in store.read_rows(out)]
-    assert any(marks[:12]) and not any(marks[12:])
-    assert f"flaky: {sum(marks)} of 24 verdicts change when repeated (t/add)" in result.stdout
+    out, samples_file = tmp_path / "v.jsonl", lines(tmp_path / "s.jsonl", rows)
+    how = ("--flaky", "--out", out, "--shards", tmp_path / "shards")
+    first = None
+    for _ in range(2):
+        result = run("grade", toy, samples_file, *how)
+        assert result.exit_code == 0, result.output
+        marks = [row["flaky"] for _, row in store.read_rows(out)]
+        assert sum(marks[:12]) > 6 and not any(marks[12:])
+        assert f"flaky: {sum(marks)} of 24 verdicts change when repeated (t/add)" in result.stdout
+        assert first in (None, out.read_bytes())
+        first = out.read_bytes()
 
 
 def test_a_field_can_be_read_under_its_own_name(tmp_path, toy):
@@ -415,6 +420,7 @@ def test_names_that_a_program_or_a_file_chooses_reach_no_terminal_as_commands(tm
     assert "\x1b" not in said and "[2J" in said
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_leaves_with_130_no_output_and_shards_that_it_goes_on_from(
     tmp_path, toy
 ):
