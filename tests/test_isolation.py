@@ -15,6 +15,7 @@ import pytest
 
 from rrtf import sandbox
 from rrtf.records import Response
+from rrtf.sandbox import reasons
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -173,6 +174,15 @@ def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level
         outcome, *reasons = source.partition("# expect: ")[2].splitlines()[0].split()
         assert verdict[0] == outcome and (verdict[1] in reasons or not reasons), name
     assert written == (["PASS", ""] if level == "namespaces" else ["RUNTIME_ERROR", "refused"])
+
+
+def test_the_page_on_security_lists_every_outcome_with_its_reasons():
+    page = (ROOT / "SECURITY.md").read_text()
+    table = ["| outcome | reason | when |", "| --- | --- | --- |"]
+    for reason, (outcome, text) in reasons.REASONS.items():
+        table.append(f"| {outcome} | {f'`{reason}`' if reason else '(none)'} | {text} |")
+    assert "\n".join(table) in page, "the table should be:\n" + "\n".join(table)
+    assert all(f"`{level}`" in page for level in sandbox.LEVELS)
 
 
 # --- what is left ------------------------------------------------------------------------------
