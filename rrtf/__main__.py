@@ -69,12 +69,14 @@ Workers = Annotated[
 ]
 Cpu = Annotated[
     float,
-    typer.Option(metavar="S", min=0.01, help="CPU time of one program", rich_help_panel=_RUNS),
+    typer.Option(
+        metavar="S", min=0.01, max=86400, help="CPU time of one program", rich_help_panel=_RUNS
+    ),
 ]
 Wall = Annotated[
     float,
     typer.Option(
-        metavar="S", min=0.01, help="how long one program may take", rich_help_panel=_RUNS
+        metavar="S", min=0.01, max=86400, help="how long one may take", rich_help_panel=_RUNS
     ),
 ]
 Memory = Annotated[

@@ -373,6 +373,8 @@ def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp
         ((toy, good, "--out", f"{good}/v.jsonl"), "cannot be written to"),
         ((toy, good, "--extract", "best"), "--extract 'best': expected auto, raw, fenced"),
         ((toy, good, "--level", "iron"), "unknown isolation level 'iron'"),
+        ((toy, good, "--cpu-seconds", "inf"), "Invalid value for '--cpu-seconds'"),
+        ((toy, good, "--workers", "0"), "Invalid value for '--workers'"),
         ((toy, good, "--engine", "steam"), "unknown engine 'steam'"),
     ]:
         result = run("grade", *arguments)
