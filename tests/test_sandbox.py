@@ -9,7 +9,7 @@ import pytest
 
 from rrtf import sandbox
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import counting, lanes, linked, reasons, wire
+from rrtf.sandbox import instrument, lanes, linked, reasons, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,9 +136,9 @@ def test_a_test_that_swallows_every_exception_does_not_hide_an_exit():
 
 
 def test_counting_leaves_the_expressions_of_the_tests_alone():
-    code, n_asserts, has_check = counting.instrument("x = 1\nassert x == 1\nassert x")
+    code, n_asserts, has_check = instrument.instrument("x = 1\nassert x == 1\nassert x")
     assert (n_asserts, has_check) == (2, False)
-    assert counting.global_names(code) == {"x"}
+    assert instrument.global_names(code) == {"x"}
 
 
 # --- forms of tests and values -----------------------------------------------------------------
@@ -397,10 +397,10 @@ def test_all_references_of_humaneval_pass_and_all_empty_bodies_fail():
 def test_all_references_of_mbpp_pass():
     problems = []
     for row in rows("mbpp/mbpp.jsonl"):
-        code, _, _ = counting.instrument(row["test_list"][0])
+        code, _, _ = instrument.instrument(row["test_list"][0])
         defined = {line.split("(")[0].split()[1] for line in row["code"].splitlines()
                    if line.startswith("def ")}  # fmt: skip
-        entry = min(counting.global_names(code) & defined or defined)
+        entry = min(instrument.global_names(code) & defined or defined)
         tests = "\n".join([row["test_setup_code"], *row["test_list"], *row["challenge_test_list"]])
         problems.append(Problem(f"MBPP/{row['task_id']}", row["text"], entry, tests, row["code"]))
     responses = [Response(p.task_id, "ref", 0, "", p.reference) for p in problems]
@@ -576,5 +576,5 @@ def test_tests_of_many_terms_are_judged_and_those_beyond_the_compiler_are_named(
     tests = "xs = [1]\nassert f(xs) == {}\nassert xs"
     program = "def f(xs): return 900"
     assert verdict(tests.format(" + ".join(["1"] * 900)), program) == (Outcome.PASS, "", 2, 2)
-    with pytest.raises(ValueError, match="t: the tests do not compile: .*recursion"):
+    with pytest.raises(ValueError, match=r"t: the tests do not compile: .*recursion"):
         verdict(tests.format(" + ".join(["1"] * 9000)), program)

@@ -183,6 +183,9 @@ class Channel:
         return wire.Opaque(handle, truth, kind, lambda op, *rest: self.ask(op, *rest))
 
     def _exception(self, reason: str, builtin: str, message: str) -> Exception:
+        if not type(reason) is type(builtin) is type(message) is str:
+            raise TypeError("an exception is described by three texts")
+        reason = reason[:_LONGEST_REASON]
         if reasons.is_fatal(reason):
             self.fatal = self.fatal or reason
         kind = getattr(builtins, builtin, None)
@@ -236,4 +239,5 @@ def _cause(answer: bytes) -> str:
     return _SIGNALS.get(number, f"signal_{number}")
 
 
+_LONGEST_REASON = 100  # characters; a class may have a name of any length
 _SIGNALS = {24: "cpu_time", 25: "output_limit", 31: "refused"}  # SIGXCPU, SIGXFSZ, SIGSYS

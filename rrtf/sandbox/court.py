@@ -8,7 +8,7 @@ import signal
 import time
 
 from rrtf.sandbox import judge, wire
-from rrtf.sandbox.warmth import ROUNDS, SAMPLE, SAMPLE_TESTS, freeze
+from rrtf.sandbox.warmth import ROUNDS, freeze
 
 RESULT, DONE = b"R", b"D"
 JUDGE_CPU_SECONDS, JUDGE_WALL_SECONDS = 20.0, 60.0  # between two results
@@ -44,9 +44,7 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
 
 def _warm_judge(nursery: _socket.socket, settings: dict) -> None:
     """Judges a sample in this process, with real workers."""
-    job = {"kind": "check", "prompt": "", "entry_point": "add", "tests": SAMPLE_TESTS, "seed": 0}
-    parts = [wire.encode(job), wire.encode(SAMPLE)]
-    sent = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    sent = bytes.fromhex(settings["sample"])
     null = os.open("/dev/null", os.O_WRONLY)
     for _ in range(ROUNDS):
         judge.preside(sent, null, nursery, settings["wall_seconds"])

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import counting, lanes, wire
+from rrtf.sandbox import instrument, lanes, wire
 
 PROGRAMS_PER_JOB = 16
 _LONGEST = 1 << 21  # characters of a program that are worth sending
@@ -101,11 +102,11 @@ def call(
     encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
-    message = {"kind": "call", "inputs": encoded, "programs": sent, "seed": seed}
+    message = {"kind": "call", "inputs": encoded, "seed": seed}
     rows: dict[int, tuple] = {}
     size = max(1, min(PROGRAMS_PER_JOB, -(-len(sent) // workers)))
     jobs = [
-        lanes.Job("call", message, list(range(i, min(i + size, len(sent)))), rows)
+        lanes.Job("call", lambda: message, sent, list(range(i, min(i + size, len(sent)))), rows)
         for i in range(0, len(sent), size)
     ]
     done = 0
@@ -150,25 +151,28 @@ def _check_jobs(
     total = sum(map(len, programs.values()))
     size = max(1, min(PROGRAMS_PER_JOB, -(-total // workers)))
     for task_id, known in programs.items():
-        problem, rows = by_id[task_id], {}
-        message = {
-            "kind": "check",
-            "prompt": problem.prompt,
-            "entry_point": problem.entry_point,
-            "tests": problem.tests,
-            "programs": [program[:_LONGEST] for program in known],
-            "seed": seed,
-        }
+        rows: dict[int, tuple] = {}
+        sent = [program[:_LONGEST] for program in known]
+        message = partial(_check_message, by_id[task_id], seed)
         for start in range(0, len(known), size):
             indices = list(range(start, min(start + size, len(known))))
-            jobs.append(lanes.Job(task_id, message, indices, rows))
+            jobs.append(lanes.Job(task_id, message, sent, indices, rows))
     return jobs
+
+
+def _check_message(problem: Problem, seed: int) -> dict:
+    """What a judge is told of its problem; made when a judge is free to take it."""
+    try:
+        prepared = instrument.prepare(problem.prompt, problem.entry_point, problem.tests)
+    except ValueError as error:
+        raise ValueError(f"{problem.task_id}: {error}") from None
+    return {"kind": "check", "seed": seed} | prepared
 
 
 def _execution(response: Response, problem: Problem, row: tuple | None, level: str) -> Execution:
     if row is None:
-        n_asserts = counting.instrument(problem.tests)[1]
-        row = ("RUNTIME_ERROR", "judge_limit", 0, max(1, n_asserts))
+        n_asserts = _check_message(problem, 0)["n_asserts"]
+        row = ("RUNTIME_ERROR", "judge_limit", 0, n_asserts)
     situation, reason, n_passed, n_tests = row
     return Execution(
         response.task_id,

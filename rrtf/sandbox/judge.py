@@ -13,10 +13,12 @@ the number of `assert` statements in the source; so it is defined for programs t
 
 import _socket
 import builtins
+import marshal
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from types import CodeType
 
 from rrtf.sandbox import counting, reasons, wire
 from rrtf.sandbox.channel import Channel, Gone, SandboxError
@@ -35,27 +37,23 @@ class UnusableTests(Exception):
 
 
 class Check:
-    """A problem's tests, ready to be run against any number of programs."""
+    """A problem's prepared tests, ready to be run against any number of programs."""
 
-    def __init__(self, prompt: str, entry_point: str, tests: str):
-        self.prompt, self.entry_point = prompt, entry_point
-        try:
-            self.code, self.n_asserts, self.has_check = counting.instrument(tests, entry_point)
-        except (SyntaxError, ValueError, RecursionError) as error:
-            raise UnusableTests(f"the tests do not compile: {error}") from None
-        if not self.n_asserts:
-            raise UnusableTests("the tests assert nothing")
-        self.names = counting.global_names(self.code)
-        self.helpers = counting.helpers(self.names, prompt) - {entry_point}
+    def __init__(self, prepared: dict):
+        self.entry_point = prepared["entry_point"]
+        self.code = marshal.loads(prepared["code"])
+        self.prompt = marshal.loads(prepared["prompt"]) if prepared["prompt"] else None
+        self.names = prepared["names"]
+        self.n_asserts, self.has_check = prepared["n_asserts"], prepared["has_check"]
 
     def namespace(self, channel: Channel) -> dict:
         """Globals for one run: helpers of the prompt, the stub, stubs for unknown names."""
         space = {"__name__": "tests", "__builtins__": builtins}
-        if self.helpers:
+        if self.prompt:
             _run_prompt(self.prompt, space)
         for name in self.names:
             if name in _MODULES:
-                space.setdefault(name, sys.modules[name])
+                space.setdefault(name, import_module(name))
             elif name not in space and not hasattr(builtins, name):
                 space[name] = stub(channel, name)
         space[_plain_name(self.entry_point)] = stub(channel, self.entry_point)
@@ -75,9 +73,9 @@ class Check:
             exec(self.code, space)
             if self.has_check:
                 space["check"](space[_plain_name(self.entry_point)])
-        except ImportError as error:
-            raise UnusableTests(f"the tests cannot be run here: {error}") from None
         except Exception as error:
+            if isinstance(error, ImportError) and not hasattr(error, "candidate_reason"):
+                raise UnusableTests(f"the tests cannot be run here: {error}") from None
             tally.lost(error)
         channel.dismiss()
         n_tests = max(tally.reached, self.n_asserts if tally.incomplete or situation else 0, 1)
@@ -101,9 +99,9 @@ def _plain_name(entry_point: str) -> str:
     return entry_point if entry_point.isidentifier() else "candidate"
 
 
-def _run_prompt(prompt: str, space: dict) -> None:
+def _run_prompt(prompt: CodeType, space: dict) -> None:
     try:
-        exec(counting.compile_prompt(prompt), space)
+        exec(prompt, space)
     except Exception as error:
         raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
 
@@ -159,7 +157,7 @@ def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) 
         if message["kind"] == "call":
             inputs = wire.decode(message["inputs"], None)
         else:
-            check = Check(message["prompt"], message["entry_point"], message["tests"])
+            check = Check(message)
         for index, part in enumerate(parts):
             program = wire.decode(part, None)
             channel = Channel(nursery, wall_seconds)

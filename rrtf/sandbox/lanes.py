@@ -17,6 +17,8 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from rrtf.sandbox import wire
+from rrtf.sandbox.instrument import prepare
+from rrtf.sandbox.warmth import SAMPLE, SAMPLE_TESTS
 
 LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
 TRIES = 3  # of a job whose sandbox failed
@@ -34,19 +36,25 @@ _BOOT = (
 
 @dataclass(eq=False)
 class Job:
-    """Some programs of one problem; `rows[i]`, shared by a problem's jobs, is said of program i."""
+    """Some of the `programs` of one problem, of which the judge is told by `message`.
+
+    `rows[i]`, shared by a problem's jobs, is what was said of program i.
+    """
 
     name: str
-    message: dict
+    message: Callable[[], dict]
+    programs: Sequence
     indices: list[int]
     rows: dict[int, tuple]
     tries: int = 0
 
     def encode(self) -> bytes:
         """A length, then the message and its programs as wire values, each with its length."""
-        programs = self.message["programs"]
-        parts = [wire.encode({k: v for k, v in self.message.items() if k != "programs"})]
-        parts += [wire.encode(programs[i]) for i in self.indices]
+        try:
+            parts = [wire.encode(self.message())]
+        except wire.WireError as error:
+            raise ValueError(f"{self.name}: the tests are too long to be run: {error}") from None
+        parts += [wire.encode(self.programs[i]) for i in self.indices]
         data = b"".join(len(part).to_bytes(4, "little") + part for part in parts)
         return len(data).to_bytes(4, "little") + data
 
@@ -86,7 +94,7 @@ class Lane:
             for_worker.close()  # so that a zygote which dies is seen as the end of the line
             _await(nursery, "workers'")
             fds = {"control": for_judge.fileno(), "nursery": nursery.fileno()}
-            self._launch(settings | {"role": "judge"} | fds)
+            self._launch(settings | {"role": "judge", "sample": _sample()} | fds)
         _await(self.socket, "judges'")
 
     def _launch(self, settings: dict) -> None:
@@ -156,6 +164,13 @@ class Lane:
         self.log.close()
         if self.scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@cache
+def _sample() -> str:
+    """The job that a judges' zygote warms up with, as hexadecimal digits."""
+    message = {"kind": "check", "seed": 0} | prepare("", "add", SAMPLE_TESTS)
+    return Job("sample", lambda: message, [SAMPLE], [0], {}).encode()[4:].hex()
 
 
 def _size(buffer: bytes | bytearray, at: int) -> int:
@@ -324,4 +339,4 @@ def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable
         return
     for index in left:
         tries = job.tries if len(job.indices) == 1 else 0
-        waiting.append(Job(job.name, job.message, [index], job.rows, tries))
+        waiting.append(Job(job.name, job.message, job.programs, [index], job.rows, tries))

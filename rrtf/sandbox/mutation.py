@@ -11,24 +11,16 @@ show it. An input handed over twice with no look between is a shared input: it s
 import ast
 import builtins
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-MIRRORED = "_rrtf_mirrored"
+from rrtf.sandbox import counting
+
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _LOOPS = (ast.For, ast.While, ast.AsyncFor)
 _SIMPLE = (ast.Assign, ast.AugAssign, ast.AnnAssign, ast.Expr, ast.Assert, ast.Return, ast.Delete)
 
 Position = tuple[int, int]
-
-
-def call_mirrored(function: Callable, *args: object, **kwargs: object) -> object:
-    """Calls a stub so that the arguments change in place; any other function as it is."""
-    mirrored = getattr(function, "mirrored", None) if type(function) is _FUNCTION else None
-    return mirrored(args, kwargs) if mirrored else function(*args, **kwargs)
-
-
-_FUNCTION = type(call_mirrored)
 
 
 def mark(tree: ast.Module, entry_point: str = "") -> None:
@@ -46,7 +38,7 @@ def mark(tree: ast.Module, entry_point: str = "") -> None:
             node = call.node
             where = {"lineno": node.lineno, "col_offset": node.col_offset}
             node.args.insert(0, node.func)
-            node.func = ast.Name(MIRRORED, ast.Load(), **where)
+            node.func = ast.Name(counting.MIRRORED, ast.Load(), **where)
 
 
 class _Place(NamedTuple):

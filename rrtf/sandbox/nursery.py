@@ -187,5 +187,8 @@ def _remove(folder: str, name: str) -> None:
         return
     os.chmod(path, 0o700)
     for inner in os.listdir(path):
-        os.rename(os.path.join(path, inner), os.path.join(folder, os.urandom(8).hex()))
+        source = os.path.join(path, inner)
+        if os.path.isdir(source) and not os.path.islink(source):
+            os.chmod(source, 0o700)  # a folder that may not be written to cannot be moved
+        os.rename(source, os.path.join(folder, os.urandom(8).hex()))
     os.rmdir(path)

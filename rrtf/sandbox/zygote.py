@@ -17,10 +17,13 @@ from rrtf.sandbox import kernel, seccomp, wire
 
 # Imported before the fences close, so that candidates and tests find them warm. Each module makes
 # every fork dearer, so what few programs import (`decimal`, `statistics`) is left to them.
-PRELOADED = (
-    *("array", "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq"),
-    *("itertools", "math", "operator", "random", "re", "string", "typing"),
-)
+PRELOADED = {
+    "judge": ("collections", "copy", "itertools", "math", "operator", "random", "re", "typing"),
+    "worker": (
+        *("array", "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq"),
+        *("itertools", "math", "operator", "random", "re", "string", "typing"),
+    ),
+}
 SCRATCH_MB, SCRATCH_FILES, FILE_MB, TASKS = 32, 2048, 4, 128
 JUDGE_MB = 2048
 
@@ -30,7 +33,7 @@ def main() -> None:
     settings = json.loads(sys.argv[2])
     if settings["cpu"] is not None:
         os.sched_setaffinity(0, {settings["cpu"]})
-    _preload(settings["seed"])
+    _preload(settings["role"], settings["seed"])
     role = _role(settings)
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
@@ -120,10 +123,10 @@ def _fence(settings: dict) -> None:
         kernel.limit_resources(memory_mb=memory_mb, file_mb=FILE_MB, processes=tasks)
 
 
-def _preload(seed: int) -> None:
+def _preload(role: str, seed: int) -> None:
     """Imports; `random` without the reseeding after each fork, which costs as much as the fork."""
     register, os.register_at_fork = os.register_at_fork, lambda **_: None
-    for name in PRELOADED:
+    for name in PRELOADED[role]:
         __import__(name)
     os.register_at_fork = register
     sys.modules["random"].seed(seed)
