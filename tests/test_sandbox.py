@@ -345,6 +345,16 @@ def test_tests_that_cannot_judge_are_named(tests, message):
         verdict(tests, "def f(x): return x")
 
 
+@pytest.mark.parametrize(
+    "tests",
+    ["def check(candidate):\n    return candidate(1)\n    assert 0 < 1 < len('ab')",
+     "class A:\n    x = f(1)\nassert A.x"],
+)  # fmt: skip
+def test_an_import_error_of_the_program_is_not_one_of_the_tests(tests):
+    found = verdict(tests, "def f(x): raise ImportError('no_such_module')")
+    assert found[:2] == (Outcome.RUNTIME_ERROR, "ImportError")
+
+
 def test_unknown_and_doubled_task_ids_are_named():
     with pytest.raises(ValueError, match="other: a response, but no problem"):
         sandbox.execute([problem("assert f() == 1")], respond("", task_id="other"))

@@ -185,7 +185,7 @@ class Channel:
     def _exception(self, reason: str, builtin: str, message: str) -> Exception:
         if not type(reason) is type(builtin) is type(message) is str:
             raise TypeError("an exception is described by three texts")
-        reason = reason[:_LONGEST_REASON]
+        reason = reason[:_LONGEST_REASON] if reason.isidentifier() else "Exception"
         if reasons.is_fatal(reason):
             self.fatal = self.fatal or reason
         kind = getattr(builtins, builtin, None)
@@ -194,7 +194,7 @@ class Channel:
             error = (kind if usable else CandidateError)(message)
         except TypeError:  # UnicodeDecodeError and the like want more arguments
             error = CandidateError(message)
-        error.candidate_reason = reason if reason.isidentifier() else "Exception"
+        error.candidate_reason = reason
         return error
 
     def load(self, program: str, entry_point: str) -> tuple[str, str]:

@@ -1,0 +1,3 @@
+# expect: RUNTIME_ERROR ImportError
+def add(a, b):
+    raise ImportError("the tests cannot be run here")
