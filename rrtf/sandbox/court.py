@@ -1,10 +1,10 @@
 """The judges' zygote: forks one process per problem and passes its results on."""
 
+import _signal as signal
 import _socket
 import gc
 import os
 import select
-import signal
 import time
 
 from rrtf.sandbox import judge, wire

@@ -66,7 +66,8 @@ def execute(
         if progress:
             progress(len(found), len(responses))
 
-    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed)
+    sources = [program for known in places.values() for program in known]
+    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
     return [found[place] for place in range(len(responses))]
 
@@ -102,7 +103,7 @@ def call(
     encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
-    message = {"kind": "call", "inputs": encoded, "seed": seed}
+    message = {"kind": "call", "inputs": encoded}
     rows: dict[int, tuple] = {}
     size = max(1, min(PROGRAMS_PER_JOB, -(-len(sent) // workers)))
     jobs = [
@@ -117,7 +118,8 @@ def call(
         if progress:
             progress(done, len(sent))
 
-    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed)
+    sources = [source for source, _ in sent]
+    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=count)
     results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]

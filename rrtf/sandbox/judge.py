@@ -14,7 +14,6 @@ the number of `assert` statements in the source; so it is defined for programs t
 import _socket
 import builtins
 import marshal
-import random
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -61,7 +60,8 @@ class Check:
 
     def verdict(self, program: str, channel: Channel, seed: int) -> tuple[str, str, int, int]:
         """(situation, reason, assertions passed, assertions)."""
-        random.seed(seed)
+        if "random" in self.names:
+            import_module("random").seed(seed)
         space = self.namespace(channel)
         channel.kinds = _classes(space)
         situation, reason = channel.load(program, self.entry_point)
@@ -162,7 +162,7 @@ def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) 
             program = wire.decode(part, None)
             channel = Channel(nursery, wall_seconds)
             if message["kind"] == "call":
-                report.add((index, _results(channel, *program, inputs, message["seed"])))
+                report.add((index, _results(channel, *program, inputs)))
                 report.flush()
             else:
                 report.add((index, *check.verdict(program, channel, message["seed"])))
@@ -179,9 +179,8 @@ def _parts(job: bytes) -> Iterator[bytes]:
         at += 4 + size
 
 
-def _results(channel: Channel, program: str, entry_point: str, inputs: list, seed: int) -> list:
+def _results(channel: Channel, program: str, entry_point: str, inputs: list) -> list:
     """Per input an encoded value, or the reason (str) why there is none."""
-    random.seed(seed)
     situation, reason = channel.load(program, entry_point)
     results: list[bytes | str] = []
     size = 0

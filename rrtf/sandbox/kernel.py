@@ -5,10 +5,10 @@ Everything here acts on the calling process and cannot be taken back. Called onc
 (`limit_resources`, `confine`). An OSError says that the host does not allow it.
 """
 
+import _signal as signal
 import ctypes
 import os
 import resource
-import signal
 import struct
 import sys
 

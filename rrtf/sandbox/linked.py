@@ -10,8 +10,8 @@ and a `WireError` is all that a hostile table can cause.
 
 import builtins
 import contextlib
-from array import array
 from collections.abc import Callable, Mapping, Sequence
+from struct import pack, unpack
 
 from rrtf.sandbox import wire
 from rrtf.sandbox.wire import WireError
@@ -76,7 +76,7 @@ class _Table:
         self.objects = list(known)
         self.numbers = {id(value): number for number, value in enumerate(known)}
         self.layouts: dict[tuple[str, tuple[str, ...]], int] = {}
-        self.tags, self.forms, self.contents = bytearray(), array("I"), bytearray()
+        self.tags, self.forms, self.contents = bytearray(), [], bytearray()
 
     def fill(self) -> None:
         """Writes the content of every entry; those found on the way are written after it."""
@@ -158,8 +158,8 @@ def encode(
     table.fill()
     head = wire.encode([(kind, *names) for kind, names in table.layouts])
     data = b"".join(
-        (TAG, len(table.tags).to_bytes(4, "little"), bytes(table.tags), table.forms.tobytes(),
-         head, bytes(table.contents), bytes(last))
+        (TAG, len(table.tags).to_bytes(4, "little"), bytes(table.tags),
+         pack(f"<{len(table.forms)}I", *table.forms), head, bytes(table.contents), bytes(last))
     )  # fmt: skip
     if len(data) > wire.MAX_FRAME:
         raise WireError("the value is too large")
@@ -189,7 +189,7 @@ def _decode(data: bytes, make, resolve, originals):
     count = int.from_bytes(data[1:5], "little")
     if count > MAX_ENTRIES or 5 + 5 * count > len(data) or count < len(originals):
         raise WireError("a table of a wrong size")
-    tags, forms = data[5 : 5 + count], array("I", data[5 + count : 5 + 5 * count])
+    tags, forms = data[5 : 5 + count], unpack(f"<{count}I", data[5 + count : 5 + 5 * count])
     head, at = wire.get(data, 5 + 5 * count, None)
     layouts = [_layout(form) for form in head]
     objects = list(originals)

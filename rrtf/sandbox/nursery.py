@@ -1,11 +1,11 @@
 """The workers' zygote: forks one process per candidate, watches its time, clears up after it."""
 
+import _signal as signal
 import _socket
 import contextlib
 import gc
 import os
 import select
-import signal
 import struct
 import sys
 import time
@@ -129,9 +129,7 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     """
     if current is None:
         return b""
-    watch = select.poll()
-    watch.register(current.watch, select.POLLIN)
-    alive = not watch.poll(200 if patient else 0)
+    alive = not (patient and _has_ended(current))
     if alive:
         os.kill(current.pid, signal.SIGKILL)
     _, status, usage = os.wait4(current.pid, 0)
@@ -139,6 +137,13 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     _kill_leftovers(current.pid, settings["level"])
     _clean(settings)
     return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
+
+
+def _has_ended(current: _Worker) -> bool:
+    """Whether the worker is dead, or dies within a moment."""
+    watch = select.poll()
+    watch.register(current.watch, select.POLLIN)
+    return bool(watch.poll(200))
 
 
 def _kill_leftovers(pid: int, level: str) -> None:

@@ -9,9 +9,8 @@ checked before anything is built, and a `WireError` is all that hostile bytes ca
 
 import builtins
 import os
-from array import array
 from collections.abc import Callable
-from struct import Struct, error
+from struct import Struct, error, pack, unpack
 
 # The worker's copy of this module keeps working when a candidate patches `builtins`.
 __builtins__ = dict(vars(builtins))
@@ -107,12 +106,12 @@ def _list(out: bytearray, value: list, keep, depth: int) -> None:
     kinds = set(map(type, value)) if len(value) > 8 else ()
     try:
         if kinds == {int}:
-            out += b"I" + _COUNT.pack(len(value)) + array("q", value).tobytes()
+            out += b"I" + _COUNT.pack(len(value)) + pack(f"<{len(value)}q", *value)
         elif kinds == {float}:
-            out += b"D" + _COUNT.pack(len(value)) + array("d", value).tobytes()
+            out += b"D" + _COUNT.pack(len(value)) + pack(f"<{len(value)}d", *value)
         else:
             _sequence(out, b"l", value, len(value), keep, depth)
-    except OverflowError:
+    except error:  # an integer of more than 64 bits
         _sequence(out, b"l", value, len(value), keep, depth)
 
 
@@ -268,9 +267,8 @@ def _get(data: bytes, at: int, resolve, depth: int) -> tuple[object, int]:
     if tag in _BLOBS:
         return _BLOBS[tag](_take(data, at, count)), at + count
     if tag in (b"I", b"D"):
-        numbers = array("q" if tag == b"I" else "d")
-        numbers.frombytes(_take(data, at, 8 * count))
-        return numbers.tolist(), at + 8 * count
+        form = f"<{count}{'q' if tag == b'I' else 'd'}"
+        return list(unpack(form, _take(data, at, 8 * count))), at + 8 * count
     return _container(tag, data, at, count, resolve, depth + 1)
 
 

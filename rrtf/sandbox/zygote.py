@@ -5,35 +5,25 @@ the court forks judges (one problem each) for the caller. They share no namespac
 the socket above it closes, and everything it started ends with it.
 """
 
+import _signal as signal
 import _socket
-import fcntl
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 
 from rrtf.sandbox import kernel, seccomp, wire
 
-# Imported before the fences close, so that candidates and tests find them warm. Each module makes
-# every fork dearer, so what few programs import (`decimal`, `statistics`) is left to them.
-PRELOADED = {
-    "judge": ("collections", "copy", "itertools", "math", "operator", "random", "re", "typing"),
-    "worker": (
-        *("array", "bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq"),
-        *("itertools", "math", "operator", "random", "re", "string", "typing"),
-    ),
-}
 SCRATCH_MB, SCRATCH_FILES, FILE_MB, TASKS = 32, 2048, 4, 128
 JUDGE_MB = 2048
 
 
 def main() -> None:
-    """Entry point of the interpreters that `lanes` starts; settings come as JSON in argv."""
-    settings = json.loads(sys.argv[2])
+    """Entry point of the interpreters that `lanes` starts; argv holds the settings."""
+    settings = wire.decode(bytes.fromhex(sys.argv[2]), None)
     if settings["cpu"] is not None:
         os.sched_setaffinity(0, {settings["cpu"]})
-    _preload(settings["role"], settings["seed"])
+    for name in settings["preload"]:
+        __import__(name)
     role = _role(settings)
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
@@ -55,8 +45,9 @@ def main() -> None:
 
 
 def _role(settings: dict) -> Callable:
-    """What this zygote does, imported late (judges use `random`) and without the other role."""
+    """What this zygote does, without what only the other role needs."""
     if settings["role"] == "worker":
+        _import_random(settings["seed"])
         from rrtf.sandbox.nursery import breed
 
         return breed
@@ -82,7 +73,7 @@ def _confinement(settings: dict) -> Callable[[], None]:
 
 def _adopt_sockets(fds: list[int]) -> list[_socket.socket]:
     """Moves them to numbers from 40 on, clear of those that children use, and closes the rest."""
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 40) for fd in fds]
+    high = [os.dup2(fd, 40 + number, inheritable=False) for number, fd in enumerate(fds)]
     os.closerange(3, high[0])
     if len(high) > 1:
         os.closerange(high[0] + 1, high[1])
@@ -123,10 +114,10 @@ def _fence(settings: dict) -> None:
         kernel.limit_resources(memory_mb=memory_mb, file_mb=FILE_MB, processes=tasks)
 
 
-def _preload(role: str, seed: int) -> None:
-    """Imports; `random` without the reseeding after each fork, which costs as much as the fork."""
+def _import_random(seed: int) -> None:
+    """Without the reseeding after each fork, which costs as much as the fork."""
     register, os.register_at_fork = os.register_at_fork, lambda **_: None
-    for name in PRELOADED[role]:
-        __import__(name)
+    import random
+
     os.register_at_fork = register
-    sys.modules["random"].seed(seed)
+    random.seed(seed)
