@@ -48,6 +48,17 @@ def models_dir() -> Path:
     return output_home() / "data" / "nano" / "models"
 
 
+def cache_dir() -> Path:
+    """What can be computed again at any time and serves all checkouts of one user.
+
+    `$RRTF_HOME/cache` where that is set, else `$XDG_CACHE_HOME/rrtf`, else `~/.cache/rrtf`: not the
+    checkout, which may be read-only, and not a run's folder, which is deleted to start over.
+    """
+    if os.environ.get("RRTF_HOME"):
+        return output_home() / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtf"
+
+
 def report_dir(profile: str) -> Path:
     """The reports of `profile`: `reports/<profile>`."""
     return output_home() / "reports" / profile

@@ -1,0 +1,137 @@
+"""Which benchmarks there are, where their rows lie, and whether they are the right rows.
+
+`data/benchmarks.toml` says it; rows are looked for in the folder given, in `$RRTF_DATA`, in the
+Hugging Face cache and on the hub. Only JSON lines, JSON and Parquet are read; nothing that a
+repository of the hub holds is ever run.
+"""
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from rrtf import config, store
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One benchmark of `data/benchmarks.toml`; the file says what each field means."""
+
+    name: str
+    file: str
+    home: str
+    licence: str
+    rows: int
+    fields: tuple[str, ...]
+    sha256: str
+    hub: str = ""
+    hub_files: tuple[str, ...] = ()
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """All benchmarks by name."""
+    table = tomllib.loads(config.data_text("benchmarks.toml"))
+    return {
+        name: Entry(name, **{k: tuple(v) if isinstance(v, list) else v for k, v in row.items()})
+        for name, row in table.items()
+    }
+
+
+def names() -> tuple[str, ...]:
+    """The names that `load` knows."""
+    return tuple(entries())
+
+
+def entry(name: str) -> Entry:
+    """The entry of `name`; ValueError with the known names."""
+    if name not in entries():
+        raise ValueError(f"unknown benchmark {name!r}: expected one of {', '.join(names())}")
+    return entries()[name]
+
+
+def rows(name: str, data: Path | None) -> list[dict]:
+    """The rows of a benchmark, only the fields that are used, checked against the catalogue.
+
+    ValueError for a wrong number of rows, a missing field or another hash, with the file;
+    FileNotFoundError with every place that was looked at.
+    """
+    known, looked = entry(name), []
+    for paths in _places(known, data, looked):
+        found = [
+            _fields(known, row, f"{path}:{number}")
+            for path in paths
+            for number, row in store.read_rows(path)
+        ]
+        _check(known, found, paths)
+        return found
+    raise FileNotFoundError(
+        f"{name}: {known.file} not found. Looked at: {'; '.join(looked)}. Get it from {known.home} "
+        "and name its folder with --data or $RRTF_DATA"
+    )
+
+
+def digest(found: Sequence[Mapping]) -> str:
+    """The hash of rows that `data/benchmarks.toml` states."""
+    total = hashlib.sha256()
+    for row in found:
+        total.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return total.hexdigest()
+
+
+def _fields(known: Entry, row: object, where: str) -> dict:
+    if not isinstance(row, dict) or set(known.fields) - set(row):
+        missing = sorted(set(known.fields) - set(row if isinstance(row, dict) else ()))
+        raise ValueError(f"{where}: a row of {known.name} without {', '.join(missing)}")
+    return {field: row[field] for field in known.fields}
+
+
+def _check(known: Entry, found: list[dict], paths: Sequence[Path]) -> None:
+    where = ", ".join(map(str, paths))
+    if len(found) != known.rows:
+        raise ValueError(f"{where}: {known.name} has {known.rows} rows, found {len(found)}")
+    if (actual := digest(found)) != known.sha256:
+        raise ValueError(
+            f"{where}: these are not the rows of {known.name}: expected sha256 {known.sha256}, "
+            f"found {actual}"
+        )
+
+
+def _places(known: Entry, data: Path | None, looked: list[str]) -> Iterator[list[Path]]:
+    """Files that hold the rows, nearest first; where there were none is added to `looked`."""
+    for folder in (data, os.environ.get("RRTF_DATA")):
+        if folder:
+            yield from _in_folder(known, Path(folder), looked)
+    if not os.environ.get("RRTF_DATA"):
+        looked.append("$RRTF_DATA, which is not set")
+    if known.hub:
+        for cached in (True, False):
+            yield from _in_hub(known, cached, looked)
+    else:
+        looked.append("no repository of the Hugging Face hub holds these rows")
+
+
+def _in_folder(known: Entry, folder: Path, looked: list[str]) -> Iterator[list[Path]]:
+    plain = known.file.removesuffix(".gz")
+    for file in (known.file, plain, f"{plain}.gz", Path(known.file).name, Path(plain).name):
+        if (folder / file).is_file():
+            yield [folder / file]
+            return
+    looked.append(str(folder / known.file))
+
+
+def _in_hub(known: Entry, cached: bool, looked: list[str]) -> Iterator[list[Path]]:
+    import huggingface_hub
+
+    get = partial(huggingface_hub.hf_hub_download, known.hub, repo_type="dataset")
+    try:
+        paths = [Path(get(filename=file, local_files_only=cached)) for file in known.hub_files]
+    except OSError as error:  # the hub's own errors are such, also that of a file not in the cache
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        looked.append("the Hugging Face cache" if cached else f"the hub ({known.hub}: {reason})")
+        return
+    yield paths
