@@ -182,7 +182,8 @@ def grade(
     samples: Annotated[
         str,
         typer.Argument(
-            help="lines of task_id with completion (after the prompt) or solution, or -"
+            metavar="SAMPLES",
+            help="lines of task_id with completion (after the prompt) or solution, or -",
         ),
     ],
     extract: Extract = "auto",
