@@ -68,15 +68,25 @@ Workers = Annotated[
     int, typer.Option(metavar="N", min=1, help="programs judged at a time", rich_help_panel=_RUNS)
 ]
 Cpu = Annotated[
-    float,
+    float | None,
     typer.Option(
-        metavar="S", min=0.01, max=86400, help="CPU time of one program", rich_help_panel=_RUNS
+        metavar="S",
+        min=0.01,
+        max=86400,
+        help="CPU time of one program",
+        show_default="2, or what the benchmark asks for",
+        rich_help_panel=_RUNS,
     ),
 ]
 Wall = Annotated[
-    float,
+    float | None,
     typer.Option(
-        metavar="S", min=0.01, max=86400, help="how long one may take", rich_help_panel=_RUNS
+        metavar="S",
+        min=0.01,
+        max=86400,
+        help="how long one may take",
+        show_default="3 times its CPU time",
+        rich_help_panel=_RUNS,
     ),
 ]
 Memory = Annotated[
@@ -208,8 +218,8 @@ def grade(
     ] = False,
     level: Level = "landlock+seccomp",
     workers: Workers = ALL_CORES,
-    cpu_seconds: Cpu = 2.0,
-    wall_seconds: Wall = 6.0,
+    cpu_seconds: Cpu = None,
+    wall_seconds: Wall = None,
     memory_mb: Memory = 512,
     engine: Engine = "local",
     shards: Shards = None,
@@ -258,8 +268,8 @@ def rank(
     rename: Rename = None,
     level: Level = "landlock+seccomp",
     workers: Workers = ALL_CORES,
-    cpu_seconds: Cpu = 2.0,
-    wall_seconds: Wall = 6.0,
+    cpu_seconds: Cpu = None,
+    wall_seconds: Wall = None,
     memory_mb: Memory = 512,
     engine: Engine = "local",
     shards: Shards = None,
@@ -294,8 +304,8 @@ def rank(
 def _execution(
     level: str,
     workers: int,
-    cpu_seconds: float,
-    wall_seconds: float,
+    cpu_seconds: float | None,
+    wall_seconds: float | None,
     memory_mb: int,
     engine: str,
     shards: Path | None,

@@ -34,6 +34,7 @@ def grade_samples(
 
     ValueError and FileNotFoundError before anything runs for what a caller can get wrong.
     """
+    options = grade.limits(problems, options)
     asked = grade.parse_ks(ks) if ks else None
     terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
@@ -158,6 +159,7 @@ def rank_responses(
     Errors as `grade_samples`; besides a response without a source, or a teacher that is none of
     the sources.
     """
+    options = grade.limits(problems, options)
     terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
     reads |= {"verdicts": True, "beside": verdicts}

@@ -15,6 +15,7 @@ FORM = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
 )
+WALL_PER_CPU = 3
 RESAMPLED_TASKS = 1000  # at most; a mean over more tasks is normal, and its draws fill memory
 
 
@@ -68,6 +69,21 @@ def refusals(name: str, *, data: Path | None = None) -> list[str]:
         f"{name} has {len(tasks)} more, refused because: {reason} ({', '.join(tasks)})"
         for reason, tasks in reasons.items()
     ]
+
+
+def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of `execute` with the limits that are None filled in.
+
+    CPU seconds as the benchmark of this name asks for, else 2; three times as many of waiting.
+    """
+    from rrtf import benchmarks
+
+    cpu = options.get("cpu_seconds")
+    if cpu is None:
+        known = name in benchmarks.names() and not Path(name).is_file()
+        cpu = benchmarks.entry(name).cpu_seconds if known else 2.0
+    wall = options.get("wall_seconds") or WALL_PER_CPU * cpu
+    return {**options, "cpu_seconds": cpu, "wall_seconds": wall}
 
 
 def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:

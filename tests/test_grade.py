@@ -744,3 +744,10 @@ def test_every_problem_of_the_toy_is_read_as_the_record_it_is(toy):
     (first, second) = grade.load_problems(toy)
     assert isinstance(first, Problem) and (first.task_id, second.task_id) == ("t/add", "t/neg")
     assert first.tests == ADD["test"] and first.reference == ADD["canonical_solution"]
+
+
+def test_limits_are_what_was_asked_for_or_what_the_benchmark_needs():
+    assert grade.limits("mine.jsonl", {}) == {"cpu_seconds": 2.0, "wall_seconds": 6.0}
+    assert grade.limits("humaneval+", {})["cpu_seconds"] > 2.0
+    asked = {"cpu_seconds": 5.0, "wall_seconds": None, "workers": 3}
+    assert grade.limits("humaneval+", asked) == asked | {"wall_seconds": 15.0}

@@ -30,6 +30,7 @@ class Entry:
     sha256: str
     hub: str = ""
     hub_files: tuple[str, ...] = ()
+    cpu_seconds: float = 2.0
 
 
 @cache
