@@ -140,7 +140,7 @@ def _chunks(at: int, inputs: tuple[tuple, ...]) -> list[tuple[int, int, tuple[tu
             chunks.append((at, start, inputs[start:number]))
             start, size = number, 0
         size += length
-    return [*chunks, (at, start, inputs[start:])]
+    return [*chunks, (at, start, inputs[start:])] if inputs else []
 
 
 def _program(reference: Reference, inputs: tuple[tuple, ...]) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import select
 import time
 
 from rrtf.sandbox import judge, wire
+from rrtf.sandbox.channel import PATIENCE
 from rrtf.sandbox.warmth import ROUNDS, freeze
 
 RESULT, DONE = b"R", b"D"
@@ -30,7 +31,7 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
             _be_judge(control, nursery, out, job, settings)
         os.close(out)
         del job
-        how = _attend(control, results, pid)
+        how = _attend(control, results, pid, settings["wall_seconds"])
         os.close(results)
         _, status = os.waitpid(pid, 0)
         if status or how:  # else the judge has dismissed its last worker itself
@@ -78,11 +79,13 @@ def _be_judge(control, nursery, out: int, job: bytes, settings: dict) -> None:
         os._exit(failed)
 
 
-def _attend(control: _socket.socket, results: int, pid: int) -> bytes | None:
+def _attend(control: _socket.socket, results: int, pid: int, wall: float) -> bytes | None:
     """Forwards a judge's results until it ends: b'' itself, b'limit' killed; None: caller gone.
 
-    Its limits count from its last words, so they are limits per program.
+    Its limits count from its last words, so they are limits per program, and leave a program the
+    time that it may take by its own wall limit.
     """
+    patience = max(JUDGE_WALL_SECONDS, PATIENCE * wall + JUDGE_CPU_SECONDS)
     poll = select.poll()
     poll.register(results, select.POLLIN)
     poll.register(control, select.POLLIN)
@@ -100,16 +103,16 @@ def _attend(control: _socket.socket, results: int, pid: int) -> bytes | None:
             control.sendall(RESULT + len(data).to_bytes(4, "little") + data)
             since = time.monotonic()
             cpu = time.clock_gettime(clock)
-        elif not _within(clock, cpu, since):
+        elif not _within(clock, cpu, since, patience):
             os.kill(pid, signal.SIGKILL)
             return b"limit"
     return b""
 
 
-def _within(clock: int, cpu: float, since: float) -> bool:
+def _within(clock: int, cpu: float, since: float, patience: float) -> bool:
     """Whether a judge has said nothing for less than its limits."""
     try:
         used = time.clock_gettime(clock) - cpu
     except OSError:
         return True  # it has just ended
-    return used < JUDGE_CPU_SECONDS and time.monotonic() - since < JUDGE_WALL_SECONDS
+    return used < JUDGE_CPU_SECONDS and time.monotonic() - since < patience

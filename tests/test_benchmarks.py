@@ -1,0 +1,538 @@
+"""Benchmarks: rows found and checked, problems that stand alone, EvalPlus's comparisons."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from rrtf import benchmarks, config, sandbox, store
+from rrtf.benchmarks import catalogue, expected, loading, plus, tasks
+from rrtf.benchmarks.inputs import mbpp_inputs
+from rrtf.benchmarks.literals import literal
+from rrtf.records import Execution, Outcome, Problem, Response
+
+HUMANEVAL_ROWS = [
+    {
+        "task_id": f"HumanEval/{n}",
+        "prompt": f'def add_{n}(x):\n    """Add {n}."""\n',
+        "entry_point": f"add_{n}",
+        "canonical_solution": f"    return x + {n}\n",
+        "test": f"def check(candidate):\n    assert candidate(1) == {n + 1}\n",
+        "author": "not read",
+    }
+    for n in range(3)
+]
+
+
+def verdicts(problems: list[Problem], bodies: list[str], **limits) -> list[Execution]:
+    """Of every problem's prompt followed by its body."""
+    responses = [
+        Response(p.task_id, "m", i, "", p.prompt + body)
+        for i, (p, body) in enumerate(zip(problems, bodies, strict=True))
+    ]
+    return sandbox.execute(problems, responses, **limits)
+
+
+def outcomes(problem: Problem, *bodies: str) -> list[str]:
+    return [e.outcome.name for body in bodies for e in verdicts([problem], [body])]
+
+
+@pytest.fixture(autouse=True)
+def apart(tmp_path, monkeypatch):
+    """No data, cache or hub but the test's own."""
+    monkeypatch.delenv("RRTF_DATA", raising=False)
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path) -> Path:
+    """A data folder with a humaneval of three rows, which the catalogue knows."""
+    file = tmp_path / "data" / "humaneval" / "HumanEval.jsonl.gz"
+    file.parent.mkdir(parents=True)
+    with gzip.open(file, "wt") as out:
+        out.writelines(json.dumps(row) + "\n" for row in HUMANEVAL_ROWS)
+    fields = catalogue.entry("humaneval").fields
+    digest = catalogue.digest([{f: row[f] for f in fields} for row in HUMANEVAL_ROWS])
+    entry = catalogue.Entry(
+        "humaneval", "humaneval/HumanEval.jsonl.gz", "https://example.org", "MIT", 3, fields,
+        digest, "someone/rows", ("part-0.parquet", "part-1.parquet"),
+    )  # fmt: skip
+    monkeypatch.setattr(catalogue, "entries", lambda: {"humaneval": entry})
+    return tmp_path / "data"
+
+
+# --- the catalogue -----------------------------------------------------------------------------
+
+
+def test_every_benchmark_of_the_catalogue_says_where_its_rows_come_from_and_how_many():
+    assert set(benchmarks.names()) == {
+        "humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "leetcode",
+        "leetcode-v0.2-train", "leetcode-v0.3-test", "codereval-subset",
+    }  # fmt: skip
+    for name in benchmarks.names():
+        entry = benchmarks.entry(name)
+        assert entry.rows > 0 and len(entry.sha256) == 64 and entry.home.startswith("https://")
+        assert bool(entry.hub) == bool(entry.hub_files)
+
+
+def test_rows_are_found_in_the_folder_given_then_in_the_environment(toy, monkeypatch):
+    problems = benchmarks.load("humaneval", data=toy)
+    assert [p.task_id for p in problems] == ["HumanEval/0", "HumanEval/1", "HumanEval/2"]
+    assert problems[2].reference == "    return x + 2\n" and problems[2].source == "humaneval"
+    monkeypatch.setenv("RRTF_DATA", str(toy))
+    assert benchmarks.load("humaneval") == problems
+    assert benchmarks.load("humaneval", data=toy / "empty") == problems
+
+
+def test_a_plain_file_beside_no_folder_serves_as_well(toy):
+    file = toy / "humaneval/HumanEval.jsonl.gz"
+    (toy / "HumanEval.jsonl").write_bytes(gzip.decompress(file.read_bytes()))
+    file.unlink()
+    assert len(benchmarks.load("humaneval", data=toy)) == 3
+
+
+def test_the_cache_comes_before_the_hub_and_both_give_parquet(toy, monkeypatch):
+    asked = []
+
+    def download(repo, *, filename, repo_type, local_files_only):
+        asked.append((repo, filename, repo_type, local_files_only))
+        if local_files_only:
+            raise FileNotFoundError("not in the cache")
+        path = toy / filename
+        store.write(path, HUMANEVAL_ROWS[:2] if "0" in filename else HUMANEVAL_ROWS[2:])
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert len(benchmarks.load("humaneval", data=toy / "elsewhere")) == 3
+    assert asked == [
+        ("someone/rows", "part-0.parquet", "dataset", True),
+        ("someone/rows", "part-0.parquet", "dataset", False),
+        ("someone/rows", "part-1.parquet", "dataset", False),
+    ]
+
+
+def test_a_missing_file_names_every_place_that_was_looked_at(toy, tmp_path, monkeypatch):
+    def download(*_, local_files_only, **__):
+        raise OSError("no network\nmore")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(FileNotFoundError) as error:
+        benchmarks.load("humaneval", data=tmp_path / "nowhere")
+    for part in (
+        "nowhere/humaneval/HumanEval.jsonl.gz",
+        "$RRTF_DATA, which is not set",
+        "the Hugging Face cache",
+        "someone/rows: no network",
+        "https://example.org",
+    ):
+        assert part in str(error.value)
+
+
+def test_an_unknown_name_is_told_the_known_ones(toy):
+    with pytest.raises(
+        ValueError, match="unknown benchmark 'humanevil': expected one of humaneval"
+    ):
+        benchmarks.load("humanevil", data=toy)
+    with pytest.raises(ValueError, match="unknown benchmark"):
+        benchmarks.refused("humanevil", data=toy)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:2], "HumanEval.jsonl.gz: humaneval has 3 rows, found 2"),
+        (lambda rows: [rows[0], rows[2], rows[1]], "expected sha256 [0-9a-f]{64}, found [0-9a-f]"),
+        (lambda rows: [*rows[:2], {"task_id": "HumanEval/2"}],
+         "HumanEval.jsonl.gz:3: a row of humaneval without canonical_solution, entry_point"),
+    ],
+)  # fmt: skip
+def test_other_rows_than_the_catalogues_are_refused_with_the_file(toy, change, message):
+    with gzip.open(toy / "humaneval/HumanEval.jsonl.gz", "wt") as out:
+        out.writelines(json.dumps(row) + "\n" for row in change(HUMANEVAL_ROWS))
+    with pytest.raises(ValueError, match=message):
+        benchmarks.load("humaneval", data=toy)
+
+
+# --- rows to problems --------------------------------------------------------------------------
+
+
+MBPP_ROW = {
+    "task_id": 9,
+    "text": 'Write a function to join """quoted""" parts \\n.',
+    "code": "def helper(x):\r\n\treturn x\r\ndef join(xs):\r\n\treturn len(xs.parts)",
+    "test_setup_code": "class Box:\r\n    parts = (1, 2)",
+    "test_list": ["assert join(Box()) == 2", "assert len(str(join(Box()))) == 1"],
+}
+
+
+def test_mbpp_rows_become_a_docstring_with_one_assertion_and_their_tests():
+    problem = tasks.mbpp(MBPP_ROW | {"code": MBPP_ROW["code"] + "\r\nclass Box:\n    parts = 1, 2"})
+    assert problem.task_id == "Mbpp/9" and problem.entry_point == "join"
+    assert problem.prompt.startswith('"""\nWrite a function') and "\r" not in problem.reference
+    assert "assert join(Box()) == 2" in problem.prompt and "str(" not in problem.prompt
+    assert problem.tests.startswith("class Box:\n    parts") and problem.tests.count("assert") == 2
+    space: dict = {}
+    exec(problem.prompt + problem.reference + problem.tests, space)
+
+
+def test_sanitized_mbpp_rows_bring_the_imports_of_their_tests():
+    row = {
+        "task_id": 3,
+        "prompt": "Round.",
+        "code": "def f(x): return x",
+        "test_imports": ["import math"],
+        "test_list": ["assert f(math.floor(2.5)) == 2"],
+    }
+    problem = tasks.mbpp_sanitized(row)
+    assert problem.tests == "import math\nassert f(math.floor(2.5)) == 2\n"
+    assert outcomes(problem, problem.reference) == ["PASS"]
+
+
+def test_an_mbpp_row_whose_tests_do_not_call_its_code_is_named():
+    with pytest.raises(ValueError, match="Mbpp/9: no function of the reference"):
+        tasks.mbpp(MBPP_ROW | {"test_list": ["assert other(1)"]})
+
+
+def test_leetcode_dataset_rows_ask_the_question_and_judge_a_method():
+    row = {
+        "task_id": "double", "prompt": "from typing import *\n", "entry_point": "Solution().double",
+        "completion": "class Solution:\n    def double(self, x: Optional[int]) -> int:\n"
+        "        return 2 * x\n",
+        "test": "def check(candidate):\n    assert candidate(x = 4) == 8\n",
+        "meta": {"question_title": "Double \\x.", "lang_code": "class Solution:\n    def double"},
+    }  # fmt: skip
+    problem = tasks.leetcode_dataset(row, "leetcode-v0.3-test")
+    assert "Double \\\\x." in problem.prompt and "Starter code:" in problem.prompt
+    wrong = "class Solution:\n    def double(self, x): pass"
+    assert outcomes(problem, problem.reference, wrong) == ["PASS", "FAILED_TESTS"]
+
+
+def test_deepseeks_leetcode_rows_become_a_check_of_the_method():
+    test = (
+        "\nmy_solution = Solution()\n\n_f = lambda xs: [x for x in xs] if xs else _f('z')\n"
+        'test_input = { "s": "abc" }\n'
+        'assert _f(my_solution.turn(**test_input)) == ["c", "b", "a"]\n'
+    )
+    prompt = '"""Turn."""\nclass Solution:\n    def turn(self, s: str) -> List[str]:\n        '
+    row = {"task_id": "turn", "prompt": prompt, "test": test}
+    problem = tasks.leetcode(row)
+    assert problem.entry_point == "Solution().turn" and problem.reference == ""
+    assert outcomes(problem, "return s[::-1]\n", "return s\n") == ["PASS", "FAILED_TESTS"]
+    with pytest.raises(ValueError, match="turn: expected assertions on one method"):
+        tasks.leetcode(row | {"test": test + "assert my_solution.other()"})
+
+
+CODEREVAL_ROW = {
+    "_id": "62e", "name": "_half", "level": "self_contained", "prefix": "\nimport math\n",
+    "input_raw": 'def _half(x):\n\t"""\n\tHalf of x.\n\t"""\n\t',
+    "reference": "def _half(x):\n    return math.floor(x / 2)\n",
+    "suffix": "\n\ndef test__half():\n    assert _half(math.pi) == 1\n    assert _half(4) == 2\n\n"
+    'if __name__ == "__main__":\n    test__half()\n',
+}  # fmt: skip
+
+
+def test_codereval_rows_are_judged_or_refused_with_a_reason(monkeypatch, tmp_path):
+    foreign = CODEREVAL_ROW | {"_id": "np", "prefix": "import numpy as np\n"}
+    wrong = CODEREVAL_ROW | {"_id": "bad", "reference": "def _half(x):\n    return min(x, 2)\n"}
+    rows = [CODEREVAL_ROW, foreign, wrong]
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: rows)
+    (problem,) = benchmarks.load("codereval-subset")
+    assert problem.task_id == "62e" and "__main__" not in problem.tests
+    assert outcomes(problem, problem.reference) == ["PASS"]
+    assert benchmarks.refused("codereval-subset") == {
+        "np": "needs numpy: candidates have the standard library only",
+        "bad": "its own reference does not pass in the sandbox: wrong_value, 1 of 2 assertions",
+    }
+    assert benchmarks.refused("humaneval") == {}
+
+
+# --- literals and inputs -----------------------------------------------------------------------
+
+
+VALUES = [
+    None, True, -5, 10**5000, -(10**6000), 0.1, float("inf"), -float("inf"), 1e300, -0.0, 2 - 3j,
+    complex(-0.0, float("inf")), "a'\"\n\udc80", b"\xff", [1, [2]], (), (1,), (1, 2), {},
+    {"a": {1}}, set(), {3, 1, 2}, frozenset(), frozenset({1}), int, {(1, 2): [float("inf")]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
+def test_a_literal_gives_its_value_back(value):
+    back = eval(literal(value))
+    assert type(back) is type(value) and back == value
+    if isinstance(value, float | complex):
+        assert repr(back) == repr(value)
+
+
+def test_a_literal_of_nan_is_nan_and_of_an_object_an_error():
+    assert eval(literal(float("nan"))) != eval(literal(float("nan")))
+    for value in (object(), iter([]), [object()], math_like := type("A", (int,), {})(3)):
+        with pytest.raises(ValueError, match="cannot be written"):
+            literal(value)
+    assert math_like == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "call", "wanted"),
+    [
+        (2, [[3, 4], [5]], [(3, 4), (5,)]),
+        (63, [[[1, 2], [3]]], [[(1, 2), (3,)]]),
+        (75, [[[1, 2]], 3], [[(1, 2)], 3]),
+        (106, [[1], [2]], [[1], (2,)]),
+        (115, [[[1], []]], [[{1}, {}]]),
+        (124, [1, "2+3j"], [1.0, 2 + 3j]),
+        (250, [[1], 2], [(1,), 2]),
+        (252, ["1j"], [1j]),
+        (259, [[[1], [2]], [[3]]], [((1,), (2,)), ((3,),)]),
+        (278, [[1, [2]]], [(1, (2,))]),
+        (307, [[1], 2, 3], [(1,), 2, 3]),
+        (580, [[1, [2, [3]]]], [(1, (2, (3,)))]),
+        (722, [{"a": [1]}, 2], [{"a": (1,)}, 2]),
+        (999, [[1, [2]]], [[1, [2]]]),
+    ],
+)
+def test_mbpp_inputs_have_the_types_their_tasks_want(number, call, wanted):
+    (found,) = mbpp_inputs(number, [call])
+    assert found == wanted and literal(found) == literal(wanted)
+
+
+# --- EvalPlus's sets ---------------------------------------------------------------------------
+
+
+def row(name: str, body: str, base: list, further: list, atol: float = 0, number: int = 1) -> dict:
+    return {
+        "task_id": f"Mbpp/{number}", "prompt": f'"""Task {name}."""\n', "entry_point": name,
+        "canonical_solution": f"\ndef {name}(*a):\n    {body}\n", "base_input": base,
+        "plus_input": further, "atol": atol,
+    }  # fmt: skip
+
+
+def problem_of(*arguments, source: str = "mbpp+", **options) -> Problem:
+    (found,) = plus.problems([row(*arguments, **options)], source)
+    return found
+
+
+def defined(name: str, *bodies: str) -> list[str]:
+    return [f"def {name}(*a):\n    {body}\n" for body in bodies]
+
+
+def test_a_plus_task_has_one_test_per_base_and_plus_input():
+    problem = problem_of("f", "return a[0] * 2", [[1], [2]], [["x"], [[3]]], number=999)
+    (found,) = verdicts([problem], [problem.reference])
+    assert (found.outcome, found.n_passed, found.n_tests) == (Outcome.PASS, 4, 4)
+    (found,) = verdicts([problem], defined("f", "return a[0] + a[0] if a[0] != 2 else 5"))
+    assert (found.outcome, found.n_passed, found.n_tests) == (Outcome.FAILED_TESTS, 3, 4)
+    space: dict = {}
+    exec(f"{problem.prompt}{problem.reference}\n{problem.tests}\ncheck(f)", space)
+
+
+def test_further_inputs_may_be_missing_as_an_empty_object():
+    problem = problem_of("f", "return a[0]", [[1]], {}, number=793)
+    assert outcomes(problem, problem.reference) == ["PASS"]
+
+
+@pytest.mark.parametrize(
+    ("expected_body", "atol", "answers"),
+    [
+        ("return 1 / 3", 0, {"1 / 3 + 5e-7": True, "1 / 3 + 5e-6": False, "'x'": False}),
+        ("return [0.5, 1.5]", 0, {"[0.5000001, 1.5]": True, "(0.5000001, 1.5)": False,
+                                  "(0.5, 1.5)": False, "[0.5]": False, "[0.5, 1.6]": False}),
+        ("return 7", 0, {"7.0": True, "7.0000001": False, "True": False}),
+        ("return [1, 2.5]", 0, {"[1, 2.5]": True, "[1, 2.5000001]": False}),
+        ("return 3", 1e-4, {"3.00001": False, "3": True, "None": False}),
+        ("return [[1.0, 2.0], [3]]", 1e-4, {"[[1.00005, 2.0], [3]]": True, "[[1.0], [3]]": False}),
+        ("return float('inf')", 0, {"float('inf')": True, "1e308": False, "-float('inf')": False}),
+        ("return 1e20", 0, {"1e20 + 1e12": True, "1e20 + 1e14": False, "float('nan')": False}),
+        ("return []", 1e-4, {"[]": True, "()": False, "None": False}),
+    ],
+)  # fmt: skip
+def test_floats_are_compared_to_evalplus_tolerance(expected_body, atol, answers):
+    problem = problem_of("f", expected_body, [[0]], [], atol=atol, number=999)
+    for answer, right in answers.items():
+        assert outcomes(problem, *defined("f", f"return {answer}"))[0] == (
+            "PASS" if right else "FAILED_TESTS"
+        ), answer
+
+
+def test_the_first_expected_float_makes_the_rest_of_its_part_tolerant():
+    body = "return [1, 0.5][a[0]] if a[0] < 2 else [2, 3]"
+    problem = problem_of("f", body, [[0], [1], [2]], [[2]], number=999)
+    near = defined("f", f"{body.replace('[2, 3]', '[2.0000001, 3]')}")
+    (found,) = verdicts([problem], near)
+    assert (found.n_passed, found.n_tests) == (3, 4)  # the plus inputs begin anew
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "call", "answers", "number"),
+    [
+        ("similar_elements", "return (4, 5)", [[4, 5], [5, 4]],
+         {"{5, 4}": True, "[4, 4, 5]": True, "(4,)": False, "4": False}, 2),
+        ("check_str", "return object()", ["a"],
+         {"1": True, "True": True, "False": False, "None": False, "object()": True}, 737),
+        ("check_str", "return None", ["a"], {"None": True, "False": True, "1": False}, 737),
+        ("are_equivalent", "return True", [1, 2], {"None": True, "5": True, "1 / 0": False}, 164),
+        ("sum_div", "return 7", [8], {"0": True, "7": True, "6": False}, 295),
+        ("surface_Area", "return 33", [3, 4], {"33": True, "35": True, "34": False}, 581),
+        ("digit_distance_nums", "return 1", [1, 12], {"1": True, "2": True, "3": False}, 558),
+    ],
+)  # fmt: skip
+def test_tasks_with_an_oracle_of_their_own_are_judged_by_it(name, body, call, answers, number):
+    problem = problem_of(name, body, [call], [], number=number)
+    for answer, right in answers.items():
+        found = outcomes(problem, *defined(name, f"return {answer}"))[0]
+        assert (found == "PASS") is right, answer
+
+
+def test_any_zero_of_the_polynomial_is_right():
+    task = row("find_zero", "return 1.0", [[[-1, 0, 1]]], [[[2, -1]]], atol=1e-4)
+    task["canonical_solution"] = "\ndef find_zero(xs):\n    return 1.0 if len(xs) > 2 else 2.0\n"
+    (problem,) = plus.problems([task], "humaneval+")
+    other = "def find_zero(xs):\n    xs[:] = [0, 0]\n    return {} if len(xs) > 2 else 2.0\n"
+    right = "def find_zero(xs):\n    return -1.00001 if len(xs) > 2 else 2.0\n"
+    assert outcomes(problem, right, right.replace("-1.00001", "1.1"), other.format(9)) == [
+        "PASS", "FAILED_TESTS", "FAILED_TESTS"
+    ]  # fmt: skip
+
+
+def test_a_task_named_check_is_judged_too():
+    problem = problem_of("check", "return a[0] > 0", [[1], [0]], [[-1]], number=56)
+    assert outcomes(problem, problem.reference, *defined("check", "return True")) == [
+        "PASS", "FAILED_TESTS"
+    ]  # fmt: skip
+
+
+def test_a_reference_without_a_value_is_named_with_its_input():
+    with pytest.raises(
+        RuntimeError, match=r"Mbpp/1: the reference gives ZeroDivisionError .*\(0,\)"
+    ):
+        problem_of("f", "return 1 / a[0]", [[1], [0]], [])
+    with pytest.raises(RuntimeError, match="Mbpp/1: the reference gives a value of type Opaque"):
+        problem_of("f", "return iter(a)", [[1]], [])
+    with pytest.raises(RuntimeError, match="Mbpp/1: inputs 0 and on: syntax"):
+        problem_of("f", "return (", [[1]], [])
+
+
+def test_expected_values_are_computed_once_and_kept_by_hash(monkeypatch, tmp_path):
+    arguments = ("f", "return (a[0], 1.5, {2}, float('inf'))", [[1], ["x"]], [])
+    first = problem_of(*arguments)
+    monkeypatch.setattr(sandbox, "call", None)  # nothing is computed again
+    assert problem_of(*arguments) == first
+    (file,) = (config.cache_dir() / "expected").iterdir()
+    assert file.suffix == ".jsonl" and "(1, 1.5, {2}, float('inf'))" in file.read_text()
+    with pytest.raises(TypeError):
+        problem_of(*arguments[:3], [[2]])
+
+
+def test_expected_values_are_kept_beside_other_caches_of_the_user(monkeypatch, tmp_path):
+    assert config.cache_dir() == (tmp_path / "home").resolve() / "cache"
+    monkeypatch.delenv("RRTF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert config.cache_dir() == tmp_path / "rrtf"
+
+
+def test_values_come_in_order_however_many_programs_it_takes(monkeypatch):
+    monkeypatch.setattr(expected, "MAX_CHUNK", 60)
+    monkeypatch.setattr(expected, "MAX_REPLY", 100)
+    inputs = tuple((n, "x" * (n % 7)) for n in range(40))
+    program = "def f(n, s): return [n, s]"
+    (found,) = expected.values([expected.Reference("t", program, "f", inputs)])
+    assert [value.literal for value in found] == [literal([n, s]) for n, s in inputs]
+
+
+def test_inputs_with_very_long_values_are_left_out_and_counted(monkeypatch):
+    monkeypatch.setattr(plus, "MAX_TESTS", 100)
+    problem = problem_of("f", "return 'x' * a[0]", [[1], [2]], [[90], [10**6], [3]])
+    assert benchmarks.omitted([problem]) == {
+        "Mbpp/1": "2 of 5 inputs are left out, those with the longest expected values: compiled, "
+        "all of them exceed 100 bytes."
+    }
+    (found,) = verdicts([problem], [problem.reference])
+    assert (found.outcome, found.n_tests) == (Outcome.PASS, 3)
+
+
+def test_a_programs_names_do_not_disturb_the_computation():
+    names = ("results", "inputs", "value", "size", "time", "total", "end")
+    references = [
+        expected.Reference(name, f"def {name}(x): return {name} and x", name, ((1,), ([2],)))
+        for name in names
+    ]
+    for found in expected.values(references):
+        assert [value.literal for value in found] == ["1", "[2]"]
+
+
+# --- the real rows -----------------------------------------------------------------------------
+
+
+DATA = os.environ.get("RRTF_DATA")
+
+
+@pytest.fixture(scope="module")
+def real_cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def real(monkeypatch, real_cache):
+    monkeypatch.setenv("RRTF_HOME", str(real_cache))
+
+    def load(name: str) -> list[Problem]:
+        if not (Path(DATA) / benchmarks.entry(name).file).exists():
+            pytest.skip(f"$RRTF_DATA holds no {name}")
+        return benchmarks.load(name, data=Path(DATA))
+
+    return load
+
+
+# Slow references: sums up to 10**8, and the sums of six power series.
+SLOW = {"cpu_seconds": 60.0, "wall_seconds": 120.0}
+# Not among the standard library's modules, or an answer in the order of a set.
+FAILING_REFERENCES = {
+    "leetcode-v0.2-train": {"ModuleNotFoundError": 13, "wrong_value": 1},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+@pytest.mark.parametrize(
+    "name",
+    ["humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "leetcode-v0.2-train",
+     "leetcode-v0.3-test", "codereval-subset"],
+)  # fmt: skip
+def test_the_references_of_a_benchmark_pass(real, name):
+    problems = real(name)
+    found = verdicts(problems, [p.reference for p in problems], **SLOW)
+    reasons: dict[str, int] = {}
+    for execution in found:
+        if execution.outcome is not Outcome.PASS:
+            reasons[execution.reason] = reasons.get(execution.reason, 0) + 1
+    assert reasons == FAILING_REFERENCES.get(name, {})
+    assert (
+        len(problems) + len(benchmarks.refused(name, data=Path(DATA)))
+        == benchmarks.entry(name).rows
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+@pytest.mark.parametrize("name", ["humaneval", "humaneval+"])
+def test_no_empty_body_passes(real, name):
+    problems = real(name)
+    found = verdicts(problems, ["    pass\n" for _ in problems])
+    assert [e.task_id for e in found if e.outcome is not Outcome.FAILED_TESTS] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+def test_leetcode_contests_are_judged_without_references(real):
+    problems = real("leetcode")
+    found = verdicts(problems, ["pass\n" for _ in problems])
+    assert {e.outcome for e in found} <= {Outcome.FAILED_TESTS, Outcome.PASS}
+    assert all(e.n_tests == 100 for e in found)
+
+
+def test_every_name_of_the_catalogue_can_be_loaded():
+    known = {*loading._TASKS, *loading._PLUS, "codereval-subset"}
+    assert known == set(benchmarks.names())
