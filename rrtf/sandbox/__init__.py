@@ -8,8 +8,9 @@ isolation level of this host. The caller's process never runs foreign code:
               workers' zygote ── worker   one per program: the candidate and nothing else
 
 Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); `repetition`
-(flakiness), `mutants` with `faults` (faulty copies of a reference); inside the fences
-`zygote`, `judge` with `counting`, `worker`; `wire` (values), `kernel` (fences), `reasons`.
+(flakiness), `mutants` with `faults` (faulty copies of a reference), `instrument` with `mutation`
+(what becomes of tests); inside the fences `zygote`, `judge` with `counting`, `worker`; `wire`
+(values), `linked` (nodes and shared containers), `kernel` (fences), `reasons`.
 """
 
 from rrtf.sandbox.executor import Result, call, distinct, execute
