@@ -249,6 +249,15 @@ def test_codereval_rows_are_judged_or_refused_with_a_reason(monkeypatch, tmp_pat
     assert benchmarks.refused("humaneval") == {}
 
 
+def test_a_signature_that_has_lost_its_imports_is_no_obstacle():
+    row = CODEREVAL_ROW | {"input_raw": CODEREVAL_ROW["input_raw"].replace("(x)", "(x: List[int])")}
+    problem = tasks.codereval(row)
+    assert problem.prompt.startswith("from __future__ import annotations\n\nimport math\n")
+    assert outcomes(problem, problem.reference) == ["PASS"]
+    known = row | {"prefix": "import math\nfrom typing import List\n"}
+    assert "__future__" not in tasks.codereval(known).prompt
+
+
 # --- literals and inputs -----------------------------------------------------------------------
 
 

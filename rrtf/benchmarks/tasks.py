@@ -5,6 +5,7 @@ Python source that stands alone: written to JSON lines, any harness of HumanEval
 """
 
 import ast
+import builtins
 import re
 import textwrap
 from collections.abc import Mapping
@@ -131,8 +132,14 @@ def leetcode(row: Mapping) -> Problem:
 
 
 def codereval(row: Mapping) -> Problem:
-    """A row of CoderEval's standalone subset: its test function becomes `check`."""
+    """A row of CoderEval's standalone subset: its test function becomes `check`.
+
+    Where the signature is annotated with names that its file has lost, annotations stay unread.
+    """
     imports = row["prefix"].strip("\n")
+    prompt = f"{imports}\n\n\n{row['input_raw'].rstrip()}\n".lstrip("\n")
+    if _unknown_annotations(prompt):
+        prompt = f"from __future__ import annotations\n\n{prompt}"
     head = rf"^def test_+{row['name']}\(\):"
     tests = row["suffix"].partition("\nif __name__")[0]
     body, found = re.subn(head, "def check(candidate):", tests, flags=re.MULTILINE)
@@ -140,9 +147,21 @@ def codereval(row: Mapping) -> Problem:
         raise ValueError(f"{row['_id']}: expected one function test_{row['name']}")
     return Problem(
         row["_id"],
-        f"{imports}\n\n\n{row['input_raw'].rstrip()}\n".lstrip("\n"),
+        prompt,
         row["name"],
         f"{imports}\n\n\n{body.strip()}\n".lstrip("\n"),
         "\n\n" + row["reference"],
         "codereval-subset",
     )
+
+
+def _unknown_annotations(source: str) -> set[str]:
+    """Names in the annotations of a function head that nothing in `source` imports."""
+    used, imported = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.arg | ast.FunctionDef):
+            shown = node.annotation if isinstance(node, ast.arg) else node.returns
+            used |= {n.id for n in ast.walk(shown) if isinstance(n, ast.Name)} if shown else set()
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    return used - imported - set(dir(builtins))
