@@ -588,3 +588,16 @@ def test_tests_of_many_terms_are_judged_and_those_beyond_the_compiler_are_named(
     assert verdict(tests.format(" + ".join(["1"] * 900)), program) == (Outcome.PASS, "", 2, 2)
     with pytest.raises(ValueError, match=r"t: the tests do not compile: .*recursion"):
         verdict(tests.format(" + ".join(["1"] * 9000)), program)
+
+
+def test_a_caller_with_many_open_files_is_served_like_any_other():
+    right = Response("t", "m", 0, "", "def f(x): return x")
+    problem = Problem("t", "", "f", "assert f(1) == 1")
+    for count in range(25, 60):  # whatever numbers the sockets of the zygotes get
+        files = [os.open("/dev/null", os.O_RDONLY) for _ in range(count)]
+        try:
+            (found,) = sandbox.execute([problem], [right])
+        finally:
+            for file in files:
+                os.close(file)
+        assert found.outcome is Outcome.PASS

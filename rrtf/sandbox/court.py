@@ -2,7 +2,6 @@
 
 import _signal as signal
 import _socket
-import gc
 import os
 import select
 import time
@@ -72,7 +71,6 @@ def _be_judge(control, nursery, out: int, job: bytes, settings: dict) -> None:
         os.dup2(nursery_fd, 4)
         os.closerange(5, 64)
         settings["confine"]()
-        gc.enable()
         judge.preside(job, 3, _socket.socket(fileno=4), settings["wall_seconds"])
         failed = 0
     finally:

@@ -15,7 +15,7 @@ import _socket
 import builtins
 import marshal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from types import CodeType
 
@@ -151,15 +151,13 @@ class _Report:
 def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) -> None:
     """Judges every program of a job; results and what went wrong are written to `out`."""
     report = _Report(out)
-    parts = _parts(job)
-    message = wire.decode(next(parts), None)
+    message, programs = marshal.loads(job)
     try:
         if message["kind"] == "call":
             inputs = wire.decode(message["inputs"], None)
         else:
             check = Check(message)
-        for index, part in enumerate(parts):
-            program = wire.decode(part, None)
+        for index, program in enumerate(programs):
             channel = Channel(nursery, wall_seconds)
             if message["kind"] == "call":
                 report.add((index, _results(channel, *program, inputs)))
@@ -169,14 +167,6 @@ def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) 
     except (SandboxError, UnusableTests) as error:
         report.add((type(error).__name__, str(error)))
     report.flush()
-
-
-def _parts(job: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(job):
-        size = int.from_bytes(job[at : at + 4], "little")
-        yield job[at + 4 : at + 4 + size]
-        at += 4 + size
 
 
 def _results(channel: Channel, program: str, entry_point: str, inputs: list) -> list:

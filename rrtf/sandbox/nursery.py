@@ -3,7 +3,6 @@
 import _signal as signal
 import _socket
 import contextlib
-import gc
 import os
 import select
 import struct
@@ -108,13 +107,13 @@ def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | 
 
 def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
     try:
-        os.setsid()
+        if settings["level"] in ("process", "none"):  # elsewhere it has no children to end with it
+            os.setsid()
         os.dup2(channel.detach(), 3)
         os.closerange(4, 64)
         if settings["level"] != "none":
             kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
         settings["confine"]()
-        gc.enable()
         with contextlib.suppress(EOFError):
             worker.serve(3, nonce)
         os._exit(0)

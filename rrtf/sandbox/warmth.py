@@ -43,6 +43,7 @@ def freeze() -> None:
     for size in _BLOCKS:
         _fill(size)
     gc.freeze()
+    gc.enable()  # children want it on, and here there is little left to collect
 
 
 def _fill(size: int) -> None:

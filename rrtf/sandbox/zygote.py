@@ -73,7 +73,8 @@ def _confinement(settings: dict) -> Callable[[], None]:
 
 def _adopt_sockets(fds: list[int]) -> list[_socket.socket]:
     """Moves them to numbers from 40 on, clear of those that children use, and closes the rest."""
-    high = [os.dup2(fd, 40 + number, inheritable=False) for number, fd in enumerate(fds)]
+    free = (number for number in range(40, 64) if number not in fds)
+    high = [os.dup2(fd, next(free), inheritable=False) for fd in fds]
     os.closerange(3, high[0])
     if len(high) > 1:
         os.closerange(high[0] + 1, high[1])
