@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from rrtf import config, paper, stats
+from rrtf import config, figures, paper, stats
 from rrtf.paper import claims, pairs, printed
 
 FIGURES = paper.figures()
 AUDIT = paper.audit(FIGURES)
 TESTS = paper.claim_tests(FIGURES, alpha=0.05)
-CLAIMS = {row["claim"]: row for row in paper.claim_rows(FIGURES, TESTS)}
+CLAIMS = {row["claim"]: row for row in paper.claim_verdicts(FIGURES, TESTS)}
 
 
 def fact(words):
@@ -99,11 +99,12 @@ def test_a_row_or_model_that_the_paper_lacks_is_named():
 
 
 def test_every_greedy_rate_is_shown_as_its_count():
-    rows = paper.greedy_rows(FIGURES)
-    assert [row["humaneval solved"] for row in rows] == [39, 92, 54, 98, 102]
-    assert [row["codereval solved"] for row in rows] == [35, 63, 87, 77, 88]
-    assert [row["leetcode solved"] for row in rows] == [9, 10, 33, 58, 72]
-    assert rows[-1]["leetcode %"] == 24.0
+    rows = [list(row.values())[2:] for row in paper.greedy_rows(FIGURES)]
+    counts = [[int(cell.partition(" = ")[0]) for cell in row] for row in rows]
+    assert [row[0] for row in counts] == [39, 92, 54, 98, 102]
+    assert [row[1] for row in counts] == [35, 63, 87, 77, 88]
+    assert [row[2] for row in counts] == [9, 10, 33, 58, 72]
+    assert rows[-1][2].startswith("72 = 24.00 % (")
 
 
 def wilson_by_hand(k, n, z=1.959964):
@@ -114,9 +115,10 @@ def wilson_by_hand(k, n, z=1.959964):
 
 def test_intervals_of_the_tables_are_wilsons():
     ours = paper.greedy_rows(FIGURES)[-1]
-    assert ours["humaneval 95 %"] == "54.6 to 69.3" == wilson_by_hand(102, 164)
-    assert ours["codereval 95 %"] == wilson_by_hand(88, 230)
-    assert ours["leetcode 95 %"] == wilson_by_hand(72, 300)
+    assert ours["HumanEval, of 164"] == "102 = 62.20 % (54.6 to 69.3)"
+    assert wilson_by_hand(102, 164) == "54.6 to 69.3"
+    assert wilson_by_hand(88, 230) in ours["CoderEval, of 230"]
+    assert wilson_by_hand(72, 300) in ours["LeetCode, of 300"]
     assert paper.sampled_rows(FIGURES)[-1]["95 %, at most"] == wilson_by_hand(101, 164)
 
 
@@ -141,8 +143,8 @@ def test_the_panels_hold_every_model_and_benchmark_of_table_3():
 def test_table_4_is_completed_by_counts_and_ratios():
     rows = paper.inference_rows(FIGURES)
     assert [row["solved"] for row in rows] == [102, 106, 84, 85]
-    assert rows[1]["faster by"] == pytest.approx(75 / 33)
-    assert rows[1]["smaller by"] == pytest.approx(32.36 / 16.29)
+    assert rows[1]["times faster"] == pytest.approx(75 / 33)
+    assert rows[1]["times smaller"] == pytest.approx(32.36 / 16.29)
 
 
 def test_figure_4_is_completed_by_the_batch_its_steps_imply():
@@ -328,7 +330,7 @@ def test_a_claim_whose_every_test_holds_stands():
     told = {"claim": "bigger", "source": "Table 3", "table": "table_3", "model": "PanGu-Coder2"}
     told |= {"columns": ["leetcode"], "rivals": ["PanGu-Coder", "StarCoder"]}
     tests = paper.claim_tests({**FIGURES, "claims": [told]}, alpha=0.05)
-    (row,) = paper.claim_rows({**FIGURES, "claims": [told]}, tests)
+    (row,) = paper.claim_verdicts({**FIGURES, "claims": [told]}, tests)
     assert (row["verdict"], row["stands"]) == ("stands", 2)
 
 
@@ -337,6 +339,16 @@ def test_every_test_is_drawn_but_those_of_sampled_rates():
     assert len(lines) == sum(test.how != "rates" for test in TESTS) == 17
     assert all(low <= high for _, low, high, _ in lines)
     assert {verdict for *_, verdict in lines} <= set(claims.VERDICTS)
+
+
+def test_tests_and_claims_are_shown_with_what_they_were_computed_from():
+    rows = {(row["place"], row["a - b"]): row for row in paper.test_rows(TESTS)}
+    bounded = rows["Table 3, CoderEval", "PanGu-Coder2 - WizardCoder"]
+    assert (bounded["p"], bounded["from"]) == ("0.00098 to 0.44", "counts")
+    assert rows["Table 2, pass@1", "PanGu-Coder2 - WizardCoder"]["p"] == "≤ 0.6"
+    assert rows["Fig 5, pass@200", "PanGu-Coder2 - WizardCoder"]["p"] == "0.73"
+    shown = {row["claim"]: row["tests that stand"] for row in paper.claim_rows(FIGURES, TESTS)}
+    assert shown["best on LeetCode, greedy"] == "3 of 4"
 
 
 # --- the audit ---------------------------------------------------------------------------------
@@ -385,7 +397,7 @@ def test_the_audit_finds_that_figure_5_and_table_2_cannot_be_one_run():
 
 def test_the_lead_over_wizardcoder_is_within_noise():
     found = fact("greedy lead")
-    assert found["values"]["only_pangu_coder2"] == 21 and found["verdict"] == "within noise"
+    assert found["values"]["only PanGu-Coder2"] == 21 and found["verdict"] == "within noise"
 
 
 def test_the_audit_counts_one_function_on_codereval():
@@ -410,7 +422,7 @@ def test_the_audit_weighs_int8_against_its_noise():
         100 * math.sqrt(102 * 62 / 164) / 164, rel=1e-6
     )
     assert values["difference_points"] < values["standard_error_points"]
-    assert values["solved_by_both_at_least"] is None and found["verdict"] == "within noise"
+    assert values["significant_if_both_solve"] is None and found["verdict"] == "within noise"
 
 
 def test_the_loss_by_gptq_depends_on_an_overlap_that_is_not_printed():
@@ -476,10 +488,11 @@ def test_a_finding_changes_with_the_figures_it_is_computed_from(change, words, v
     assert found["verdict"] == verdict
 
 
-def test_facts_are_shown_as_text_with_two_decimals_and_tables_as_their_size():
-    values = {"p_value": 0.62710, "tiny": 0.00012, "n": 3, "none": [], "rows": [{"a": 1}]}
+def test_facts_are_shown_as_text_with_two_decimals_and_without_their_tables():
+    values = {"p_value": 0.62710, "tiny": 0.00012, "pass_at_1": {"a": 3}, "none": []}
+    values |= {"rows": [{"a": 1}]}
     (row,) = paper.shown([{"fact": "x", "place": "Fig 1", "values": values, "verdict": "y"}])
-    assert row["values"] == "p value: 0.63\ntiny: 0.00012\nn: 3\nnone: none\nrows: 1 rows"
+    assert row["values"] == "p value: 0.63\ntiny: 0.00012\npass@1: \n  a: 3\nnone: none"
     assert row["verdict"] == "y"
 
 
@@ -563,8 +576,10 @@ def test_the_share_of_the_ranking_loss_is_given_by_seed():
 
 def test_only_answers_with_an_interval_are_drawn():
     _, found = beside()
-    lines = paper.difference_lines(found)
-    assert len(lines) == 5 + 6 and all(low < value < high for _, value, low, high in lines)
+    lines = paper.answer_lines(found)
+    sides = [side for line in lines.values() for side in line.values()]
+    assert len(sides) == 5 + 6 and all(low < value < high for value, low, high in sides)
+    assert list(lines["CTranslate2 int8 over float16"]) == ["the paper", "this run"]
 
 
 def test_comparisons_without_greedy_answers_are_refused():
@@ -582,3 +597,26 @@ def test_what_is_not_disclosed_stands_beside_the_settings_of_the_run(tmp_path, m
     (folder / "manifest.json").write_text('{"settings": {"rounds": 7}}')
     rows = {row["not disclosed"]: row["here"] for row in paper.undisclosed(FIGURES, "nano")}
     assert rows["rounds of evolution"] == "rounds = 7"
+
+
+# --- pictures ----------------------------------------------------------------------------------
+
+
+def test_a_range_that_leaves_the_axis_ends_in_an_arrow_and_a_single_p_is_a_dot():
+    rows = [("far", 1e-9, 0.5, "left open"), ("one", 0.2, 0.2, "not shown")]
+    axis = figures.p_ranges(rows, alpha=0.05).axes[0]
+    assert [line.get_marker() for line in axis.lines if line.get_marker() != "None"] == ["<", "o"]
+
+
+def test_the_data_sizes_are_drawn_with_the_batch_they_imply():
+    rows = paper.size_rows(FIGURES)
+    figure = figures.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
+    assert [bar.get_width() for bar in figure.axes[2].patches] == [8, 514, 515]
+    assert [text.get_text() for text in figure.axes[1].texts] == ["2,250", "74", "132"]
+
+
+def test_an_answer_that_may_be_zero_is_hollow():
+    lines = {"q": {"the paper": (0.1, -0.1, 0.3), "this run": (0.1, 0.05, 0.15)}}
+    axis = figures.answers(lines).axes[0]
+    dots = [line for line in axis.lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]

@@ -6,9 +6,9 @@ tasks, `claims` corrects all tests of what the paper claims at once, `audit` gat
 and `beside` puts a run of this project next to them. Nothing but `beside` needs a run.
 """
 
-from rrtf.paper.audit import audit, shown
-from rrtf.paper.beside import beside, beside_rows, difference_lines, undisclosed
-from rrtf.paper.claims import claim_rows, claim_tests, range_lines, test_rows
+from rrtf.paper.audit import audit, shown, verdicts
+from rrtf.paper.beside import answer_lines, beside, beside_rows, undisclosed
+from rrtf.paper.claims import claim_rows, claim_tests, claim_verdicts, range_lines, test_rows
 from rrtf.paper.pairs import (
     Paired,
     detectable,
@@ -31,14 +31,15 @@ from rrtf.paper.tables import (
 __all__ = [
     "Figures",
     "Paired",
+    "answer_lines",
     "audit",
     "beside",
     "beside_rows",
     "claim_rows",
     "claim_tests",
+    "claim_verdicts",
     "detectable",
     "detectable_rows",
-    "difference_lines",
     "difficulty_rows",
     "figures",
     "greedy_panels",
@@ -58,4 +59,5 @@ __all__ = [
     "solved_by",
     "test_rows",
     "undisclosed",
+    "verdicts",
 ]

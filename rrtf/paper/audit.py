@@ -64,16 +64,25 @@ def shown(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
+def verdicts(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The facts in one line each, without their numbers."""
+    return [{name: fact[name] for name in ("place", "fact", "verdict")} for fact in facts]
+
+
 def _lines(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name.replace('_', ' ')}: {_text(v)}" for name, v in values.items())
+    """A line per value; what is a table of its own (a list of mappings) is left to programs."""
+    there = {
+        name.replace("_at_", "@").replace("_", " "): value
+        for name, value in values.items()
+        if not (isinstance(value, list) and value and isinstance(value[0], Mapping))
+    }
+    return "\n".join(f"{name}: {_text(value)}" for name, value in there.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+        return "".join(f"\n  {name}: {_text(part)}" for name, part in value.items())
     if isinstance(value, list):
-        if value and isinstance(value[0], Mapping):
-            return f"{len(value)} rows"
         return ", ".join(map(_text, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -159,7 +168,7 @@ def _margin_over_wizard_coder(paper: Figures) -> dict[str, Any]:
     return _fact(
         f"greedy lead over {RIVAL} on HumanEval", "Fig 5",
         "within noise" if test.low <= 0 <= test.high else "stands",
-        only_pangu_coder2=test.only_a, only_wizardcoder=test.only_b,
+        **{f"only {OURS}": test.only_a, f"only {RIVAL}": test.only_b},
         difference_points=100 * test.difference, interval=[100 * test.low, 100 * test.high],
         p=test.p, test=test.test,
     )  # fmt: skip
@@ -167,12 +176,15 @@ def _margin_over_wizard_coder(paper: Figures) -> dict[str, Any]:
 
 def _pairs_of_fig_5(paper: Figures, alpha: float) -> dict[str, Any]:
     found = pairs.all_pairs(paper)
-    named = {f"{pair.a} - {pair.b}, {pair.decoding}": adjusted for pair, adjusted in found}
+    named = {
+        f"{pair.a} - {pair.b}, {pair.decoding.replace('_at_', '@')}": adjusted
+        for pair, adjusted in found
+    }
     missed = [name for name, p in named.items() if p >= alpha]
     return _fact(
         "the pairs of Fig 5, p after Holm over all of them", "Fig 5",
         f"{len(named) - len(missed)} of {len(named)} stand",
-        p_after_holm=named, not_shown=missed,
+        p_after_holm=named,
         tests=[asdict(pair) | {"p_holm": adjusted} for pair, adjusted in found],
     )  # fmt: skip
 
@@ -183,7 +195,7 @@ def _margin_on_codereval(paper: Figures, alpha: float) -> dict[str, Any]:
     return _fact(
         f"lead over the untuned {BASE} on CoderEval, in functions", "Table 3",
         "not shown" if found.smallest >= alpha else "left open",
-        pangu_coder2=ours.solved, starcoder=base.solved, lead=ours.solved - base.solved,
+        **{OURS: ours.solved, BASE: base.solved}, lead=ours.solved - base.solved,
         n_tasks=ours.tasks, smallest_p=found.smallest,
     )  # fmt: skip
 
@@ -192,7 +204,7 @@ def _least_lead(paper: Figures, alpha: float) -> dict[str, Any]:
     least = pairs.least_lead(alpha)
     tests = [test for test in claims.claim_tests(paper, alpha=alpha) if test.how != "rates"]
     short = {
-        f"{test.a} - {test.b} ({test.place}, {test.metric})": test.lead
+        f"{test.a} - {test.b} ({claims.where(test)})": test.lead
         for test in tests
         if test.lead < least
     }
@@ -227,7 +239,7 @@ def _two_gpt_rates(paper: Figures) -> dict[str, Any]:
     return _fact(
         "better than GPT-3.5 holds for some of its reported rates only", "Table 2",
         "stands" if len(better) == len(rivals) else "contradicted",
-        pangu_coder2=rate, gpt_3_5=rivals, better_than=better,
+        **{OURS: rate, "GPT-3.5": rivals}, better_than=better,
     )  # fmt: skip
 
 
@@ -244,7 +256,7 @@ def _quantised(paper: Figures, alpha: float) -> list[dict[str, Any]]:
             "within noise" if p.smallest >= alpha else claims.settled(p.largest, alpha),
             more_tasks=more, difference_points=100 * more / full.tasks,
             standard_error_points=100 * (share * (1 - share) / full.tasks) ** 0.5,
-            smallest_p=p.smallest, largest_p=p.largest, solved_by_both_at_least=p.shared_needed,
+            smallest_p=p.smallest, largest_p=p.largest, significant_if_both_solve=p.shared_needed,
         ))  # fmt: skip
     return found
 
@@ -347,5 +359,5 @@ def _claims(paper: Figures, alpha: float) -> list[dict[str, Any]]:
             because_of=line["because of"],
             rows=[asdict(test) for test in tests if test.claim == line["claim"]],
         )
-        for line in claims.claim_rows(paper, tests)
+        for line in claims.claim_verdicts(paper, tests)
     ]  # fmt: skip

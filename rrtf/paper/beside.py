@@ -226,14 +226,14 @@ def _text(side: Side) -> str:
     return f"{shown}, {side.n_tasks} tasks" + (f" ({side.words})" if side.words else "")
 
 
-def difference_lines(found: Sequence[Beside]) -> list[tuple[str, float, float, float]]:
-    """(question and whose answer, difference, low, high) of every answer with an interval."""
-    return [
-        (f"{line.question}: {whose}", side.value, side.low, side.high)
-        for line in found
-        for whose, side in (("paper", line.paper), ("this run", line.ours))
-        if side.value is not None and side.low is not None and side.high is not None
-    ]
+def answer_lines(found: Sequence[Beside]) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Question -> whose answer -> (difference, low, high), where there is an interval."""
+    lines: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for line in found:
+        for whose, side in (("the paper", line.paper), ("this run", line.ours)):
+            if side.value is not None and side.low is not None and side.high is not None:
+                lines.setdefault(line.question, {})[whose] = (side.value, side.low, side.high)
+    return lines
 
 
 def undisclosed(paper: Figures, profile: str) -> list[dict[str, str]]:
@@ -246,8 +246,12 @@ def undisclosed(paper: Figures, profile: str) -> list[dict[str, str]]:
         shown = [f"{name.partition('.')[2]} = {_setting(profile, name)}" for name in
                  gap["parameters"]]  # fmt: skip
         here = ", ".join(shown) or "no parameter"
-        rows.append({"not disclosed": gap["what"], "place": gap["source"], "here": here})
+        rows.append({"not disclosed": gap["what"], "place": _unbroken(gap["source"]), "here": here})
     return rows
+
+
+def _unbroken(place: str) -> str:
+    return place.replace(" ", "\u00a0")
 
 
 def _setting(profile: str, name: str) -> Any:

@@ -15,19 +15,17 @@ from rrtf.paper.pairs import p_range, p_text, paired
 from rrtf.paper.printed import IN_FIG_5, Count, Figures, counts
 
 VERDICTS = ("stands", "left open", "not shown", "contradicted")
-HOW = {
-    "regions": "exact McNemar from Fig 5",
-    "counts": "bounds of exact McNemar from the two counts",
-    "rates": "upper bound from the two rates",
-}
+HOW = ("regions", "counts", "rates")  # what p was computed from
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimTest:
     """One model against one rival: the lead in tasks, and the p that the figures allow.
 
-    `how` is a key of `HOW`; `holm_*` are corrected over all tests of all claims. For sampled rates
-    there is no smallest p above 0: the same small lead on every task would be no accident.
+    `how` is one of `HOW`: exact McNemar from the regions of Fig 5, its bounds from two counts, or
+    its upper bound from two sampled rates. For these there is no smallest p above 0: the same
+    small lead on every task would be no accident. `holm_*` are corrected over all tests of all
+    claims.
     """
 
     claim: str
@@ -105,7 +103,7 @@ def settled(p_largest: float, alpha: float) -> str:
     return "stands" if p_largest < alpha else "left open"
 
 
-def claim_rows(paper: Figures, tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
+def claim_verdicts(paper: Figures, tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
     """One row per claim: its tests by verdict, and the worst of them, which is the claim's.
 
     A claim without figures is `not tested`.
@@ -123,6 +121,20 @@ def claim_rows(paper: Figures, tests: Sequence[ClaimTest]) -> list[dict[str, Any
     return rows
 
 
+def claim_rows(paper: Figures, tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
+    """`claim_verdicts` for a reader."""
+    return [
+        {
+            "claim": row["claim"],
+            "place": row["place"],
+            "tests that stand": f"{row['stands']} of {row['tests']}",
+            "verdict": row["verdict"],
+            "because of": row["because of"],
+        }
+        for row in claim_verdicts(paper, tests)
+    ]
+
+
 def _because(tests: Sequence[ClaimTest], verdict: str) -> str:
     """The rivals that keep a claim from standing; all of them where it stands."""
     names = dict.fromkeys(test.b for test in tests if test.verdict == verdict)
@@ -133,13 +145,12 @@ def test_rows(tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
     """The tests for a reader."""
     return [
         {
-            "place": test.place,
-            "metric": test.metric.replace("_at_", "@").replace("_", " "),
+            "place": where(test),
             "a - b": f"{test.a} - {test.b}",
             "tasks ahead": test.lead,
             "p": _shown((test.p_smallest, test.p_largest), test.how),
             "after Holm": _shown((test.holm_smallest, test.holm_largest), test.how),
-            "from": HOW[test.how],
+            "from": test.how,
             "verdict": test.verdict,
         }
         for test in tests
@@ -147,7 +158,7 @@ def test_rows(tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
 
 
 def _shown(bounds: tuple[float, float], how: str) -> str:
-    return f"at most {bounds[1]:.2g}" if how == "rates" else p_text(bounds)
+    return f"≤ {bounds[1]:.2g}" if how == "rates" else p_text(bounds)
 
 
 def range_lines(tests: Sequence[ClaimTest]) -> list[tuple[str, float, float, str]]:
@@ -156,12 +167,15 @@ def range_lines(tests: Sequence[ClaimTest]) -> list[tuple[str, float, float, str
     Without the sampled rates, whose p has no lower bound.
     """
     return [
-        (f"{_benchmark(test)}: {test.a} - {test.b}", test.holm_smallest, test.holm_largest,
+        (f"{where(test)}: {test.a} - {test.b}", test.holm_smallest, test.holm_largest,
          test.verdict)
         for test in tests
         if test.how != "rates"
     ]  # fmt: skip
 
 
-def _benchmark(test: ClaimTest) -> str:
-    return test.place.partition(",")[0] + f" {test.metric}".replace("_at_", "@")
+def where(test: ClaimTest) -> str:
+    """`Table 3, CoderEval` or `Table 2, pass@10`."""
+    names = {"humaneval": "HumanEval", "codereval": "CoderEval", "leetcode": "LeetCode"}
+    metric = names.get(test.metric, test.metric.replace("_at_", "@"))
+    return f"{test.place.partition(',')[0]}, {metric}"

@@ -32,15 +32,16 @@ def sampled_rows(paper: Figures) -> list[dict[str, Any]]:
 
 
 def greedy_rows(paper: Figures) -> list[dict[str, Any]]:
-    """Table 3 (greedy): tasks solved on each benchmark, with Wilson intervals in percent."""
+    """Table 3 (greedy) for a reader: tasks solved, percent, Wilson's interval; by benchmark."""
     rows = []
     for row in paper["table_3"]["rows"]:
         shown = {"model": row["model"], "size": row["size"]}
         for name in BENCHMARKS:
             (count,) = counts(paper, "table_3", name, row["model"])
-            shown[f"{name} solved"] = count.solved
-            shown[f"{name} %"] = row.get(name, 100 * count.solved / count.tasks)
-            shown[f"{name} 95 %"] = _percent(stats.wilson(count.solved, count.tasks))
+            rate = stats.wilson(count.solved, count.tasks)
+            head = f"{paper['benchmarks'][name]['name']}, of {count.tasks}"
+            percent = row.get(name, 100 * rate.value)
+            shown[head] = f"{count.solved} = {percent:.2f} % ({_percent(rate)})"
         rows.append(shown)
     return rows
 
@@ -82,9 +83,9 @@ def inference_rows(paper: Figures) -> list[dict[str, Any]]:
         {
             "variant": name_of(row),
             "GPU GB": row["memory_gb"],
-            "smaller by": full["memory_gb"] / row["memory_gb"],
+            "times smaller": full["memory_gb"] / row["memory_gb"],
             "ms/token": row["ms_per_token"],
-            "faster by": full["ms_per_token"] / row["ms_per_token"],
+            "times faster": full["ms_per_token"] / row["ms_per_token"],
             "solved": solved(row["humaneval"], n_tasks),
             "%": row["humaneval"],
             "95 %": _percent(stats.wilson(solved(row["humaneval"], n_tasks), n_tasks)),
