@@ -70,18 +70,18 @@ def verdicts(facts: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _lines(values: Mapping[str, Any]) -> str:
-    """A line per value; what is a table of its own (a list of mappings) is left to programs."""
+    """Name and value; what is a table of its own (a list of mappings) is left to programs."""
     there = {
         name.replace("_at_", "@").replace("_", " "): value
         for name, value in values.items()
         if not (isinstance(value, list) and value and isinstance(value[0], Mapping))
     }
-    return "\n".join(f"{name}: {_text(value)}" for name, value in there.items())
+    return "; ".join(f"{name}: {_text(value)}" for name, value in there.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "".join(f"\n  {name}: {_text(part)}" for name, part in value.items())
+        return " · ".join(f"{name} {_text(part)}" for name, part in value.items())
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
     if isinstance(value, bool):
@@ -103,7 +103,7 @@ def _size_and_batch(paper: Figures) -> dict[str, Any]:
     steps = {line["data"]: line["steps per epoch"] for line in tables.size_rows(paper)}
     alike = max(batches.values()) < 2 * min(batches.values())
     return _fact(
-        "the data sizes of Fig 4 were trained with different batch sizes", "Fig 4",
+        "batch size that the steps of each data size imply", "Fig 4",
         "consistent" if alike else "confounded",
         stated_batch=stated, implied_batch=batches, steps_per_epoch=steps,
         times_smaller_batch=stated / min(batches.values()),
@@ -237,7 +237,7 @@ def _two_gpt_rates(paper: Figures) -> dict[str, Any]:
     }
     better = [name for name, value in rivals.items() if rate > value]
     return _fact(
-        "better than GPT-3.5 holds for some of its reported rates only", "Table 2",
+        f"the reported rates of GPT-3.5 that {OURS} exceeds", "Table 2",
         "stands" if len(better) == len(rivals) else "contradicted",
         **{OURS: rate, "GPT-3.5": rivals}, better_than=better,
     )  # fmt: skip
@@ -280,17 +280,17 @@ def _sampled_headline(paper: Figures) -> dict[str, Any]:
     greedy = row(paper, "table_3", model=OURS)["humaneval"]
     apart = not is_whole(sampled, n_tasks) and is_whole(greedy, n_tasks)
     return _fact(
-        "the rate of Table 2 is no whole number of tasks: it is sampled, not greedy",
+        "the two headline rates as tasks: a greedy one is a whole number",
         "Tables 2 and 3", "two protocols" if apart else "left open",
-        table_2=sampled, in_tasks=sampled / 100 * n_tasks, table_3=greedy,
-        in_tasks_greedy=greedy / 100 * n_tasks,
+        table_2=sampled, table_2_in_tasks=sampled / 100 * n_tasks,
+        table_3=greedy, table_3_in_tasks=greedy / 100 * n_tasks,
     )  # fmt: skip
 
 
 def _counts_add_up(paper: Figures) -> dict[str, Any]:
     marks = paper["benchmarks"]
     regions = {
-        column: sum(line[column] for line in paper["figure_5"]["rows"])
+        column.replace("_at_", "@"): sum(line[column] for line in paper["figure_5"]["rows"])
         for column in ("greedy", "pass_at_200")
     }
     levels = sum(marks["leetcode"][level] for level in tables.LEVELS)

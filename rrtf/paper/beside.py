@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rrtf import config, store
@@ -55,29 +56,28 @@ def beside(
     """Every question that the paper's figures or this run can say something about."""
     greedy, *sampled = _metrics(comparisons)
     first, last = sampled[0], sampled[-1]
+    ours = partial(_compared, comparisons, alpha=alpha)
     elsewhere = f"{RIVAL} was trained on another corpus"
     untested = Side(words="not tested: no baseline on the same data")
     return [
         Beside("tuned model over its base, greedy", "Fig 5",
-               _from_fig_5(paper, OURS, BASE), _compared(comparisons, "rrtf", "base", greedy)),
+               _from_fig_5(paper, OURS, BASE), ours("base", greedy)),
         Beside("ranking over imitation on the same prompts, greedy", "-",
-               untested, _compared(comparisons, "rrtf", "sft-kept", greedy)),
+               untested, ours("sft-kept", greedy)),
         Beside("RRTF over plain fine-tuning, greedy", "Fig 5",
-               _from_fig_5(paper, OURS, RIVAL, elsewhere),
-               _compared(comparisons, "rrtf", "sft", greedy)),
-        Beside(f"the same lead, sampled, {first}", "Table 2",
-               _rates(paper, "pass_at_1"), _compared(comparisons, "rrtf", "sft", first)),
-        Beside(f"the same lead for the largest k: pass@100, {last}", "Table 2",
-               _rates(paper, "pass_at_100"), _compared(comparisons, "rrtf", "sft", last)),
-        Beside("RRTF over its teacher, greedy", "-", Side(words="teacher not disclosed"),
-               _compared(comparisons, "rrtf", "teacher", greedy)),
+               _from_fig_5(paper, OURS, RIVAL, elsewhere), ours("sft", greedy)),
+        Beside(f"the same lead, sampled (pass@1; here {first})", "Table 2",
+               _rates(paper, "pass_at_1"), ours("sft", first)),
+        Beside(f"the same lead at the largest k (pass@100; here {last})", "Table 2",
+               _rates(paper, "pass_at_100"), ours("sft", last)),
+        Beside("RRTF over its teacher, greedy", "-",
+               Side(words="teacher not disclosed"), ours("teacher", greedy)),
         *(_quantised(paper, quantization, name, alpha) for name in TWINS),
         _smaller(paper, quantization),
-        Beside("smallest lead found four times in five".replace("four times in five",
-               f"with chance {power:g}"), "Fig 5",
+        Beside(f"smallest lead found with chance {power:g}", "Fig 5",
                _found(paper, alpha, power), _detected(comparisons, greedy)),
-        Beside("share of L_rank in the loss, end of training", "-", Side(words="not given"),
-               _share_of_ranking(runs)),
+        Beside("share of L_rank in the loss, end of training", "-",
+               Side(words="not given"), _share_of_ranking(runs)),
         Beside("more training data, greedy", "Fig 4", _more_data(paper, alpha),
                Side(words="nothing comparable: no run here varies the amount of data")),
     ]  # fmt: skip
@@ -119,15 +119,23 @@ def _rates(paper: Figures, column: str) -> Side:
     return Side((a - b) / 100, n_tasks=tasks_of(paper, "humaneval"), words=words)
 
 
-def _compared(comparisons: Sequence[Row], a: str, b: str, metric: str) -> Side:
+def _compared(comparisons: Sequence[Row], b: str, metric: str, *, alpha: float) -> Side:
+    """This run's rrtf - b."""
     for line in comparisons:
-        if (line["a"], line["b"], line["metric"]) == (a, b, metric):
+        if (line["a"], line["b"], line["metric"]) == ("rrtf", b, metric):
             seeds = f"training seeds {line['n_seeds_a']} against {line['n_seeds_b']}"
             return Side(
                 line["difference"], line["low"], line["high"], (line["p_holm"],), line["n_tasks"],
-                f"after Holm; {seeds}",
+                f"after Holm; {seeds}{_equal(line, alpha)}",
             )  # fmt: skip
-    return Side(words=f"{a} - {b} is not among this run's comparisons")
+    return Side(words=f"rrtf - {b} is not among this run's comparisons")
+
+
+def _equal(line: Row, alpha: float) -> str:
+    """What the equivalence test adds, where it excludes the margin."""
+    if line["p_equivalence"] >= alpha:
+        return ""
+    return f"; no difference of {100 * line['margin']:g} points or more"
 
 
 def _quantised(paper: Figures, found: Sequence[Row], name: str, alpha: float) -> Beside:
@@ -207,7 +215,7 @@ def beside_rows(found: Sequence[Beside]) -> list[dict[str, str]]:
     return [
         {
             "question": line.question,
-            "place": line.place,
+            "place": _unbroken(line.place),
             "the paper": _text(line.paper),
             "this run": _text(line.ours),
         }

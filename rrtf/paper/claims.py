@@ -127,7 +127,7 @@ def claim_rows(paper: Figures, tests: Sequence[ClaimTest]) -> list[dict[str, Any
         {
             "claim": row["claim"],
             "place": row["place"],
-            "tests that stand": f"{row['stands']} of {row['tests']}",
+            "tests that stand": f"{row['stands']} of {row['tests']}" if row["tests"] else None,
             "verdict": row["verdict"],
             "because of": row["because of"],
         }
@@ -145,7 +145,7 @@ def test_rows(tests: Sequence[ClaimTest]) -> list[dict[str, Any]]:
     """The tests for a reader."""
     return [
         {
-            "place": where(test),
+            "place": where(test).replace(" ", "\u00a0"),
             "a - b": f"{test.a} - {test.b}",
             "tasks ahead": test.lead,
             "p": _shown((test.p_smallest, test.p_largest), test.how),
