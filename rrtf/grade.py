@@ -204,7 +204,7 @@ def rates(
 ) -> list[Rate]:
     """pass@k of every source for its `ks`, over the tasks it answered.
 
-    The intervals cover the choice of tasks (`stats.rate`, its draws fixed by `seed`).
+    The intervals cover the choice of tasks (`stats.rate`).
     """
     found = []
     passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
