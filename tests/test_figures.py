@@ -31,6 +31,16 @@ def overlap_figure():
     return figures.overlap({"greedy": (names, {names: 49, names[:1]: 1, (): 44})})
 
 
+def overlap_of_many():
+    """Three panels with names and numbers as long as they get, of three and of two methods."""
+    trio = ("starcoder2-15b-instruct-v0.1", "qwen2.5-coder-7b-instruct", "gpt-3.5-turbo-16k-0613")
+    pair = trio[:2]
+    some = {(): 12345, trio: 11111, pair: 22222, trio[:1]: 33333, trio[1:]: 44444, trio[2:]: 55555}
+    two = {(): 12345, pair: 22222, pair[:1]: 33333, pair[1:]: 44444}
+    title = "leetcode-v0.3-test, pass@10 T=0.8 of published samples"
+    return figures.overlap({title: (trio, some), "mbpp": (pair, two), "again": (pair, two)})
+
+
 def step_figure():
     rises = {"imitation": 0.09, "filter": 0.04, "loss": -0.01}
     parts = [(name, rise, rise - 0.02, rise + 0.02) for name, rise in rises.items()]
@@ -49,6 +59,10 @@ DRAWN = {
         {"base": {"PASS": 3, "FAILED_TESTS": 1}}, figures.OUTCOME_COLOURS
     ),
     "overlap": overlap_figure,
+    "overlap of many": overlap_of_many,
+    "kinds": lambda: figures.stacked(
+        {"base": dict.fromkeys(figures.KIND_COLOURS, 9)}, figures.KIND_COLOURS
+    ),
 }  # fmt: skip
 
 
@@ -85,6 +99,59 @@ def test_the_circles_count_every_task_of_a_model():
     assert {"StarCoder (50)", "WizardCoder (49)", "none: 44", "greedy, 94 tasks"} <= set(shown)
 
 
+def test_two_circles_have_three_regions_and_a_number_outside():
+    figure = figures.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
+    assert {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks"} <= set(texts(figure))
+    numbers = [t.get_text() for t in figure.axes[0].texts if t.get_text().isdigit()]
+    assert sorted(numbers) == ["0", "3", "5"]
+
+
+def test_titles_of_circles_lie_on_no_name_and_inside_the_picture():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    figure = overlap_of_many()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    own = [child for axis in figure.axes for child in axis.get_children()]
+    words = [text for text in own if isinstance(text, Text) and text.get_text()]
+    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in words]
+    assert sum("tasks" in text for text, _ in boxes) == 3
+    assert not [(a, b) for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+    whole = figure.bbox
+    assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for _, b in boxes)
+
+
+def test_panels_are_wrapped_and_every_number_lies_in_its_circles():
+    figure = overlap_of_many()
+    assert len(figure.axes) == 4 and not figure.axes[3].texts
+    for axis, names in zip(figure.axes, (3, 2, 2), strict=False):
+        circles = [p for p in axis.patches if p.get_fill()]
+        assert len(circles) == names
+        for text in (t for t in axis.texts if t.get_text().isdigit()):
+            (x, y) = text.get_position()
+            inside = [c for c in circles if (x - c.center[0]) ** 2 + (y - c.center[1]) ** 2 < 0.64]
+            assert inside, text.get_text()
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_circles_are_of_two_or_three_methods(n):
+    with pytest.raises(ValueError, match=f"one: {n} methods, expected two or three"):
+        figures.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
+
+
+def test_methods_without_a_colour_of_their_own_do_not_share_one():
+    figure = figures.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
+    shades = {p.get_edgecolor() for p in figure.axes[0].patches if not p.get_fill()}
+    assert len(shades) == 3
+
+
+def test_the_legend_leaves_out_kinds_that_do_not_occur():
+    figure = figures.stacked({"base": {"passes": 3, "too slow": 0}}, figures.KIND_COLOURS)
+    shown = texts(figure)
+    assert "passes" in shown and "too slow" not in shown
+
+
 def test_spread_labels_keep_their_order_and_their_distance():
     placed = figures.spread({"a": 1.0, "b": 1.0, "c": 1.05, "d": 3.0}, gap=0.5)
     assert sorted(placed, key=placed.get) == ["a", "b", "c", "d"]
@@ -106,6 +173,32 @@ def test_a_table_escapes_what_it_shows_and_keeps_code_as_code():
 def test_a_table_shows_missing_values_as_a_dash_and_its_caption():
     html = figures.table([{"a": None, "b": float("nan"), "c": True}], caption="what & why").data
     assert html.count("–") == 2 and "what &amp; why" in html and "<td>yes</td>" in html
+
+
+def test_a_table_with_a_height_scrolls_and_one_without_does_not():
+    assert "overflow:auto" in figures.table([{"a": 1}], height=5).data
+    assert "overflow:auto" not in figures.table([{"a": 1}]).data
+
+
+SHEET = {
+    "title": "largest gain: t/1", "task": "def f(x):", "reference": "    return x < 1",
+    "answers": [
+        {"name": "base\nseed 1", "answer": "    return x & 1", "verdict": "failed tests",
+         "test": "assert f(1) == '<b>'", "expected": [("'<", False), ("b>'", True)],
+         "returned": [("'", False)], "said": "raises ValueError"},
+        {"name": "rrtf", "answer": "    return x", "verdict": "passes all 3 tests", "test": "",
+         "expected": [], "returned": [], "said": ""},
+    ],
+}  # fmt: skip
+
+
+def test_a_sheet_shows_every_answer_its_test_and_both_values_escaped_and_marked():
+    html = figures.sheet(SHEET).data
+    assert "assert f(1) == &#x27;&lt;b&gt;&#x27;" in html and "<b>" not in html
+    assert html.count("<mark") == 1 and ">b&gt;&#x27;</mark>" in html
+    assert "base<br>seed 1" in html and "raises ValueError" in html
+    assert html.count("<th>expected</th>") == 1 and "passes all 3 tests" in html
+    assert html.count("<tr>") == html.count("</tr>") and html.count("<pre>") == html.count("</pre>")
 
 
 def test_colours_differ_in_lightness_or_hue_for_colour_blind_readers():

@@ -14,11 +14,20 @@ from rrtf.figures.counts import (
 from rrtf.figures.paper import answers, data_sizes, p_ranges
 from rrtf.figures.rates import curves, differences, intervals, overlap, spread, stacked, steps
 from rrtf.figures.runs import by_rate, by_update, hinge, loss_curve
-from rrtf.figures.style import COLOURS, OUTCOME_COLOURS, PALETTE, STYLE, canvas, colour
-from rrtf.figures.tables import side_by_side, table
+from rrtf.figures.style import (
+    COLOURS,
+    KIND_COLOURS,
+    OUTCOME_COLOURS,
+    PALETTE,
+    STYLE,
+    canvas,
+    colour,
+)
+from rrtf.figures.tables import sheet, side_by_side, table
 
 __all__ = [
     "COLOURS",
+    "KIND_COLOURS",
     "OUTCOME_COLOURS",
     "PALETTE",
     "STYLE",
@@ -39,6 +48,7 @@ __all__ = [
     "loss_curve",
     "overlap",
     "p_ranges",
+    "sheet",
     "side_by_side",
     "spread",
     "stacked",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from rrtf.figures.style import COLOURS, PALETTE, canvas, colour
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -153,9 +155,14 @@ def stacked(
 ) -> Figure:
     """Shares per name as stacked bars; `order` maps each part to its colour, left to right.
 
-    Parts of 5 % and more carry their number; white or black, whichever reads better.
+    Parts of 5 % and more carry their number; white or black, whichever reads better. Parts that
+    are empty in every row are left out of the legend.
     """
-    figure, axis = canvas(width=7.0, height=1.1 + 0.36 * len(counts))
+    used = {
+        part: shade for part, shade in order.items() if any(c.get(part) for c in counts.values())
+    }
+    lines = -(-len(used) // LEGEND)
+    figure, axis = canvas(width=7.0, height=0.9 + 0.2 * lines + 0.36 * len(counts))
     for at, found in enumerate(counts.values()):
         left, total = 0.0, sum(found.values())
         for part, shade in order.items():
@@ -165,12 +172,15 @@ def stacked(
                 ink = "white" if _dark(shade) else "#222222"
                 axis.text(left + share / 2, at, f"{share:.0f}", ha="center", va="center", color=ink)
             left += share
-    handles = [(part.replace("_", " ").lower(), shade) for part, shade in order.items()]
+    handles = [(part.replace("_", " ").lower(), shade) for part, shade in used.items()]
     _legend(figure, handles)
     axis.set_yticks(range(len(counts)), list(counts))
     axis.set(xlabel=label, xlim=(0, 100), ylim=(len(counts) - 0.5, -0.5))
     axis.grid(visible=False)
     return figure
+
+
+LEGEND = 5  # parts in a row of the legend
 
 
 def _dark(shade: str) -> bool:
@@ -182,42 +192,78 @@ def _legend(figure: Figure, handles: Sequence[tuple[str, str]]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=shade, label=name) for name, shade in handles]
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(patches))
+    figure.legend(handles=patches, loc="outside upper left", ncols=min(len(patches), LEGEND))
 
 
-CIRCLES = ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44))
-REGIONS = {
-    (0,): (-0.86, 0.44), (1,): (0.86, 0.44), (2,): (0.0, -0.98), (0, 1): (0.0, 0.62),
-    (0, 2): (-0.48, -0.24), (1, 2): (0.48, -0.24), (0, 1, 2): (0.0, 0.04),
+# Centres of the circles, places of the regions' numbers and of the names, for two and three.
+CIRCLES = {
+    2: ((-0.44, 0.0), (0.44, 0.0)),
+    3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44)),
+}
+REGIONS: dict[int, dict[tuple[int, ...], tuple[float, float]]] = {
+    2: {(0,): (-0.8, 0.0), (1,): (0.8, 0.0), (0, 1): (0.0, 0.0)},
+    3: {
+        (0,): (-0.86, 0.44), (1,): (0.86, 0.44), (2,): (0.0, -0.98), (0, 1): (0.0, 0.62),
+        (0, 2): (-0.48, -0.24), (1, 2): (0.48, -0.24), (0, 1, 2): (0.0, 0.04),
+    },
 }  # fmt: skip
+NAMES = {
+    2: ((-0.85, 0.9, "bottom"), (0.85, 0.9, "bottom")),
+    3: ((-0.85, 1.16, "bottom"), (0.85, 1.16, "bottom"), (0.0, -1.3, "top")),
+}
+NAME_WIDTH, TITLE_WIDTH = 20, 42  # characters of a line that fit beside another name, in a panel
 
 
-def overlap(panels: Mapping[str, tuple[Sequence[str], Mapping[tuple[str, ...], int]]]) -> Figure:
-    """Three circles per panel: title -> (three names, solvers -> number of tasks), as Fig 5.
+def overlap(
+    panels: Mapping[str, tuple[Sequence[str], Mapping[tuple[str, ...], int]]], *, columns: int = 2
+) -> Figure:
+    """Circles of two or three methods per panel, as Fig 5, `columns` panels in a row.
 
-    Areas are not to scale; the numbers speak. `()` counts the tasks that none solves.
+    `panels`: title -> (names, solvers -> number of tasks); `()` counts what none solves. Areas
+    are not to scale; the numbers speak. ValueError for another number of names.
     """
+    rows = -(-len(panels) // columns)
+    wide = min(columns, len(panels))
+    figure, _ = canvas(rows, wide, width=3.6 * wide, height=3.6 * rows)
+    for axis in figure.axes[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, (names, counts)) in zip(figure.axes, panels.items(), strict=False):
+        if len(names) not in CIRCLES:
+            raise ValueError(f"{title}: {len(names)} methods, expected two or three")
+        _circles(axis, names, counts)
+        shown = f"{title}, {sum(counts.values())} tasks"
+        axis.set_title(fill(shown, TITLE_WIDTH))
+    return figure
+
+
+def _circles(axis: Axes, names: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> None:
     from matplotlib.patches import Circle
 
-    figure, _ = canvas(1, len(panels), width=3.6 * len(panels), height=3.7)
-    for axis, (title, (names, counts)) in zip(figure.axes, panels.items(), strict=True):
-        total = sum(counts.values())
-        by_set = {frozenset(solvers): count for solvers, count in counts.items()}
-        for at, ((x, y), name) in enumerate(zip(CIRCLES, names, strict=True)):
-            shade = colour(name, at)
-            axis.add_patch(Circle((x, y), 0.8, facecolor=shade, alpha=0.22, edgecolor="none"))
-            axis.add_patch(Circle((x, y), 0.8, fill=False, edgecolor=shade, linewidth=1.8))
-            solved = sum(n for solvers, n in counts.items() if name in solvers)
-            place = ((-0.95, 1.22, "center"), (0.95, 1.22, "center"), (0.0, -1.38, "center"))[at]
-            axis.text(
-                place[0], place[1], f"{name} ({solved})", ha=place[2], va="center", fontsize=9,
-                fontweight="bold",
-            )  # fmt: skip
-        for members, (x, y) in REGIONS.items():
-            key = frozenset(names[i] for i in members)
-            axis.text(x, y, str(by_set.get(key, 0)), ha="center", va="center", fontsize=10)
-        axis.text(1.62, -1.2, f"none: {counts.get((), 0)}", ha="right", fontsize=9)
-        axis.set(title=f"{title}, {total} tasks", xlim=(-1.65, 1.65), ylim=(-1.55, 1.4))
-        axis.set_aspect("equal")
-        axis.axis("off")
-    return figure
+    by_set = {frozenset(solvers): count for solvers, count in counts.items()}
+    shades = _distinct(names)
+    for centre, shade in zip(CIRCLES[len(names)], shades, strict=True):
+        axis.add_patch(Circle(centre, 0.8, facecolor=shade, alpha=0.22, edgecolor="none"))
+        axis.add_patch(Circle(centre, 0.8, fill=False, edgecolor=shade, linewidth=1.8))
+    lines = 1
+    for name, (x, y, side) in zip(names, NAMES[len(names)], strict=True):
+        solved = sum(n for solvers, n in counts.items() if name in solvers)
+        text = fill(f"{name} ({solved})", NAME_WIDTH)
+        axis.text(x, y, text, ha="center", va=side, fontsize=9, fontweight="bold")
+        lines = max(lines, text.count("\n") + 1)
+    for members, (x, y) in REGIONS[len(names)].items():
+        key = frozenset(names[i] for i in members)
+        axis.text(x, y, str(by_set.get(key, 0)), ha="center", va="center", fontsize=10)
+    low, high = (-1.5 - 0.16 * lines, 1.2) if len(names) == 3 else (-1.2, 0.95)
+    axis.text(1.7, low, f"none: {by_set.get(frozenset(), 0)}", ha="right", va="bottom", fontsize=9)
+    axis.set(xlim=(-1.75, 1.75), ylim=(low, high + 0.16 * lines))
+    axis.set_aspect("equal")
+    axis.axis("off")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The methods' colours; a colour that is already taken gives way to the palette's next."""
+    found: list[str] = []
+    for at, name in enumerate(names):
+        free = [shade for shade in (colour(name, at), *PALETTE) if shade not in found]
+        found.append(free[0])
+    return found

@@ -36,6 +36,19 @@ OUTCOME_COLOURS = {
     "FAILED_TESTS": "#A6D4EE",
     "PASS": "#0072B2",
 }
+KIND_COLOURS = {  # of `cases.KINDS`: blue runs, yellow to red does not, dark is no program
+    "passes": "#0072B2",
+    "some tests wrong": "#56B4E9",
+    "all tests wrong": "#B5DDF3",
+    "wrong type": "#CC79A7",
+    "some tests raise": "#F0E442",
+    "name error": "#E69F00",
+    "type error": "#D55E00",
+    "other error": "#F5B78A",
+    "too slow": "#009E73",
+    "stopped": "#7F7F7F",
+    "no program": "#3A3A3A",
+}
 STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,

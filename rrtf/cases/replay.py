@@ -1,0 +1,263 @@
+"""Where an answer fails: its tests run once more in the sandbox, up to the first that fails.
+
+A verdict says how many tests hold, not which. Here the tests are rewritten (compiling runs
+nothing) to report step by step, and `rrtf.sandbox.call` runs them beside the program, so that
+both stay in the sandbox. A program could make this report lie; the verdict, which comes from
+the judge, it cannot change.
+"""
+
+import binascii
+import inspect
+import marshal
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any
+
+from rrtf.cases import difference, steps
+from rrtf.cases.rewriting import Unit, rewrite
+from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import instrument, reasons, worker
+
+LOADING, RAISED, VALUE, STOPPED, UNKNOWN = "loading", "raised", "value", "stopped", "unknown"
+_STEPS_PER_TEST, _MORE_STEPS = 4, 12
+LINE = 160  # characters of a program's line that are shown
+_PROGRAM = """
+def _rrtf_step(state=[]):
+    if not state:
+        import binascii, builtins, marshal, zlib
+        unpack = lambda text: marshal.loads(zlib.decompress(binascii.a2b_base64(text)))
+        space = {{"__name__": "steps"}}
+        exec(unpack({steps!r}), space)
+        state.append(space["steps"](*map(unpack, {given!r}), globals()))
+    return state[0]()
+"""
+
+
+_TOO_LONG = "def _rrtf_step():\n    return ('unsent',)\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The first test that an answer fails; all fields are texts and numbers for display.
+
+    `how`: the program does not load, a test raises, compares a wrong value, or is stopped (time,
+    memory, ...); `unknown` where the tests did not fail a second time. `test` counts from 1, 0 if
+    no test was reached. `expected` and `returned` are Python literals where the values are, long
+    ones cut around their difference; '' where there is none. `types` are their types' names.
+    """
+
+    task_id: str
+    source: str
+    index: int
+    how: str
+    test: int
+    assertion: str
+    called: str
+    expected: str
+    returned: str
+    types: tuple[str, ...]
+    tolerance: float
+    said: str
+
+
+def failures(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    executions: Sequence[Execution],
+    call: Callable[..., list[tuple]],
+) -> list[Failure]:
+    """The first failing test of every response whose execution is no PASS, in their order.
+
+    `executions` are parallel to `responses`; `call` is `rrtf.sandbox.call` with its options set.
+    ValueError for lists that do not match.
+    """
+    tasks = {problem.task_id: problem for problem in problems}
+    chosen = []
+    for response, run in zip(responses, executions, strict=True):
+        if _key(response) != _key(run):
+            raise ValueError(f"response {_key(response)} beside the verdict of {_key(run)}")
+        if run.outcome != Outcome.PASS:
+            chosen.append((tasks[run.task_id], response, run))
+    found: dict[int, Failure] = {}
+    by_length: dict[int, list[int]] = {}
+    for at, (_, _, run) in enumerate(chosen):
+        needed = _STEPS_PER_TEST * run.n_tests + _MORE_STEPS
+        by_length.setdefault(4 ** math.ceil(math.log(needed, 4)), []).append(at)
+    for length, places in by_length.items():
+        programs = [(_program(*chosen[at][:2]), "_rrtf_step") for at in places]
+        for at, results in zip(places, call(programs, [()] * length), strict=True):
+            found[at] = _failure(*chosen[at], results)
+    return [found[at] for at in range(len(chosen))]
+
+
+def _key(row: Response | Execution) -> tuple[str, str, int]:
+    return row.task_id, row.source, row.index
+
+
+# --- what is sent ------------------------------------------------------------------------------
+
+
+def _program(problem: Problem, response: Response) -> str:
+    packed, _ = _prepared(problem.prompt, problem.entry_point, problem.tests)
+    given = [_packed(response.program), *packed]
+    text = _PROGRAM.format(steps=_steps(), given=given)
+    return text if len(text) <= worker.MAX_SOURCE else _TOO_LONG
+
+
+def _packed(value: Any) -> str:
+    return binascii.b2a_base64(zlib.compress(marshal.dumps(value)), newline=False).decode()
+
+
+@cache
+def _steps() -> str:
+    return _packed(compile(inspect.getsource(steps), "steps.py", "exec", dont_inherit=True))
+
+
+@lru_cache(maxsize=512)
+def _prepared(prompt: str, entry_point: str, tests: str) -> tuple[list[str], tuple[Unit, ...]]:
+    """(prompt, tests, names, entry point as `steps.steps` takes them, the units of the tests)."""
+    code, units = rewrite(tests, entry_point)
+    names = instrument.global_names(code)
+    used = instrument.helpers(names, prompt) - {entry_point}
+    beside = instrument.compile_prompt(prompt) if used else None
+    return [_packed(v) for v in (beside, code, tuple(sorted(names)), entry_point)], units
+
+
+# --- what comes back ---------------------------------------------------------------------------
+
+
+def _failure(
+    problem: Problem, response: Response, run: Execution, results: Sequence[Any]
+) -> Failure:
+    _, units = _prepared(problem.prompt, problem.entry_point, problem.tests)
+    begun: list[tuple] = []
+    last = None
+    for result in results:
+        last = result
+        if result.error or not _is_begun(result.value, len(units)):
+            break
+        begun.append(result.value)
+    told = _told(last, begun, units, response.program, problem)
+    reached = sum(units[unit].asserts for _, unit, _ in begun)
+    if begun and not units[begun[-1][1]].asserts:
+        reached += 1
+    reached = 0 if told["how"] in (LOADING, UNKNOWN) else reached
+    return Failure(run.task_id, run.source, run.index, test=reached, **told)
+
+
+def _is_begun(report: Any, n_units: int) -> bool:
+    """Whether it says that a step begins. A program may send anything in the place of a report."""
+    match report:
+        case ("at", int(unit), list(variables)):
+            return 0 <= unit < n_units and all(map(_is_pair, variables))
+    return False
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) is tuple and list(map(type, value)) == [str, str]
+
+
+def _told(
+    last: Any, begun: Sequence[tuple], units: Sequence[Unit], program: str, problem: Problem
+) -> dict[str, Any]:
+    """Everything of a `Failure` that the last report says."""
+    if last is None or last.error:
+        return _stopped(last.error if last else "", begun, units)
+    match last.value:
+        case ("unloaded", "missing", str(name), str(), int()):
+            return _blank(LOADING, f"does not define {name}")
+        case ("unloaded", str(how), str(error), str(message), int(line)):
+            return _blank(LOADING, _raised(error, message, line, program, how))
+        case ("failed", dict(found)) if _is_complete(found, len(units)):
+            return _failed(found, units, program, problem)
+        case ("unsent",):
+            return _blank(UNKNOWN, "the tests are too long to be sent beside the program")
+        case ("end",):
+            return _blank(UNKNOWN, "all tests held when the program ran a second time")
+    return _blank(UNKNOWN, "no test was seen to fail when the program ran a second time")
+
+
+def _is_complete(found: dict, n_units: int) -> bool:
+    types = {name: type(value) for name, value in found.items()}
+    values = (found.get("returned"), found.get("expected"))
+    return (
+        types == _REPORT | {"called": types.get("called")}
+        and types["called"] in (str, type(None))
+        and 0 <= found["unit"] < n_units
+        and all(value == () or _is_pair(value) for value in values)
+    )
+
+
+_REPORT = {
+    "how": str, "unit": int, "called": str, "variables": list, "returned": tuple,
+    "expected": tuple, "relation": str, "tolerance": float, "error": str, "message": str,
+    "program_line": int, "tests_line": int,
+}  # fmt: skip
+
+
+def _blank(how: str, said: str, **known: Any) -> dict[str, Any]:
+    empty = {"assertion": "", "called": "", "expected": "", "returned": "", "types": ()}
+    return empty | {"tolerance": 0.0, "how": how, "said": said} | known
+
+
+def _stopped(reason: str, begun: Sequence[tuple], units: Sequence[Unit]) -> dict[str, Any]:
+    known = "signal" if reason.startswith("signal") else reason
+    meaning = reasons.REASONS.get(known, ("", ""))[1]
+    said = f"stopped: {meaning}" if meaning else f"raises {reason}"
+    if reason in ("cpu_time", "wall_time"):
+        said = f"too slow: {meaning}"
+    if not begun:
+        return _blank(LOADING, said)
+    _, unit, variables = begun[-1]
+    values = "\n".join(f"{name} = {value}" for name, value in variables)
+    step = units[unit]
+    return _blank(STOPPED, said, assertion=step.source, called=values, expected=step.expected)
+
+
+def _raised(error: str, message: str, line: int, program: str, how: str = "raised") -> str:
+    """`IndexError: list index out of range` and the program's line, if it is known."""
+    lines = program.splitlines()
+    what = f"{error}: {message}" if message else error
+    where = f"\nline {line}: {lines[line - 1].strip()[:LINE]}" if 0 < line <= len(lines) else ""
+    return f"{'does not compile, ' if how == 'compile' else 'raises '}{what}{where}"
+
+
+def _failed(
+    found: Mapping[str, Any], units: Sequence[Unit], program: str, problem: Problem
+) -> dict[str, Any]:
+    unit, raised = units[found["unit"]], found["how"] == "raised"
+    name = problem.entry_point.rpartition(".")[2]
+    called = f"{name}({found['called']})" if found["called"] is not None else ""
+    wanted, got = found["expected"], found["returned"]
+    sides = (wanted[0] if wanted else unit.expected, got[0] if got else "")
+    expected, returned = difference.cut(*difference.aligned(*sides))
+    sign = found["relation"] or unit.relation
+    said = ""
+    if raised:
+        said = _raised(found["error"], found["message"], found["program_line"], program)
+    elif found["how"] == "test":
+        said = f"the test cannot use it, {found['error']}: {found['message']}"
+    return _blank(
+        RAISED if raised else VALUE,
+        said,
+        assertion=_assertion(unit, found, problem.tests),
+        called=called if unit.names else "",
+        expected=expected if sign in _EQUAL or not expected else f"{sign} {expected}",
+        returned=returned,
+        types=(wanted[1], got[1]) if wanted and got and sign in _EQUAL else (),
+        tolerance=found["tolerance"],
+    )
+
+
+_EQUAL = ("", "==", "is")
+
+
+def _assertion(unit: Unit, found: Mapping[str, Any], tests: str) -> str:
+    """The source of a step; of a call whose helper asserts, also the line of the helper."""
+    lines = tests.splitlines()
+    if unit.asserts or found["how"] != "value" or not 0 < found["tests_line"] <= len(lines):
+        return unit.source
+    return f"{unit.source}\n{lines[found['tests_line'] - 1].strip()}"
