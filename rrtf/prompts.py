@@ -15,6 +15,7 @@ from rrtf.records import Problem
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
+LONGEST = 100_000  # characters of a text that is searched for code among other things
 EXTRACTIONS = ("auto", "raw", "fenced", "program")
 
 _FENCES = ("```", "~~~")
@@ -149,7 +150,7 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
     if block is not None:
         text, how = block, "auto"
     program = _assembled(problem, text, name, how)
-    if how != "auto" or parses(program):
+    if how != "auto" or len(text) > LONGEST or parses(program):
         return program
     ended = _END_TOKEN.split(text, maxsplit=1)[0]
     for part in (ended, _code_of(ended, name)):
