@@ -24,7 +24,12 @@ STAGES = (
     "08_quantize",
 )
 CLOSING = ("appendix_paper_audit",)  # a plain run ends with these: seconds, from what it found
-APPENDICES = (*CLOSING, "appendix_nano_models", "appendix_validation")  # the others: by --only
+APPENDICES = (
+    *CLOSING,
+    "appendix_leaderboard",
+    "appendix_nano_models",
+    "appendix_validation",
+)  # the others: by --only
 
 Value = str | int | float | bool | list
 

@@ -8,17 +8,19 @@ differences are paired task by task, and their tests corrected for the number of
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from rrtf import evaluate, stats
 from rrtf.grade import KS
 from rrtf.metrics import Comparison, Metric, Result, label
-from rrtf.records import TaskScore
+from rrtf.records import Execution, TaskScore
 
 ALPHA = 0.05
 ESTIMAND = (
     "pass@k is the mean over tasks of the chance that k samples, drawn from the n of a task, hold "
     "a right one (Chen et al. 2021); its interval covers the choice of tasks"
 )
+_STANDING = {None: "", True: "told apart", False: "not told apart"}
 Answers = Mapping[str, TaskScore]  # of one entry, by task
 
 
@@ -66,7 +68,7 @@ def board(
     if not common:
         raise ValueError(f"{', '.join(answers)}: no task that all of them answered")
     used = {name: {task: of[task] for task in common} for name, of in answers.items()}
-    rates = {name: _rates(name, of, sorted({1, *ks}), seed) for name, of in used.items()}
+    rates = {name: _rates(name, of, sorted({1, *ks})) for name, of in used.items()}
     order = sorted(used, key=lambda name: -rates[name][0].value)
     pairs = _compared(used, order, margin=margin, seed=seed)
     entries = [
@@ -120,13 +122,13 @@ def _families(answers: Answers) -> list[str]:
     return [row.family or row.task_id for row in answers.values()]
 
 
-def _rates(name: str, answers: Answers, ks: Sequence[int], seed: int) -> list[Result]:
+def _rates(name: str, answers: Answers, ks: Sequence[int]) -> list[Result]:
     """pass@k of one entry for those of `ks` that its n allows."""
     least, found = _sizes(answers)[0], []
     first = next(iter(answers.values()))
     for k in (k for k in ks if k <= least):
         values = [stats.pass_at_k(row.n, row.c, k) for row in answers.values()]
-        estimate, how = stats.rate(values, _families(answers), seed=seed)
+        estimate, how = stats.rate(values, _families(answers))
         found.append(
             Result(
                 model=name,
@@ -193,6 +195,46 @@ def matrix(found: Board) -> dict[tuple[str, str], str]:
     return {(row.a, row.b): f"{evaluate.points(row.difference)}{mark(row)}" for row in found.pairs}
 
 
+def panels(found: Board) -> dict[str, list[tuple[str, float, float, float]]]:
+    """Metric -> (entry, value, low, high) by rank, as `figures.intervals` takes them."""
+    rates = [rate for entry in found.entries for rate in entry.rates]
+    metrics = dict.fromkeys(rate.metric for rate in rates)
+    every = {metric: [r for r in rates if r.metric == metric] for metric in metrics}
+    whole = {metric: rows for metric, rows in every.items() if len(rows) == len(found.entries)}
+    return {m: [(r.model, r.value, r.low, r.high) for r in rows] for m, rows in whole.items()}
+
+
+def rows(found: Board) -> list[dict[str, Any]]:
+    """The board as rows of a table: rates in percent with their intervals."""
+    return [
+        {"#": entry.rank, "entry": entry.name, "n": entry.n_samples[0]}
+        | {r.metric: "{:.2f} [{:.2f}, {:.2f}]".format(*_percent(r)) for r in entry.rates}
+        | {"from the first": _STANDING[entry.told_apart]}
+        for entry in found.entries
+    ]
+
+
+def _percent(rate: Result) -> tuple[float, float, float]:
+    return 100 * rate.value, 100 * rate.low, 100 * rate.high
+
+
+def alike(
+    scores: Sequence[TaskScore], executions: Sequence[Execution]
+) -> tuple[list[TaskScore], list[Execution]]:
+    """Both with one short name per entry, as if all had been drawn alike: for `cases`.
+
+    A task then counts as solved by an entry if any of its samples solves it.
+    """
+    keys = [(row.model, row.seed, row.temperature) for row in scores]
+    names = short_names(keys)
+    sources = {label(*key): label(name, 0, 0.0) for key, name in names.items()}
+    renamed = [
+        replace(row, model=names[key], seed=0, temperature=0.0)
+        for row, key in zip(scores, keys, strict=True)
+    ]
+    return renamed, [replace(run, source=sources[run.source]) for run in executions]
+
+
 def notes(found: Board) -> list[str]:
     """What a reader must know to read the board: the tests, their power, what was left out."""
     lines = []
@@ -202,6 +244,8 @@ def notes(found: Board) -> list[str]:
         lines.append(
             f"compared on the {found.n_tasks} tasks that all entries answered (answered: {named})"
         )
+    kinds = dict.fromkeys(rate.interval for entry in found.entries for rate in entry.rates)
+    lines.append(f"95 % intervals: {'; '.join(kinds)}")
     if not found.pairs:
         return lines
     tests = " and ".join(dict.fromkeys(row.test for row in found.pairs))

@@ -79,7 +79,7 @@ def board_table(entries: Sequence[Any]) -> Table:
     table.add_column("#", justify="right")
     table.add_column("")
     table.add_column("entry", overflow="fold")
-    for name in ("", "%", "95 % interval", "by", "n"):
+    for name in ("", "%", "95 % interval", "n"):
         side = "right" if name in ("%", "n") else "left"
         table.add_column(name, justify=side, no_wrap=True)
     for entry in entries:
@@ -89,8 +89,7 @@ def board_table(entries: Sequence[Any]) -> Table:
         for rate in entry.rates:
             known = rate.low == rate.low
             interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}" if known else "-"
-            by = rate.interval.partition(" ")[0].rstrip(":")
-            _add(table, [*first, rate.metric, f"{100 * rate.value:.2f}", interval, by, n])
+            _add(table, [*first, rate.metric, f"{100 * rate.value:.2f}", interval, n])
             first, n = ["", "", ""], ""
     return table
 

@@ -1,9 +1,10 @@
 """Every picture and table of the notebooks: values in, a Figure or an HTML table out.
 
 `style` holds colours and the canvas; the others draw: `tables`, `rates` (with intervals), `counts`
-(distributions), `runs` (training), `paper` (the paper's own figures).
+(distributions), `runs` (training), `boards` (pairs), `paper` (the paper's own figures).
 """
 
+from rrtf.figures.boards import paired
 from rrtf.figures.counts import (
     found_and_chance,
     grouped_bars,
@@ -48,6 +49,7 @@ __all__ = [
     "loss_curve",
     "overlap",
     "p_ranges",
+    "paired",
     "sheet",
     "side_by_side",
     "spread",
