@@ -2,13 +2,18 @@
 
 import itertools
 import math
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rrtf import stats
 from rrtf.stats import Estimate
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import bench_coverage as bench
 
 
 @pytest.mark.parametrize(("n", "c", "k"), [(5, 2, 1), (5, 2, 3), (6, 0, 2), (6, 6, 1), (7, 5, 3)])
@@ -387,17 +392,84 @@ def test_a_detectable_difference_needs_a_positive_error():
         stats.smallest_detectable(0.0)
 
 
-def test_the_crossed_interval_covers_a_true_difference_over_seeds_and_tasks():
-    def experiment(seed):
-        random = np.random.default_rng(seed)
-        ease = random.uniform(0.2, 0.7, 150)
-        shifts = 0.1 + random.normal(0, 0.03, (3, 1))
-        a = (random.random((3, 150)) < ease + shifts).astype(float)
-        b = (random.random((1, 150)) < ease).astype(float)
-        return stats.crossed(a, b), 0.1
+@pytest.mark.parametrize("rates", ["NEAR_0", "MIDDLE", "NEAR_1"])
+@pytest.mark.parametrize(
+    "design",
+    [
+        bench.Design(164),
+        bench.Design(164, 10, 1),
+        bench.Design(164, 10, 10, 1.5),
+        bench.Design(164, 200, 10, 1.5),
+        bench.Design(164, 10, 1, families=True),
+        bench.Design(30, 10, 1),
+        bench.Design(600, 200, 1),
+    ],
+    ids=str,
+)
+def test_intervals_of_a_rate_cover_93_to_97_of_100(design, rates):
+    rows = bench.one_rate(design, getattr(bench, rates), 200, rivals=False)
+    assert bench.judged(np.mean([c for c, _ in rows["stats.rate"]]), 600) == "ok"
 
-    found = stats.coverage(experiment, repetitions=1000, seed=20)
-    assert 0.93 <= found.value <= 0.99
+
+def test_a_percentile_bootstrap_covers_too_little_near_zero():
+    rows = bench.one_rate(bench.Design(164, 10, 1), (0.01,), 300)
+    assert rows["percentile"][0][0] < 0.9 < rows["stats.rate"][0][0]
+
+
+@pytest.mark.parametrize("kind", ["unpaired", "paired", "one"])
+@pytest.mark.parametrize("seed_sd", [0.1, 0.4])
+def test_intervals_over_five_seeds_and_tasks_cover_93_to_97_of_100(kind, seed_sd):
+    design = bench.Design(164, spread=2.0, seeds=5, seed_sd=seed_sd, cell_sd=0.7)
+    found, _, _ = bench.pairs(design, (0.6, 0.5), 400, kind=kind)
+    assert bench.judged(bench.hits(bench.bounds(found), 0.1)[0], 400) == "ok"
+
+
+@pytest.mark.parametrize("rate", [0.6, 0.97])
+def test_mean_rates_over_five_seeds_cover_93_to_97_of_100(rate):
+    design = bench.Design(164, 10, spread=2.0, seeds=5, seed_sd=0.2, cell_sd=0.7)
+    random = np.random.default_rng(8)
+    sides = bench.answers(rate, bench.eases(design, 400, random), design, random)
+    found = [stats.mean_rate(side) for side in sides]
+    assert bench.judged(bench.hits(bench.bounds(found), rate)[0], 400) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("kind", "design"),
+    [
+        ("exact McNemar", bench.Design(164)),
+        ("permutation", bench.Design(164, 10, families=True)),
+        ("t, seeds x tasks", bench.Design(164, spread=2.0, seeds=5, seed_sd=0.2, cell_sd=0.7)),
+        (
+            "t, paired seeds x tasks",
+            bench.Design(164, spread=2.0, seeds=5, seed_sd=0.3, cell_sd=0.7),
+        ),
+    ],
+    ids=str,
+)
+def test_paired_tests_keep_their_level_and_find_a_large_difference(kind, design):
+    level = bench.rejections(bench.p_values(kind, design, (0.6, 0.6), 300))
+    power = bench.rejections(bench.p_values(kind, design, (0.8, 0.6), 60))
+    assert level <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 300) and power > 0.9
+
+
+def test_equivalence_is_claimed_at_most_5_times_in_100_at_the_edge_of_the_margin():
+    design = bench.Design(600, spread=2.0, seeds=5, cell_sd=0.7)
+    edge, _, _ = bench.pairs(design, (0.6, 0.55), 200, kind="unpaired")
+    same, _, _ = bench.pairs(design, (0.6, 0.6), 50, kind="unpaired")
+    claims = [
+        bench.rejections([stats.equivalence(e, margin=0.05) for e in found])
+        for found in (edge, same)
+    ]
+    assert claims[0] <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 200) and claims[1] > 0.9
+
+
+def test_the_smallest_detectable_difference_is_found_four_times_in_five():
+    design = bench.Design(164, spread=2.0, seeds=5, seed_sd=0.2, cell_sd=0.7)
+    pilot, _, _ = bench.pairs(design, (0.6, 0.6), 200, kind="unpaired", seed=1)
+    error = math.sqrt(np.mean([e.standard_error**2 for e in pilot]))
+    gap = stats.smallest_detectable(error, float(np.median([e.df for e in pilot])))
+    found, _, _ = bench.pairs(design, (0.6 + gap, 0.6), 300, kind="unpaired", seed=2)
+    assert bench.rejections([stats.t_test(e) for e in found]) == pytest.approx(0.8, abs=0.08)
 
 
 def test_an_interval_that_ignores_the_seeds_covers_too_little():

@@ -13,6 +13,7 @@ or take two standard errors of the simulation.
 """
 
 import argparse
+import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def others(values: np.ndarray, groups: np.ndarray) -> dict[str, tuple[np.ndarray
 
 
 def ours(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`stats.rate` of every row; equal rows are asked once."""
+    """`stats.rate` of every row."""
     families = groups.tolist() if len(set(groups.tolist())) < len(groups) else None
     found = [stats.rate(row, families)[0] for row in values]
     return np.array([e.low for e in found]), np.array([e.high for e in found])
@@ -264,11 +265,11 @@ def told(title: str, rate: float, found: tuple[float, float], repetitions: int) 
     print(f"{title:64}{rate:8g}  {100 * coverage:8.1f}{100 * width:7.1f}  {said}")
 
 
-def rejections(p_values: Sequence[float]) -> float:
-    return float(np.mean(np.asarray(p_values) <= 0.05))
+def rejections(found: Sequence[float]) -> float:
+    return float(np.mean(np.asarray(found) <= 0.05))
 
 
-def test_values(kind: str, design: Design, rates: tuple[float, float], repetitions: int):
+def p_values(kind: str, design: Design, rates: tuple[float, float], repetitions: int):
     """p of every simulated experiment by the test that `kind` names."""
     groups = groups_of(design).tolist() if design.families else None
     pairing = "paired" if kind == "t, paired seeds x tasks" else "unpaired"
@@ -300,9 +301,9 @@ def tests_part(repetitions: int) -> None:
         ("t, paired seeds x tasks", Design(164, seeds=5, seed_sd=0.3, **crossed), 0.6, 0.1),
         ("t, paired seeds x tasks", Design(600, 10, 1, 2.0, True, 3, 0.3, 0.7), 0.03, 0.02),
     ):
-        level = rejections(test_values(kind, design, (rate, rate), repetitions))
+        level = rejections(p_values(kind, design, (rate, rate), repetitions))
         high = rate + gap
-        power = rejections(test_values(kind, design, (high, rate), repetitions))
+        power = rejections(p_values(kind, design, (high, rate), repetitions))
         where = f"{kind}, {design.seeds} x {design.tasks}"
         where += f"{' in families' if design.families else ''}, n={design.n}, seed sd "
         where += f"{design.seed_sd:g}, rate {rate:g}"
@@ -323,11 +324,13 @@ def tests_part(repetitions: int) -> None:
 def several(repetitions: int) -> None:
     """Holm: a family of six McNemar tests on one benchmark, all nulls true or three of them."""
     design, random = Design(164), np.random.default_rng(5)
+    stats.holm([0.5])  # imports
+    gc.freeze()  # statsmodels collects garbage at every call
     for gap in (0.0, 0.2):
         ease = eases(design, repetitions, random)
         base = answers(0.6, ease, design, random)[:, 0]
         wrong, right = [], []
-        p = []
+        p: list[list[float]] = []
         for at in range(6):
             rival = answers(0.6 + (gap if at >= 3 else 0), ease, design, random)[:, 0]
             won = (rival > base).sum(axis=1), (rival < base).sum(axis=1)
