@@ -327,14 +327,9 @@ def test_names_that_a_program_hides_do_not_confuse_the_tests():
     ],
 )  # fmt: skip
 def test_a_program_that_sends_reports_of_its_own_shows_nothing_and_breaks_nothing(sent):
-    program = (
-        "import sys\n\n\ndef f(x):\n    return 0\n\n\n"
-        f"class Forger:\n    def __call__(self):\n        return {sent}\n\n\n"
-        "frame = sys._getframe()\nwhile frame and 'step' not in frame.f_locals:\n"
-        "    frame = frame.f_back\n_rrtf_step = Forger()\n"
-    )
+    program = f"def f(x):\n    return 0\n\n\ndef _rrtf_step():\n    return {sent}\n"
     failure = first_failure(check("assert candidate(1) == 1", "assert candidate(2) == 2"), program)
-    assert failure.how in ("value", "unknown")
+    assert failure.how == "unknown" and not failure.test
 
 
 def test_tests_that_are_too_long_to_be_sent_are_said_to_be():

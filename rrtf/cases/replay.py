@@ -23,7 +23,7 @@ from rrtf.sandbox import instrument, reasons, worker
 
 LOADING, RAISED, VALUE, STOPPED, UNKNOWN = "loading", "raised", "value", "stopped", "unknown"
 _STEPS_PER_TEST, _MORE_STEPS = 4, 12
-LINE = 160  # characters of a program's line that are shown
+LINE, SAID = 160, 600  # characters that are shown of a program's line and of what is said
 _PROGRAM = """
 def _rrtf_step(state=[]):
     if not state:
@@ -199,6 +199,8 @@ _REPORT = {
 
 
 def _blank(how: str, said: str, **known: Any) -> dict[str, Any]:
+    """The fields of a `Failure` of which some are known; a sentence is cut where it is endless."""
+    said = said if len(said) <= SAID else said[:SAID] + " …"
     empty = {"assertion": "", "called": "", "expected": "", "returned": "", "types": ()}
     return empty | {"tolerance": 0.0, "how": how, "said": said} | known
 

@@ -22,7 +22,7 @@ TABLE_CSS = (
     ".rrtf-table .name{white-space:nowrap}"
     ".rrtf-table pre{white-space:pre-wrap;overflow-wrap:anywhere}"
     ".rrtf-sheet{table-layout:fixed;width:100%}.rrtf-sheet p{margin:0 0 .4em}"
-    ".rrtf-sheet>tbody>tr>th{width:4.5em;vertical-align:top;border-bottom:1px solid #e3e3e3}"
+    ".rrtf-sheet>tbody>tr>th{width:5.6em;vertical-align:top;border-bottom:1px solid #e3e3e3}"
     ".rrtf-sheet table{table-layout:fixed;width:100%;border-collapse:collapse;margin:.3em 0}"
     ".rrtf-sheet table td{border:none}</style>"
 )
