@@ -143,7 +143,7 @@ def test_measured_metrics_are_greedy_pass_at_1_and_pass_at_the_number_of_samples
 
 
 def test_a_greedy_count_has_wilsons_interval():
-    (row,) = evaluate.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY], seed=0)
+    (row,) = evaluate.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
     expected = stats.wilson(40, 100)
     assert (row.value, row.low, row.high) == (0.4, expected.low, expected.high)
     assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
@@ -152,8 +152,8 @@ def test_a_greedy_count_has_wilsons_interval():
 def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     counts = np.random.default_rng(0).integers(0, 11, 60)
     scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
-    (row,) = evaluate.results(scores, [Metric(1, 0.8)], seed=5)
-    expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)], seed=5)
+    (row,) = evaluate.results(scores, [Metric(1, 0.8)])
+    expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)])
     assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
     assert row.interval == how and "families" in how
 
@@ -222,7 +222,7 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
     first = [
         row for name in ("sft", "rrtf") for row in task_scores(name, random.integers(0, 2, (1, 40)))
     ]
-    rows = evaluate.results(first + other, [GREEDY], seed=0)
+    rows = evaluate.results(first + other, [GREEDY])
     assert [(r.benchmark, r.model, r.n_tasks) for r in rows] == [
         ("toy", "sft", 40), ("toy", "rrtf", 40), ("other", "sft", 80), ("other", "rrtf", 80),
     ]  # fmt: skip
@@ -235,7 +235,7 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
 
 def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
     rows = np.random.default_rng(1).integers(0, 2, (3, 50))
-    found = evaluate.results(task_scores("rrtf", rows), [GREEDY], seed=0)
+    found = evaluate.results(task_scores("rrtf", rows), [GREEDY])
     assert [(r.seed, r.n_seeds) for r in found] == [(None, 3), (0, 1), (1, 1), (2, 1)]
     assert found[0].value == pytest.approx(rows.mean())
     assert metrics.headline(found) == [found[0]]
@@ -243,13 +243,13 @@ def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
 
 def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
     scores = task_scores("base", [[0] * 50], temperature=0.8, n=10)
-    (row,) = evaluate.results(scores, [SAMPLED], seed=0)
+    (row,) = evaluate.results(scores, [SAMPLED])
     assert row.low == row.value == 0 < row.high
 
 
 def test_the_table_by_model_has_one_row_per_model():
     scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
-    rows = metrics.by_model(metrics.headline(evaluate.results(scores, [GREEDY], seed=0)))
+    rows = metrics.by_model(metrics.headline(evaluate.results(scores, [GREEDY])))
     assert [row["model"] for row in rows] == ["base", "rrtf"]
     assert rows[0]["pass@1 greedy"].startswith("50.0 [35.2, 64.8]")
     assert [row["trainings"] for row in rows] == ["1", "2"]
@@ -257,7 +257,7 @@ def test_the_table_by_model_has_one_row_per_model():
 
 def test_panels_hold_one_list_per_metric():
     scores = task_scores("base", [[1, 0]]) + task_scores("base", [[4, 2]], temperature=0.8, n=10)
-    found = metrics.panels(evaluate.results(scores, [GREEDY, SAMPLED], seed=0))
+    found = metrics.panels(evaluate.results(scores, [GREEDY, SAMPLED]))
     assert list(found) == ["pass@1 greedy", "pass@10 T=0.8"]
     assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
 
@@ -428,7 +428,7 @@ def test_the_chain_skips_methods_that_were_not_trained():
 def test_the_ladder_starts_at_the_first_methods_rate():
     scores = chain_scores()
     parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft"])
-    rows = metrics.headline(evaluate.results(scores, [GREEDY], seed=0))
+    rows = metrics.headline(evaluate.results(scores, [GREEDY]))
     start, rises, last = evaluate.ladder(rows, parts)
     assert start == ("base", rows[0].value) and last == "sft"
     assert rises[0][0] == "imitating the teacher (sft)"

@@ -25,37 +25,35 @@ PARTS = {
 }
 
 
-def results(scores: Sequence[TaskScore], metrics: Sequence[Metric], *, seed: int) -> list[Result]:
+def results(scores: Sequence[TaskScore], metrics: Sequence[Metric]) -> list[Result]:
     """Every benchmark, metric, method and training seed with its interval, and means over seeds.
 
-    The intervals of one model are those of `stats.rate` (the choice of tasks), means over
-    trainings get `stats.crossed` (tasks and seeds).
+    The intervals of one model are those of `stats.rate` (the choice of tasks), those of means
+    over trainings `stats.mean_rate` (tasks and seeds).
     """
     return [
         row
         for found in by_benchmark(scores).values()
         for metric in metrics
         for method in methods(found)
-        for row in _results(found, method, metric, seed)
+        for row in _results(found, method, metric)
     ]
 
 
-def _results(
-    scores: Sequence[TaskScore], method: str, metric: Metric, seed: int
-) -> Iterator[Result]:
+def _results(scores: Sequence[TaskScore], method: str, metric: Metric) -> Iterator[Result]:
     """One method on one benchmark: the mean over its trainings if there are several, and each."""
     groups, by_seed = families(scores), grid(scores, method, metric)
     n_samples = max(row.n for row in scores if row.temperature == metric.temperature)
     found: dict[int | None, tuple[Estimate, str]] = {}
     if len(by_seed) > 1:
-        mean = stats.crossed(list(by_seed.values()), clusters=groups)
-        found[None] = mean, "t over seeds and families"
+        mean = stats.mean_rate(list(by_seed.values()), groups)
+        found[None] = mean, "Wilson, effective n of seeds and families"
     for training, values in by_seed.items():
-        found[training] = stats.rate(values, groups, seed=seed)
+        found[training] = stats.rate(values, groups)
     for training, (estimate, how) in found.items():
         yield Result(
             model=method, benchmark=scores[0].benchmark, metric=metric.name,
-            value=estimate.value, low=max(0.0, estimate.low), high=min(1.0, estimate.high),
+            value=estimate.value, low=estimate.low, high=estimate.high,
             n_tasks=len(groups), n_samples=n_samples, seed=training,
             n_seeds=len(by_seed) if training is None else 1, interval=how,
         )  # fmt: skip
