@@ -2,13 +2,14 @@
 
 Three things vary between equal experiments: the sampled answers, the tasks of the benchmark, the
 seed of the training. Every function says which of them its interval covers. Tasks that resemble
-each other share a `cluster` and are resampled, flipped and averaged together.
+each other share a `cluster` and are resampled, flipped and averaged together. What covers and what
+keeps its level is simulated by tests/benchmarks/bench_coverage.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -286,16 +287,6 @@ def smallest_detectable(
     bar = t.isf(alpha / 2, df)
     found = brentq(lambda shift: nct.sf(bar, df, shift) - power, 0.0, 3 * bar + 10.0)
     return float(standard_error * found)
-
-
-def coverage(
-    experiment: Callable[[int], tuple[Estimate, float]], *, repetitions: int, seed: int
-) -> Estimate:
-    """How often the interval of `experiment(seed) -> (estimate, truth)` holds the truth."""
-    from rrtf.config import derive_seed
-
-    runs = [experiment(derive_seed(seed, "coverage", r)) for r in range(repetitions)]
-    return wilson(sum(e.low <= truth <= e.high for e, truth in runs), repetitions)
 
 
 def _quantile(confidence: float, df: float) -> float:

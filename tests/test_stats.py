@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -36,6 +37,13 @@ def test_pass_at_k_is_exact_to_the_last_bit_for_ten_thousand_samples(n, c, k):
 
 def test_pass_at_k_is_one_when_fewer_than_k_samples_fail():
     assert stats.pass_at_k(10, 3, 8) == 1.0
+
+
+def test_pass_at_100_of_200_samples_on_164_tasks_takes_no_time():
+    started = time.process_time()
+    for c in range(164):
+        stats.pass_at_k.__wrapped__(200, c, 100)
+    assert time.process_time() - started < 0.5
 
 
 def test_pass_at_k_is_unbiased_for_the_chance_of_k_fresh_samples():
@@ -108,6 +116,21 @@ def test_a_rate_that_hangs_on_one_task_is_as_unsure_as_a_yes_no_rate():
     plain = np.mean(one), np.var(one) / 164
     assert found.high > 1.5 * wilson_t(*plain, 163)[1]
     assert found.high < stats.wilson(1, 164).high
+
+
+def test_the_variance_of_a_rate_is_pulled_to_the_largest_by_the_square_of_its_lean():
+    values, families = [0.9, 0.5, 0.0, 0.1, 0.0, 0.0], [0, 0, 1, 1, 2, 3]
+    p = sum(values) / 6
+    sizes = [families.count(f) for f in range(4)]
+    squares = [
+        sum(v - p for v, g in zip(values, families, strict=True) if g == f) ** 2 for f in range(4)
+    ]
+    lean = sum((square / sum(squares)) ** 2 for square in squares) - 1 / 4
+    largest = p * (1 - p) * sum(size**2 for size in sizes)
+    variance = ((1 - lean**2) * sum(squares) + lean**2 * largest) / 6**2
+    found = stats.mean_rate([values], families)
+    assert found.standard_error == pytest.approx(math.sqrt(variance))
+    assert (max(0, found.low), found.high) == pytest.approx(wilson_t(p, variance, 3))
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
@@ -339,6 +362,15 @@ def test_permutation_is_never_zero_and_respects_its_seed():
     assert stats.permutation(mixed, seed=2) == stats.permutation(mixed, seed=2)
 
 
+def test_t_test_equals_scipy_for_one_seed():
+    from scipy.stats import ttest_1samp
+
+    values = np.random.default_rng(37).normal(0.02, 0.1, 200)
+    assert stats.t_test(stats.crossed([values])) == pytest.approx(
+        ttest_1samp(values, 0).pvalue, rel=0.01
+    )
+
+
 def test_t_test_and_interval_say_the_same():
     estimate = stats.crossed(np.random.default_rng(17).random((3, 40)))
     assert stats.t_test(estimate, null=estimate.low) == pytest.approx(0.05)
@@ -473,26 +505,21 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five():
 
 
 def test_an_interval_that_ignores_the_seeds_covers_too_little():
-    def experiment(seed):
-        random = np.random.default_rng(seed)
-        shifts = random.normal(0, 0.05, (3, 1))
-        a = (random.random((3, 400)) < 0.5 + shifts).astype(float)
-        return stats.crossed([a.mean(axis=0)]), 0.5
+    design = bench.Design(164, spread=2.0, seeds=3, seed_sd=0.5)
+    random = np.random.default_rng(21)
+    sides = bench.answers(0.5, bench.eases(design, 200, random), design, random)
+    kept = bench.bounds([stats.mean_rate(side) for side in sides])
+    ignored = bench.bounds([stats.mean_rate([side.mean(axis=0)]) for side in sides])
+    assert bench.hits(kept, 0.5)[0] > 0.9 > 0.8 > bench.hits(ignored, 0.5)[0]
 
-    assert stats.coverage(experiment, repetitions=500, seed=21).high < 0.85
 
-
-@pytest.mark.slow
 def test_an_interval_that_ignores_the_families_covers_too_little():
     families = [i // 5 for i in range(300)]
-
-    def experiment(seed, clusters):
-        values = np.repeat(np.random.default_rng(seed).random(60) < 0.4, 5).astype(float)
-        return stats.bootstrap(values, clusters, seed=seed, n_resamples=1000), 0.4
-
-    kept = stats.coverage(lambda s: experiment(s, families), repetitions=300, seed=22)
-    ignored = stats.coverage(lambda s: experiment(s, None), repetitions=100, seed=22)
-    assert kept.value >= 0.91 and ignored.value < 0.75
+    random = np.random.default_rng(22)
+    rows = [np.repeat(random.random(60) < 0.4, 5).astype(float) for _ in range(200)]
+    kept = bench.bounds([stats.bootstrap(r, families, seed=1, n_resamples=1000) for r in rows])
+    ignored = bench.bounds([stats.bootstrap(r, seed=1, n_resamples=1000) for r in rows])
+    assert bench.hits(kept, 0.4)[0] > 0.9 > 0.75 > bench.hits(ignored, 0.4)[0]
 
 
 def test_permutation_rejects_a_true_null_at_its_level():
