@@ -170,6 +170,12 @@ def headline(rows: Sequence[Result]) -> list[Result]:
     return list(best.values())
 
 
+def key_figures(rows: Sequence[Result]) -> dict[str, float]:
+    """`model metric` -> percent on the first benchmark, one decimal."""
+    first = [row for row in rows if row.benchmark == rows[0].benchmark]
+    return {f"{row.model} {row.metric}": round(100 * row.value, 1) for row in first}
+
+
 def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
     """One table row per model, one column per metric: `52.3 [48.4, 56.2]`, in percent."""
     table: dict[str, dict[str, str]] = {}

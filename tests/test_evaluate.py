@@ -227,6 +227,9 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
         ("toy", "sft", 40), ("toy", "rrtf", 40), ("other", "sft", 80), ("other", "rrtf", 80),
     ]  # fmt: skip
     assert metrics.headline(rows) == rows
+    key_figures = metrics.key_figures(rows)
+    assert list(key_figures) == ["sft pass@1 greedy", "rrtf pass@1 greedy"]
+    assert key_figures["sft pass@1 greedy"] == round(100 * rows[0].value, 1)
     found = evaluate.comparisons(
         first + other, [GREEDY], primary=["rrtf - sft"], secondary=[], margin=0.02, seed=0
     )
