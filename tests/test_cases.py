@@ -214,6 +214,11 @@ F = "def f(x):\n    return x\n"
         (check("import math", "assert math.isclose(candidate(1.5), 2.5)"), "2.5", "1.5", "", 1),
         ("def same(a, b):\n    return a == b\n" + check("assert same(candidate(1), 2)"),
          "2", "1", "", 1),
+        (check("y = candidate(1)", "assert 2 == y"), "2", "1", "f(1)", 1),
+        (check("y = candidate(-1)", "assert 2 < y"), "> 2", "-1", "f(-1)", 1),
+        (check("assert 2 <= candidate(1)"), ">= 2", "1", "", 1),
+        (check("assert 2 in candidate([1])"), "holding 2", "[1]", "", 1),
+        (check("assert candidate(1) != 1"), "!= 1", "1", "", 1),
         ("x: int = 4\nassert f(x) == 5\n", "5", "4", "f(4)", 1),
         ("from math import *\nassert f(1) == floor(2.5)\n", "2", "1", "", 1),
     ],
@@ -261,6 +266,21 @@ def test_an_assertion_in_a_helper_is_shown_below_the_call_of_the_helper():
     )
     failure = first_failure(tests, F)
     assert failure.assertion == "is_two(candidate(3))\nassert x == 2" and failure.returned == "3"
+
+
+def test_a_statement_that_is_no_step_is_known_by_its_line():
+    tests = check("assert candidate(1) == 1", "match candidate(2):", "    case 2:", "        assert candidate(3) == 4")  # fmt: skip  # noqa: E501
+    failure = first_failure(tests, F)
+    assert (failure.how, failure.assertion) == ("value", "assert candidate(3) == 4")
+
+
+def test_tests_that_are_nested_too_deeply_to_be_rewritten_stop_nothing(add_problem):
+    deep = Problem("deep", "", "f", "assert f(1) == " + "+".join(["1"] * 20000) + "\n")
+    answers = [verdict(deep, F), verdict(add_problem, "def add(a, b): return 3")]
+    found = cases.failures(
+        [deep, add_problem], [a for a, _ in answers], [run for _, run in answers], sandbox.call
+    )
+    assert [failure.how for failure in found] == ["unknown", "value"]
 
 
 def test_a_test_that_does_not_end_is_said_to_be_too_slow():

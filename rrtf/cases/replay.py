@@ -36,7 +36,7 @@ def _rrtf_step(state=[]):
 """
 
 
-_TOO_LONG = "def _rrtf_step():\n    return ('unsent',)\n"
+_UNSENT = "def _rrtf_step():\n    return ('unsent',)\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,8 @@ def _key(row: Response | Execution) -> tuple[str, str, int]:
 
 def _program(problem: Problem, response: Response) -> str:
     packed, _ = _prepared(problem.prompt, problem.entry_point, problem.tests)
-    given = [_packed(response.program), *packed]
-    text = _PROGRAM.format(steps=_steps(), given=given)
-    return text if len(text) <= worker.MAX_SOURCE else _TOO_LONG
+    text = _PROGRAM.format(steps=_steps(), given=[_packed(response.program), *packed])
+    return text if packed and len(text) <= worker.MAX_SOURCE else _UNSENT
 
 
 def _packed(value: Any) -> str:
@@ -118,8 +117,14 @@ def _steps() -> str:
 
 @lru_cache(maxsize=512)
 def _prepared(prompt: str, entry_point: str, tests: str) -> tuple[list[str], tuple[Unit, ...]]:
-    """(prompt, tests, names, entry point as `steps.steps` takes them, the units of the tests)."""
-    code, units = rewrite(tests, entry_point)
+    """(prompt, tests, names, entry point as `steps.steps` takes them, the units of the tests).
+
+    Both are empty for tests too deep to be rewritten.
+    """
+    try:
+        code, units = rewrite(tests, entry_point)
+    except (RecursionError, MemoryError):
+        return [], ()
     names = instrument.global_names(code)
     used = instrument.helpers(names, prompt) - {entry_point}
     beside = instrument.compile_prompt(prompt) if used else None
@@ -174,7 +179,7 @@ def _told(
         case ("failed", dict(found)) if _is_complete(found, len(units)):
             return _failed(found, units, program, problem)
         case ("unsent",):
-            return _blank(UNKNOWN, "the tests are too long to be sent beside the program")
+            return _blank(UNKNOWN, "the tests are too long to run beside the program")
         case ("end",):
             return _blank(UNKNOWN, "all tests held when the program ran a second time")
     return _blank(UNKNOWN, "no test was seen to fail when the program ran a second time")
@@ -194,7 +199,7 @@ def _is_complete(found: dict, n_units: int) -> bool:
 _REPORT = {
     "how": str, "unit": int, "called": str, "variables": list, "returned": tuple,
     "expected": tuple, "relation": str, "tolerance": float, "error": str, "message": str,
-    "program_line": int, "tests_line": int,
+    "program_line": int, "tests_line": int, "step_line": int,
 }  # fmt: skip
 
 
@@ -221,9 +226,9 @@ def _stopped(reason: str, begun: Sequence[tuple], units: Sequence[Unit]) -> dict
 
 def _raised(error: str, message: str, line: int, program: str, how: str = "raised") -> str:
     """`IndexError: list index out of range` and the program's line, if it is known."""
-    lines = program.splitlines()
     what = f"{error}: {message}" if message else error
-    where = f"\nline {line}: {lines[line - 1].strip()[:LINE]}" if 0 < line <= len(lines) else ""
+    source = _line(program, line)[:LINE]
+    where = f"\nline {line}: {source}" if source else ""
     return f"{'does not compile, ' if how == 'compile' else 'raises '}{what}{where}"
 
 
@@ -258,8 +263,17 @@ _EQUAL = ("", "==", "is")
 
 
 def _assertion(unit: Unit, found: Mapping[str, Any], tests: str) -> str:
-    """The source of a step; of a call whose helper asserts, also the line of the helper."""
-    lines = tests.splitlines()
-    if unit.asserts or found["how"] != "value" or not 0 < found["tests_line"] <= len(lines):
-        return unit.source
-    return f"{unit.source}\n{lines[found['tests_line'] - 1].strip()}"
+    """The source of what failed, and of the line in a helper of the tests where it did.
+
+    A statement that is no step of its own is known by its line only.
+    """
+    inner, outer = found["tests_line"], found["step_line"]
+    parts = [unit.source if not outer or outer in unit.lines else _line(tests, outer)]
+    if found["how"] == "value" and inner != outer and inner not in unit.lines:
+        parts.append(_line(tests, inner))
+    return "\n".join(filter(None, parts))
+
+
+def _line(text: str, number: int) -> str:
+    lines = text.splitlines()
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from rrtf.cases import steps
 from rrtf.sandbox import mutation
 
 
@@ -21,6 +22,7 @@ class Unit:
     expected: str  # of an assertion, where it stands in the source
     relation: str  # of what is returned to what is expected
     asserts: bool
+    lines: range  # of the tests, from 1
 
 
 def rewrite(tests: str, entry_point: str) -> tuple[CodeType, tuple[Unit, ...]]:
@@ -100,9 +102,16 @@ class _Rewriter:
         names -= {n.id for n in ast.walk(node) if _stored(n)} | self.tested
         if expected is not None and _is_literal(expected):
             says = ast.unparse(expected)
-        source = self._source(node)
-        asserts = isinstance(node, ast.Assert)
-        self.units.append(Unit(source, tuple(sorted(names)), says, sign, asserts))
+        self.units.append(
+            Unit(
+                self._source(node),
+                tuple(sorted(names)),
+                says,
+                sign,
+                isinstance(node, ast.Assert),
+                range(node.lineno, node.end_lineno + 1),
+            )
+        )
         begin = f"_rrtf_case.begin({len(self.units) - 1}, {tuple(sorted(names))!r}, locals())"
         lines = ast.parse(
             f"yield {begin}\ntry:\n    pass\n"
@@ -129,42 +138,41 @@ class _Rewriter:
 
     def _assertion(self, node: ast.Assert) -> list[ast.stmt]:
         """An assertion as a step that notes what is compared."""
-        test, says, sign = node.test, "a true value", ""
-        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            says = "a false value"
-        marked, expected = self._sides(test)
-        if isinstance(test, ast.Compare) or expected is not None:
-            says, sign = "", _sign(test)
+        refused = isinstance(node.test, ast.UnaryOp) and isinstance(node.test.op, ast.Not)
+        marked, expected, sign = self._sides(node.test)
+        says = "" if sign else "a false value" if refused else "a true value"
         action = ast.copy_location(ast.Expr(_hook("holds", marked)), node)
         return self._step(node, action, expected, says, sign)
 
-    def _sides(self, test: ast.expr) -> tuple[ast.expr, ast.expr | None]:
-        """The tested expression with both sides of its comparison noted."""
+    def _sides(self, test: ast.expr) -> tuple[ast.expr, ast.expr | None, str]:
+        """(the expression with both sides of its comparison noted, the other side if it can be
+        had without the tested one, how the tested side is to relate to it)."""
         match test:
             case ast.Compare(left=left, ops=[op], comparators=[right]):
-                inner = _distance(left)
-                if isinstance(op, ast.Lt | ast.LtE) and inner is not None:
-                    expected = self._note(inner, "left", "right", "==")
-                    return ast.Compare(left, [op], [_hook("bound", right)]), expected
-                return test, self._note(test, "left", "comparators", _SIGNS[type(op)])
+                if _is_near(test):
+                    noted = self._note(_distance(left), "left", "right", "==")
+                    return ast.Compare(left, [op], [_hook("bound", right)]), *noted
+                return test, *self._note(test, "left", "comparators", _SIGNS[type(op)])
             case ast.Call(args=[a, b, *_]) if self._mentions(a) != self._mentions(b):
-                return test, self._note(test, 0, 1, "==")
+                return test, *self._note(test, 0, 1, "==")
             case ast.BoolOp(op=op, values=values):
                 last = len(values) if isinstance(op, ast.And) else 1
-                both = [self._sides(value) for value in values[:last]]
-                test.values = [marked for marked, _ in both] + values[last:]
-                return test, both[0][1] if last == 1 else None
-        return test, None
+                parts = [self._sides(value) for value in values[:last]]
+                test.values = [part[0] for part in parts] + values[last:]
+                return (test, *parts[0][1:]) if last == 1 else (test, None, parts[0][2])
+        return test, None, ""
 
-    def _note(self, node: ast.AST, a: str | int, b: str | int, sign: str) -> ast.expr | None:
-        """Has both sides noted, the tested one as 0; gives the other if it can be had alone."""
+    def _note(
+        self, node: ast.AST, a: str | int, b: str | int, sign: str
+    ) -> tuple[ast.expr | None, str]:
+        """Has both sides noted, the tested one as 0; gives the other and the relation to it."""
         left, right = _part(node, a), _part(node, b)
         swapped = self._mentions(right) and not self._mentions(left)
-        numbers = (1, 0) if swapped else (0, 1)
-        _put(node, a, _hook("side", ast.Constant(numbers[0]), left, ast.Constant(sign)))
-        _put(node, b, _hook("side", ast.Constant(numbers[1]), right, ast.Constant(sign)))
+        sign = steps.FLIPPED.get(sign, sign) if swapped else sign
+        for place, side, number in ((a, left, swapped), (b, right, not swapped)):
+            _put(node, place, _hook("side", ast.Constant(int(number)), side, ast.Constant(sign)))
         other = left if swapped else right
-        return None if self._mentions(other) else other
+        return None if self._mentions(other) else other, sign
 
     def _mentions(self, node: ast.AST) -> bool:
         return any(isinstance(n, ast.Name) and n.id in self.tested for n in ast.walk(node))
@@ -176,10 +184,9 @@ _SIGNS = {
 }  # fmt: skip
 
 
-def _sign(test: ast.expr) -> str:
-    """How the tested side of a comparison is to relate to the other."""
-    far = isinstance(test, ast.Compare) and _distance(test.left) is None
-    return _SIGNS[type(test.ops[0])] if far else "=="
+def _is_near(test: ast.Compare) -> bool:
+    """Whether it asks that a distance be small."""
+    return isinstance(test.ops[0], ast.Lt | ast.LtE) and _distance(test.left) is not None
 
 
 def _hook(name: str, *arguments: ast.expr) -> ast.Call:

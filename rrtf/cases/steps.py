@@ -17,6 +17,9 @@ ITEMS = 2_000  # nodes of a list or tree that are shown
 
 _CLOSED = (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 _NOTHING = object()
+FLIPPED = {  # a relation seen from its other side
+    "<": ">", "<=": ">=", ">": "<", ">=": "<=", "in": "holding", "not in": "not holding",
+}  # fmt: skip
 MIRRORED = "_rrtf_mirrored"  # as the sandbox marks calls whose arguments the tests look at later
 
 
@@ -149,7 +152,7 @@ class Recorder:
 
     def report(self, error: BaseException, expected=None) -> tuple:
         """What went wrong in the step that began last; `expected()` gives the other side."""
-        inside, line = _lines(error)
+        inside, helper, step = _lines(error)
         how = "value" if isinstance(error, Failed) else "test"
         if self.calling or inside:
             how = "raised"
@@ -160,6 +163,7 @@ class Recorder:
                 self.sides[1] = expected()
             except Exception:
                 self.sides.pop(1, None)
+        self._turn()
         sides = [self.sides.get(0, self.returned), self.sides.get(1, _NOTHING)]
         if how == "raised":
             sides[0] = _NOTHING
@@ -168,8 +172,14 @@ class Recorder:
             "returned": _packed(sides[0]), "expected": _packed(sides[1]),
             "relation": self.relation, "tolerance": self.tolerance,
             "error": type(error).__name__, "message": _message(error),
-            "program_line": inside, "tests_line": line,
+            "program_line": inside, "tests_line": helper, "step_line": step,
         })  # fmt: skip
+
+    def _turn(self) -> None:
+        """Of `expected == value` the right side is what was returned."""
+        if len(self.sides) == 2 and self.sides[1] is self.returned is not self.sides[0]:
+            self.sides = {0: self.sides[1], 1: self.sides[0]}
+            self.relation = FLIPPED.get(self.relation, self.relation)
 
 
 def _packed(value: object) -> tuple:
@@ -184,18 +194,20 @@ def _message(error: BaseException) -> str:
         return ""
 
 
-def _lines(error: BaseException) -> tuple[int, int]:
-    """Where it was raised: the innermost line of the program and of the tests, 0 for none."""
-    inside = tests = 0
+def _lines(error: BaseException) -> tuple[int, int, int]:
+    """Where it was raised: the innermost line of the program, that of the tests, and the line of
+    the step; 0 for none."""
+    inside = tests = step = 0
     trace = error.__traceback__
     while trace is not None:
-        file = trace.tb_frame.f_code.co_filename
-        if file == "candidate.py":
+        code = trace.tb_frame.f_code
+        if code.co_filename == "candidate.py":
             inside = trace.tb_lineno
-        elif file == "tests.py":
+        elif code.co_filename == "tests.py":
             tests, inside = trace.tb_lineno, 0
+            step = tests if code.co_name in ("check", "_rrtf_steps") else step
         trace = trace.tb_next
-    return inside, tests
+    return inside, tests, step
 
 
 def open_program(source: str, space: dict) -> tuple:
