@@ -66,25 +66,23 @@ def of_pangu(path: Path) -> list[bool]:
 
 
 def published() -> Iterator[Published]:
-    some, both = {"allow_unknown": True}, results("base", "plus")
+    """Those with a printed figure first."""
     for model, printed in HUMANEVAL.items():
         file = f"generations/{model}/humaneval.jsonl.gz"
         yield Published(file, "humaneval", printed, verdicts=results("base"))
-        yield Published(file, "humaneval+", verdicts=both)
-        file = f"generations/{model}/mbpp.jsonl.gz"
-        yield Published(file, "mbpp+", verdicts=both, options=some)
-        file = f"generations/{model}/mbpp.eval_results.json.gz"
-        yield Published(file, "mbpp+", verdicts=None, options=some)
     file = "generations/evol-replit-3b/humaneval.jsonl.gz"
     yield Published(file, "humaneval", "31.1", verdicts=field_of("passed"))
     file, code = "generations/gpt-3.5-turbo/humaneval_n10.jsonl.gz", ("code=solution",)
     yield Published(file, "humaneval", "77.0", code, verdicts=field_of("published_pass"))
-    file, names = (
-        "codereval/pangu-coder_raw_generations.jsonl.gz",
-        ("_id=task_id", "code=completion"),
-    )
-    part = {"allow_unknown": True, "allow_missing": True}
+    file = "codereval/pangu-coder_raw_generations.jsonl.gz"
+    names, part = ("_id=task_id", "code=completion"), {"allow_unknown": True}
     yield Published(file, "codereval-subset", "", names, verdicts=of_pangu, options=part)
+    both, some = results("base", "plus"), {"allow_unknown": True}
+    for model in HUMANEVAL:
+        yield Published(f"generations/{model}/humaneval.jsonl.gz", "humaneval+", verdicts=both)
+        name = f"generations/{model}/mbpp"
+        yield Published(f"{name}.jsonl.gz", "mbpp+", verdicts=both, options=some)
+        yield Published(f"{name}.eval_results.json.gz", "mbpp+", options=some)
 
 
 def judge(one: Published, data: Path, workers: int) -> tuple[list[Execution], list[bool]]:
