@@ -49,7 +49,6 @@ def rate(
     values: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
     *,
-    seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> tuple[Estimate, str]:
     """One model's mean over tasks with its interval, and how that was found.
@@ -57,7 +56,7 @@ def rate(
     `values` are pass@k per task, in [0, 1]; the interval covers the choice of tasks (and the
     sampling noise inside them), whole `clusters` where tasks come in families. Tasks that are
     solved or not get Wilson's interval, all others that of `mean_rate`. A single task gets nan
-    for an interval: it says nothing of others. `seed` has no effect: nothing is drawn.
+    for an interval: it says nothing of others. Nothing is drawn, so it takes no seed.
     """
     data = _numbers(values, "values")
     families = clusters is not None and len(set(clusters)) < len(data)
