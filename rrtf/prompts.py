@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from keyword import iskeyword
 
 from rrtf.records import Problem
@@ -16,6 +17,7 @@ from rrtf.records import Problem
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
 LONGEST = 100_000  # characters of a text that is searched for code among other things
+PROSE_LINES = 10  # behind the first of which the code may end
 EXTRACTIONS = ("auto", "raw", "fenced", "program")
 
 _FENCES = ("```", "~~~")
@@ -153,7 +155,7 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
     if how != "auto" or len(text) > LONGEST or parses(program):
         return program
     ended = _END_TOKEN.split(text, maxsplit=1)[0]
-    for part in (ended, _code_of(ended, name)):
+    for part in (ended, *_code_of(ended, name)):
         bare = _assembled(problem, part, name, how)
         if part.strip() and parses(bare):
             return bare
@@ -176,15 +178,16 @@ def _after_prompt(prompt: str, text: str) -> str:
     return found[len(head) :] if head and found.startswith(head) else text
 
 
-def _code_of(text: str, name: str) -> str:
-    """`text` without the prose before and behind its code: what stands at the margin as no code."""
+def _code_of(text: str, name: str) -> list[str]:
+    """What may be the code of `text`: without what stands at the margin before it and is no code,
+    and up to such a line; the first few, because strings may hold what looks like prose."""
     lines = text.splitlines(keepends=True)
     margin = [at for at, line in enumerate(lines) if line.strip() and line[0] not in " \t"]
     if defines(text, name):
         first = next((at for at in margin if _BEGINS_CODE.match(lines[at])), 0)
         lines, margin = lines[first:], [at - first for at in margin if at >= first]
-    prose = (at for at in margin if not _looks_like_code(lines[at]))
-    return "".join(lines[: next(prose, len(lines))])
+    ends = [at for at in margin if not _looks_like_code(lines[at])]
+    return ["".join(lines[:end]) for end in [*ends[:PROSE_LINES], len(lines)]]
 
 
 def _looks_like_code(line: str) -> bool:
@@ -199,7 +202,7 @@ def defines(text: str, name: str) -> bool:
 
 
 def fenced(text: str, name: str) -> str | None:
-    """The Markdown block of Python that defines `name`, else the first one, else None.
+    """The Markdown block of Python that defines `name`, else an indented one, the first, None.
 
     A text that begins with code (a definition of `name`, or an indented line) continues a fence
     that its prompt opened: it ends at the first fence if their number is odd; if it is even, the
@@ -217,7 +220,9 @@ def fenced(text: str, name: str) -> str | None:
         for start, end in zip(fences[::2], [*fences[1::2], len(lines)], strict=False)
         if lines[start].strip().lstrip("`~").strip().lower() in _PYTHON
     ]
-    return next((block for block in blocks if defines(block, name)), next(iter(blocks), None))
+    whole = (block for block in blocks if defines(block, name))
+    inside = (block for block in blocks if block.lstrip("\r\n")[:1] in (" ", "\t"))
+    return next(chain(whole, inside, blocks), None)
 
 
 def _without_margin(lines: Sequence[str], fence: str) -> str:

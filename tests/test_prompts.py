@@ -197,6 +197,11 @@ def test_code_that_breaks_off_stays_broken(add_problem, code, end):
         ast.parse(prompts.extract(add_problem, f"{code}\n{end}"))
 
 
+def test_a_block_that_goes_on_inside_the_function_is_preferred_to_an_example(add_problem):
+    text = f"Call it so:\n```python\nx = add(1, 2)\n```\nIts body:\n```python\n{BODY}```\n"
+    assert runs(add_problem, prompts.extract(add_problem, text))
+
+
 def test_a_raw_continuation_may_repeat_its_prompt_first(add_problem):
     text = add_problem.prompt + BODY + "\n\ndef other(xs):\n    x = ["
     assert runs(add_problem, prompts.extract(add_problem, text, "raw"))

@@ -208,7 +208,8 @@ def found_again(problem: Problem, text: str, form: str, pattern: str) -> bool:
 def continuation(problem: Problem, text: str) -> str:
     """What a whole program adds to its prompt; empty where it does not begin with that."""
     prompt = problem.prompt.strip()
-    return text.strip()[len(prompt) :].lstrip("\n") if text.strip().startswith(prompt) else ""
+    found = text.strip()
+    return found[len(prompt) :].lstrip("\n") + "\n" if found.startswith(prompt) else ""
 
 
 def syntax(program: str) -> str:
