@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
+FEW_SEEDS = 3  # that so many agree does not show that seeds matter little
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,13 @@ def mean_rate(
     """Mean over training seeds and tasks of values in [0, 1]; covers the choice of both.
 
     `rows` holds T task values per seed. Wilson's interval at the effective number of yes/no tasks,
-    p (1 - p) / variance, with Student's t in place of z; the variance is that of `crossed`. A few
-    tasks that carry all variance say little of it, so it is pulled towards the largest possible,
-    p (1 - p) for every cluster at once, with weight lean^2: `lean` is Herfindahl's index of the
-    clusters' shares in the variance minus 1/G, 0 where they are even and near 1 where one cluster
-    carries all. Measured by tests/benchmarks/bench_coverage.py against bootstraps and others,
-    which under-cover near 0 and 1. ValueError for values outside [0, 1].
+    p (1 - p) / variance, with Student's t in place of z; the variance is that of `crossed` with G
+    for G - 1. A few tasks that carry all variance say little of it, so that of the tasks is pulled
+    towards the largest possible, p (1 - p) for every cluster at once, with weight lean^2: `lean`
+    is Herfindahl's index of the clusters' shares in the variance minus 1/G, 0 where they are even
+    and near 1 where one cluster carries all. Chosen by simulation: tests/benchmarks/coverage.txt
+    has it beside bootstraps and others, which under-cover near 0 and 1. ValueError for values
+    outside [0, 1].
     """
     import numpy as np
 
@@ -95,8 +97,10 @@ def mean_rate(
     largest = value * (1 - value) * float(np.sum(sizes**2)) / sizes.sum() ** 2
     deviations, _ = _cluster_sums(side.mean(axis=0) - value, clusters)
     seen, weight = float(np.sum(deviations**2)) / sizes.sum() ** 2, _lean(deviations) ** 2
-    parts = [((1 - weight) * seen + weight * largest, len(sizes) - 1.0)]
-    variance, df = _combined(parts + _seed_part(side, clusters))
+    tasks = (1 - weight) * seen + weight * largest
+    parts = [(tasks, tasks**2 / (len(sizes) - 1)), *_seed_part(side, clusters)]
+    variance, df = _combined(parts)
+    df = min(df, len(sizes) - 1.0)
     n = value * (1 - value) / variance if variance else sizes.sum() ** 2 / np.sum(sizes**2)
     z = _quantile(confidence, df)
     middle, reach = value + z**2 / (2 * n), z * math.sqrt(variance + (z / (2 * n)) ** 2)
@@ -178,7 +182,8 @@ def crossed(
       variance of its own, and the interval then speaks of that one model only.
 
     The degrees of freedom follow Satterthwaite (as in multi-reader studies, where readers and
-    cases are crossed).
+    cases are crossed); up to `FEW_SEEDS` seeds count in them also where they vary no more than
+    cells, without which the t test would exceed its level.
     """
     sides = [_matrix(a, "a")] if b is None else [_matrix(a, "a"), _matrix(b, "b")]
     if b is not None and sides[0].shape[1] != sides[1].shape[1]:
@@ -296,11 +301,12 @@ def _quantile(confidence: float, df: float) -> float:
 
 
 def _task_part(per_task: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[float, float]:
-    """(variance of the mean over tasks, its degrees of freedom), clusters kept whole."""
+    """(variance of the mean over tasks, its doubt), clusters kept whole."""
     deviations, sizes = _cluster_sums(per_task - per_task.mean(), clusters)
     total = len(sizes)
     squares = (deviations**2).sum() + (_lean(deviations) * sizes.mean()) ** 2
-    return float(squares / sizes.sum() ** 2 * total / (total - 1)), total - 1.0
+    variance = float(squares / sizes.sum() ** 2 * total / (total - 1))
+    return variance, variance**2 / (total - 1)
 
 
 def _lean(deviations: np.ndarray) -> float:
@@ -312,7 +318,7 @@ def _lean(deviations: np.ndarray) -> float:
 
 
 def _seed_part(side: np.ndarray, clusters: Sequence[Hashable] | None) -> list[tuple[float, float]]:
-    """[(variance of the mean over seeds beyond cell noise, its df)], [] where there is none.
+    """[(variance of the mean over seeds beyond cell noise, its doubt)], [] for a single seed.
 
     Cell noise is the residual of seed means plus task means, summed over clusters; `side` (S, T).
     """
@@ -327,17 +333,19 @@ def _seed_part(side: np.ndarray, clusters: Sequence[Hashable] | None) -> list[tu
     total = len(_cluster_sums(rows[0], clusters)[0])
     noise *= total / (total - 1) / tasks**2 / (seeds * (seeds - 1))
     seen = float(np.var(means, ddof=1)) / seeds
-    if seen <= noise:
+    if seen <= noise and seeds > FEW_SEEDS:
         return []
-    return [(seen - noise, (seeds - 1) * (1 - noise / seen) ** 2)]
+    return [(max(0.0, seen - noise), seen**2 / (seeds - 1))]
 
 
 def _combined(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The sum of variances and its degrees of freedom by Satterthwaite, at least 1."""
+    """The sum of variances and its degrees of freedom by Satterthwaite, at least 1.
+
+    A part is (variance, doubt): the square of what was measured over its degrees of freedom.
+    """
     variance = sum(part for part, _ in parts)
-    if not variance:
-        return 0.0, min(df for _, df in parts)
-    return variance, max(1.0, variance**2 / sum(part**2 / df for part, df in parts))
+    doubt = sum(doubt for _, doubt in parts)
+    return variance, max(1.0, variance**2 / doubt) if doubt else math.inf
 
 
 def _cluster_sums(

@@ -243,6 +243,15 @@ def test_seeds_that_agree_better_than_chance_add_nothing():
     assert stats.crossed(a) == stats.crossed([a.mean(axis=0)])
 
 
+def test_three_seeds_that_agree_still_count_in_the_degrees_of_freedom():
+    a = np.random.default_rng(38).normal(0, 1, (3, 100))
+    a *= 1 + np.arange(3)[:, None] / 2  # noisy cells
+    a -= 0.9 * (a.mean(axis=1, keepdims=True) - a.mean())
+    found, without = stats.crossed(a), stats.crossed([a.mean(axis=0)])
+    assert found.standard_error == pytest.approx(without.standard_error)
+    assert found.df < without.df == 99
+
+
 def test_variance_of_seeds_and_tasks_is_unbiased():
     random = np.random.default_rng(33)
     found = [
