@@ -174,10 +174,7 @@ def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
     metric = Metric(1, alike["temperature"])
     how = {"primary": ["a - b"], "secondary": [], "margin": margin, "seed": seed}
     (found,) = evaluate.comparisons(rows, [metric], **how)
-    found = replace(found, metric="pass@1", table="all pairs")
-    if found.n_families < found.n_tasks:
-        return replace(found, p=found.p_tasks, test="paired permutation over families")
-    return replace(found, test="exact McNemar" if single else "paired permutation over tasks")
+    return replace(found, metric="pass@1", table="all pairs")
 
 
 def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | None:

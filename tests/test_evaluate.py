@@ -310,6 +310,17 @@ def test_sampled_single_models_are_compared_by_permutation():
     ]
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
     (row,) = evaluate.comparisons(scores, [SAMPLED], **plan)
+    assert row.test == "paired permutation over tasks" and row.p == row.p_tasks
+
+
+def test_families_of_tasks_are_kept_whole_also_in_greedy_comparisons():
+    random = np.random.default_rng(5)
+    scores = [
+        score
+        for name in ("rrtf", "base")
+        for score in task_scores(name, random.integers(0, 2, (1, 40)), family=lambda t: str(t // 2))
+    ]
+    (row,) = planned(scores)
     assert row.test == "paired permutation over families" and row.p == row.p_tasks
 
 

@@ -101,7 +101,11 @@ def _compare(
     seed: int,
     table: str,
 ) -> Comparison:
-    """The test follows the design: several trainings call for one that knows about seeds."""
+    """The test follows the design.
+
+    Several trainings call for one that knows about seeds, families of tasks for one that keeps
+    them whole; McNemar's is for tasks that stand alone and are solved or not.
+    """
     groups = families(scores)
     estimate, left, right = _difference(scores, a, b, metric)
     means = [[sum(task) / len(task) for task in zip(*side, strict=True)] for side in (left, right)]
@@ -109,11 +113,12 @@ def _compare(
     p_tasks = stats.permutation(per_task, groups, seed=seed)
     if len(left) > 1 or len(right) > 1:
         p, test = stats.t_test(estimate), "t, seeds x families"
-    elif metric.temperature == 0:
+    elif metric.temperature == 0 and len(set(groups)) == len(groups):
         only_a, only_b = sum(d > 0 for d in per_task), sum(d < 0 for d in per_task)
         p, test = stats.mcnemar(only_a, only_b), "exact McNemar"
     else:
-        p, test = p_tasks, "paired permutation over families"
+        unit = "tasks" if len(set(groups)) == len(groups) else "families"
+        p, test = p_tasks, f"paired permutation over {unit}"
     return Comparison(
         a=a, b=b, benchmark=scores[0].benchmark, metric=metric.name, difference=estimate.value,
         low=estimate.low, high=estimate.high, p=p, test=test, p_holm=p, p_tasks=p_tasks,
