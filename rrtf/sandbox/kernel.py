@@ -112,6 +112,9 @@ def give_up_privileges() -> None:
 # --- what the interpreter needs to see ---------------------------------------------------------
 
 
+shown: list[str] = []  # folders and files of packages that candidates may import
+
+
 def library_paths() -> list[str]:
     """Folders and files an interpreter reads while it runs; everything else can be hidden."""
     stdlib = os.path.dirname(os.__file__)
@@ -120,7 +123,7 @@ def library_paths() -> list[str]:
     found = [stdlib, *(p for p in sys.path if "dynload" in p), *shared]
     if "LD_LIBRARY_PATH" in os.environ:
         found.append(prefix)
-    return [path for path in dict.fromkeys(found) if os.path.exists(path)]
+    return [path for path in dict.fromkeys([*found, *shown]) if os.path.exists(path)]
 
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
