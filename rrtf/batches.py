@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rrtf import engines
 from rrtf.config import derive_seed
 from rrtf.records import RankedGroup
 
@@ -59,9 +60,10 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
     if objective == "sft":
         texts, scores, chosen = texts[chosen : chosen + 1], scores[chosen : chosen + 1], 0
     end = tokenizer.eos_token_id
-    ids = tokenizer([group.prompt, *texts], add_special_tokens=False)["input_ids"]
-    responses = tuple((*response, end) for response in ids[1:])
-    return Example(group.task_id, tuple(ids[0]), responses, tuple(scores), chosen)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    responses = tuple((*response, end) for response in ids)
+    prompt = tuple(engines.prompt_ids(tokenizer, group.prompt))
+    return Example(group.task_id, prompt, responses, tuple(scores), chosen)
 
 
 def reason_to_drop(example: Example, objective: str, max_length: int) -> str:

@@ -1,6 +1,5 @@
 """What the command line's verbs do and print: arguments in, files and tables out."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import config, grade, prompts, rank, samples, store, terminal
+from rrtf import arguments, config, grade, prompts, rank, samples, terminal
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
-
-SHOWN = 5  # task ids in a message
 
 
 def grade_samples(
@@ -38,14 +35,12 @@ def grade_samples(
     asked = grade.parse_ks(ks) if ks else None
     terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
-    tasks, found, unknown = _load(problems, lines, data=data, **reads)
-    absent = samples.missing(found, tasks)
-    if absent and not allow_missing:
-        raise ValueError(_about_missing(lines, absent, len(tasks)))
+    tasks, found, unknown = arguments.load(problems, lines, data=data, **reads)
+    absent = arguments.check_present(lines, found, tasks, allow_missing=allow_missing)
     responses = [sample.response for sample in found]
     chosen = grade.choose_ks(grade.sizes(responses), asked)
     for note in samples.notes(found):
-        _tell(f"note: {note}")
+        arguments.tell(f"note: {note}")
     started = time.monotonic()
     with terminal.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
@@ -69,47 +64,6 @@ def grade_samples(
         terminal.say(console, f"{len(executions)} verdicts in {out}")
 
 
-def _load(
-    problems: str, lines: str, *, data: Path | None, beside: str | None = None, **options
-) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
-    """(problems, samples, lines left out by unknown task) of two arguments, checked."""
-    if problems == "-" and lines == "-":
-        raise ValueError("only one of the two can be standard input (-)")
-    if options["extract"] not in prompts.EXTRACTIONS:
-        known = ", ".join(prompts.EXTRACTIONS)
-        raise ValueError(f"--extract {options['extract']!r}: expected {known}")
-    renamed = {}
-    for text in options["renamed"] or ():
-        theirs, sign, ours = text.partition("=")
-        if not (theirs and sign and ours):
-            raise ValueError(f"--rename {text!r}: expected THEIRS=OURS, as in code=solution")
-        renamed[theirs] = ours
-    if Path(lines).is_dir():
-        raise ValueError(f"{lines}: a folder; expected a file of samples")
-    tasks = grade.load_problems(problems, data=data)
-    for note in grade.refusals(problems, data=data):
-        _tell(f"note: {note}")
-    rows = store.read_rows(Path(lines))
-    if beside:
-        said = store.read_rows(Path(beside))
-        rows = iter(samples.with_verdicts(rows, said, file=lines, verdict_file=beside))
-    reads = options | {"renamed": renamed}
-    return tasks, *samples.parse(rows, tasks, file=lines, **reads)
-
-
-def _about_missing(file: str, absent: Mapping[str, Sequence[str]], n_tasks: int) -> str:
-    lines = [
-        f"{file}: no sample{f' of {source}' if source else ''} for {len(tasks)} of {n_tasks} "
-        f"tasks: {_some(tasks)}"
-        for source, tasks in absent.items()
-    ]
-    return "\n".join([*lines, "--allow-missing grades the others and names their number"])
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
 def _closing(
     executions: Sequence[Execution],
     unstable: Sequence[bool] | None,
@@ -119,16 +73,16 @@ def _closing(
 ) -> Iterator[str]:
     """What is said under the table: tasks missing or unknown, flaky samples, isolation, time."""
     if unknown:
-        lines, names = sum(unknown.values()), _some(list(unknown))
-        yield f"left out: {lines} lines of {len(unknown)} tasks that are no problems here ({names})"
+        yield arguments.left_out(unknown)
     for source, tasks in absent.items():
         who = f"{source}: " if source else ""
-        yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({_some(tasks)})"
+        names = arguments.some(tasks)
+        yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({names})"
     if unstable is not None:
         names = list(
             dict.fromkeys(run.task_id for run, bad in zip(executions, unstable, strict=True) if bad)
         )
-        which = f" ({_some(names)})" if names else ""
+        which = f" ({arguments.some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
     yield f"isolation: {_levels(executions)}; {len(executions)} samples in {seconds:.1f} s"
 
@@ -163,7 +117,7 @@ def rank_responses(
     terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
     reads |= {"verdicts": True, "beside": verdicts}
-    tasks, found, unknown = _load(problems, lines, data=data, **reads)
+    tasks, found, unknown = arguments.load(problems, lines, data=data, **reads)
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
@@ -322,7 +276,3 @@ def _groupless(
         "problem: no response": silent,
         "problem: no complete teacher response": len(problems) - silent - len(groups),
     }
-
-
-def _tell(text: str) -> None:
-    print(terminal.plain(text), file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ FORM = (
     "by its name"
 )
 WALL_PER_CPU = 3
-RESAMPLED_TASKS = 1000  # at most; a mean over more tasks is normal, and its draws fill memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +204,7 @@ def rates(
 ) -> list[Rate]:
     """pass@k of every source for its `ks`, over the tasks it answered.
 
-    The intervals cover the choice of tasks: Wilson's where every task is solved or not (one
-    sample each), else a bootstrap over tasks, fixed by `seed`.
+    The intervals cover the choice of tasks (`stats.rate`, its draws fixed by `seed`).
     """
     found = []
     passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
@@ -217,20 +214,7 @@ def rates(
                 stats.pass_at_k(n, passed.get(source, {}).get(task, 0), k)
                 for task, n in of_task.items()
             ]
-            estimate, interval = _interval(values, seed)
+            estimate, interval = stats.rate(values, seed=seed)
             spread = min(of_task.values()), max(of_task.values())
             found.append(Rate(source, k, estimate, len(values), spread, interval))
     return found
-
-
-def _interval(values: Sequence[float], seed: int) -> tuple[stats.Estimate, str]:
-    """The mean of the tasks' values, its 95 % interval, and how that was found."""
-    if set(values) <= {0.0, 1.0}:
-        return stats.wilson(int(sum(values)), len(values)), "Wilson"
-    if len(values) == 1:
-        return stats.Estimate(values[0], nan, nan), "none: one task"
-    if len(set(values)) > 1 and len(values) <= RESAMPLED_TASKS:
-        return stats.bootstrap(values, seed=seed), "bootstrap over tasks"
-    estimate = stats.crossed([values])
-    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
-    return stats.Estimate(estimate.value, low, high), "t over tasks"

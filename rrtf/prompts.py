@@ -6,16 +6,19 @@ used when sampling and when training.
 
 import ast
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from rrtf.records import Problem
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
+PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
 EXTRACTIONS = ("auto", "raw", "fenced", "program")
 
 _PYTHON = ("", "python", "python3", "py")  # what may stand behind an opening fence
 _AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
+_BODIES = ("\n    pass", "\n        pass", "\n\tpass", "\n  pass")
 _DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
 _WORD = re.compile(r"\w+")
 
@@ -26,17 +29,32 @@ def starcoder(problem: Problem) -> str:
 
 
 def pangu(problem: Problem) -> str:
-    """The paper's format: the docstring in triple quotes, then the signature (section 4.2)."""
+    """The paper's format: the docstring in triple quotes, then the signature (section 4.2).
+
+    A prompt that opens no function (MBPP, LeetCode) begins with its description as it is.
+    """
+    if _function(problem) is None:
+        return starcoder(problem)
     head, signature, docstring = split_prompt(problem)
     return f'"""\n{docstring}\n"""\n{head}{signature}'
 
 
 def instruction(problem: Problem) -> str:
-    """WizardCoder's form: the task as an instruction, the answer after `### Response:`."""
+    """WizardCoder's form: Alpaca's template around the task, the answer after `### Response:`."""
     return (
-        "Below is an instruction that describes a task. Write a response that completes it.\n\n"
-        f"### Instruction:\nComplete this Python function:\n{problem.prompt.rstrip()}\n\n"
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request.\n\n"
+        f"### Instruction:\nCreate a Python script for this problem:\n{problem.prompt.rstrip()}\n\n"
         "### Response:"
+    )
+
+
+def request(problem: Problem) -> str:
+    """What a chat model is asked for; its own template goes around it."""
+    task = "Complete this Python code" if opens_body(problem.prompt) else "Solve this in Python"
+    return (
+        f"{task}. Answer with the whole program in one Markdown code block.\n\n"
+        f"```python\n{problem.prompt.rstrip()}\n```"
     )
 
 
@@ -44,33 +62,57 @@ FORMATS: dict[str, Callable[[Problem], str]] = {
     "starcoder": starcoder,
     "pangu": pangu,
     "wizardcoder": instruction,
+    "chat": request,
 }
 
 
-def format_prompt(problem: Problem, style: str) -> str:
-    """The text a model of `style` (`starcoder`, `pangu`, `wizardcoder`) is given."""
+def format_prompt(
+    problem: Problem, style: str, *, template: Callable[[str], str] | None = None
+) -> str:
+    """The text a model of `style` (`starcoder`, `pangu`, `wizardcoder`, `chat`) is given.
+
+    `template` puts a request into a chat model's own words; `chat` does not go without.
+    """
     if style not in FORMATS:
         raise ValueError(f"unknown prompt format {style!r}: expected one of {', '.join(FORMATS)}")
-    return FORMATS[style](problem)
+    text = FORMATS[style](problem)
+    if style != "chat":
+        return text
+    if template is None:
+        raise ValueError("the prompt format `chat` needs the template of a model: name the model")
+    return template(text)
+
+
+def stops(problems: Sequence[Problem], style: str) -> tuple[str, ...]:
+    """Where answers to these problems end; an instructed model ends its answer itself.
+
+    A prompt that opens no function is answered by definitions, which must not end the answer.
+    """
+    if style in ("wizardcoder", "chat"):
+        return ()
+    return STOPS if all(opens_body(p.prompt) for p in problems) else PROGRAM_STOPS
 
 
 def split_prompt(problem: Problem) -> tuple[str, str, str]:
     """(what precedes the function, its signature line, its docstring) of a HumanEval prompt."""
-    source = problem.prompt.rstrip() + "\n    pass\n"
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise ValueError(
-            f"{problem.task_id}: the prompt is not a function head ({error})"
-        ) from None
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == problem.entry_point:
-            lines = source.splitlines(keepends=True)
-            body_line = node.body[0].lineno - 1
-            head = "".join(lines[: node.lineno - 1])
-            signature = "".join(lines[node.lineno - 1 : body_line]).rstrip("\n")
-            return head, signature, ast.get_docstring(node) or ""
-    raise ValueError(f"{problem.task_id}: the prompt does not define {problem.entry_point}")
+    node = _function(problem)
+    if node is None:
+        name = problem.entry_point
+        raise ValueError(f"{problem.task_id}: the prompt is not the head of a function {name}")
+    lines = _closed(problem.prompt.rstrip()).splitlines(keepends=True)
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    head = "".join(lines[: first - 1])
+    signature = "".join(lines[first - 1 : node.body[0].lineno - 1]).rstrip("\n")
+    return head, signature, (ast.get_docstring(node) or "").strip()
+
+
+def _function(problem: Problem) -> ast.FunctionDef | None:
+    """The function that a prompt ends with the head of, if it is the entry point."""
+    if not opens_body(problem.prompt):
+        return None
+    last = ast.parse(_closed(problem.prompt.rstrip())).body[-1]
+    wanted = isinstance(last, ast.FunctionDef) and last.name == problem.entry_point
+    return last if wanted else None
 
 
 def cut(text: str, stops: Sequence[str] = STOPS) -> str:
@@ -179,13 +221,24 @@ def _first_code(part: str) -> str:
 @lru_cache(maxsize=4096)
 def _closed(prompt: str) -> str:
     """A prompt as source that is complete: a function's head gets a body, other text none."""
-    for body in ("\n    pass", "\n        pass", "", "\n\tpass", "\n  pass"):
-        try:
-            ast.parse(prompt + body)
-        except (SyntaxError, ValueError):
-            continue
-        return prompt + body
-    return prompt
+    return next((prompt + body for body in ("", *_BODIES) if parses(prompt + body)), prompt)
+
+
+@lru_cache(maxsize=4096)
+def opens_body(prompt: str) -> bool:
+    """Whether a prompt ends inside a function, so that what follows is indented."""
+    return any(parses(prompt.rstrip() + body) for body in _BODIES)
+
+
+def parses(program: str) -> bool:
+    """Whether Python accepts the text; nothing is executed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _continued(prompt: str, completion: str) -> str:

@@ -4,16 +4,14 @@ Tasks are sampled in fixed shards, each with a seed derived from what it is, so 
 neither on the number of processes nor on interruptions.
 """
 
-import ast
 import functools
 import itertools
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rrtf import config, engines, prompts, store
+from rrtf import asking, config, engines, prompts, store
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
@@ -186,15 +184,15 @@ def _answer(
     seed: int,
 ) -> list[Response]:
     ids = [problem.task_id for problem in job.problems]
-    texts = [prompts.format_prompt(problem, prompt_format) for problem in job.problems]
+    ask = asking.asker(model, prompt_format)
     try:
         answers = _opened(engine, model, identity).generate(
-            texts,
+            [ask(problem) for problem in job.problems],
             n=n_samples,
             temperature=job.temperature,
             top_p=top_p,
             max_new_tokens=max_new_tokens,
-            stops=stops(prompt_format),
+            stops=prompts.stops(job.problems, prompt_format),
             seed=config.derive_seed(seed, source, str(job.temperature), *ids),
         )
     except ValueError as error:
@@ -221,11 +219,6 @@ def _opened(engine: str, model: str, identity: str) -> engines.Generator:
     return engines.open_engine(engine, model, threads=1)
 
 
-def stops(prompt_format: str) -> tuple[str, ...]:
-    """Where a continuation of the prompt ends; an instructed model ends its answer itself."""
-    return () if prompt_format == "wizardcoder" else prompts.STOPS
-
-
 def _numbered(responses: Sequence[Response]) -> list[Response]:
     """By task; `index` counts a source's answers to a task in the order they came."""
     seen: defaultdict[str, int] = defaultdict(int)
@@ -237,17 +230,6 @@ def _numbered(responses: Sequence[Response]) -> list[Response]:
 
 
 # What the stage looks at.
-
-
-def parses(program: str) -> bool:
-    """Whether Python accepts the text; nothing is executed."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(program)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
 
 
 def survey(responses: Sequence[Response]) -> list[dict[str, str | float | int]]:
@@ -283,5 +265,5 @@ def _describe(group: Sequence[Response]) -> dict[str, float | int]:
         "distinct": sum(distinct) / len(distinct),
         "mean tokens": sum(response.n_tokens for response in group) / len(group),
         "cut by length": sum(r.finish_reason == "length" for r in group) / len(group),
-        "parses": sum(parses(response.program) for response in group) / len(group),
+        "parses": sum(prompts.parses(response.program) for response in group) / len(group),
     }

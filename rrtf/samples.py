@@ -1,8 +1,8 @@
 """Lines of samples as people hand them in, checked against their problems.
 
 A line names its `task_id` and holds exactly one of `completion` (continues the prompt), `solution`
-(a program as it is) or the project's own `text` and `program`. Every mistake is found before
-anything runs and named by file and line; no line is left out.
+(a program as it is) or the project's own `text` and `program`; a list of texts is as many samples.
+Every mistake is found before anything runs and named by file and line; no line is left out.
 """
 
 from collections import Counter, defaultdict
@@ -69,8 +69,9 @@ def parse(
     for number, row in rows:
         where = f"{file}:{number}"
         try:
-            sample = _sample(_with_names(row, renamed or {}), where, by_id, extract)
-            found.append(_with_verdict(sample, row) if verdicts else sample)
+            for one in _unfolded(_with_names(row, renamed or {})):
+                sample = _sample(one, where, by_id, extract)
+                found.append(_with_verdict(sample, row) if verdicts else sample)
         except UnknownTask as error:
             unknown[error.task_id] += 1
             mistakes += [] if allow_unknown else [(where, str(error))]
@@ -114,6 +115,19 @@ def _with_names(row: Mapping, renamed: Mapping[str, str]) -> Mapping:
         if row.get(ours) is not None:
             raise ValueError(f"field {theirs!r} cannot be read as {ours!r}, which it also has")
     return {renamed.get(name, name): value for name, value in row.items()}
+
+
+def _unfolded(row: Mapping) -> list[Mapping]:
+    """One row per text where the row holds a list of them."""
+    lists = {kind: row[kind] for kind in KINDS if isinstance(row.get(kind), list)}
+    if not lists:
+        return [row]
+    if len(lists) > 1 or row.get("index") is not None:
+        raise ValueError(f"{' and '.join(lists)}: a list of samples goes with no index, no other")
+    ((kind, texts),) = lists.items()
+    if not texts:
+        raise ValueError(f"{kind}: an empty list")
+    return [{**row, kind: text} for text in texts]
 
 
 def _sample(row: Mapping, where: str, by_id: Mapping[str, Problem], extract: str) -> Sample:

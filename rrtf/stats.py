@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
+RESAMPLED = 1000  # tasks at most: a mean over more is normal, and its draws would fill memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,36 @@ def pass_at_k(n: int, c: int, k: int) -> float:
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n, not n={n}, c={c}, k={k}")
     subsets = math.comb(n, k)
     return (subsets - math.comb(n - c, k)) / subsets
+
+
+def rate(
+    values: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int,
+    confidence: float = CONFIDENCE,
+) -> tuple[Estimate, str]:
+    """One model's mean over tasks with its interval, and how that was found.
+
+    `values` are pass@k per task, in [0, 1]; the interval covers the choice of tasks (and the
+    sampling noise inside them), whole `clusters` where tasks come in families. A single task
+    gets nan for an interval: it says nothing of others.
+    """
+    data = [float(value) for value in values]
+    if not data or not all(0 <= value <= 1 for value in data):
+        raise ValueError("a rate needs values between 0 and 1, one per task")
+    families = clusters is not None and len(set(clusters)) < len(data)
+    unit = "families" if families else "tasks"
+    if set(data) <= {0.0, 1.0} and not families:
+        return wilson(int(sum(data)), len(data), confidence=confidence), "Wilson"
+    if len(data) == 1:
+        return Estimate(data[0], math.nan, math.nan), "none: one task"
+    if len(set(data)) > 1 and len(data) <= RESAMPLED:
+        found = bootstrap(data, clusters, seed=seed, confidence=confidence)
+        return found, f"bootstrap over {unit}"
+    found = crossed([data], clusters=clusters, confidence=confidence)
+    low, high = max(0.0, found.low), min(1.0, found.high)
+    return Estimate(found.value, low, high, found.standard_error, found.df), f"t over {unit}"
 
 
 def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:

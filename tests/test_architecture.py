@@ -18,11 +18,12 @@ LEVELS = (
     ("records", "config"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source"),
-    ("batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper", "kernel",
-     "report", "nano_corpus", "samples", "terminal", "strength"),
+    ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
+     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
-    ("pipeline", "commands"),
+    ("pipeline", "leaderboard", "arguments"),
+    ("commands", "contest"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,6 +1,7 @@
 """Engines: one meaning of the options, equal greedy text, exact sampling, clear errors."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -256,3 +257,80 @@ def test_attention_is_chosen_by_device_precision_and_package():
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, rrtf.engines; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_engine_may_be_dropped_while_the_librarys_thread_holds_its_callback(tiny_model):
+    """CTranslate2 lets go of a callback in its own thread, which must not end the model there."""
+    program = (
+        "import sys\nfrom rrtf import engines\n"
+        "for _ in range(20):\n"
+        "    opened = engines.open_engine('ctranslate2', sys.argv[1])\n"
+        "    opened.generate(['a'], n=1, temperature=0, top_p=1, max_new_tokens=16,"
+        " stops=('zq',), seed=0)\n"
+        "    del opened\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_model)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[model]{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_model(tiny_model, tmp_path):
+    """The tiny model with a chat template, and a tokenizer that begins every text with a token."""
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = tokenizer.bos_token
+    single = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 0)])
+    tokenizer.backend_tokenizer.post_processor = single
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_chat_model_is_asked_in_the_template_of_its_tokenizer(chat_model, tiny_model):
+    ask = engines.chat_template(chat_model)
+    assert ask("Add.") == "<|endoftext|>[user]Add.[model]"
+    with pytest.raises(ValueError, match="no chat template"):
+        engines.chat_template(tiny_model)
+
+
+def test_a_first_token_that_the_template_has_written_is_not_put_there_twice(chat_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    plain, chat = "Add.", engines.chat_template(chat_model)("Add.")
+    assert engines.prompt_ids(tokenizer, plain).count(0) == 1
+    assert engines.prompt_ids(tokenizer, chat).count(0) == 1
+
+
+@pytest.mark.parametrize("style", ["starcoder", "chat"])
+def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
+    chat_model, add_problem, style, monkeypatch
+):
+    from rrtf import asking, batches
+    from rrtf.records import Outcome, RankedGroup
+
+    opened = engines.open_engine("transformers", chat_model)
+    text = asking.asker(chat_model, style)(add_problem)
+    seen, encode = [], opened.tokenizer.encode
+
+    def spy(*texts, **options):
+        seen.append(encode(*texts, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(opened.tokenizer, "encode", spy)
+    opened.generate([text], **GREEDY | {"max_new_tokens": 1})
+    (sampled,) = seen
+    group = RankedGroup("t", text, ("x",), ("teacher",), (Outcome.PASS,), (3.0,), 0)
+    assert batches.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)

@@ -252,7 +252,9 @@ def test_shards_hold_what_was_judged(tmp_path, toy):
         (answer(solution="x"), "both completion and solution"),
         (answer(text="x"), "both completion and text"),
         (answer(program="x"), "both completion and program"),
-        ({"task_id": "t/add", "completion": ["a"]}, "completion: expected text, found list"),
+        ({"task_id": "t/add", "completion": [3]}, "completion: expected text, found int"),
+        ({"task_id": "t/add", "completion": []}, "completion: an empty list"),
+        (answer(completion=["a"], index=0), "completion: a list of samples goes with no index"),
         ({"task_id": "t/add", "completion": None}, "neither completion nor solution"),
         (answer(index="0"), "index: expected a whole number from 0 on, found '0'"),
         (answer(index=-1), "index: expected a whole number from 0 on, found -1"),
@@ -366,7 +368,7 @@ def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp
     (tmp_path / "folder.jsonl").mkdir()
     for arguments, says in [
         ((toy, tmp_path / "none.jsonl"), "none.jsonl: no such file"),
-        ((toy, tmp_path), "a folder; expected a file of samples"),
+        ((toy, tmp_path), "a folder; expected TASK/0.py"),
         ((toy, good, "--out", "v.txt"), "expected a name that ends in .jsonl or .parquet"),
         ((toy, good, "--out", tmp_path / "folder.jsonl"), "is a folder"),
         ((toy, good, "--out", good), "is one of the inputs"),

@@ -55,11 +55,47 @@ def test_a_prompt_keeps_the_decorators_of_its_function():
 
 
 @pytest.mark.parametrize(
-    "prompt, says", [("def f(:\n", "function head"), ("def g():\n", "define f")]
+    "prompt", ["def f(:\n", "def g():\n", '"""Write f."""\n', "class f:\n    def g(self):\n"]
 )
-def test_a_prompt_that_is_no_function_head_is_named(prompt, says):
-    with pytest.raises(ValueError, match=rf"t/9: .*{says}"):
+def test_a_prompt_that_is_no_function_head_is_named(prompt):
+    with pytest.raises(ValueError, match="t/9: the prompt is not the head of a function f"):
         prompts.split_prompt(Problem("t/9", prompt, "f", ""))
+
+
+def test_a_prompt_that_opens_no_function_begins_with_its_description_in_every_format():
+    problem = Problem("t/1", '"""\nWrite f.\nassert f(1) == 2\n"""\n', "f", "")
+    assert prompts.format_prompt(problem, "pangu") == '"""\nWrite f.\nassert f(1) == 2\n"""'
+    assert prompts.format_prompt(problem, "starcoder") == prompts.format_prompt(problem, "pangu")
+
+
+@pytest.mark.parametrize("indent", ["    ", "\t", "  ", "        "])
+def test_a_function_head_is_found_whatever_its_indentation(indent):
+    prompt = f'import os\n\ndef f(x):\n{indent}"""Say\nso.\n{indent}"""\n'
+    head, signature, docstring = prompts.split_prompt(Problem("t/1", prompt, "f", ""))
+    assert (head.strip(), signature, docstring) == ("import os", "def f(x):", "Say\nso.")
+
+
+def test_an_answer_to_an_open_function_ends_at_a_definition_and_a_program_does_not(add_problem):
+    open_end = prompts.stops([add_problem], "pangu")
+    program = prompts.stops([Problem("t/1", '"""Write f."""\n', "f", "")], "starcoder")
+    assert "\ndef" in open_end and "\nclass" in open_end
+    answer = "\nimport re\n\n\nclass Solution:\n    pass\n\n\ndef f():\n    pass\nassert f()"
+    assert prompts.cut(answer, program) == answer.removesuffix("\nassert f()")
+    assert prompts.stops([add_problem], "chat") == () == prompts.stops([add_problem], "wizardcoder")
+
+
+def test_a_chat_model_is_asked_in_its_own_template_or_not_at_all(add_problem):
+    text = prompts.format_prompt(add_problem, "chat", template=lambda text: f"<user>{text}<model>")
+    assert text.startswith("<user>") and text.endswith("<model>")
+    assert add_problem.prompt.rstrip() in text
+    with pytest.raises(ValueError, match="needs the template of a model"):
+        prompts.format_prompt(add_problem, "chat")
+
+
+def test_hostile_text_does_not_stop_the_parser():
+    assert not prompts.parses("(" * 10_000)
+    assert not prompts.parses("x = '\0'")
+    assert prompts.parses("x = '\\d'")
 
 
 def test_the_instruction_form_holds_the_whole_task(add_problem):

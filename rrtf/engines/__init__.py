@@ -6,23 +6,25 @@ greedy text; samples differ between engines, because each has its own random num
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from rrtf import config
-from rrtf.engines.answers import Completion, UnsupportedModel, check_sampling
+from rrtf.engines.answers import Completion, UnsupportedModel, check_sampling, prompt_ids
 
 __all__ = [
     "ENGINES",
     "Completion",
     "Generator",
     "UnsupportedModel",
+    "chat_template",
     "check_sampling",
     "choose_engine",
     "model_folder",
     "open_engine",
     "processes",
+    "prompt_ids",
     "resolve_model",
 ]
 
@@ -93,6 +95,24 @@ def model_folder(name: str | Path) -> Path:
         raise FileNotFoundError(
             f"{text}: neither a folder nor a model of the Hugging Face cache or hub ({error})"
         ) from None
+
+
+def chat_template(folder: Path) -> Callable[[str], str]:
+    """A user's message -> the text that the chat model in `folder` reads, its turn to answer.
+
+    ValueError where the tokenizer of the folder has no chat template.
+    """
+    from rrtf.engines.transformers_engine import open_tokenizer
+
+    tokenizer = open_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise ValueError(f"{folder}: its tokenizer has no chat template; is this a base model?")
+
+    def ask(text: str) -> str:
+        message = [{"role": "user", "content": text}]
+        return tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+
+    return ask
 
 
 def processes(workers: int) -> int:

@@ -6,6 +6,7 @@ Not covered: GPU, architectures without a converter (CTranslate2 names them).
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rrtf.engines.answers import (
     check_lengths,
     check_sampling,
     complete,
+    prompt_ids,
     stop_near_end,
 )
 
@@ -134,7 +136,7 @@ class CTranslate2Engine:
         seed: int,
     ) -> list[list[Completion]]:
         check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-        ids = [self.tokenizer.encode(prompt) for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         lengths = [len(one) for one in ids]
         check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.positions)
         if temperature > 0:
@@ -144,11 +146,12 @@ class CTranslate2Engine:
             options = {"sampling_topk": 0, "sampling_temperature": temperature}
             options |= {"sampling_topp": top_p}
         found: dict[tuple[int, int], Completion] = {}
+        decode = partial(_decode, self.tokenizer)
         for batch in _of_one_length(batches(lengths, n=n, rows=self.rows), lengths):
             rows = self._batch([ids[p] for p, _ in batch], max_new_tokens, options, stops)
             for pair, row in zip(batch, rows, strict=True):
                 ended = len(row) < max_new_tokens
-                found[pair] = complete(row, stops=stops, decode=self._decode, ended=ended)
+                found[pair] = complete(row, stops=stops, decode=decode, ended=ended)
         return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
 
     def _batch(
@@ -156,13 +159,16 @@ class CTranslate2Engine:
     ) -> list[list[int]]:
         """Generated ids of rows of one length; rows with a stop sequence end early."""
         written: list[list[int]] = [[] for _ in rows]
+        # The library's thread may be the last to let go of the callback. Did that hold the engine,
+        # the thread would end the model, wait for itself, and take the process down.
+        decode = partial(_decode, self.tokenizer)
 
         def stopped(result: Any) -> bool:
             ids = written[result.batch_id]
             ids.append(result.token_id)
             if len(ids) % PERIOD:
                 return False
-            return stop_near_end(ids, stops, self._decode, fresh=PERIOD)
+            return stop_near_end(ids, stops, decode, fresh=PERIOD)
 
         results = self.model.generate_batch(
             [self._pieces(row) for row in rows],
@@ -174,13 +180,8 @@ class CTranslate2Engine:
         )
         return [result.sequences_ids[0] for result in results]
 
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(
-            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
-        heads = [self.tokenizer.encode(prompt) for prompt in prompts]
+        heads = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         tails = [self.tokenizer.encode(answer, add_special_tokens=False) for answer in answers]
         rows = [self._pieces(head + tail) for head, tail in zip(heads, tails, strict=True)]
         results = self.model.score_batch(rows, max_batch_size=self.rows)
@@ -188,3 +189,7 @@ class CTranslate2Engine:
             (sum(result.log_probs[len(head) - 1 :]), len(tail))
             for head, tail, result in zip(heads, tails, results, strict=True)
         ]
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

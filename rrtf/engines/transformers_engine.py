@@ -19,6 +19,7 @@ from rrtf.engines.answers import (
     check_lengths,
     check_sampling,
     complete,
+    prompt_ids,
     stop_near_end,
 )
 
@@ -73,7 +74,7 @@ class TransformersEngine:
         seed: int,
     ) -> list[list[Completion]]:
         check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-        ids = [self.tokenizer.encode(prompt) for prompt in prompts]
+        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         lengths = [len(one) for one in ids]
         check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.positions)
         options = self._options(temperature, top_p, max_new_tokens)
@@ -137,7 +138,7 @@ class TransformersEngine:
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
         scores = []
         for prompt, answer in zip(prompts, answers, strict=True):
-            head = self.tokenizer.encode(prompt)
+            head = prompt_ids(self.tokenizer, prompt)
             tail = self.tokenizer.encode(answer, add_special_tokens=False)
             tokens = torch.tensor([head + tail], device=self.device)
             logits = self.model(tokens).logits[0, len(head) - 1 : -1].float()  # (T, V)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, prompts, store
+from rrtf import asking, config, prompts, store
 from rrtf.quantize.table import Measured, detectable, differences, records, rows, shown, timing
 from rrtf.quantize.variants import round_to
 from rrtf.records import Problem, Response
@@ -60,15 +60,13 @@ def measure(
     for variant in variants:
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}: expected one of {', '.join(VARIANTS)}")
+    ask = asking.asker(model, prompt_format)
     job = {
         "model": str(Path(model).resolve()),
-        "prompts": [prompts.format_prompt(problem, prompt_format) for problem in problems],
+        "prompts": [ask(problem) for problem in problems],
         "references": [_continuation(problem) for problem in problems],
-        "calibration": [
-            prompts.format_prompt(problem, prompt_format) + _continuation(problem)
-            for problem in calibration
-        ],
-        "stops": list(prompts.STOPS),
+        "calibration": [ask(problem) + _continuation(problem) for problem in calibration],
+        "stops": list(prompts.stops(problems, prompt_format)),
         "max_new_tokens": max_new_tokens,
         "batch_sizes": list(batch_sizes),
         "seed": seed,
