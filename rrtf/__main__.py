@@ -21,9 +21,11 @@ from rrtf.options import (
     Extract,
     Filter,
     Format,
+    Joint,
     Level,
     Memory,
     Out,
+    Packages,
     Pairing,
     Problems,
     Rename,
@@ -96,6 +98,13 @@ def grade(
     ] = None,
     out: Out = None,
     data: Data = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="only tasks created after it, as 2022-07-01"),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="difficulty|level", help="also pass@k of each of these")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
     ] = False,
@@ -112,6 +121,8 @@ def grade(
     memory_mb: Memory = 512,
     engine: Engine = "local",
     shards: Shards = None,
+    joint: Joint = False,
+    packages: Packages = "",
 ) -> None:
     """Run samples against the tests of their problems: outcomes by reason, and pass@k.
 
@@ -131,6 +142,10 @@ def grade(
             allow_unknown=allow_unknown,
             renamed=rename,
             flaky=flaky,
+            by=by,
+            since=since,
+            joint=joint,
+            packages=[name.strip() for name in packages.split(",") if name.strip()],
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
         )
 

@@ -85,6 +85,23 @@ Shards = Annotated[
         help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
     ),
 ]
+Joint = Annotated[
+    bool,
+    typer.Option(
+        "--joint",
+        help="also tasks whose tests must run in the candidate's process, which can forge them",
+        rich_help_panel=_RUNS,
+    ),
+]
+Packages = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="packages of this environment that programs may import, as numpy,yaml",
+        show_default="none",
+        rich_help_panel=_RUNS,
+    ),
+]
 
 
 Responses = Annotated[
