@@ -11,7 +11,8 @@ GROUPS = ("difficulty", "level")
 
 
 def facts(name: str, *, data: Path | None = None) -> dict[str, dict[str, str]]:
-    """Per task what its benchmark tells: `difficulty` (Easy, Medium, Hard), `date` (ISO), `level`.
+    """Per task what its benchmark tells: `difficulty` (Easy, Medium, Hard), `date` (ISO), `level`
+    and `function`, the name behind CoderEval's ids.
 
     {} for a benchmark that tells nothing. `date` is missing from LeetCodeDataset v0.2, whose rows
     have question numbers instead (`created_after`). Errors as `catalogue.rows`.
@@ -79,7 +80,7 @@ def _difficulty(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _level(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"level": row["level"]}
+    return {"level": row["level"], "function": row["name"]}
 
 
 _TOLD: dict[str, Callable[[Mapping[str, Any]], dict[str, str]]] = {
@@ -93,5 +94,5 @@ _KEYS: dict[Callable | None, Sequence[str]] = {
     _contest: ("difficulty", "date"),
     _estimated: ("difficulty", "date"),
     _difficulty: ("difficulty",),
-    _level: ("level",),
+    _level: ("level", "function"),
 }

@@ -146,7 +146,7 @@ def _problem(row: Mapping, text: str) -> Problem:
 def _split(row: Mapping, text: str) -> dict:
     """The row that `tasks.codereval` takes: what is before, in and after the function."""
     lines = text.splitlines(keepends=True)
-    for node in ast.parse(text).body:
+    for node in _parsed(text, "its test file").body:
         if isinstance(node, ast.FunctionDef) and node.name == row["name"]:
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1
             parts = lines[:first], lines[first : node.end_lineno], lines[node.end_lineno :]
@@ -161,10 +161,21 @@ def _split(row: Mapping, text: str) -> dict:
     raise ValueError(f"its test file defines no function {row['name']}")
 
 
+def _parsed(source: str, whose: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise ValueError(f"{whose} is no Python 3.11: {error}") from None
+
+
 def _signature(row: Mapping) -> str:
     """The head of the record's function, as its authors wrote it."""
     code = textwrap.dedent(row["code"])
-    (node,) = ast.parse(code).body
+    node = next(
+        (n for n in _parsed(code, "its record").body if isinstance(n, ast.FunctionDef)), None
+    )
+    if node is None:
+        raise ValueError("its record defines no function")
     head = code.splitlines()[node.lineno - 1 : node.body[0].lineno - 1]
     while head and not head[-1].rstrip().endswith(":"):
         head.pop()  # a comment between the head and the body

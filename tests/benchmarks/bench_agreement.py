@@ -5,11 +5,11 @@
 FOLDER/generations holds samples of five models with the verdicts that were published with them:
 EvalPlus's of base and plus inputs apart, human-eval's of HumanEval. FOLDER/codereval holds
 PanGu-Coder's ten samples per task with CoderEval's own verdicts; of its subset all tasks are judged
-that a sandbox can judge, those that need it in the weaker mode `joint`, with numpy. Every program is judged again
-under generous limits and every verdict compared. The table gives, per set, how many agree and
-pass@1 by our verdicts, by the published ones and as published. Below it each disagreement stands
-with both verdicts, our reason and the explanation that `agreement.toml` has for it; one without
-an explanation, or an explanation without a disagreement, makes the exit status 1.
+that a sandbox can judge, those that need it in the weaker mode `joint`, with numpy. Every program
+is judged again under generous limits and every verdict compared. The table gives, per set, how many
+agree and pass@1 by our verdicts, by the published ones and as published. Below it each disagreement
+stands with both verdicts, our reason and the explanation that `agreement.toml` has for it; one
+without an explanation, or an explanation without a disagreement, makes the exit status 1.
 """
 
 import argparse
