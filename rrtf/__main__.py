@@ -15,6 +15,7 @@ import typer
 from rrtf import config, pipeline
 from rrtf.options import (
     ALL_CORES,
+    By,
     Cpu,
     Data,
     Engine,
@@ -22,6 +23,7 @@ from rrtf.options import (
     Filter,
     Format,
     Joint,
+    Ks,
     Level,
     Memory,
     Out,
@@ -33,6 +35,7 @@ from rrtf.options import (
     Seed,
     Set,
     Shards,
+    Since,
     Strength,
     Teacher,
     Unknown,
@@ -88,23 +91,11 @@ def grade(
         ),
     ],
     extract: Extract = "auto",
-    k: Annotated[
-        str | None,
-        typer.Option(
-            metavar="K,K",
-            help="the k of pass@k",
-            show_default="those of 1,10,100 that n allows",
-        ),
-    ] = None,
+    k: Ks = None,
     out: Out = None,
     data: Data = None,
-    since: Annotated[
-        str | None,
-        typer.Option(metavar="DATE", help="only tasks created after it, as 2022-07-01"),
-    ] = None,
-    by: Annotated[
-        str | None, typer.Option(metavar="difficulty|level", help="also pass@k of each of these")
-    ] = None,
+    since: Since = None,
+    by: By = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
     ] = False,

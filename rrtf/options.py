@@ -85,6 +85,18 @@ Shards = Annotated[
         help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
     ),
 ]
+Ks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K,K", help="the k of pass@k", show_default="those of 1,10,100 that n allows"
+    ),
+]
+Since = Annotated[
+    str | None, typer.Option(metavar="DATE", help="only tasks created after it, as 2022-07-01")
+]
+By = Annotated[
+    str | None, typer.Option(metavar="difficulty|level", help="also pass@k of each of these")
+]
 Joint = Annotated[
     bool,
     typer.Option(

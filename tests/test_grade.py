@@ -768,7 +768,7 @@ def test_a_file_that_asks_for_joint_tests_is_refused_until_that_is_accepted(tmp_
     result = run("grade", problems, answers, "--joint", "--out", tmp_path / "v.jsonl")
     assert result.exit_code == 0, result.output
     assert "joint: 1 of 2 verdicts come from tests in the candidate's own process" in result.stdout
-    told = [json.loads(line)["isolation"] for line in open(tmp_path / "v.jsonl")]
+    told = [row["isolation"] for _, row in store.read_rows(tmp_path / "v.jsonl")]
     assert [isolation.endswith(", joint") for isolation in told] == [True, False]
 
 
