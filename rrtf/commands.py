@@ -9,7 +9,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, grade, prompts, rank, samples, sandbox, terminal
+from rrtf import (
+    arguments,
+    config,
+    contest,
+    grade,
+    leaderboard,
+    prompts,
+    rank,
+    samples,
+    sandbox,
+    store,
+    terminal,
+)
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 
@@ -104,6 +116,68 @@ def _closing(
 def _reasons(executions: Sequence[Execution]) -> Table:
     totals = Counter(run.source for run in executions)
     return terminal.reason_table(rank.reason_rows(executions), dict(sorted(totals.items())))
+
+
+def evaluate_entries(
+    problems: str,
+    entrants: Sequence[contest.Entrant],
+    *,
+    out: Path | None = None,
+    ks: str | None = None,
+    margin: float,
+    data: Path | None = None,
+    allow_missing: bool = False,
+    allow_unknown: bool = False,
+    sampling: Mapping[str, Any],
+    **options,
+) -> None:
+    """The verb `evaluate`: one board of all entries; `options` are those of `execution.execute`.
+
+    Errors as `grade_samples`, besides those of sampling and of `leaderboard.board`.
+    """
+    options = grade.limits(problems, options)
+    asked = grade.parse_ks(ks) if ks else grade.KS
+    terminal.check_folder(out)
+    tasks = arguments.load_problems(problems, data=data)
+    how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
+    responses = contest.answers(entrants, tasks, sampling=sampling, **how)
+    if ks:
+        contest.check_ks(responses, asked)
+    if out:
+        options["shards"] = out / "shards"
+    with terminal.progress("grading") as tick:
+        executions = grade.execute(tasks, responses, progress=tick, **options)
+    scores = contest.scores(tasks, executions, benchmark=arguments.name_of(problems))
+    board = leaderboard.board(scores, ks=asked, margin=margin)
+    console = Console(highlight=False)
+    _print_board(console, board, len(tasks), margin)
+    terminal.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
+    if out:
+        told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
+        told |= {"entries": [store.to_row(one) for one in entrants]}
+        told |= {name: value for name, value in options.items() if name != "shards"}
+        contest.save(out, board, tasks, responses, executions, scores, settings=told)
+        terminal.say(console, f"samples, verdicts, scores and board in {out}")
+
+
+def _print_board(
+    console: Console, board: leaderboard.Board, n_problems: int, margin: float
+) -> None:
+    """Rates, then the matrix of paired differences, then what has to be known to read them."""
+    part = "" if board.n_tasks == n_problems else f" of {n_problems}: NOT the whole benchmark"
+    terminal.say(console, f"{board.benchmark}, {board.n_tasks} tasks{part}\n")
+    console.print(terminal.board_table(board.entries))
+    if board.pairs:
+        told = f"* told apart, = equal within {100 * margin:g} points, else undecided"
+        terminal.explain(
+            console, f"\npass@1 of the row minus that of the column, in points; {told}"
+        )
+    names = [entry.name for entry in board.entries]
+    for table in terminal.pair_tables(names, leaderboard.matrix(board), width=console.width):
+        console.print(table)
+    console.print()
+    for line in [leaderboard.ESTIMAND, *leaderboard.notes(board)]:
+        terminal.explain(console, line)
 
 
 def rank_responses(

@@ -23,7 +23,8 @@ STAGES = (
     "07_cases",
     "08_quantize",
 )
-APPENDICES = ("appendix_nano_models", "appendix_validation")  # not part of a plain run
+CLOSING = ("appendix_paper_audit",)  # a plain run ends with these: seconds, from what it found
+APPENDICES = (*CLOSING, "appendix_nano_models", "appendix_validation")  # the others: by --only
 
 Value = str | int | float | bool | list
 

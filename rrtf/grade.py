@@ -232,12 +232,10 @@ def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int
     return chosen
 
 
-def rates(
-    executions: Sequence[Execution], ks: Mapping[str, Sequence[int]], *, seed: int = 0
-) -> list[Rate]:
+def rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:
     """pass@k of every source for its `ks`, over the tasks it answered.
 
-    The intervals cover the choice of tasks (`stats.rate`, its draws fixed by `seed`).
+    The intervals cover the choice of tasks (`stats.rate`).
     """
     found = []
     passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
@@ -247,7 +245,7 @@ def rates(
                 stats.pass_at_k(n, passed.get(source, {}).get(task, 0), k)
                 for task, n in of_task.items()
             ]
-            estimate, interval = stats.rate(values, seed=seed)
+            estimate, interval = stats.rate(values)
             spread = min(of_task.values()), max(of_task.values())
             found.append(Rate(source, k, estimate, len(values), spread, interval))
     return found

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+OBJECTIVES = ("sft", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "simpo", "cpo-hinge", "pro")
+
+
 class Parts(NamedTuple):
     """A loss and what it is made of; every number is a mean over the prompts of the batch.
 
@@ -203,6 +206,22 @@ def rrhf(
     return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
 
 
+def rrhf_as_shipped(
+    sums: Tensor, scores: Tensor, prompt: Tensor, best: Tensor, width: Tensor
+) -> Parts:
+    """RRHF as its released code computes it, for comparison only (GanjinZero/RRHF, issue 37).
+
+    Labels are overwritten in place before the lengths are counted, so that a response is divided
+    by the padded width of its prompt's rows, `width` (R,), instead of its own length, and L_ft is
+    a mean over padded positions too. The code works one prompt at a time; here B prompts at once.
+    """
+    better, worse = ordered_pairs(scores, prompt)
+    p = sums / width
+    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
+    ft = -p[best].mean()
+    return Parts(rank + ft, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+
+
 def dpo(
     sums: Tensor,
     lengths: Tensor,
@@ -224,7 +243,82 @@ def dpo(
     gain = sums - reference  # (R,)
     logits = beta * (gain[better] - gain[worse])  # (P,)
     loss = -functional.logsigmoid(logits).sum() / len(torch.unique(prompt))
+    return _ranked_only(loss, mean_log_probs(sums, lengths), better, worse)
+
+
+def simpo(
+    sums: Tensor, lengths: Tensor, scores: Tensor, prompt: Tensor, *, beta: float, margin: float
+) -> Parts:
+    """SimPO (arXiv:2405.14734, eq. 6), summed over a prompt's pairs, averaged over the prompts.
+
+    -log sigmoid(beta * (p_w - p_l) - gamma) with p per token and no reference model; gamma, the
+    target reward margin, is `margin`. sums, lengths, scores, prompt (R,).
+    """
+    better, worse = ordered_pairs(scores, prompt)
     p = mean_log_probs(sums, lengths)
+    loss = -functional.logsigmoid(beta * (p[better] - p[worse]) - margin).sum()
+    return _ranked_only(loss / len(torch.unique(prompt)), p, better, worse)
+
+
+def cpo_hinge(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    teacher: Tensor,
+    *,
+    beta: float,
+    margin: float,
+    ft_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    ft_reduction: str = "mean",
+) -> Parts:
+    """SLiC's hinge (arXiv:2305.10425) in CPO's place (arXiv:2401.08417), plus L_ft.
+
+    sum over pairs of max(0, margin - beta * (log P_w - log P_l)) with token sums; TRL's `hinge`
+    is margin = 1. With p per token, beta = 1, margin = 0 and weights r_w - r_l it would be RRTF.
+    """
+    better, worse = ordered_pairs(scores, prompt)
+    gaps = torch.clamp(margin - beta * (sums[better] - sums[worse]), min=0)
+    rank = gaps.sum() / len(teacher)
+    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
+    loss = rank_weight * rank + ft_weight * ft
+    p = mean_log_probs(sums, lengths)
+    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+
+
+def pro(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    best: Tensor,
+    *,
+    ft_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    ft_reduction: str = "mean",
+) -> Parts:
+    """PRO (arXiv:2306.17492): every response against all that rank below it, plus L_ft.
+
+    - sum_k log( exp(p_k / T_kk) / (exp(p_k / T_kk) + sum_{r_i < r_k} exp(p_i / T_ki)) ) with
+    1 / T_ki = r_k - r_i and T_kk = min_i T_ki. Its ranks have no ties; here responses of one
+    score are not compared. Shapes as in `rrhf`.
+    """
+    better, worse = ordered_pairs(scores, prompt)
+    p = mean_log_probs(sums, lengths)
+    gap = torch.where(prompt[:, None] == prompt[None, :], scores[:, None] - scores[None, :], 0.0)
+    below = gap > 0  # (R, R): [k, i] = i ranks below k
+    others = torch.where(below, p[None, :] * gap, -torch.inf)  # p_i / T_ki
+    own = p * gap.clamp(min=0).amax(dim=1)  # (R,): p_k / T_kk
+    terms = torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
+    rank = terms[below.any(dim=1)].sum() / len(best)
+    ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
+    loss = rank_weight * rank + ft_weight * ft
+    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+
+
+def _ranked_only(loss: Tensor, p: Tensor, better: Tensor, worse: Tensor) -> Parts:
+    """The parts of an objective that is one term over pairs."""
     nothing = torch.zeros_like(loss.detach())
     return Parts(loss, loss.detach(), nothing, violated(p, better, worse), len(better))
 
@@ -232,26 +326,32 @@ def dpo(
 def objective(
     name: str, sums: Tensor, lengths: Tensor, batch: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Parts:
-    """The loss called `name` (`sft`, `rrtf`, `rrhf`, `dpo`) of a collated batch.
+    """The loss called `name` (one of `OBJECTIVES`) of a collated batch.
 
     `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
     normalise, margin, beta.
     """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")
 
     def some(*names: str) -> dict[str, Any]:
         return {n: options[n] for n in names}
 
     ranked = (sums, lengths, batch["scores"], batch["prompt"])
+    weights = some("ft_weight", "rank_weight", "ft_reduction")
     if name == "sft":
         return sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
     if name == "dpo":
         return dpo(*ranked, batch["reference"], **some("beta"))
-    weights = some("ft_weight", "rank_weight", "ft_reduction")
-    if name == "rrhf":
-        return rrhf(*ranked, batch["teacher"], **weights)
+    if name == "simpo":
+        return simpo(*ranked, **some("beta", "margin"))
+    if name == "cpo-hinge":
+        return cpo_hinge(*ranked, batch["teacher"], **weights, **some("beta", "margin"))
+    if name == "rrhf-as-shipped":
+        return rrhf_as_shipped(sums, *ranked[2:], batch["teacher"], batch["width"])
     if name == "rrtf":
         return rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin"))
-    raise ValueError(f"unknown objective {name!r}: expected sft, rrtf, rrhf or dpo")
+    return {"rrhf": rrhf, "pro": pro}[name](*ranked, batch["teacher"], **weights)
 
 
 def violated(p: Tensor, better: Tensor, worse: Tensor) -> Tensor:

@@ -4,9 +4,11 @@ A source of evaluated answers is labelled `method/seed@temperature`; `rrtf/2@0.8
 training seed 2, sampled at temperature 0.8, and `@0` is greedy.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rrtf import stats
 from rrtf.records import TaskScore
@@ -41,6 +43,9 @@ class Result:
     interval: str
 
 
+Row = TypeVar("Row", TaskScore, Result)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """a - b on the same tasks. Rates and differences are shares of tasks, not points.
@@ -53,6 +58,7 @@ class Comparison:
 
     a: str
     b: str
+    benchmark: str
     metric: str
     difference: float
     low: float
@@ -69,6 +75,35 @@ class Comparison:
     n_seeds_a: int
     n_seeds_b: int
     table: str
+
+
+def parse_metric(text: str) -> Metric:
+    """The inverse of `Metric.name`: `"pass@10 T=1.2"`, `"pass@1 greedy"`; ValueError otherwise."""
+    found = re.fullmatch(r"pass@([1-9]\d*) (?:greedy|T=(\d+(?:\.\d+)?))", text)
+    metric = Metric(int(found[1]), float(found[2] or 0)) if found else None
+    if metric is None or (metric.temperature == 0 and metric.k > 1):
+        raise ValueError(f"measure {text!r}: expected 'pass@1 greedy' or, say, 'pass@10 T=1.2'")
+    return metric
+
+
+def draws(measures: Sequence[Metric], n_samples: int) -> list[tuple[int, float]]:
+    """(answers per task, temperature) for each temperature of `measures`: one if it is greedy.
+
+    ValueError for a pass@k that needs more than `n_samples` answers.
+    """
+    for metric in measures:
+        if metric.k > n_samples:
+            raise ValueError(f"{metric.name} needs {metric.k} answers per task, not {n_samples}")
+    warmths = dict.fromkeys(metric.temperature for metric in measures)
+    return [(n_samples if warmth else 1, warmth) for warmth in warmths]
+
+
+def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of every benchmark, in order of appearance."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.benchmark].append(row)
+    return dict(found)
 
 
 def label(method: str, seed: int, temperature: float) -> str:
@@ -126,10 +161,10 @@ def measured(scores: Sequence[TaskScore]) -> tuple[Metric, Metric]:
 
 
 def headline(rows: Sequence[Result]) -> list[Result]:
-    """One row per model and metric: the mean over seeds where there are several."""
-    best: dict[tuple[str, str], Result] = {}
+    """One row per model, benchmark and metric: the mean over seeds where there are several."""
+    best: dict[tuple[str, str, str], Result] = {}
     for row in rows:
-        key = (row.model, row.metric)
+        key = (row.model, row.benchmark, row.metric)
         if key not in best or row.n_seeds > best[key].n_seeds:
             best[key] = row
     return list(best.values())

@@ -31,6 +31,15 @@ Rename = Annotated[
     list[str] | None,
     typer.Option(metavar="THEIRS=OURS", help="read a field under our name, as code=solution"),
 ]
+Ks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K,K", help="the k of pass@k", show_default="those of 1,10,100 that n allows"
+    ),
+]
+Missing = Annotated[
+    bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
+]
 Unknown = Annotated[
     bool,
     typer.Option(
@@ -83,12 +92,6 @@ Shards = Annotated[
     Path | None,
     typer.Option(
         help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
-    ),
-]
-Ks = Annotated[
-    str | None,
-    typer.Option(
-        metavar="K,K", help="the k of pass@k", show_default="those of 1,10,100 that n allows"
     ),
 ]
 Since = Annotated[
@@ -170,3 +173,76 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="rank.KEY=VALUE", help="scores, as rank.tie_break=0.2"),
 ]
+
+
+Entries = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME=SAMPLES",
+        help="files of samples as grade takes them, each an entry of the board",
+        show_default=False,
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="[NAME=]M", help="sample this model first: a folder or a name"),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="save samples, verdicts, scores and board, and go on there"),
+]
+Extracts = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]HOW", help="auto, raw, fenced or program, of all or of one entry"),
+]
+Renames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME:]THEIRS=OURS", help="read a field under our name, as code=solution"
+    ),
+]
+Margin = Annotated[
+    float,
+    typer.Option(metavar="0..1", min=0, max=1, help="a share of tasks that is no difference"),
+]
+_SAMPLING = "Sampling of --model"
+Number = Annotated[
+    int, typer.Option("--n", metavar="N", min=1, help="answers a task", rich_help_panel=_SAMPLING)
+]
+Warmth = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]T",
+        help="of the models, or that a file was sampled at",
+        show_default="0, greedy; of a file with several samples a task 1",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+TopP = Annotated[
+    float,
+    typer.Option(metavar="P", min=0.0, max=1.0, help="nucleus", rich_help_panel=_SAMPLING),
+]
+Asked = Annotated[
+    str,
+    typer.Option(
+        metavar="starcoder|pangu|wizardcoder|chat",
+        help="how a task is put to the models",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Longest = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        metavar="N",
+        min=1,
+        help="where an answer is cut",
+        show_default="512; 140 of a shipped model",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Generator = Annotated[
+    str,
+    typer.Option(metavar="auto|...", help="the engine that samples", rich_help_panel=_SAMPLING),
+]
+Draw = Annotated[int, typer.Option("--seed", metavar="N", rich_help_panel=_SAMPLING)]

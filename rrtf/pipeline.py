@@ -54,7 +54,8 @@ def run(
     """Runs what is out of date of one profile and returns the path of its `index.html`.
 
     `start` leaves out the stages before it, `only` names the stages to look at (`03`, `03,04`, or
-    an appendix, which no plain run contains), `force` runs them although nothing changed.
+    an appendix; a plain run ends with those of `config.CLOSING` and contains no other), `force`
+    runs them although nothing changed.
     `problems` and `model` set `shared.problems` and `shared.student`. Everything a caller can get
     wrong is a ValueError or FileNotFoundError before anything runs; a stage that does not finish
     is a StageError.
@@ -87,7 +88,7 @@ def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
     first = config.stage_name(start) if start else config.STAGES[0]
     if first not in config.STAGES:
         raise ValueError(f"--from {start}: an appendix is run by --only {start}")
-    return config.STAGES[config.STAGES.index(first) :]
+    return config.STAGES[config.STAGES.index(first) :] + config.CLOSING
 
 
 def _overrides(
@@ -218,8 +219,8 @@ def _refresh(step: Step) -> None:
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
     """Writes `index.html` and `summary.json` from what is finished by now."""
-    appendices = [name for name in config.APPENDICES if store.manifest(profile, name)]
-    names = [*config.STAGES, *appendices]
+    there = [name for name in config.APPENDICES if store.manifest(profile, name)]
+    names = list(dict.fromkeys([*config.STAGES, *config.CLOSING, *there]))
     receipts = {name: _receipt(config.run_dir(profile) / name) for name in names}
     seconds = {
         name: receipt["seconds"]

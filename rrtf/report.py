@@ -195,7 +195,7 @@ def write_index(
         for stage, names in titles.items()
     ]
     text = _template("index.html").replace("{{css}}", _template("report.css"))
-    total = sum(seconds.get(stage, 0.0) for stage in config.STAGES) / 60
+    total = sum(seconds.get(stage, 0.0) for stage in config.STAGES + config.CLOSING) / 60
     for name, value in {"profile": profile, "minutes": f"{total:.1f}"}.items():
         text = text.replace(f"{{{{{name}}}}}", html.escape(value))
     path = folder / "index.html"
@@ -227,8 +227,9 @@ def _row(
 
 def write_summary(profile: str, seconds: Mapping[str, float]) -> Path:
     """`summary.json`, the results for programs: what the stages saved, gathered."""
-    evaluate, quantize = (
-        config.run_dir(profile) / config.stage_name(word) for word in ("evaluate", "quantize")
+    evaluate, quantize, audit = (
+        config.run_dir(profile) / config.stage_name(word)
+        for word in ("evaluate", "quantize", "paper_audit")
     )
     summary = {
         "profile": profile,
@@ -237,6 +238,7 @@ def write_summary(profile: str, seconds: Mapping[str, float]) -> Path:
         "comparisons": _rows(evaluate / "comparisons.json"),
         "quantization": _rows(quantize / "quantization.json"),
         "paper_audit": _rows(evaluate / "paper_audit.json"),
+        "paper_beside": _rows(audit / "beside.json"),
     }
     path = config.report_dir(profile) / "summary.json"
     store.write_json(path, summary)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIDENCE = 0.95
-RESAMPLED = 1000  # tasks at most: a mean over more is normal, and its draws would fill memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +48,61 @@ def rate(
     values: Sequence[float],
     clusters: Sequence[Hashable] | None = None,
     *,
-    seed: int,
+    seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> tuple[Estimate, str]:
     """One model's mean over tasks with its interval, and how that was found.
 
     `values` are pass@k per task, in [0, 1]; the interval covers the choice of tasks (and the
-    sampling noise inside them), whole `clusters` where tasks come in families. A single task
-    gets nan for an interval: it says nothing of others.
+    sampling noise inside them), whole `clusters` where tasks come in families. Tasks that are
+    solved or not get Wilson's interval, all others that of `mean_rate`. A single task gets nan
+    for an interval: it says nothing of others. `seed` has no effect: nothing is drawn.
     """
-    data = [float(value) for value in values]
-    if not data or not all(0 <= value <= 1 for value in data):
-        raise ValueError("a rate needs values between 0 and 1, one per task")
+    data = _numbers(values, "values")
     families = clusters is not None and len(set(clusters)) < len(data)
-    unit = "families" if families else "tasks"
     if set(data) <= {0.0, 1.0} and not families:
-        return wilson(int(sum(data)), len(data), confidence=confidence), "Wilson"
-    if len(data) == 1:
-        return Estimate(data[0], math.nan, math.nan), "none: one task"
-    if len(set(data)) > 1 and len(data) <= RESAMPLED:
-        found = bootstrap(data, clusters, seed=seed, confidence=confidence)
-        return found, f"bootstrap over {unit}"
-    found = crossed([data], clusters=clusters, confidence=confidence)
-    low, high = max(0.0, found.low), min(1.0, found.high)
-    return Estimate(found.value, low, high, found.standard_error, found.df), f"t over {unit}"
+        return wilson(int(data.sum()), len(data), confidence=confidence), "Wilson"
+    if len(data if clusters is None else set(clusters)) == 1:
+        alone = "one family" if families else "one task"
+        return Estimate(float(data.mean()), math.nan, math.nan), f"none: {alone}"
+    how = "Wilson, effective n" + (" of families" if families else "")
+    return mean_rate([data], clusters, confidence=confidence), how
+
+
+def mean_rate(
+    rows: Sequence[Sequence[float]],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    confidence: float = CONFIDENCE,
+) -> Estimate:
+    """Mean over training seeds and tasks of values in [0, 1]; covers the choice of both.
+
+    `rows` holds T task values per seed. Wilson's interval at the effective number of yes/no tasks,
+    p (1 - p) / variance, with Student's t in place of z; the variance is that of `crossed`. A few
+    tasks that carry all variance say little of it, so it is pulled towards the largest possible,
+    p (1 - p) for every cluster at once, with weight lean^2: `lean` is Herfindahl's index of the
+    clusters' shares in the variance minus 1/G, 0 where they are even and near 1 where one cluster
+    carries all. Measured by tests/benchmarks/bench_coverage.py against bootstraps and others,
+    which under-cover near 0 and 1. ValueError for values outside [0, 1].
+    """
+    import numpy as np
+
+    side = _matrix(rows, "rows")
+    if side.min() < 0 or side.max() > 1:
+        raise ValueError("a rate needs values between 0 and 1")
+    value = float(side.mean())
+    _, sizes = _cluster_sums(side[0], clusters)
+    largest = value * (1 - value) * float(np.sum(sizes**2)) / sizes.sum() ** 2
+    deviations, _ = _cluster_sums(side.mean(axis=0) - value, clusters)
+    seen, weight = float(np.sum(deviations**2)) / sizes.sum() ** 2, _lean(deviations) ** 2
+    parts = [((1 - weight) * seen + weight * largest, len(sizes) - 1.0)]
+    variance, df = _combined(parts + _seed_part(side, clusters))
+    n = value * (1 - value) / variance if variance else sizes.sum() ** 2 / np.sum(sizes**2)
+    z = _quantile(confidence, df)
+    middle, reach = value + z**2 / (2 * n), z * math.sqrt(variance + (z / (2 * n)) ** 2)
+    low, high = (float((middle + sign * reach) / (1 + z**2 / n)) for sign in (-1, 1))
+    low, high = min(value, max(0.0, low)), max(value, min(1.0, high))
+    return Estimate(value, low, high, math.sqrt(variance), df)
 
 
 def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
@@ -123,20 +153,6 @@ def _draws(n_clusters: int, n_resamples: int, seed: int) -> np.ndarray:
     return counts.astype(float)
 
 
-def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean over training seeds with Student's t; covers the seed, on exactly these tasks.
-
-    Bootstrapping three to five seeds would under-cover: a resample of three values is too narrow.
-    """
-    import numpy as np
-
-    data = _numbers(values, "values")
-    if len(data) < 2:
-        raise ValueError("an interval over seeds needs at least two seeds")
-    error = float(data.std(ddof=1) / math.sqrt(len(data)))
-    return _student(float(np.mean(data)), error, len(data) - 1.0, confidence)
-
-
 def crossed(
     a: Sequence[Sequence[float]],
     b: Sequence[Sequence[float]] | None = None,
@@ -153,35 +169,33 @@ def crossed(
 
     - tasks: average over seeds, take the difference task by task, then the variance of its mean
       over clusters, sum_g (sum_{t in g} (d_t - mean))^2 / T^2 * G / (G - 1), which is what a
-      cluster bootstrap of the tasks converges to;
+      cluster bootstrap of the tasks converges to; where few clusters carry it, part of one more
+      differing cluster is added (all of it if no tasks differ: nothing seen is not certainty);
     - seeds: var(mean of a seed) / S for each side with two seeds or more, or, if `paired` (row s
       of both sides was trained with the same seed, so on the same order of prompts), once for the
-      differences of the rows. A single seed shows no variance of its own, and the interval then
-      speaks of that one model only.
+      differences of the rows, less what the noise of single cells adds to it, which the tasks
+      count already (the residual of the two-way table; never below 0). A single seed shows no
+      variance of its own, and the interval then speaks of that one model only.
 
-    Both contain the noise of single cells, which is thus counted twice: the interval errs on
-    the wide side. The degrees of freedom follow Satterthwaite (as in multi-reader studies, where
-    readers and cases are crossed). If all tasks agree, the task variance is set to that of one
-    differing cluster: nothing seen is not certainty.
+    The degrees of freedom follow Satterthwaite (as in multi-reader studies, where readers and
+    cases are crossed).
     """
-    import numpy as np
-
     sides = [_matrix(a, "a")] if b is None else [_matrix(a, "a"), _matrix(b, "b")]
     if b is not None and sides[0].shape[1] != sides[1].shape[1]:
         raise ValueError(f"a has {sides[0].shape[1]} tasks but b has {sides[1].shape[1]}")
     means = [side.mean(axis=0) for side in sides]  # (T,) each
     per_task = means[0] if b is None else means[0] - means[1]
-    parts = [_task_variance(per_task, clusters)]
     if paired:
         if b is None or sides[0].shape != sides[1].shape:
             raise ValueError("paired seeds need the same number of rows in a and b")
         sides = [sides[0] - sides[1]]
+    parts = [_task_part(per_task, clusters)]
     for side in sides:
-        if len(side) > 1:
-            parts.append((float(np.var(side.mean(axis=1), ddof=1)) / len(side), len(side) - 1))
-    variance = sum(part for part, _ in parts)
-    df = variance**2 / sum(part**2 / freedom for part, freedom in parts)
-    return _student(float(per_task.mean()), math.sqrt(variance), df, confidence)
+        parts += _seed_part(side, clusters)
+    variance, df = _combined(parts)
+    value, error = float(per_task.mean()), math.sqrt(variance)
+    half = _quantile(confidence, df) * error
+    return Estimate(value, value - half, value + half, error, df)
 
 
 def t_test(estimate: Estimate, *, null: float = 0.0) -> float:
@@ -284,23 +298,56 @@ def coverage(
     return wilson(sum(e.low <= truth <= e.high for e, truth in runs), repetitions)
 
 
-def _student(value: float, error: float, df: float, confidence: float) -> Estimate:
-    from scipy.stats import t
+def _quantile(confidence: float, df: float) -> float:
+    """Student's t for a two-sided interval."""
+    from scipy.special import stdtrit
 
-    half = float(t.isf((1 - _checked(confidence, "confidence")) / 2, df)) * error
-    return Estimate(value, value - half, value + half, error, df)
+    return -float(stdtrit(df, (1 - _checked(confidence, "confidence")) / 2))
 
 
-def _task_variance(
-    per_task: np.ndarray, clusters: Sequence[Hashable] | None
-) -> tuple[float, float]:
+def _task_part(per_task: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[float, float]:
     """(variance of the mean over tasks, its degrees of freedom), clusters kept whole."""
-    sums, sizes = _cluster_sums(per_task - per_task.mean(), clusters)
-    total = len(sums)
-    variance = float((sums**2).sum() / sizes.sum() ** 2 * total / (total - 1))
-    if variance < 1e-18:
-        variance = 1 / total**2
-    return variance, total - 1.0
+    deviations, sizes = _cluster_sums(per_task - per_task.mean(), clusters)
+    total = len(sizes)
+    squares = (deviations**2).sum() + (_lean(deviations) * sizes.mean()) ** 2
+    return float(squares / sizes.sum() ** 2 * total / (total - 1)), total - 1.0
+
+
+def _lean(deviations: np.ndarray) -> float:
+    """How few clusters carry the variance: 0 if all do alike, near 1 if one does, 1 if none."""
+    squares = deviations**2
+    if squares.sum() < 1e-18:
+        return 1.0
+    return float((squares**2).sum() / squares.sum() ** 2 - 1 / len(squares))
+
+
+def _seed_part(side: np.ndarray, clusters: Sequence[Hashable] | None) -> list[tuple[float, float]]:
+    """[(variance of the mean over seeds beyond cell noise, its df)], [] where there is none.
+
+    Cell noise is the residual of seed means plus task means, summed over clusters; `side` (S, T).
+    """
+    import numpy as np
+
+    seeds, tasks = side.shape
+    if seeds == 1:
+        return []
+    means = side.mean(axis=1, keepdims=True)
+    rows = side - side.mean(axis=0) - means + side.mean()
+    noise = sum(float((_cluster_sums(row, clusters)[0] ** 2).sum()) for row in rows)
+    total = len(_cluster_sums(rows[0], clusters)[0])
+    noise *= total / (total - 1) / tasks**2 / (seeds * (seeds - 1))
+    seen = float(np.var(means, ddof=1)) / seeds
+    if seen <= noise:
+        return []
+    return [(seen - noise, (seeds - 1) * (1 - noise / seen) ** 2)]
+
+
+def _combined(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The sum of variances and its degrees of freedom by Satterthwaite, at least 1."""
+    variance = sum(part for part, _ in parts)
+    if not variance:
+        return 0.0, min(df for _, df in parts)
+    return variance, max(1.0, variance**2 / sum(part**2 / df for part, df in parts))
 
 
 def _cluster_sums(

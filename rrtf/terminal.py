@@ -25,6 +25,11 @@ def say(console: Console, line: str) -> None:
     console.print(Text(plain(line)), soft_wrap=True)
 
 
+def explain(console: Console, line: str) -> None:
+    """Prints a sentence as it is, broken between words where the terminal ends."""
+    console.print(Text(plain(line)))
+
+
 def _add(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*(Text(plain(cell)) for cell in cells))
 
@@ -68,6 +73,51 @@ def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
     return table
 
 
+def board_table(entries: Sequence[Any]) -> Table:
+    """`leaderboard.Entry`s in percent: rank and name once, then a line per k.
+
+    `~` marks those that cannot be told apart from the first.
+    """
+    table = Table(box=None, pad_edge=False)
+    table.add_column("#", justify="right")
+    table.add_column("")
+    table.add_column("entry", overflow="fold")
+    for name in ("", "%", "95 % interval", "by", "n"):
+        side = "right" if name in ("%", "n") else "left"
+        table.add_column(name, justify=side, no_wrap=True)
+    for entry in entries:
+        least, most = entry.n_samples
+        first = [str(entry.rank), "~" if entry.told_apart is False else "", entry.name]
+        n = f"{least}" if least == most else f"{least} to {most}"
+        for rate in entry.rates:
+            known = rate.low == rate.low
+            interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}" if known else "-"
+            by = rate.interval.partition(" ")[0].rstrip(":")
+            _add(table, [*first, rate.metric, f"{100 * rate.value:.2f}", interval, by, n])
+            first, n = ["", "", ""], ""
+    return table
+
+
+def pair_tables(
+    names: Sequence[str], cells: Mapping[tuple[str, str], str], *, width: int
+) -> Iterator[Table]:
+    """(row, column) -> text for the names by rank, in blocks of columns that fit `width`."""
+    shown = {name: f"{at} {name}" for at, name in enumerate(names, start=1)}
+    first = min(max(map(len, shown.values())), max(12, width // 3))
+    cell = 1 + max(map(len, cells.values()), default=5)
+    fit = max(1, (width - first) // cell)
+    columns = list(enumerate(names, start=1))[1:]
+    for at in range(0, len(columns), fit):
+        block = columns[at : at + fit]
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("", max_width=first, no_wrap=True, overflow="ellipsis")
+        for number, _ in block:
+            table.add_column(str(number), justify="right")
+        for name in names[: names.index(block[-1][1])]:
+            _add(table, [shown[name], *(cells.get((name, other), "") for _, other in block)])
+        yield table
+
+
 def situation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Comparisons by the teacher's situation (rows) and the student's (columns), and those kept."""
     table = Table(box=None, pad_edge=False)
@@ -107,6 +157,17 @@ def check_out(out: str | None, *inputs: str) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--out {out}: {folder} cannot be written to")
+
+
+def check_folder(out: Path | None) -> None:
+    """ValueError for a folder that could not be written into, before hours are spent on it."""
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: is a file; expected a folder")
+    nearest = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ValueError(f"--out {out}: {nearest} cannot be written to")
 
 
 def write(out: str, rows: Sequence[Any]) -> None:

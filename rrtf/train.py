@@ -69,7 +69,7 @@ def train(
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
-    objective: `sft`, `rrtf`, `rrhf`, `dpo` (see `rrtf.loss` for weights, `margin`, `beta`).
+    objective: one of `loss.OBJECTIVES` (see there for weights, `margin`, `beta`).
     AdamW with betas .9 and .95, `learning_rate` reached after `warmup` (share of the updates),
     then linear to zero; gradients clipped at norm `clip`. `precision`: `float32`, `bfloat16`
     (autocast, weights stay float32) or `auto` (bfloat16 where the processor multiplies it

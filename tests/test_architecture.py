@@ -23,7 +23,8 @@ LEVELS = (
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
     ("pipeline", "leaderboard", "arguments"),
-    ("commands", "contest"),
+    ("contest",),
+    ("commands",),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -7,6 +7,7 @@ import pytest
 
 from rrtf import evaluate, metrics, stats
 from rrtf.evaluate import Contender
+from rrtf.evaluate.differences import PARTS
 from rrtf.metrics import Comparison, Metric
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
@@ -46,9 +47,10 @@ def refuse(problems, **options):
 
 def comparison(**changes):
     row = Comparison(
-        a="rrtf", b="sft", metric="pass@1 greedy", difference=0.04, low=0.02, high=0.06, p=0.001,
-        test="t", p_holm=0.003, p_tasks=0.001, p_equivalence=0.97, margin=0.02, detectable=0.03,
-        n_tasks=600, n_families=590, n_seeds_a=3, n_seeds_b=3, table="primary",
+        a="rrtf", b="sft", benchmark="toy", metric="pass@1 greedy", difference=0.04,
+        low=0.02, high=0.06, p=0.001, test="t", p_holm=0.003, p_tasks=0.001, p_equivalence=0.97,
+        margin=0.02, detectable=0.03, n_tasks=600, n_families=590, n_seeds_a=3, n_seeds_b=3,
+        table="primary",
     )  # fmt: skip
     return replace(row, **changes)
 
@@ -82,7 +84,7 @@ def test_the_base_and_the_teacher_stand_before_the_trained_runs():
 def test_answers_come_in_order_whatever_the_number_of_processes():
     entries = [Contender("base", 0, "student"), Contender("rrtf", 1, "folder")]
     problems, told = [problem("t/0"), problem("t/1")], []
-    how = dict(n_samples=2, temperature=0.8)
+    how = dict(draws=[(1, 0.0), (2, 0.8)])
     one, two = (
         evaluate.responses_of(
             entries, problems, answer, **how, processes=count,
@@ -98,7 +100,7 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
 
 
 def test_an_error_of_the_sampler_is_passed_on():
-    how = dict(n_samples=1, temperature=0.8)
+    how = dict(draws=[(1, 0.8)])
     with pytest.raises(ValueError, match="no such model"):
         evaluate.responses_of([Contender("base", 0, "x")], [problem("t/0")], refuse, **how)
 
@@ -147,13 +149,88 @@ def test_a_greedy_count_has_wilsons_interval():
     assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
 
 
-def test_a_sampled_rate_has_a_bootstrap_over_families():
+def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     counts = np.random.default_rng(0).integers(0, 11, 60)
     scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
     (row,) = evaluate.results(scores, [Metric(1, 0.8)], seed=5)
-    expected = stats.bootstrap(counts / 10, [str(t // 2) for t in range(60)], seed=5)
+    expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)], seed=5)
     assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
-    assert row.interval == "families, bootstrap"
+    assert row.interval == how and "families" in how
+
+
+def test_a_measure_and_its_text_are_inverse():
+    for metric in (GREEDY, SAMPLED, Metric(100, 1.2)):
+        assert metrics.parse_metric(metric.name) == metric
+
+
+@pytest.mark.parametrize("text", ["pass@1", "pass@0 T=1", "pass@10 greedy", "pass@1 T=warm", ""])
+def test_a_measure_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected 'pass@1 greedy'"):
+        metrics.parse_metric(text)
+
+
+def test_every_temperature_is_drawn_once_as_the_paper_has_it():
+    table = ["pass@1 greedy", "pass@1 T=0.2", "pass@10 T=1.2", "pass@100 T=1.2"]
+    measures = [metrics.parse_metric(text) for text in table]
+    assert metrics.draws(measures, 200) == [(1, 0.0), (200, 0.2), (200, 1.2)]
+    with pytest.raises(ValueError, match=r"pass@100 T=1\.2 needs 100 answers"):
+        metrics.draws(measures, 20)
+
+
+def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
+    monkeypatch.setattr("rrtf.benchmarks.load", lambda name: [problem(name)])
+    split = dict(test=[problem("t/0")], test_name="toy", family=lambda p: p.spec)
+    mine, plus = evaluate.exams(["test", "humaneval+"], **split)
+    assert (mine.name, mine.problems[0].task_id, mine.cpu_seconds) == ("toy", "t/0", 2.0)
+    assert (plus.name, plus.problems[0].task_id, plus.cpu_seconds) == (
+        "humaneval+",
+        "humaneval+",
+        60,
+    )
+    assert mine.family and plus.family is None
+    with pytest.raises(ValueError, match="unknown benchmark 'humanevil'"):
+        evaluate.exams(["humanevil"], **split)
+    for names in ([], ["test", "test"]):
+        with pytest.raises(ValueError, match="at least one, each once"):
+            evaluate.exams(names, **split)
+
+
+def test_an_exam_is_answered_executed_and_scored_under_its_own_limits():
+    seen = []
+
+    def judge(problems, responses, *, progress, cpu_seconds, wall_seconds):
+        seen.append((cpu_seconds, wall_seconds))
+        return [execution(r.task_id, r.source, r.index, r.temperature == 0) for r in responses]
+
+    exam = evaluate.Exam("toy", (problem("t/0", "a"), problem("t/1", "b")), 5.0, lambda p: p.spec)
+    how = dict(sampler=answer, judge=judge, draws=[(1, 0.0), (3, 0.8)], processes=1)
+    sat = evaluate.sit(exam, [Contender("base", 0, "student")], **how)
+    assert len(sat.responses) == len(sat.executions) == 2 * (1 + 3)
+    assert [(s.benchmark, s.n, s.c, s.family) for s in sat.scores] == [
+        ("toy", 1, 1, "a"), ("toy", 1, 1, "b"), ("toy", 3, 0, "a"), ("toy", 3, 0, "b"),
+    ]  # fmt: skip
+    assert seen == [(5.0, 15.0)]
+
+
+def test_benchmarks_are_scored_apart_and_corrected_together():
+    random = np.random.default_rng(8)
+    other = [
+        replace(row, benchmark="other")
+        for name in ("sft", "rrtf")
+        for row in task_scores(name, random.integers(0, 2, (1, 80)))
+    ]
+    first = [
+        row for name in ("sft", "rrtf") for row in task_scores(name, random.integers(0, 2, (1, 40)))
+    ]
+    rows = evaluate.results(first + other, [GREEDY], seed=0)
+    assert [(r.benchmark, r.model, r.n_tasks) for r in rows] == [
+        ("toy", "sft", 40), ("toy", "rrtf", 40), ("other", "sft", 80), ("other", "rrtf", 80),
+    ]  # fmt: skip
+    assert metrics.headline(rows) == rows
+    found = evaluate.comparisons(
+        first + other, [GREEDY], primary=["rrtf - sft"], secondary=[], margin=0.02, seed=0
+    )
+    assert [(r.benchmark, r.table) for r in found] == [("toy", "primary"), ("other", "secondary")]
 
 
 def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
@@ -281,7 +358,7 @@ def test_a_contrast_may_name_methods_with_hyphens():
 def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
     said = evaluate.sentence(comparison())
     assert said == (
-        "rrtf - sft, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
+        "rrtf - sft, toy, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
         "(p = 0.003 after Holm; 600 tasks, seeds 3 against 3)."
     )
 
@@ -337,7 +414,7 @@ def test_the_parts_of_the_gain_add_up_to_the_whole():
     parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
     (whole,) = planned(scores)
     assert sum(estimate.value for *_, estimate in parts) == pytest.approx(whole.difference)
-    assert [(a, b) for a, b, _ in parts] == list(evaluate.PARTS)
+    assert [(a, b) for a, b, _ in parts] == list(PARTS)
 
 
 def test_the_chain_skips_methods_that_were_not_trained():
@@ -360,7 +437,7 @@ def test_the_ladder_starts_at_the_first_methods_rate():
 def test_the_story_names_every_part_with_its_interval():
     parts = [
         (a, b, stats.Estimate(value, value - 0.02, value + 0.02))
-        for (a, b), value in zip(evaluate.PARTS, (0.09, 0.04, -0.003), strict=True)
+        for (a, b), value in zip(PARTS, (0.09, 0.04, -0.003), strict=True)
     ]
     assert evaluate.story(parts) == (
         "From base to rrtf: +12.7 points in all. Of these: imitating the teacher +9.0 "

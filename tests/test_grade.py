@@ -471,7 +471,7 @@ def test_rates_are_means_of_the_estimator_of_chen_et_al():
     assert found[1].estimate.value == pytest.approx(expected, abs=1e-12)
     assert found[0].estimate.value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
     assert found[0].n_samples == (4, 6) and found[0].n_tasks == 3
-    assert found[1].interval == "bootstrap over tasks"
+    assert found[1].interval == "Wilson, effective n"
     assert found[1].estimate.low < expected < found[1].estimate.high
     assert grade.rates(executions, {"m": (1, 3)}) == found
 

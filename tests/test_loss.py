@@ -79,6 +79,91 @@ def test_dpo_equals_a_double_loop():
     assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
 
 
+def _ordered(b):
+    """(better, worse) of all pairs of one prompt, by two plain loops."""
+    r, prompt = b["scores"].tolist(), b["prompt"].tolist()
+    every = range(len(r))
+    return [(w, j) for w in every for j in every if prompt[w] == prompt[j] and r[w] > r[j]]
+
+
+def _without(b, *names):
+    return {name: tensor for name, tensor in b.items() if name not in names}
+
+
+def test_rrhf_as_shipped_divides_by_the_padded_width_in_both_terms():
+    b = _batch(3)
+    width = torch.tensor([20.0, 30.0, 25.0]).double().repeat_interleave(4)
+    p = (b["sums"] / width).tolist()
+    slow = sum(max(0.0, p[j] - p[w]) for w, j in _ordered(b)) / 3
+    slow -= sum(p[k] for k in b["teacher"].tolist()) / 3
+    ours = loss.rrhf_as_shipped(**_without(_rrhf_inputs(b), "lengths"), width=width)
+    assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
+
+
+def test_the_length_of_a_response_makes_no_difference_to_rrhf_as_shipped():
+    b = _batch(3)
+    width = torch.full((12,), 40.0).double()
+    inputs = _without(_rrhf_inputs(b), "lengths")
+    once = loss.rrhf_as_shipped(**inputs, width=width)
+    scaled = loss.rrhf_as_shipped(**inputs | {"sums": b["sums"] * 2}, width=width * 2)
+    assert float(once.loss) == pytest.approx(float(scaled.loss), rel=1e-12)
+
+
+def test_simpo_equals_a_double_loop():
+    b, beta, gamma = _batch(4), 2.0, 0.5
+    p = (b["sums"] / b["lengths"]).tolist()
+    slow = sum(math.log1p(math.exp(-(beta * (p[w] - p[j]) - gamma))) for w, j in _ordered(b))
+    ours = loss.simpo(**_without(b, "teacher"), beta=beta, margin=gamma)
+    assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
+
+
+def test_cpos_hinge_equals_a_double_loop():
+    b, beta = _batch(5), 0.1
+    s, n = b["sums"].tolist(), b["lengths"].tolist()
+    slow = 3.0 * sum(max(0.0, 1 - beta * (s[w] - s[j])) for w, j in _ordered(b)) / 3
+    slow += 0.7 * sum(-s[k] / n[k] for k in b["teacher"].tolist()) / 3
+    ours = loss.cpo_hinge(**b, **WEIGHTS, beta=beta, margin=1.0)
+    assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
+
+
+def test_pro_equals_a_double_loop():
+    b = _batch(6)
+    p, r = (b["sums"] / b["lengths"]).tolist(), b["scores"].tolist()
+    slow = 0.0
+    for k in range(12):
+        lower = [j for w, j in _ordered(b) if w == k]
+        if lower:
+            own = math.exp(p[k] * max(r[k] - r[i] for i in lower))
+            slow -= math.log(own / (own + sum(math.exp(p[i] * (r[k] - r[i])) for i in lower)))
+    slow = 3.0 * slow / 3 - 0.7 * sum(p[k] for k in b["teacher"].tolist()) / 3
+    ours = loss.pro(**_rrhf_inputs(b), **WEIGHTS)
+    assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
+
+
+def test_no_objective_breaks_where_no_pair_is_ordered():
+    b = _batch(7) | {"scores": torch.ones(12).double()}
+    b["sums"].requires_grad_()
+    for call in _calls(b):
+        parts = call()
+        parts.loss.backward()
+        assert torch.isfinite(parts.loss) and torch.isfinite(b["sums"].grad).all()
+        assert parts.n_pairs == 0 and math.isnan(float(parts.violated))
+
+
+def test_every_objective_is_reached_by_its_name_and_an_unknown_one_is_not():
+    b = _batch(8)
+    batch = b | {"reference": b["sums"] - 1, "width": torch.full((12,), 40.0).double()}
+    options = dict(ft_weight=1, rank_weight=1, ft_reduction="mean", normalise=True, margin=0.5)
+    options |= {"beta": 0.1}
+    found = {
+        name: float(loss.objective(name, b["sums"], b["lengths"], batch, options).loss)
+        for name in loss.OBJECTIVES
+    }
+    assert len(set(found.values())) == len(loss.OBJECTIVES)
+    with pytest.raises(ValueError, match="unknown objective 'ppo': expected one of sft, rrtf"):
+        loss.objective("ppo", b["sums"], b["lengths"], batch, options)
+
+
 def test_sft_is_rrtf_with_rank_weight_zero():
     b = _batch(3)
     for reduction in ("sum", "mean"):
@@ -128,6 +213,12 @@ def test_token_log_probs_equal_a_full_log_softmax_whole_and_in_chunks():
 
 def _calls(b):
     dpo = {k: v for k, v in b.items() if k != "teacher"}
+    shipped = {k: v for k, v in _rrhf_inputs(b).items() if k != "lengths"}
+    width = torch.full_like(b["sums"], 40.0).detach()
+    yield lambda: loss.rrhf_as_shipped(**shipped, width=width)
+    yield lambda: loss.simpo(**dpo, beta=2.0, margin=0.5)
+    yield lambda: loss.cpo_hinge(**b, **WEIGHTS, beta=0.1, margin=1.0)
+    yield lambda: loss.pro(**_rrhf_inputs(b), **WEIGHTS)
     yield lambda: loss.rrtf(**b, **WEIGHTS)
     yield lambda: loss.rrhf(**_rrhf_inputs(b), **WEIGHTS)
     yield lambda: loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction="mean")

@@ -201,10 +201,26 @@ def test_the_index_and_the_summary_gather_what_the_stages_found(place):
     go(place, "00,06")
     index = (config.report_dir("smoke") / "index.html").read_text()
     assert f'<a href="{FIRST}.html">' in index and "<br>Does it run?</td>" in index
-    assert "<b>0.25</b> n" in index and index.count("not run</td>") == 7
+    assert "<b>0.25</b> n" in index and index.count("not run</td>") == 7 + len(config.CLOSING)
     summary = store.read_json(config.report_dir("smoke") / "summary.json")
     assert summary["profile"] == "smoke" and list(summary["seconds"]) == [FIRST, "06_evaluate"]
     assert summary["results"] == [{"n": 1}] and summary["quantization"] == []
+
+
+def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():
+    assert pipeline._selected(None, None) == config.STAGES + config.CLOSING
+    assert pipeline._selected("07", None) == config.STAGES[7:] + config.CLOSING
+    assert pipeline._selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
+
+
+def test_what_a_closing_appendix_found_is_listed_after_the_stages_and_summarised(place):
+    save = SAVE.replace("rows.jsonl", "beside.json")
+    write_notebook(place / "notebooks", "appendix_paper_audit", "1 + 1", save=save)
+    assert "done" in go(place, "paper_audit")[1]
+    index = (config.report_dir("smoke") / "index.html").read_text()
+    assert index.index("08_quantize") < index.index('href="appendix_paper_audit.html"')
+    summary = store.read_json(config.report_dir("smoke") / "summary.json")
+    assert summary["paper_beside"] == [{"n": 1}]
 
 
 def test_an_appendix_runs_when_it_is_named_and_is_listed_after_the_stages(place):
@@ -433,7 +449,8 @@ def test_two_smoke_runs_from_scratch_give_identical_records(tmp_path, monkeypatc
     for attempt in ("first", "second"):
         monkeypatch.setenv("RRTF_HOME", str(tmp_path / attempt))
         index = pipeline.run("smoke", say=lambda line: None)
-        assert index.read_text().count(">done</td>") == len(config.STAGES)
-        manifests = {stage: store.manifest("smoke", stage) for stage in config.STAGES}
+        stages = config.STAGES + config.CLOSING
+        assert index.read_text().count(">done</td>") == len(stages)
+        manifests = {stage: store.manifest("smoke", stage) for stage in stages}
         found.append({s: (m["counts"], m["inputs"], m["outputs"]) for s, m in manifests.items()})
     assert found[0] == found[1]

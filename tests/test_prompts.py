@@ -162,6 +162,47 @@ def test_an_answer_is_cut_at_the_first_stop_and_only_there():
     assert prompts.cut("abc", ()) == "abc"
 
 
+WHOLE = "import math\n\ndef add(a, b):\n    return int(math.fsum([a, b]))\n"
+
+
+@pytest.mark.parametrize("code", [BODY, WHOLE], ids=["continuation", "program"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}<|endoftext|>",
+        "{}</s>",
+        "{}<|im_end|>\n<|im_start|>user\nThank you",
+        "{}<|EOT|>\nimport os\n\ndef main():\n    x = [",
+        "{}\nThis adds both numbers, as it should.\n",
+        "{}\n[/PYTHON]",
+        "{}\n</answer>",
+    ],
+)
+def test_end_tokens_and_prose_behind_the_code_are_no_part_of_it(add_problem, code, around):
+    assert runs(add_problem, prompts.extract(add_problem, around.format(code)))
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["Here is the function:\n\n{}", "[PYTHON]\n{}\n[/PYTHON]", "~~~python\n{}\n~~~\nDone."],
+)
+def test_prose_before_a_program_and_tildes_around_it_are_left_out(add_problem, around):
+    assert runs(add_problem, prompts.extract(add_problem, around.format(WHOLE)))
+
+
+@pytest.mark.parametrize("code", [BODY, WHOLE], ids=["continuation", "program"])
+@pytest.mark.parametrize("end", ["assert add(1, 2", "xs = [1, 2,\n      3, ", '"""\nNow some'])
+def test_code_that_breaks_off_stays_broken(add_problem, code, end):
+    with pytest.raises(SyntaxError):
+        ast.parse(prompts.extract(add_problem, f"{code}\n{end}"))
+
+
+def test_a_raw_continuation_may_repeat_its_prompt_first(add_problem):
+    text = add_problem.prompt + BODY + "\n\ndef other(xs):\n    x = ["
+    assert runs(add_problem, prompts.extract(add_problem, text, "raw"))
+    assert runs(add_problem, prompts.extract(add_problem, "\n\n" + text, "raw"))
+
+
 def test_what_is_extracted_from_nonsense_is_text_that_fails_to_compile(add_problem):
     program = prompts.extract(add_problem, "I cannot help with that.")
     with pytest.raises(SyntaxError):

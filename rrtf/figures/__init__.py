@@ -1,7 +1,7 @@
 """Every picture and table of the notebooks: values in, a Figure or an HTML table out.
 
 `style` holds colours and the canvas; the others draw: `tables`, `rates` (with intervals), `counts`
-(distributions), `runs` (training).
+(distributions), `runs` (training), `paper` (the paper's own figures).
 """
 
 from rrtf.figures.counts import (
@@ -11,6 +11,7 @@ from rrtf.figures.counts import (
     histograms,
     words_and_behaviour,
 )
+from rrtf.figures.paper import answers, data_sizes, p_ranges
 from rrtf.figures.rates import curves, differences, intervals, overlap, spread, stacked, steps
 from rrtf.figures.runs import by_rate, by_update, hinge, loss_curve
 from rrtf.figures.style import COLOURS, OUTCOME_COLOURS, PALETTE, STYLE, canvas, colour
@@ -21,11 +22,13 @@ __all__ = [
     "OUTCOME_COLOURS",
     "PALETTE",
     "STYLE",
+    "answers",
     "by_rate",
     "by_update",
     "canvas",
     "colour",
     "curves",
+    "data_sizes",
     "differences",
     "found_and_chance",
     "grouped_bars",
@@ -35,6 +38,7 @@ __all__ = [
     "intervals",
     "loss_curve",
     "overlap",
+    "p_ranges",
     "side_by_side",
     "spread",
     "stacked",

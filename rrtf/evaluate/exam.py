@@ -1,0 +1,185 @@
+"""Who is evaluated on what: every contender answers every problem of an exam, and is scored."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rrtf import benchmarks, config
+from rrtf.metrics import label, parse_label
+from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+
+ORDER = ("sft", "sft-kept", "sft-verified", "rrhf", "dpo", "rrtf")  # of tables and pictures
+STEPS = ("answers", "executions")
+WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One model that is evaluated: its name in the tables, its training seed, where it lies."""
+
+    method: str
+    seed: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """The problems of one benchmark, what a program may use for one, which resemble each other."""
+
+    name: str
+    problems: tuple[Problem, ...]
+    cpu_seconds: float = 2.0
+    family: Callable[[Problem], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sat:
+    """An exam with all answers, their verdicts in the same order, and the scores."""
+
+    exam: Exam
+    responses: tuple[Response, ...]
+    executions: tuple[Execution, ...]
+    scores: tuple[TaskScore, ...]
+
+
+def contenders(
+    runs: Sequence[Contender], folders: Sequence[Path], *, base: str | Path, teacher: str | Path
+) -> list[Contender]:
+    """The student before training, the teacher (if there is one), then every trained run.
+
+    The runs stand in the order of `ORDER`, whatever order they were trained in.
+    """
+    fixed = [Contender("base", 0, str(base))]
+    if str(teacher):
+        fixed.append(Contender("teacher", 0, str(teacher)))
+    pairs = zip(runs, folders, strict=True)
+    trained = [Contender(run.method, run.seed, str(folder)) for run, folder in pairs]
+    place = {name: at for at, name in enumerate(ORDER)}
+    return fixed + sorted(trained, key=lambda c: (place.get(c.method, 99), c.method, c.seed))
+
+
+def exams(
+    names: Sequence[str],
+    *,
+    test: Sequence[Problem],
+    test_name: str,
+    family: Callable[[Problem], str] | None = None,
+) -> list[Exam]:
+    """What the contenders are asked: `test` in the names is the split `test`, others benchmarks.
+
+    `family` groups the tasks of `test` that resemble each other. Errors as `benchmarks.load`;
+    ValueError for a name that comes twice.
+    """
+    found = []
+    for name in names:
+        if name == "test":
+            found.append(Exam(test_name, tuple(test), family=family))
+        else:
+            limit = benchmarks.entry(name).cpu_seconds
+            found.append(Exam(name, tuple(benchmarks.load(name)), limit))
+    if not found or len({exam.name for exam in found}) < len(found):
+        raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")
+    return found
+
+
+def sit(
+    exam: Exam,
+    entries: Sequence[Contender],
+    *,
+    sampler: Callable[..., list[Response]],
+    judge: Callable[..., list[Execution]],
+    draws: Sequence[tuple[int, float]],
+    processes: int = 2,
+    progress: Callable[[str], Callable[[int, int], None]] | None = None,
+) -> Sat:
+    """Every contender answers every problem of the exam, the answers are executed and scored.
+
+    `sampler` is `sample.sample` and `judge` `execution.execute` with everything bound that is the
+    same for all exams; `progress` makes a tick for what it is told.
+    """
+    ticks = [progress(f"{exam.name}, {what}") if progress else None for what in STEPS]
+    asked = {"draws": draws, "processes": processes, "progress": ticks[0]}
+    responses = responses_of(entries, exam.problems, sampler, **asked)
+    limits = {"cpu_seconds": exam.cpu_seconds, "wall_seconds": WALL_PER_CPU * exam.cpu_seconds}
+    executions = judge(exam.problems, responses, progress=ticks[1], **limits)
+    scores = score(exam.problems, executions, benchmark=exam.name, family=exam.family)
+    return Sat(exam, tuple(responses), tuple(executions), tuple(scores))
+
+
+def responses_of(
+    entries: Sequence[Contender],
+    problems: Sequence[Problem],
+    sampler: Callable[..., list[Response]],
+    *,
+    draws: Sequence[tuple[int, float]],
+    processes: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Response]:
+    """The answers of every contender to every problem: `draws` are (n, temperature) pairs.
+
+    `sampler` is `rrtf.sample.sample` with everything bound that is the same for all; it is called
+    in `processes` processes of their own, one model and temperature a call. Neither the order of
+    the result nor its content depends on their number.
+    """
+    jobs = [
+        {"model": entry.model, "source": label(entry.method, entry.seed, warmth),
+         "n_samples": n, "temperature": warmth}
+        for entry in entries
+        for n, warmth in draws
+    ]  # fmt: skip
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), config.set_threads, (1,))
+    try:
+        responses: list[Response] = []
+        for done, answers in enumerate(pool.map(partial(_ask, sampler, problems), jobs), start=1):
+            responses += answers
+            if progress:
+                progress(done, len(jobs))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return responses
+
+
+def _ask(
+    sampler: Callable[..., list[Response]], problems: Sequence[Problem], job: Mapping[str, Any]
+) -> list[Response]:
+    return sampler(problems, **job)
+
+
+def score(
+    problems: Sequence[Problem],
+    executions: Sequence[Execution],
+    *,
+    benchmark: str = "nano",
+    family: Callable[[Problem], str] | None = None,
+) -> list[TaskScore]:
+    """How many answers of every source pass, task by task, in the order of `problems`.
+
+    The sources are labels (`label`). `family` groups tasks that resemble each other; without it
+    every task stands alone. ValueError for an unknown task, an index that comes twice, or a
+    task that a source has not answered.
+    """
+    tasks = {problem.task_id: problem for problem in problems}
+    passed: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
+    for run in executions:
+        if run.task_id not in tasks:
+            raise ValueError(f"{run.task_id}: executed for {run.source} but not among the problems")
+        samples = passed[run.source, run.task_id]
+        if run.index in samples:
+            raise ValueError(f"{run.task_id}: answer {run.index} of {run.source} comes twice")
+        samples[run.index] = run.outcome == Outcome.PASS
+    scores = []
+    for source in dict.fromkeys(run.source for run in executions):
+        method, seed, temperature = parse_label(source)
+        for name, problem in tasks.items():
+            samples = passed.get((source, name))
+            if not samples:
+                raise ValueError(f"{name}: no answer of {source}")
+            group = family(problem) if family else name
+            n, c = len(samples), sum(samples.values())
+            scores.append(TaskScore(method, benchmark, name, n, c, seed, temperature, group))
+    return scores

@@ -1,0 +1,138 @@
+"""What the paper prints, read from `data/paper.toml`: rates as counts of tasks."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrtf import config
+
+Figures = Mapping[str, Any]
+LEVELS = ("easy", "medium", "hard")  # of LeetCode
+IN_FIG_5 = ("PanGu-Coder2", "WizardCoder", "StarCoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tasks that one model solves: (solved, tasks) for each part that is printed apart.
+
+    `sampled`: the rate is a mean over samples, and its count only the nearest whole number.
+    """
+
+    name: str
+    parts: tuple[tuple[int, int], ...]
+    sampled: bool = False
+
+    @property
+    def solved(self) -> int:
+        """Over all parts."""
+        return sum(count for count, _ in self.parts)
+
+    @property
+    def tasks(self) -> int:
+        """Over all parts."""
+        return sum(tasks for _, tasks in self.parts)
+
+
+def place() -> Path:
+    """The file of the paper's figures; a stage that reads it records its hash."""
+    return config.home() / "data" / "paper.toml"
+
+
+def figures(path: Path | None = None) -> Figures:
+    """The content of `data/paper.toml`, or of another file of its form."""
+    return tomllib.loads((path or place()).read_text(encoding="utf-8"))
+
+
+def solved(percent: float, n_tasks: int) -> int:
+    """The whole number of tasks behind a printed greedy rate; ValueError if there is none.
+
+    The paper rounds some rates and cuts others, so one unit of the last printed digit is allowed.
+    """
+    count = round(percent / 100 * n_tasks)
+    unit = 10.0 ** -len(str(percent).partition(".")[2])
+    if abs(100 * count / n_tasks - percent) >= unit:
+        raise ValueError(f"{percent} % is no whole number of {n_tasks} tasks")
+    return count
+
+
+def is_whole(percent: float, n_tasks: int) -> bool:
+    """Whether a printed rate can be a number of solved tasks."""
+    try:
+        solved(percent, n_tasks)
+    except ValueError:
+        return False
+    return True
+
+
+def tasks_of(paper: Figures, benchmark: str) -> int:
+    """How many tasks a benchmark has."""
+    return paper["benchmarks"][benchmark]["tasks"]
+
+
+def row(paper: Figures, table: str, **wanted: Any) -> Mapping[str, Any]:
+    """The first row of `table` with these values; ValueError if there is none."""
+    for found in paper[table]["rows"]:
+        if all(found.get(name) == value for name, value in wanted.items()):
+            return found
+    raise ValueError(f"paper.toml: no row of {table} with {wanted}")
+
+
+def name_of(found: Mapping[str, Any]) -> str:
+    """How a row of any table is called: by its model, its variant or its rows of data."""
+    if "steps_per_epoch" in found:
+        return f"{found['size']:,} rows"
+    return found["model"] if "model" in found else f"{found['variant']} {found['precision']}"
+
+
+def label_of(found: Mapping[str, Any]) -> str:
+    """The name of a row, with whoever reported its rate."""
+    by = found.get("reported_by")
+    return f"{name_of(found)} ({by})" if by else name_of(found)
+
+
+def counts(paper: Figures, table: str, column: str, name: str) -> Iterator[Count]:
+    """The counts of every row of that name; ValueError if there is none or it has no figure."""
+    if table == "figure_5":
+        yield Count(name, ((solved_by(paper, name, column), tasks_of(paper, "humaneval")),))
+        return
+    there = [found for found in paper[table]["rows"] if name_of(found) == name]
+    if not there:
+        raise ValueError(f"paper.toml: {table} has no row of {name}")
+    for found in there:
+        yield Count(label_of(found), _parts(paper, table, column, found), table == "table_2")
+
+
+def _parts(
+    paper: Figures, table: str, column: str, found: Mapping[str, Any]
+) -> tuple[tuple[int, int], ...]:
+    if column == "leetcode":
+        marks = paper["benchmarks"]["leetcode"]
+        return tuple((found[f"leetcode_{level}"], marks[level]) for level in LEVELS)
+    if column not in found:
+        raise ValueError(f"paper.toml: {table} has no {column} of {label_of(found)}")
+    n_tasks = tasks_of(paper, column if column in paper["benchmarks"] else "humaneval")
+    if table == "table_2":
+        return ((round(found[column] / 100 * n_tasks), n_tasks),)
+    return ((solved(found[column], n_tasks), n_tasks),)
+
+
+def solved_by(paper: Figures, model: str, column: str) -> int:
+    """Tasks of Fig 5 that `model` solves, `column` being `greedy` or `pass_at_200`."""
+    return sum(found[column] for found in paper["figure_5"]["rows"] if model in found["solved_by"])
+
+
+def only(paper: Figures, a: str, b: str, column: str) -> int:
+    """Tasks of Fig 5 that `a` solves and `b` does not."""
+    rows = paper["figure_5"]["rows"]
+    return sum(r[column] for r in rows if a in r["solved_by"] and b not in r["solved_by"])
+
+
+def regions(paper: Figures) -> dict[str, tuple[tuple[str, ...], dict[tuple[str, ...], int]]]:
+    """Fig 5 as `figures.overlap` draws it: title -> (models, solvers -> tasks)."""
+    titles = {"greedy": "greedy", "pass_at_200": "within 200 samples"}
+    return {
+        title: (IN_FIG_5, {tuple(r["solved_by"]): r[column] for r in paper["figure_5"]["rows"]})
+        for column, title in titles.items()
+    }
