@@ -255,12 +255,10 @@ def rates_by(
     executions: Sequence[Execution],
     ks: Mapping[str, Sequence[int]],
     groups: Mapping[str, str],
-    *,
-    seed: int = 0,
 ) -> list[Rate]:
     """`rates` of the tasks of every group (task_id -> group), in the order of their first tasks."""
     found = []
     for group in dict.fromkeys(groups.values()):
         members = [run for run in executions if groups[run.task_id] == group]
-        found += [replace(rate, group=group) for rate in rates(members, ks, seed=seed)]
+        found += [replace(rate, group=group) for rate in rates(members, ks)]
     return found
