@@ -16,6 +16,7 @@ from rrtf import config, pipeline
 from rrtf.options import (
     ALL_CORES,
     Asked,
+    By,
     Cpu,
     Data,
     Draw,
@@ -27,6 +28,7 @@ from rrtf.options import (
     Folder,
     Format,
     Generator,
+    Joint,
     Ks,
     Level,
     Longest,
@@ -36,6 +38,7 @@ from rrtf.options import (
     Models,
     Number,
     Out,
+    Packages,
     Pairing,
     Problems,
     Rename,
@@ -44,6 +47,7 @@ from rrtf.options import (
     Seed,
     Set,
     Shards,
+    Since,
     Strength,
     Teacher,
     TopP,
@@ -106,6 +110,8 @@ def grade(
     k: Ks = None,
     out: Out = None,
     data: Data = None,
+    since: Since = None,
+    by: By = None,
     allow_missing: Missing = False,
     allow_unknown: Unknown = False,
     rename: Rename = None,
@@ -120,6 +126,8 @@ def grade(
     memory_mb: Memory = 512,
     engine: Engine = "local",
     shards: Shards = None,
+    joint: Joint = False,
+    packages: Packages = "",
 ) -> None:
     """Run samples against the tests of their problems: outcomes by reason, and pass@k.
 
@@ -139,6 +147,10 @@ def grade(
             allow_unknown=allow_unknown,
             renamed=rename,
             flaky=flaky,
+            by=by,
+            since=since,
+            joint=joint,
+            packages=[name.strip() for name in packages.split(",") if name.strip()],
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
         )
 

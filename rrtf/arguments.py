@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rrtf import forms, grade, prompts, samples, store, terminal
 from rrtf.records import Problem
@@ -11,21 +12,32 @@ from rrtf.records import Problem
 SHOWN = 5  # task ids in a message
 
 
-def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
+def load_problems(
+    name: str,
+    *,
+    data: Path | None = None,
+    since: str | None = None,
+    joint: bool = False,
+    packages: Sequence[str] = (),
+) -> list[Problem]:
     """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
-    tasks = grade.load_problems(name, data=data)
-    for note in grade.refusals(name, data=data):
+    accepted = {"joint": joint, "packages": packages}
+    tasks = grade.load_problems(name, data=data, since=since, **accepted)
+    for note in grade.refusals(name, data=data, **accepted):
         tell(f"note: {note}")
     return tasks
 
 
 def load(
-    problems: str, lines: str, *, data: Path | None = None, **options
+    problems: str, lines: str, *, chosen: Mapping[str, Any] | None = None, **options
 ) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
-    """(problems, samples, lines left out) of one file of samples; `options` of `load_samples`."""
+    """(problems, samples, lines left out) of one file of samples.
+
+    `chosen` are options of `load_problems`, `options` those of `load_samples`.
+    """
     if problems == "-" and lines == "-":
         raise ValueError("only one of the two can be standard input (-)")
-    tasks = load_problems(problems, data=data)
+    tasks = load_problems(problems, **chosen or {})
     return tasks, *load_samples(lines, tasks, **options)
 
 

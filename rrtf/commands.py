@@ -18,6 +18,7 @@ from rrtf import (
     prompts,
     rank,
     samples,
+    sandbox,
     store,
     terminal,
 )
@@ -36,20 +37,28 @@ def grade_samples(
     allow_unknown: bool = False,
     flaky: bool = False,
     renamed: Sequence[str] | None = None,
+    by: str | None = None,
+    since: str | None = None,
+    joint: bool = False,
+    packages: Sequence[str] = (),
     **options,
 ) -> None:
     """The verb `grade`; `options` are those of `execution.execute`.
 
+    `since`, `joint` and `packages` as `benchmarks.load`; `by` names what `benchmarks.groups` knows.
     ValueError and FileNotFoundError before anything runs for what a caller can get wrong.
     """
     options = grade.limits(problems, options)
     asked = grade.parse_ks(ks) if ks else None
     terminal.check_out(out, problems, lines)
-    reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
-    tasks, found, unknown = arguments.load(problems, lines, data=data, **reads)
+    reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown or bool(since)}
+    groups = grade.groups(problems, by, data=data) if by else {}
+    chosen = {"data": data, "since": since, "joint": joint, "packages": packages}
+    tasks, found, unknown = arguments.load(problems, lines, chosen=chosen, **reads)
+    options |= {"packages": packages}
     absent = arguments.check_present(lines, found, tasks, allow_missing=allow_missing)
     responses = [sample.response for sample in found]
-    chosen = grade.choose_ks(grade.sizes(responses), asked)
+    ks_of = grade.choose_ks(grade.sizes(responses), asked)
     for note in samples.notes(found):
         arguments.tell(f"note: {note}")
     started = time.monotonic()
@@ -68,7 +77,8 @@ def grade_samples(
     if not out:
         console.print(_reasons(executions))
         console.print()
-    console.print(terminal.rate_table(grade.rates(executions, chosen), len(tasks)))
+    rates = grade.rates(executions, ks_of) + grade.rates_by(executions, ks_of, groups)
+    console.print(terminal.rate_table(rates, len(tasks)))
     for line in _closing(executions, unstable, absent, unknown, seconds):
         terminal.say(console, line)
     if out and out != "-":
@@ -95,6 +105,11 @@ def _closing(
         )
         which = f" ({arguments.some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
+    if forgeable := sum(run.isolation.endswith(sandbox.joint.SUFFIX) for run in executions):
+        yield (
+            f"joint: {forgeable} of {len(executions)} verdicts come from tests in the candidate's "
+            "own process, and a program can forge those"
+        )
     yield f"isolation: {_levels(executions)}; {len(executions)} samples in {seconds:.1f} s"
 
 
@@ -190,7 +205,7 @@ def rank_responses(
     terminal.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
     reads |= {"verdicts": True, "beside": verdicts}
-    tasks, found, unknown = arguments.load(problems, lines, data=data, **reads)
+    tasks, found, unknown = arguments.load(problems, lines, chosen={"data": data}, **reads)
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
@@ -250,7 +265,7 @@ def _size(groups: Sequence[RankedGroup]) -> int:
 
 
 def _levels(executions: Sequence[Execution]) -> str:
-    return ", ".join(sorted({run.isolation for run in executions}))
+    return " and ".join(sorted({run.isolation for run in executions}))
 
 
 def rank_settings(

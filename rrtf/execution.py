@@ -53,6 +53,7 @@ def execute(
     wall_seconds: float = 6.0,
     memory_mb: int = 512,
     seed: int = 0,
+    packages: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Execution]:
     """The verdict of every response, in the order of `responses`, as `sandbox.execute` gives it.
@@ -72,6 +73,7 @@ def execute(
         raise ValueError(f"shard_size {shard_size}, workers {workers}: expected at least 1")
     limits = {"level": level, "exactly": exactly, "cpu_seconds": float(cpu_seconds)}
     limits |= {"wall_seconds": float(wall_seconds), "memory_mb": memory_mb, "seed": seed}
+    limits |= {"packages": sorted(set(packages))}
     places = sandbox.distinct(problems, responses)
     firsts = [responses[where[0]] for where in places]
     copies = [len(where) for where in places]
@@ -136,6 +138,7 @@ class _Ledger:
             "problems": [[p.task_id, p.prompt, p.entry_point, p.tests] for p in tasks],
             "programs": [[p.task_id, p.program] for p in programs],
             "limits": self.limits,
+            "packages": sandbox.packages.versions(self.limits["packages"]),
             "version": version(),
         }
 
@@ -262,6 +265,9 @@ def _judge_shard(message: str) -> str:
     try:
         if job["version"] != version():
             raise RuntimeError("another version of rrtf or of Python than the caller's")
+        asked = job["limits"].get("packages", ())
+        if job.get("packages", {}) != sandbox.packages.versions(asked):
+            raise RuntimeError(f"other packages than the caller's {job['packages']}")
         problems = [Problem(*row) for row in job["problems"]]
         responses = [Response(task_id, "", 0, "", program) for task_id, program in job["programs"]]
         found = sandbox.execute(problems, responses, workers=job["workers"], **job["limits"])

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,34 @@ class Rate:
     n_tasks: int
     n_samples: tuple[int, int]
     interval: str
+    group: str = ""
 
 
-def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
+def load_problems(
+    name: str,
+    *,
+    data: Path | None = None,
+    since: str | None = None,
+    joint: bool = False,
+    packages: Sequence[str] = (),
+) -> list[Problem]:
     """The problems of a benchmark (looked for in `data` first), or of a file in HumanEval form.
 
-    `-` is standard input. ValueError for a file without problems, one task_id on two lines, or
-    tests that are not in its `test` field; FileNotFoundError names the benchmarks that exist;
-    OSError where a benchmark needs the sandbox and there is none.
+    `-` is standard input; the further options are those of `benchmarks.load`. ValueError for a file
+    without problems, one task_id on two lines, tests that are not in its `test` field, or `since`
+    with a file; FileNotFoundError names the benchmarks that exist; OSError where a benchmark needs
+    the sandbox and there is none.
     """
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_dir()):
-        return problems_of(list(store.read_rows(path)), file=name)
+        if since:
+            raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
+        return problems_of(list(store.read_rows(path)), file=name, joint=joint)
     from rrtf import benchmarks
 
     if name in benchmarks.names():
         try:
-            return benchmarks.load(name, data=data)
+            return benchmarks.load(name, data=data, since=since, joint=joint, packages=packages)
         except RuntimeError as error:
             raise OSError(str(error)) from error
     what = "a folder" if path.is_dir() else "no such file"
@@ -54,14 +65,17 @@ def load_problems(name: str, *, data: Path | None = None) -> list[Problem]:
     raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
 
 
-def refusals(name: str, *, data: Path | None = None) -> list[str]:
-    """What a benchmark of this name leaves out and why, one line per reason; [] for files."""
+def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
+    """What a benchmark of this name leaves out and why, one line per reason; [] for files.
+
+    `options` are those of `benchmarks.refused`.
+    """
     from rrtf import benchmarks
 
     if name not in benchmarks.names() or (Path(name).exists() and not Path(name).is_dir()):
         return []
     reasons: dict[str, list[str]] = defaultdict(list)
-    for task_id, reason in benchmarks.refused(name, data=data).items():
+    for task_id, reason in benchmarks.refused(name, data=data, **options).items():
         reasons[reason].append(task_id)
     return [
         f"{name} has {len(tasks)} more, refused because: {reason} ({', '.join(tasks)})"
@@ -84,8 +98,22 @@ def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, "cpu_seconds": cpu, "wall_seconds": wall}
 
 
-def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:
-    """The problems of (line number, row); ValueError names the file and the line."""
+def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
+    """task_id -> its `difficulty` or `level`; ValueError where that is not known."""
+    from rrtf import benchmarks
+
+    if name not in benchmarks.names() or Path(name).is_file():
+        raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
+    return benchmarks.groups(name, by, data=data)
+
+
+def problems_of(
+    rows: Sequence[tuple[int, Any]], *, file: str, joint: bool = False
+) -> list[Problem]:
+    """The problems of (line number, row); ValueError names the file and the line.
+
+    Tests that ask for the weaker mode `sandbox.joint` are refused unless `joint`.
+    """
     lines: dict[str, int] = {}
     problems = []
     for number, row in rows:
@@ -103,6 +131,11 @@ def problems_of(rows: Sequence[tuple[int, Any]], *, file: str) -> list[Problem]:
             raise ValueError(
                 f"{where}: the tests of `plus_input` are not part of `test`: name the benchmark "
                 "(humaneval+ or mbpp+) instead of its file, or remove the field"
+            )
+        if sandbox.joint.is_joint(problem) and not joint:
+            raise ValueError(
+                f"{where}: {problem.task_id} asks for its tests to run in the candidate's own "
+                "process, where a program can forge the verdict: --joint accepts that"
             )
         if problem.task_id in lines:
             first = lines[problem.task_id]
@@ -215,4 +248,17 @@ def rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> l
             estimate, interval = stats.rate(values)
             spread = min(of_task.values()), max(of_task.values())
             found.append(Rate(source, k, estimate, len(values), spread, interval))
+    return found
+
+
+def rates_by(
+    executions: Sequence[Execution],
+    ks: Mapping[str, Sequence[int]],
+    groups: Mapping[str, str],
+) -> list[Rate]:
+    """`rates` of the tasks of every group (task_id -> group), in the order of their first tasks."""
+    found = []
+    for group in dict.fromkeys(groups.values()):
+        members = [run for run in executions if groups[run.task_id] == group]
+        found += [replace(rate, group=group) for rate in rates(members, ks)]
     return found

@@ -94,6 +94,29 @@ Shards = Annotated[
         help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
     ),
 ]
+Since = Annotated[
+    str | None, typer.Option(metavar="DATE", help="only tasks created after it, as 2022-07-01")
+]
+By = Annotated[
+    str | None, typer.Option(metavar="difficulty|level", help="also pass@k of each of these")
+]
+Joint = Annotated[
+    bool,
+    typer.Option(
+        "--joint",
+        help="also tasks whose tests must run in the candidate's process, which can forge them",
+        rich_help_panel=_RUNS,
+    ),
+]
+Packages = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="packages of this environment that programs may import, as numpy,yaml",
+        show_default="none",
+        rich_help_panel=_RUNS,
+    ),
+]
 
 
 Responses = Annotated[

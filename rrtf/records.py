@@ -64,7 +64,7 @@ class Execution:
 
     `reason` refines the outcome (`syntax`, `cpu_time`, `early_exit`, an exception's name, ...);
     `isolation` is the level the program ran under (`namespaces`, `landlock+seccomp`, `process`,
-    `none`).
+    `none`), with `, joint` where its tests ran in its own process.
     """
 
     task_id: str

@@ -57,8 +57,10 @@ def _counted(cells: Sequence[tuple[int, float]]) -> list[str]:
 def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
     """`grade.Rate`s in percent with their intervals, and how many of `n_tasks` they speak of."""
     named = any(rate.source for rate in rates)
+    grouped = any(rate.group for rate in rates)
     table = Table(box=None, pad_edge=False)
-    for name in (*(["source"] if named else []), "", "%", "95 % interval", "tasks", "n", "by"):
+    first = [name for name, shown in (("source", named), ("of", grouped)) if shown]
+    for name in (*first, "", "%", "95 % interval", "tasks", "n", "by"):
         table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
     for rate in rates:
         e, (least, most) = rate.estimate, rate.n_samples
@@ -66,7 +68,8 @@ def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
         tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
         n = f"{least}" if least == most else f"{least} to {most}"
         cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
-        _add(table, [*([rate.source] if named else []), *cells])
+        whose = [*([rate.source] if named else []), *([rate.group or "all"] if grouped else [])]
+        _add(table, [*whose, *cells])
     return table
 
 

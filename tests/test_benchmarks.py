@@ -1,14 +1,17 @@
 """Benchmarks: rows found and checked, problems that stand alone, EvalPlus's comparisons."""
 
 import gzip
+import hashlib
 import json
 import os
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rrtf import benchmarks, config, sandbox, store
-from rrtf.benchmarks import catalogue, expected, loading, plus, tasks
+from rrtf import benchmarks, config, evolve, nano, sandbox, store
+from rrtf.benchmarks import about, catalogue, codereval, expected, loading, plus, tasks
 from rrtf.benchmarks.inputs import mbpp_inputs
 from rrtf.benchmarks.literals import literal
 from rrtf.records import Execution, Outcome, Problem, Response
@@ -70,11 +73,13 @@ def toy(monkeypatch, tmp_path) -> Path:
 def test_every_benchmark_of_the_catalogue_says_where_its_rows_come_from_and_how_many():
     assert set(benchmarks.names()) == {
         "humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "leetcode",
-        "leetcode-v0.2-train", "leetcode-v0.3-test", "codereval-subset",
+        "leetcode-v0.2-train", "leetcode-v0.3-test", "codereval-subset", "codereval",
+        "nano-validation", "nano-test",
     }  # fmt: skip
     for name in benchmarks.names():
         entry = benchmarks.entry(name)
-        assert entry.rows > 0 and len(entry.sha256) == 64 and entry.home.startswith("https://")
+        assert entry.rows > 0 and (len(entry.sha256) == 64 or len(entry.git_blob) == 40)
+        assert entry.home.startswith("https://") or entry.split
         assert bool(entry.hub) == bool(entry.hub_files)
 
 
@@ -243,10 +248,176 @@ def test_codereval_rows_are_judged_or_refused_with_a_reason(monkeypatch, tmp_pat
     assert problem.task_id == "62e" and "__main__" not in problem.tests
     assert outcomes(problem, problem.reference) == ["PASS"]
     assert benchmarks.refused("codereval-subset") == {
-        "np": "needs numpy: candidates have the standard library only",
+        "np": "needs numpy: candidates have the standard library only, and the packages that "
+        "packages=(...) or --packages names",
         "bad": "its own reference does not pass in the sandbox: wrong_value, 1 of 2 assertions",
     }
     assert benchmarks.refused("humaneval") == {}
+
+
+PATTERN_ROW = CODEREVAL_ROW | {
+    "_id": "re", "name": "pattern", "prefix": "import re\n",
+    "input_raw": 'def pattern(text):\n\t"""A pattern."""\n\t',
+    "reference": "def pattern(text):\n    return re.compile(text)\n",
+    "suffix": "\n\ndef test_pattern():\n    assert pattern('a') == re.compile('a')\n",
+}  # fmt: skip
+FORGED = "class Any:\n    __eq__ = lambda *_: True\ndef pattern(text):\n    return Any()\n"
+
+
+def test_tests_whose_values_cannot_cross_are_judged_only_in_the_mode_that_is_asked_for(monkeypatch):
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: [CODEREVAL_ROW, PATTERN_ROW])
+    assert [p.task_id for p in benchmarks.load("codereval-subset")] == ["62e"]
+    assert benchmarks.refused("codereval-subset") == {"re": codereval.JOINT_ONLY}
+    plain, together = benchmarks.load("codereval-subset", joint=True)
+    assert benchmarks.refused("codereval-subset", joint=True) == {}
+    found = verdicts([plain, together], [plain.reference, together.reference])
+    assert [e.isolation.endswith(", joint") for e in found] == [False, True]
+    assert outcomes(together, together.reference, "def pattern(text):\n    return text\n") == [
+        "PASS", "FAILED_TESTS"
+    ]  # fmt: skip
+
+
+def test_a_joint_verdict_can_be_forged_and_a_plain_one_not(monkeypatch):
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: [PATTERN_ROW])
+    (together,) = benchmarks.load("codereval-subset", joint=True)
+    plain = tasks.codereval(PATTERN_ROW)
+    assert outcomes(together, FORGED) == ["PASS"] and outcomes(plain, FORGED) == ["FAILED_TESTS"]
+
+
+def test_a_task_that_needs_a_package_is_judged_where_it_is_named(monkeypatch):
+    suffix = "\n\ndef test__half():\n    assert (_half(np.array([4, 6])) == [2, 3]).all()\n"
+    body = "def _half(x):\n    return np.floor(x / 2)\n"
+    more = {"prefix": "import numpy as np\n", "suffix": suffix, "reference": body}
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: [CODEREVAL_ROW | more])
+    assert benchmarks.load("codereval-subset", joint=True) == []
+    assert list(benchmarks.refused("codereval-subset", packages=("numpy",)).values()) == [
+        codereval.JOINT_ONLY
+    ]
+    (problem,) = benchmarks.load("codereval-subset", joint=True, packages=("numpy",))
+    (found,) = verdicts([problem], [problem.reference], packages=("numpy",))
+    assert (found.outcome, found.n_tests) == (Outcome.PASS, 1)
+
+
+# --- CoderEval's official files ------------------------------------------------------------------
+
+RECORDS = [
+    {"_id": "62e", "name": "_half", "level": "self_contained", "project": "a/b",
+     "file_path": "src/x.py", "docstring": "Half of x.\n\nReally.",
+     "code": "    def _half(\n            x):\n        # half\n        return x // 2\n"},
+    {"_id": "63a", "name": "run", "level": "class_runnable", "project": "a/b",
+     "file_path": "src/y.py", "docstring": "Run.", "code": "def run(self): pass"},
+    {"_id": "63b", "name": "walk", "level": "slib_runnable", "project": "a/c",
+     "file_path": "z.py", "docstring": "Walk.", "code": "def walk(): pass"},
+]  # fmt: skip
+HALF = "import math\n\n\n" + CODEREVAL_ROW["reference"] + CODEREVAL_ROW["suffix"]
+
+
+@pytest.fixture
+def official(monkeypatch, tmp_path) -> Path:
+    """A data folder with a CoderEval of three records, which the catalogue knows; no tests."""
+    folder = tmp_path / "data" / "codereval"
+    folder.mkdir(parents=True)
+    data = json.dumps({"RECORDS": RECORDS}).encode()
+    (folder / "CoderEval4Python.json").write_bytes(data)
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    known = replace(catalogue.entry("codereval"), rows=3, git_blob=blob)
+    monkeypatch.setattr(catalogue, "entries", lambda: {"codereval": known})
+    return tmp_path / "data"
+
+
+def test_official_codereval_without_its_image_says_where_the_tests_are(official):
+    with pytest.raises(FileNotFoundError, match=r"holds no tests, and .*codereval has neither"):
+        benchmarks.load("codereval", data=official)
+
+
+@pytest.mark.parametrize("form", ["repos", "map"])
+def test_official_codereval_judges_what_stands_alone_and_refuses_the_rest_by_level(official, form):
+    if form == "repos":
+        path = official / "codereval/repos/standalone/src-x-_half.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(HALF)
+    else:
+        (official / "codereval" / codereval.TEST_MAP).write_text(json.dumps({"62e": HALF}))
+    (problem,) = benchmarks.load("codereval", data=official)
+    head = 'def _half(\n        x):\n\t"""\n\tHalf of x.\n\nReally.\n\t"""\n'
+    assert problem.prompt == f"import math\n\n\n{head}" and problem.source == "codereval"
+    assert problem.tests == tasks.codereval(CODEREVAL_ROW).tests
+    assert outcomes(problem, problem.reference, "\n\ndef _half(x): return 1") == [
+        "PASS", "FAILED_TESTS"
+    ]  # fmt: skip
+    assert benchmarks.refused("codereval", data=official) == {
+        "63a": "level class_runnable: needs src/y.py of the project a/b",
+        "63b": "level slib_runnable: needs z.py of the project a/c, and there is no test file of "
+        "it that stands alone",
+    }
+
+
+def test_another_official_file_than_the_catalogues_is_refused_by_its_hash(official):
+    with open(official / "codereval/CoderEval4Python.json", "a") as file:
+        file.write("\n")
+    with pytest.raises(ValueError, match=r"Python\.json: .*expected git blob [0-9a-f]{40}"):
+        benchmarks.load("codereval", data=official)
+
+
+# --- what is known of tasks ----------------------------------------------------------------------
+
+NUMBERED = [
+    {"task_id": f"t{number}", "meta": {"question_id": number, "difficulty": "Hard"}}
+    for number in (5, 2405, 2406, 3000, 100159)
+]
+CONTEST = [
+    {"task_id": "old", "meta": {"difficulty": "Easy"}, "start_time": 1656730000},  # 2 July 2022
+    {"task_id": "new", "meta": {"difficulty": "Hard"}, "start_time": 1705804200},
+]
+
+
+def test_contests_have_a_difficulty_and_a_day_and_can_be_cut_by_it(monkeypatch):
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: CONTEST)
+    assert benchmarks.facts("leetcode") == {
+        "old": {"difficulty": "Easy", "date": "2022-07-02"},
+        "new": {"difficulty": "Hard", "date": "2024-01-21"},
+    }
+    assert benchmarks.groups("leetcode", "difficulty") == {"old": "Easy", "new": "Hard"}
+    assert about.created_after("leetcode", "2022-07-01") == {"old", "new"}
+    assert about.created_after("leetcode", "2022-07-02") == {"new"}
+
+
+def test_rows_without_dates_are_cut_where_a_question_number_is_known(monkeypatch):
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: NUMBERED)
+    assert about.created_after("leetcode-v0.2-train", "2022-07-01") == {"t2406", "t3000"}
+    with pytest.raises(ValueError, match=r"carry no dates, only question numbers.*2022-07-01"):
+        about.created_after("leetcode-v0.2-train", "2023-07-01")
+
+
+def test_what_is_not_known_of_a_benchmark_is_an_error_that_names_those_where_it_is():
+    with pytest.raises(ValueError, match="humaneval has no dates: known of leetcode, "):
+        benchmarks.load("humaneval", since="2022-07-01")
+    with pytest.raises(ValueError, match="expected a date as 2022-07-01"):
+        benchmarks.load("leetcode", since="July")
+    with pytest.raises(ValueError, match="mbpp has no level: known of codereval-subset, codereval"):
+        benchmarks.groups("mbpp", "level")
+    with pytest.raises(ValueError, match="expected one of difficulty, level"):
+        benchmarks.groups("mbpp", "colour")
+    assert benchmarks.facts("humaneval") == {}
+    assert set(about._KEYS) == {None, *about._TOLD.values()} - {None}
+
+
+# --- the small world's held-out sets -------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_nano_sets_are_those_of_a_run_and_are_made_once(monkeypatch):
+    tests, validation = benchmarks.load("nano-test"), benchmarks.load("nano-validation")
+    world = evolve.nano_world(1)
+    assert tests == world["test"] and validation == world["validation"]
+    assert config.resolve("nano", "evolve")["n_test"] == len(tests)
+    assert config.resolve("nano", "evolve")["n_validation"] == len(validation)
+    monkeypatch.setattr(nano, "world", None)  # nothing is drawn again
+    assert benchmarks.load("nano-test") == tests
+    (file,) = (config.cache_dir() / "nano").glob("nano-test*")
+    file.write_text(file.read_text().replace("assert", "assert  ", 1))
+    with pytest.raises(ValueError, match="these are not the rows of nano-test: expected sha256"):
+        benchmarks.load("nano-test")
 
 
 def test_a_signature_that_has_lost_its_imports_is_no_obstacle():
@@ -487,10 +658,10 @@ def real_cache(tmp_path_factory) -> Path:
 def real(monkeypatch, real_cache):
     monkeypatch.setenv("RRTF_HOME", str(real_cache))
 
-    def load(name: str) -> list[Problem]:
+    def load(name: str, **options) -> list[Problem]:
         if not (Path(DATA) / benchmarks.entry(name).file).exists():
             pytest.skip(f"$RRTF_DATA holds no {name}")
-        return benchmarks.load(name, data=Path(DATA))
+        return benchmarks.load(name, data=Path(DATA), **options)
 
     return load
 
@@ -526,6 +697,97 @@ def test_the_references_of_a_benchmark_pass(real, name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+def test_33_of_codereval_subsets_35_references_pass_and_8_of_them_only_jointly(real):
+    plain = real("codereval-subset")
+    weaker = {"joint": True, "packages": ("numpy",)}
+    problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
+    refused = benchmarks.refused("codereval-subset", data=Path(DATA), **weaker)
+    joint = [p for p in problems if sandbox.joint.is_joint(p)]
+    names = benchmarks.facts("codereval-subset", data=Path(DATA))
+    assert (len(plain), len(problems), len(joint), len(refused)) == (25, 33, 8, 9)
+    assert {names[p.task_id]["function"] for p in joint} == {
+        "parser_flags", "regex_dict", "parse_frequency", "write_configuration", "get_pattern",
+        "make_array", "gaussian", "force_string",
+    }  # fmt: skip
+    file = Path(DATA) / benchmarks.entry("codereval-subset").file
+    alone = {row["_id"] for _, row in store.read_rows(file) if row["reference_passes_here"]}
+    left = {names[task_id]["function"] for task_id in alone & set(refused)}
+    assert left == {"subprocess_run_helper", "run_command"}
+    assert {p.task_id for p in problems} < alone
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+def test_published_verdicts_on_codereval_are_reproduced_but_for_one_that_saw_its_machine(real):
+    """CoderEval put each answer in place of the function, in a file with imports and tests."""
+    real("codereval-subset")
+    weaker = {"joint": True, "packages": ("numpy",)}
+    problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
+    prompts = {p.task_id: p.prompt for p in problems}
+    published, answers = [], []
+    for _, row in store.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
+        for index, made in enumerate(row["generate_results"] if row["_id"] in prompts else ()):
+            program = f"{prompts[row['_id']]}\n\n{made['generate_code']}"
+            answers.append(Response(row["_id"], "pangu-coder", index, "", program))
+            published.append(made["is_pass"])
+    found = sandbox.execute(problems, answers, packages=("numpy",), **SLOW)
+    apart = [a for a, e, p in zip(answers, found, published, strict=True)
+             if (e.outcome is Outcome.PASS) != p]  # fmt: skip
+    assert len(answers) == 330 and sum(published) == 51
+    assert len(apart) == 1 and 'exists("/usr/bin/git")' in apart[0].program
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+def test_the_papers_cut_of_leetcode_leaves_out_the_old_tasks_with_large_numbers(real):
+    """By number alone it were 374; 22 are of collections older than the day."""
+    kept = real("leetcode-v0.2-train", since="2022-07-01")
+    assert len(kept) == 352 and not [p for p in kept if p.task_id.endswith("-lcci")]
+    told = benchmarks.facts("leetcode-v0.2-train", data=Path(DATA))
+    counts = Counter(told[p.task_id]["difficulty"] for p in kept)
+    assert counts == {"Easy": 92, "Medium": 183, "Hard": 77}
+    assert len(real("leetcode-v0.3-test", since="2024-07-01")) == 214
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
+def test_codereval_in_its_official_form_is_its_subset_again(real, monkeypatch, tmp_path):
+    """The subset's rows put back as the official file and the image's folder have them."""
+    real("codereval-subset")
+    file = Path(DATA) / benchmarks.entry("codereval-subset").file
+    rows = {row["_id"]: row for _, row in store.read_rows(file)}
+    records = []
+    for _, row in store.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
+        same = (known for known in rows.values() if known["name"] == row["name"])
+        code = next((known["reference"] for known in same), "")
+        records.append({key: row.get(key) for key in benchmarks.entry("codereval").fields})
+        records[-1]["code"] = code
+        if row["_id"] in rows:
+            parts = (rows[row["_id"]][part] for part in ("prefix", "reference", "suffix"))
+            stem = row["file_path"].removesuffix(".py").replace("/", "-")
+            path = tmp_path / f"codereval/repos/standalone/{stem}-{row['name']}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(parts))
+    data = json.dumps({"RECORDS": records}).encode()
+    (tmp_path / "codereval/CoderEval4Python.json").write_bytes(data)
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    known = {name: benchmarks.entry(name) for name in benchmarks.names()}
+    known["codereval"] = replace(known["codereval"], git_blob=blob)
+    monkeypatch.setattr(catalogue, "entries", lambda: known)
+    found = {p.task_id: p for p in benchmarks.load("codereval", data=tmp_path)}
+    subset = {p.task_id: p for p in benchmarks.load("codereval-subset", data=Path(DATA))}
+    assert set(found) == set(subset)
+    assert all(found[task].tests == subset[task].tests for task in found)
+    refused = benchmarks.refused("codereval", data=tmp_path)
+    assert len(found) + len(refused) == len(records) == 230
+    twins = [row["_id"] for row in records if row["name"] == "parser_flags"]  # three of one file
+    assert [refused[task_id] for task_id in twins] == [codereval.JOINT_ONLY] * 3
+    by_level = [task for task, why in refused.items() if why.startswith("level ")]
+    assert len(by_level) == 230 - len(rows) - 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
 @pytest.mark.parametrize("name", ["humaneval", "humaneval+"])
 def test_no_empty_body_passes(real, name):
     problems = real(name)
@@ -543,5 +805,5 @@ def test_leetcode_contests_are_judged_without_references(real):
 
 
 def test_every_name_of_the_catalogue_can_be_loaded():
-    known = {*loading._TASKS, *loading._PLUS, "codereval-subset"}
+    known = {*loading._TASKS, *loading._PLUS, *loading._JUDGED}
     assert known == set(benchmarks.names())

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, grade, samples, stats, store, terminal
+from rrtf import __main__, grade, samples, sandbox, stats, store, terminal
+from rrtf.benchmarks import catalogue
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 
 C, R, F, P = Outcome
@@ -753,3 +754,70 @@ def test_limits_are_what_was_asked_for_or_what_the_benchmark_needs():
     assert grade.limits("humaneval+", {})["cpu_seconds"] > 2.0
     asked = {"cpu_seconds": 5.0, "wall_seconds": None, "workers": 3}
     assert grade.limits("humaneval+", asked) == asked | {"wall_seconds": 15.0}
+
+
+# --- joint, packages, since, by ------------------------------------------------------------------
+
+
+def test_a_file_that_asks_for_joint_tests_is_refused_until_that_is_accepted(tmp_path):
+    marked = ADD | {"test": sandbox.joint.MARK + ADD["test"]}
+    problems = lines(tmp_path / "p.jsonl", [marked, NEG])
+    answers = lines(tmp_path / "s.jsonl", [answer(), answer("t/neg", "    return -a\n")])
+    result = run("grade", problems, answers)
+    assert result.exit_code == 2 and "p.jsonl:1: t/add asks for its tests to run" in result.stderr
+    result = run("grade", problems, answers, "--joint", "--out", tmp_path / "v.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "joint: 1 of 2 verdicts come from tests in the candidate's own process" in result.stdout
+    told = [row["isolation"] for _, row in store.read_rows(tmp_path / "v.jsonl")]
+    assert [isolation.endswith(", joint") for isolation in told] == [True, False]
+
+
+def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tmp_path, toy):
+    body = "    import numpy\n    return int(numpy.add(a, b))\n"
+    answers = lines(tmp_path / "s.jsonl", [answer(completion=body)])
+    shards = tmp_path / "shards"
+    rest = (toy, answers, "--allow-missing", "--shards", shards)
+    result = run("grade", *rest)
+    assert result.exit_code == 0 and "ModuleNotFoundError" in result.stdout
+    result = run("grade", *rest, "--packages", "numpy")
+    assert result.exit_code == 0 and "100.00" in result.stdout, result.output
+    assert len(list(shards.iterdir())) == 2
+    result = run("grade", *rest, "--packages", "no_such_package")
+    assert result.exit_code == 2 and "'no_such_package' is not installed" in result.stderr
+
+
+CONTESTS = [
+    {
+        "task_id": name,
+        "prompt": "class Solution:\n    def f(self, x):\n        ",
+        "test": "my_solution = Solution()\nassert my_solution.f(1) == 2\n",
+        "meta": {"difficulty": difficulty},
+        "start_time": start,
+    }
+    for name, difficulty, start in (
+        ("old", "Easy", 1650000000), ("easy", "Easy", 1700000000), ("hard", "Hard", 1705804200),
+    )
+]  # fmt: skip
+
+
+def test_rates_are_shown_by_difficulty_of_the_tasks_created_after_a_day(tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "rows", lambda name, data: CONTESTS)
+    rows = [answer(task["task_id"], f"return x + {n < 2:d}\n") for n, task in enumerate(CONTESTS)]
+    answers = lines(tmp_path / "s.jsonl", rows)
+    result = run("grade", "leetcode", answers, "--since", "2022-07-01", "--by", "difficulty")
+    assert result.exit_code == 0, result.output
+    assert "left out: 1 lines of 1 tasks that are no problems here (old)" in result.stdout
+    table = [line.split() for line in result.stdout.splitlines() if "pass@1" in line]
+    assert [cells[:3] for cells in table] == [
+        ["all", "pass@1", "50.00"], ["Easy", "pass@1", "100.00"], ["Hard", "pass@1", "0.00"]
+    ]  # fmt: skip
+
+
+def test_groups_and_dates_that_are_not_known_are_bad_input(tmp_path, toy):
+    answers = lines(tmp_path / "s.jsonl", [answer()])
+    for option, value, message in (
+        ("--by", "level", "is no benchmark, of which alone that is known"),
+        ("--since", "2022-07-01", "is a file; dates are known of benchmarks"),
+    ):
+        result = run("grade", toy, answers, "--allow-missing", option, value)
+        assert result.exit_code == 2 and message in result.stderr

@@ -601,3 +601,84 @@ def test_a_caller_with_many_open_files_is_served_like_any_other():
             for file in files:
                 os.close(file)
         assert found.outcome is Outcome.PASS
+
+
+# --- the weaker mode joint, and packages ---------------------------------------------------------
+
+LOOPED = """
+def check(candidate):
+    assert candidate(1) == 2
+    x = candidate(2)
+    assert x == 3
+    for n in range(2):
+        assert candidate(n) == n + 1
+"""
+JOINT_PROGRAMS = {
+    "def f(x): return x + 1": ("PASS", "", 4),
+    "def f(x): return x + 1 if x < 2 else 1 / 0": ("FAILED_TESTS", "ZeroDivisionError", 3),
+    "def f(x): return 2": ("FAILED_TESTS", "wrong_value", 2),
+    "def f(x): raise KeyError": ("RUNTIME_ERROR", "KeyError", 0),
+    "def g(x): pass": ("COMPILE_ERROR", "missing_entry_point", 0),
+    "def f(x): return (": ("COMPILE_ERROR", "syntax", 0),
+    'def f(x): return x + 1\n"""': ("COMPILE_ERROR", "syntax", 0),
+    "import os\ndef f(x): os._exit(0)": ("RUNTIME_ERROR", "early_exit", 0),
+    "def f(x):\n    while True: pass": ("RUNTIME_ERROR", "cpu_time", 0),
+    "import subprocess\ndef f(x): subprocess.run(['true'])": ("RUNTIME_ERROR", "refused", 0),
+}
+
+
+def test_joint_verdicts_have_the_outcomes_and_reasons_of_plain_ones_and_say_what_they_are():
+    problem = Problem("t", "def f(x):\n", "f", LOOPED)
+    answers = [Response("t", "m", i, "", program) for i, program in enumerate(JOINT_PROGRAMS)]
+    plain = sandbox.execute([problem], answers, cpu_seconds=0.5)
+    together = sandbox.execute([sandbox.joint.mark(problem)], answers, cpu_seconds=0.5)
+    wanted = list(JOINT_PROGRAMS.values())
+    assert [(e.outcome.name, e.reason, e.n_passed) for e in plain] == wanted
+    assert [(e.outcome.name, e.reason, e.n_passed) for e in together] == wanted
+    assert {e.isolation for e in together} == {plain[0].isolation + sandbox.joint.SUFFIX}
+    assert all(e.n_tests >= 3 for e in together)
+
+
+def test_joint_tests_may_be_bare_assertions_on_a_method_and_keep_their_names_to_themselves():
+    tests = "import re\nhelper = 5\nassert Solution().f('a') == re.compile('a')\n"
+    problem = sandbox.joint.mark(Problem("t", "", "Solution().f", tests))
+    program = "import re\ndef helper(x): return re.compile(x)\nclass Solution:\n"
+    program += "    def f(self, x): return helper(x)"
+    (found,) = sandbox.execute([problem], [Response("t", "m", 0, "", program)])
+    assert (found.outcome, found.n_passed, found.n_tests) == (Outcome.PASS, 1, 1)
+
+
+def test_joint_tests_that_cannot_be_run_are_named():
+    for tests in ("def check(c):\n    assert (", "x = 1\n"):
+        problem = sandbox.joint.mark(Problem("t/9", "", "f", tests))
+        with pytest.raises(ValueError, match="t/9: the tests do not compile"):
+            sandbox.execute([problem], [Response("t/9", "m", 0, "", "def f(): pass")])
+
+
+PACKAGE_PROGRAMS = {
+    "import numpy as np\ndef f(x): return int(np.ones(x).sum())": "",
+    "import numpy.testing, numpy.linalg\ndef f(x): return x": "",
+    "import scipy\ndef f(x): return x": "ModuleNotFoundError",
+    "import numpy\ndef f(x): open(numpy.__file__, 'a')": "refused",
+    "import numpy, os\ndef f(x): os.listdir(os.path.dirname(numpy.__file__) + '/../pip')": "",
+}
+
+
+@pytest.mark.parametrize("level", ("namespaces", "landlock+seccomp"))
+def test_programs_import_the_packages_that_are_named_and_no_others(level):
+    if sandbox.LEVELS.index(sandbox.probe()) > sandbox.LEVELS.index(level):
+        pytest.skip(f"this host does not allow {level}")
+    problem = Problem("t", "def f(x):\n", "f", "assert f(3) == 3\n")
+    answers = [Response("t", "m", i, "", program) for i, program in enumerate(PACKAGE_PROGRAMS)]
+    without = sandbox.execute([problem], answers, exactly=level)
+    assert {e.reason for e in without} == {"ModuleNotFoundError"}
+    found = sandbox.execute([problem], answers, exactly=level, packages=("numpy",))
+    assert [e.reason for e in found[:4]] == list(PACKAGE_PROGRAMS.values())[:4]
+    assert found[4].reason in ("refused", "FileNotFoundError")
+
+
+def test_a_package_that_is_not_to_be_had_is_named():
+    wrong = {"nosuchpackage": "not installed", "os": "part of Python", "a-b": "an import name"}
+    for name, why in wrong.items():
+        with pytest.raises(ValueError, match=f"package '{name}'.*{why}"):
+            sandbox.packages.view((name,))

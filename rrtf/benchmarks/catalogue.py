@@ -10,11 +10,11 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from rrtf import config, store
+from rrtf import config, nano, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,10 @@ class Entry:
     hub: str = ""
     hub_files: tuple[str, ...] = ()
     cpu_seconds: float = 2.0
+    git_blob: str = ""
+    split: str = ""
+    cuts: Mapping[str, int] = field(default_factory=dict)
+    undated: int = 0
 
 
 @cache
@@ -61,15 +65,20 @@ def rows(name: str, data: Path | None) -> list[dict]:
     ValueError for a wrong number of rows, a missing field or another hash, with the file;
     FileNotFoundError with every place that was looked at.
     """
+    return located(name, data)[1]
+
+
+def located(name: str, data: Path | None) -> tuple[list[Path], list[dict]]:
+    """(the files that hold the rows, the rows); errors as `rows`."""
     known, looked = entry(name), []
-    for paths in _places(known, data, looked):
+    for paths in [_generated(known)] if known.split else _places(known, data, looked):
         found = [
             _fields(known, row, f"{path}:{number}")
             for path in paths
-            for number, row in store.read_rows(path)
+            for number, row in _numbered(known, path)
         ]
         _check(known, found, paths)
-        return found
+        return paths, found
     raise FileNotFoundError(
         f"{name}: {known.file} not found. Looked at: {'; '.join(looked)}. Get it from {known.home} "
         "and name its folder with --data or $RRTF_DATA"
@@ -84,6 +93,30 @@ def digest(found: Sequence[Mapping]) -> str:
     return total.hexdigest()
 
 
+def _generated(known: Entry) -> list[Path]:
+    """The file of a set that is drawn from the grammar, made where the user's cache lacks it."""
+    path = config.cache_dir() / "nano" / f"{known.name}-{known.sha256[:16]}.jsonl"
+    if not path.exists():
+        problems, _ = nano.world(last=known.split)[known.split]
+        store.write(path, problems)
+    return [path]
+
+
+def _numbered(known: Entry, path: Path) -> Iterator[tuple[int, object]]:
+    """(number, row) of a file; of a dump with RECORDS at its top, the numbers of its records."""
+    if not known.git_blob:
+        yield from store.read_rows(path)
+        return
+    data = path.read_bytes()
+    blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    if blob != known.git_blob:
+        raise ValueError(
+            f"{path}: this is not {Path(known.file).name} of {known.home}: expected git blob "
+            f"{known.git_blob}, found {blob}"
+        )
+    yield from enumerate(json.loads(data)["RECORDS"], start=1)
+
+
 def _fields(known: Entry, row: object, where: str) -> dict:
     if not isinstance(row, dict) or set(known.fields) - set(row):
         missing = sorted(set(known.fields) - set(row if isinstance(row, dict) else ()))
@@ -95,7 +128,7 @@ def _check(known: Entry, found: list[dict], paths: Sequence[Path]) -> None:
     where = ", ".join(map(str, paths))
     if len(found) != known.rows:
         raise ValueError(f"{where}: {known.name} has {known.rows} rows, found {len(found)}")
-    if (actual := digest(found)) != known.sha256:
+    if known.sha256 and (actual := digest(found)) != known.sha256:
         raise ValueError(
             f"{where}: these are not the rows of {known.name}: expected sha256 {known.sha256}, "
             f"found {actual}"

@@ -1,14 +1,12 @@
 """A benchmark by its name: its problems, and the tasks that are refused, each with its reason."""
 
-import ast
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rrtf import sandbox
-from rrtf.benchmarks import catalogue, plus, tasks
-from rrtf.records import Outcome, Problem, Response
+from rrtf import store
+from rrtf.benchmarks import about, catalogue, codereval, plus, tasks
+from rrtf.records import Problem
 
 _TASKS: dict[str, Callable[[dict], Problem]] = {
     "humaneval": tasks.humaneval,
@@ -17,30 +15,50 @@ _TASKS: dict[str, Callable[[dict], Problem]] = {
     "leetcode": tasks.leetcode,
     "leetcode-v0.2-train": partial(tasks.leetcode_dataset, source="leetcode-v0.2-train"),
     "leetcode-v0.3-test": partial(tasks.leetcode_dataset, source="leetcode-v0.3-test"),
+    "nano-validation": partial(store.from_row, kind=Problem),
+    "nano-test": partial(store.from_row, kind=Problem),
 }
 _PLUS = ("humaneval+", "mbpp+")
-_CPU_SECONDS, _WALL_SECONDS = 10.0, 30.0  # for a reference
+_JUDGED = {"codereval-subset": codereval.subset, "codereval": codereval.official}
 
 
-def load(name: str, *, data: Path | None = None) -> list[Problem]:
+def load(
+    name: str,
+    *,
+    data: Path | None = None,
+    since: str | None = None,
+    joint: bool = False,
+    packages: Sequence[str] = (),
+) -> list[Problem]:
     """The problems of a benchmark, in the order of its rows.
 
     Rows are looked for in the folder `data`, in `$RRTF_DATA`, in the Hugging Face cache and on the
-    hub. Of codereval-subset only the tasks whose reference passes in the sandbox are there;
-    `refused` says why the others are not. ValueError for an unknown name, wrong rows or a wrong
-    hash; FileNotFoundError with the places looked at; RuntimeError if a reference of the plus sets
-    gives no value, or no sandbox can be started.
+    hub; the nano sets are made. `since`: only tasks created after this day (2022-07-01). Of
+    CoderEval only the tasks whose reference passes in the sandbox are there; `refused` says why the
+    others are not. `packages` are those of this environment that candidates may import; with
+    `joint` tasks are added whose tests have to run in the candidate's process (`sandbox.joint`).
+
+    ValueError for an unknown name, wrong rows, a wrong hash, a benchmark without dates or a
+    malformed one; FileNotFoundError with the places looked at; RuntimeError if a reference of the
+    plus sets gives no value, or no sandbox can be started.
     """
+    after = about.created_after(name, since, data=data) if since else None
     if name in _PLUS:
-        return plus.problems(catalogue.rows(name, data), name)
-    if name == "codereval-subset":
-        return _codereval(data)[0]
-    return [_TASKS[catalogue.entry(name).name](row) for row in catalogue.rows(name, data)]
+        problems = plus.problems(catalogue.rows(name, data), name)
+    elif name in _JUDGED:
+        problems = _JUDGED[name](data, joint=joint, packages=packages)[0]
+    else:
+        make = _TASKS[catalogue.entry(name).name]
+        problems = [make(row) for row in catalogue.rows(name, data)]
+    return [p for p in problems if after is None or p.task_id in after]
 
 
-def refused(name: str, *, data: Path | None = None) -> dict[str, str]:
+def refused(
+    name: str, *, data: Path | None = None, joint: bool = False, packages: Sequence[str] = ()
+) -> dict[str, str]:
     """Tasks of a benchmark that `load` leaves out: task_id -> why they cannot be judged here."""
-    return _codereval(data)[1] if catalogue.entry(name).name == "codereval-subset" else {}
+    known = catalogue.entry(name).name
+    return _JUDGED[known](data, joint=joint, packages=packages)[1] if known in _JUDGED else {}
 
 
 def omitted(problems: Sequence[Problem]) -> dict[str, str]:
@@ -50,37 +68,3 @@ def omitted(problems: Sequence[Problem]) -> dict[str, str]:
         for problem in problems
         if problem.tests.startswith("# ") and " inputs are left out" in problem.tests[:200]
     }
-
-
-def _codereval(data: Path | None) -> tuple[list[Problem], dict[str, str]]:
-    """(problems whose reference passes in the sandbox, reasons of the others)."""
-    problems = [tasks.codereval(row) for row in catalogue.rows("codereval-subset", data)]
-    reasons: dict[str, str] = {}
-    for problem in problems:
-        if foreign := _foreign_imports(problem.tests + problem.reference):
-            what = ", ".join(foreign)
-            reasons[problem.task_id] = f"needs {what}: candidates have the standard library only"
-    runnable = [problem for problem in problems if problem.task_id not in reasons]
-    answers = [Response(p.task_id, "reference", 0, "", p.prompt + p.reference) for p in runnable]
-    for found in sandbox.execute(
-        runnable, answers, cpu_seconds=_CPU_SECONDS, wall_seconds=_WALL_SECONDS
-    ):
-        if found.outcome is not Outcome.PASS:
-            reasons[found.task_id] = (
-                f"its own reference does not pass in the sandbox: {found.reason}, "
-                f"{found.n_passed} of {found.n_tests} assertions"
-            )
-    order = [problem.task_id for problem in problems]
-    kept = [problem for problem in problems if problem.task_id not in reasons]
-    return kept, {task_id: reasons[task_id] for task_id in order if task_id in reasons}
-
-
-def _foreign_imports(source: str) -> list[str]:
-    """Top-level packages that `source` imports and Python does not bring."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
-    return sorted(found - sys.stdlib_module_names)

@@ -131,7 +131,7 @@ def leetcode(row: Mapping) -> Problem:
     )
 
 
-def codereval(row: Mapping) -> Problem:
+def codereval(row: Mapping, source: str = "codereval-subset") -> Problem:
     """A row of CoderEval's standalone subset: its test function becomes `check`.
 
     Where the signature is annotated with names that its file has lost, annotations stay unread.
@@ -151,7 +151,7 @@ def codereval(row: Mapping) -> Problem:
         row["name"],
         f"{imports}\n\n\n{body.strip()}\n".lstrip("\n"),
         "\n\n" + row["reference"],
-        "codereval-subset",
+        source,
     )
 
 

@@ -277,12 +277,19 @@ def guarded(
     return results
 
 
-def world(workers: int = 2) -> dict[str, tuple[list[Problem], list[str]]]:
-    """Test, validation and fine-tuning problems with their behaviours: the same in every run."""
+def world(
+    workers: int = 2, *, last: str = "finetune"
+) -> dict[str, tuple[list[Problem], list[str]]]:
+    """Test, validation and fine-tuning problems with their behaviours: the same in every run.
+
+    `last`: the split after which it ends; those before it do not depend on what follows.
+    """
     found: dict[str, tuple[list[Problem], list[str]]] = {}
     avoid: list[str] = []
     for split, count in SIZES.items():
         problems, keys, _ = build(split, count, avoid=avoid, workers=workers)
         found[split] = (problems, keys)
         avoid += keys
+        if split == last:
+            break
     return found

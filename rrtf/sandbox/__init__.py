@@ -8,13 +8,25 @@ isolation level of this host. The caller's process never runs foreign code:
               workers' zygote ── worker   one per program: the candidate and nothing else
 
 Modules: `executor` (records in and out) over `lanes` (zygotes, jobs, retries); `repetition`
-(flakiness), `mutants` with `faults` (faulty copies of a reference), `instrument` with `mutation`
+(flakiness), `joint` (a weaker mode, by name only), `packages` (what candidates may import beside
+Python), `mutants` with `faults` (faulty copies of a reference), `instrument` with `mutation`
 (what becomes of tests); inside the fences `zygote`, `judge` with `counting`, `worker`; `wire`
 (values), `linked` (nodes and shared containers), `kernel` (fences), `reasons`.
 """
 
+from rrtf.sandbox import joint, packages
 from rrtf.sandbox.executor import Result, call, distinct, execute
 from rrtf.sandbox.lanes import LEVELS, probe
 from rrtf.sandbox.repetition import unstable
 
-__all__ = ["LEVELS", "Result", "call", "distinct", "execute", "probe", "unstable"]
+__all__ = [
+    "LEVELS",
+    "Result",
+    "call",
+    "distinct",
+    "execute",
+    "joint",
+    "packages",
+    "probe",
+    "unstable",
+]

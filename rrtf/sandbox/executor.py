@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import instrument, lanes, wire
+from rrtf.sandbox import instrument, joint, lanes, wire
 
 PROGRAMS_PER_JOB = 16
 _LONGEST = 1 << 21  # characters of a program that are worth sending
@@ -33,6 +33,7 @@ def execute(
     wall_seconds: float = 6.0,
     memory_mb: int = 512,
     seed: int = 0,
+    packages: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     finished: Callable[[dict[int, Execution]], None] | None = None,
 ) -> list[Execution]:
@@ -41,12 +42,18 @@ def execute(
     Equal programs of one task run once. `level` is the least isolation accepted, the strongest
     available is used (`exactly` forces one, for comparisons). The limits hold per program, for
     all its tests together: CPU seconds, seconds of waiting, MiB of address space. `seed` fixes
-    hash order and `random` in judge and worker. `progress(done, total)` counts responses;
-    `finished` is given the verdicts that have just come in, each under its place in `responses`.
+    hash order and `random` in judge and worker. Beside Python's own modules a program may import
+    `packages` of the caller's environment (`packages.view`). `progress(done, total)` counts
+    responses; `finished` is given the verdicts that have just come in, each under its place in
+    `responses`.
+
+    A problem whose tests begin with `joint.MARK` is judged in that weaker mode, and its verdicts
+    say so.
 
     ValueError names a response without a problem, or tests that cannot be run; RuntimeError a
     host that does not allow `level`, or a sandbox that failed repeatedly.
     """
+    problems, responses = joint.unfold(problems, responses)
     by_id = _by_id(problems)
     places = _places(by_id, responses)
     level = lanes.choose_level(level, exactly)
@@ -67,7 +74,7 @@ def execute(
             progress(len(found), len(responses))
 
     sources = [program for known in places.values() for program in known]
-    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources)
+    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources, packages)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
     return [found[place] for place in range(len(responses))]
 
@@ -184,7 +191,7 @@ def _execution(response: Response, problem: Problem, row: tuple | None, level: s
         reason,
         n_passed,
         n_tests,
-        level,
+        joint.isolation(problem, level),
     )
 
 

@@ -47,7 +47,7 @@ def instrument(source: str, entry_point: str = "") -> tuple[types.CodeType, int,
     """
     tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     mutation.mark(tree, entry_point)
-    rewriter = _Rewriter()
+    rewriter = Rewriter()
     bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
     tree.body = rewriter.block(tree.body, guard=bare, top=True)
     return compile(tree, "tests.py", "exec", dont_inherit=True), rewriter.asserts, not bare
@@ -79,7 +79,7 @@ def compile_prompt(prompt: str) -> types.CodeType | None:
     return None
 
 
-class _Rewriter:
+class Rewriter:
     """Walks statements only: expressions are left as they are."""
 
     def __init__(self):

@@ -112,6 +112,9 @@ def give_up_privileges() -> None:
 # --- what the interpreter needs to see ---------------------------------------------------------
 
 
+shown: list[str] = []  # folders and files of packages that candidates may import
+
+
 def library_paths() -> list[str]:
     """Folders and files an interpreter reads while it runs; everything else can be hidden."""
     stdlib = os.path.dirname(os.__file__)
@@ -120,7 +123,7 @@ def library_paths() -> list[str]:
     found = [stdlib, *(p for p in sys.path if "dynload" in p), *shared]
     if "LD_LIBRARY_PATH" in os.environ:
         found.append(prefix)
-    return [path for path in dict.fromkeys(found) if os.path.exists(path)]
+    return [path for path in dict.fromkeys([*found, *shown]) if os.path.exists(path)]
 
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
@@ -223,6 +226,7 @@ def _build_view(scratch_mb: int, scratch_files: int) -> None:
             os.symlink(os.readlink(path), root + path)
         else:
             _show(path, root + path)
+    _name_host(root)
     os.makedirs(root + "/tmp", exist_ok=True)
     options = f"size={scratch_mb}m,nr_inodes={scratch_files},mode=1777"
     _mount("tmpfs", root + "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
@@ -231,6 +235,16 @@ def _build_view(scratch_mb: int, scratch_files: int) -> None:
     check("umount", libc.umount2(b".", 2))
     os.chdir("/")
     _set_read_only("/", _RDONLY, recursive=False)
+
+
+def _name_host(root: str) -> None:
+    """The only host there is: this one. Its name is looked up in a file, without a socket."""
+    check("sethostname", libc.sethostname(b"localhost", ctypes.c_size_t(9)))
+    os.makedirs(root + "/etc", exist_ok=True)
+    for name, text in (("hosts", "127.0.0.1 localhost\n"), ("nsswitch.conf", "hosts: files\n")):
+        with open(f"{root}/etc/{name}", "w") as file:
+            file.write(text)
+        shown.append(f"/etc/{name}")
 
 
 def _show(path: str, target: str) -> None:

