@@ -9,29 +9,46 @@ import marshal
 import types
 from functools import lru_cache
 
-from rrtf.sandbox import counting, mutation
+from rrtf.sandbox import counting, literals, mutation
 
 _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 
 @lru_cache(maxsize=512)
 def prepare(prompt: str, entry_point: str, tests: str) -> dict:
-    """A problem as its judge wants it, of the wire's types: compiled tests and what they need.
+    """A problem as its judge wants it, of types that marshal takes: its tests as data or as code.
 
-    `code` and `prompt` are marshalled code (the prompt's only where the tests use what it binds),
-    `names` all names that the tests may look up. ValueError for tests that do not compile or
-    assert nothing.
+    `cases` are the assertions of tests that are data (see `literals`). For all others: `code` and
+    `prompt` are marshalled code (the prompt's only where the tests use what it binds), `names` all
+    names that the tests may look up, `name` that of the candidate among them. ValueError for tests
+    that do not compile or assert nothing.
     """
     try:
-        code, n_asserts, has_check = instrument(tests, entry_point)
+        tree = compile(tests, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        prepared = _as_data(tree, prompt, entry_point) or _as_code(tree, prompt, entry_point)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the tests do not compile: {error}") from None
-    if not n_asserts:
+    if not prepared["n_asserts"]:
         raise ValueError("the tests assert nothing")
+    return {"entry_point": entry_point} | prepared
+
+
+def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
+    """Tests that are data, or None for those that are code or call what the prompt binds."""
+    name = plain_name(entry_point)
+    cases = literals.cases(tree, name)
+    if cases is None or helpers(literals.names(tree) | {name}, prompt) - {entry_point}:
+        return None
+    return {"cases": cases, "n_asserts": len(cases)}
+
+
+def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
+    """Tests that are code, rewritten and compiled."""
+    code, n_asserts, has_check = instrument(tree, entry_point)
     names = global_names(code)
     used = helpers(names, prompt) - {entry_point}
     return {
-        "entry_point": entry_point,
+        "name": plain_name(entry_point),
         "code": marshal.dumps(code),
         "prompt": marshal.dumps(compile_prompt(prompt)) if used else b"",
         "names": tuple(sorted(names)),
@@ -40,12 +57,21 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     }
 
 
-def instrument(source: str, entry_point: str = "") -> tuple[types.CodeType, int, bool]:
+def plain_name(entry_point: str) -> str:
+    """The name under which bare assertions call the candidate: `Solution().f` has none."""
+    return entry_point if entry_point.isidentifier() else "candidate"
+
+
+def instrument(
+    source: str | ast.Module, entry_point: str = ""
+) -> tuple[types.CodeType, int, bool]:
     """(code, number of assert statements, whether it defines `check`) of tests.
 
-    SyntaxError or ValueError as raised by `compile`.
+    A tree is changed. SyntaxError or ValueError as raised by `compile`.
     """
-    tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = source
+    if isinstance(source, str):
+        tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     mutation.mark(tree, entry_point)
     rewriter = _Rewriter()
     bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
