@@ -6,6 +6,7 @@ Compiling runs nothing of the tests. A judge, fresh from its fork, would need fo
 import ast
 import builtins
 import marshal
+import re
 import types
 from functools import lru_cache
 
@@ -37,7 +38,7 @@ def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
     """Tests that are data, or None for those that are code or call what the prompt binds."""
     name = plain_name(entry_point)
     cases = literals.cases(tree, name)
-    if cases is None or helpers(literals.names(tree) | {name}, prompt) - {entry_point}:
+    if cases is None or helpers((literals.names(tree) | {name}) - {entry_point}, prompt):
         return None
     return {"cases": cases, "n_asserts": len(cases)}
 
@@ -90,9 +91,13 @@ def global_names(code: types.CodeType) -> frozenset[str]:
 
 def helpers(names: frozenset[str], prompt: str) -> frozenset[str]:
     """Which of `names` the prompt's top level may bind, found without running it."""
-    names = frozenset(n for n in names if n in prompt and not hasattr(builtins, n))
+    names = frozenset(n for n in names if not hasattr(builtins, n) and _is_word(n, prompt))
     code = compile_prompt(prompt) if names else None
     return names & frozenset(code.co_names) if code else frozenset()
+
+
+def _is_word(name: str, text: str) -> bool:
+    return name in text and re.search(rf"(?<!\w){name}(?!\w)", text) is not None
 
 
 def compile_prompt(prompt: str) -> types.CodeType | None:
