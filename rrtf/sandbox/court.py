@@ -1,7 +1,7 @@
 """The judges' zygote: sees to it that every job is judged, and by whom.
 
 Tests that are code get a judge: a process forked for this one problem. Tests that are data
-(`literals`) are read out by the clerk, a process like a judge, fenced and limited like one, that
+(`assertions`) are read out by the clerk, a process like a judge, fenced and limited like one, that
 goes on to the next problem instead of ending: forking is most of what a judge costs. It is
 replaced from time to time, when it has grown, and whenever anything went wrong in it.
 """

@@ -1,6 +1,7 @@
-"""Rewrites tests, in the caller, so that every assertion is counted and none ends the check.
+"""Prepares tests, in the caller: reads those that are data, rewrites those that are code.
 
-Compiling runs nothing of the tests. A judge, fresh from its fork, would need four times as long.
+Of rewritten tests every assertion is counted and none ends the check. Compiling runs nothing of
+them. A judge, fresh from its fork, would need four times as long.
 """
 
 import ast
@@ -10,7 +11,7 @@ import re
 import types
 from functools import lru_cache
 
-from rrtf.sandbox import counting, literals, mutation
+from rrtf.sandbox import assertions, counting, mutation
 
 _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
@@ -19,7 +20,7 @@ _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     """A problem as its judge wants it, of types that marshal takes: its tests as data or as code.
 
-    `cases` are the assertions of tests that are data (see `literals`). For all others: `code` and
+    `cases` are the assertions of tests that are data (see `assertions`). For all others: `code` and
     `prompt` are marshalled code (the prompt's only where the tests use what it binds), `names` all
     names that the tests may look up, `name` that of the candidate among them. ValueError for tests
     that do not compile or assert nothing.
@@ -37,8 +38,8 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
 def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
     """Tests that are data, or None for those that are code or call what the prompt binds."""
     name = plain_name(entry_point)
-    cases = literals.cases(tree, name)
-    if cases is None or helpers((literals.names(tree) | {name}) - {entry_point}, prompt):
+    cases = assertions.cases(tree, name)
+    if cases is None or helpers((assertions.names(tree) | {name}) - {entry_point}, prompt):
         return None
     return {"cases": cases, "n_asserts": len(cases)}
 
@@ -63,9 +64,7 @@ def plain_name(entry_point: str) -> str:
     return entry_point if entry_point.isidentifier() else "candidate"
 
 
-def instrument(
-    source: str | ast.Module, entry_point: str = ""
-) -> tuple[types.CodeType, int, bool]:
+def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.CodeType, int, bool]:
     """(code, number of assert statements, whether it defines `check`) of tests.
 
     A tree is changed. SyntaxError or ValueError as raised by `compile`.

@@ -1,6 +1,7 @@
 """The judge: one problem's tests, run against a stub of the candidate, assertion by assertion.
 
-A process of its own per problem. It never runs candidate code: `candidate(...)` sends arguments
+A process of its own per problem whose tests are code; for tests that are data one that goes on
+(`court`). It never runs candidate code: `candidate(...)` sends arguments
 to the worker and gets a value of the closed set back, always a fresh copy on both sides.
 
 How assertions are counted. Every executed `assert` is one test, in loops each time it is reached,
@@ -126,7 +127,7 @@ class DataCheck(Check):
         return run
 
 
-# What the forms of `literals` mean, by number; the last two: of what, and how near.
+# What the forms of `assertions` mean, by number; the last two: of what, and how near.
 _HOLDS: tuple[Callable[[object, object], object], ...] = (
     lambda value, expected: value == expected,
     lambda value, expected: value != expected,

@@ -83,12 +83,16 @@ def _is_note(node: ast.stmt, entry_point: str) -> bool:
             _refuse_if(name in ("check", entry_point) or name[0] == "_" or hasattr(builtins, name))
         _literal(node.value)
         return True
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return _is_text(node)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return type(node) is ast.Expr and type(node.value) is ast.Constant
 
 
 def _case(node: ast.stmt, candidate: str) -> Case | None:
     """What one statement asserts; None for one that asserts nothing."""
-    if isinstance(node, ast.Pass) or isinstance(node, ast.Expr) and type(node.value) is ast.Constant:
+    if type(node) is ast.Pass or _is_text(node):
         return None
     _refuse_if(type(node) is not ast.Assert)
     test = node.test
