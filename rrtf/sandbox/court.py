@@ -25,17 +25,18 @@ CLERK_JOBS, CLERK_GROWTH_KB = 256, 8 << 10  # after so many, or having grown so 
 def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) -> None:
     """For every job read from `control`: have it judged, pass on what is said and how it ended."""
     court = _Court(control, nursery, settings)
-    while True:
+    how: bytes | None = b""
+    while how is not None:
         header = control.recv(wire.JOB.size, _socket.MSG_WAITALL)
         if len(header) < wire.JOB.size:
-            return
+            break
         size, is_data = wire.JOB.unpack(header)
         job = _receive(control, size)
         how = court.hear_data(job) if is_data else court.hear_code(job)
         del job
-        if how is None:
-            return
-        control.sendall(DONE + len(how).to_bytes(4, "little") + how)
+        if how is not None:
+            control.sendall(DONE + len(how).to_bytes(4, "little") + how)
+    court.dismiss_clerk()
 
 
 def _receive(control: _socket.socket, size: int) -> bytes:
@@ -94,14 +95,19 @@ class _Court:
         try:
             wire.write_all(clerk.line.fileno(), len(job).to_bytes(4, "little") + job)
             how = self._attend(clerk)
-        except BrokenPipeError:
+        except ConnectionError:
             how = b"died"
         if how != wire.STAYS or clerk.jobs >= CLERK_JOBS:
-            clerk.end(kill=True)
-            self.clerk = None
+            self.dismiss_clerk()
             if how != wire.STAYS:
                 self.nursery.send(wire.FORGET)
         return b"" if how in (wire.STAYS, wire.LEAVES) else how
+
+    def dismiss_clerk(self) -> None:
+        """Ends the clerk, if there is one; the next job of data gets another."""
+        if self.clerk:
+            self.clerk.end(kill=True)
+            self.clerk = None
 
     def _warm_up(self) -> None:
         """Judges a sample in this process, with real workers."""
