@@ -1,8 +1,15 @@
-"""The judges' zygote: forks one process per problem and passes its results on."""
+"""The judges' zygote: sees to it that every job is judged, and by whom.
+
+Tests that are code get a judge: a process forked for this one problem. Tests that are data
+(`assertions`) are read out by the clerk, a process like a judge, fenced and limited like one, that
+goes on to the next problem instead of ending: forking is most of what a judge costs. It is
+replaced from time to time, when it has grown, and whenever anything went wrong in it.
+"""
 
 import _signal as signal
 import _socket
 import os
+import resource
 import select
 import time
 
@@ -12,43 +19,24 @@ from rrtf.sandbox.warmth import ROUNDS, freeze
 
 RESULT, DONE = b"R", b"D"
 JUDGE_CPU_SECONDS, JUDGE_WALL_SECONDS = 20.0, 60.0  # between two results
+CLERK_JOBS, CLERK_GROWTH_KB = 256, 8 << 10  # after so many, or having grown so far, it is replaced
 
 
 def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) -> None:
-    """For every job read from `control`: fork a judge, pass on what it says, say how it ended."""
-    _warm_judge(nursery, settings)
-    freeze()
-    while True:
-        header = control.recv(4, _socket.MSG_WAITALL)
-        if len(header) < 4:
-            return
-        size = int.from_bytes(header, "little")
+    """For every job read from `control`: have it judged, pass on what is said and how it ended."""
+    court = _Court(control, nursery, settings)
+    how: bytes | None = b""
+    while how is not None:
+        header = control.recv(wire.JOB.size, _socket.MSG_WAITALL)
+        if len(header) < wire.JOB.size:
+            break
+        size, is_data = wire.JOB.unpack(header)
         job = _receive(control, size)
-        results, out = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            _be_judge(control, nursery, out, job, settings)
-        os.close(out)
+        how = court.hear_data(job) if is_data else court.hear_code(job)
         del job
-        how = _attend(control, results, pid, settings["wall_seconds"])
-        os.close(results)
-        _, status = os.waitpid(pid, 0)
-        if status or how:  # else the judge has dismissed its last worker itself
-            nursery.send(wire.FORGET)
-        if how is None:
-            return
-        if status and not how:
-            how = b"died"
-        control.sendall(DONE + len(how).to_bytes(4, "little") + how)
-
-
-def _warm_judge(nursery: _socket.socket, settings: dict) -> None:
-    """Judges a sample in this process, with real workers."""
-    sent = bytes.fromhex(settings["sample"])
-    null = os.open("/dev/null", os.O_WRONLY)
-    for _ in range(ROUNDS):
-        judge.preside(sent, null, nursery, settings["wall_seconds"])
-    os.close(null)
+        if how is not None:
+            control.sendall(DONE + len(how).to_bytes(4, "little") + how)
+    court.dismiss_clerk()
 
 
 def _receive(control: _socket.socket, size: int) -> bytes:
@@ -62,55 +50,181 @@ def _receive(control: _socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _be_judge(control, nursery, out: int, job: bytes, settings: dict) -> None:
-    failed = 1
-    try:
-        control.close()
-        nursery_fd = nursery.detach()
-        os.dup2(out, 3)
-        os.dup2(nursery_fd, 4)
-        os.closerange(5, 64)
-        settings["confine"]()
-        judge.preside(job, 3, _socket.socket(fileno=4), settings["wall_seconds"])
-        failed = 0
-    finally:
-        os._exit(failed)
+class _Judge:
+    """A forked process that judges, as the court sees it: `line` is a socket to it."""
+
+    def __init__(self, pid: int, line: _socket.socket):
+        self.pid, self.line = pid, line
+        self.clock = (~pid << 3) | 2  # of its CPU time (clock_getcpuclockid)
+        self.jobs = 0
+        self.buffer = b""
+
+    def end(self, *, kill: bool) -> int:
+        """Its wait status."""
+        if kill:
+            os.kill(self.pid, signal.SIGKILL)
+        self.line.close()
+        return os.waitpid(self.pid, 0)[1]
 
 
-def _attend(control: _socket.socket, results: int, pid: int, wall: float) -> bytes | None:
-    """Forwards a judge's results until it ends: b'' itself, b'limit' killed; None: caller gone.
+class _Court:
+    """The zygote's own state: the clerk of the moment, and whether judges are prepared."""
 
-    Its limits count from its last words, so they are limits per program, and leave a program the
-    time that it may take by its own wall limit.
-    """
-    patience = max(JUDGE_WALL_SECONDS, PATIENCE * wall + JUDGE_CPU_SECONDS)
-    poll = select.poll()
-    poll.register(results, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    clock = (~pid << 3) | 2
-    cpu, since = 0.0, time.monotonic()
-    while True:
-        events = dict(poll.poll(1000))
-        if control.fileno() in events:
-            os.kill(pid, signal.SIGKILL)
-            return None
-        if results in events:
-            data = os.read(results, 1 << 18)
-            if not data:
+    def __init__(self, control: _socket.socket, nursery: _socket.socket, settings: dict):
+        self.control, self.nursery, self.settings = control, nursery, settings
+        self.clerk: _Judge | None = None
+        self.is_warm = False
+
+    def hear_code(self, job: bytes) -> bytes | None:
+        """Has a judge of its own run a job; how that ended, None: the caller is gone."""
+        if not self.is_warm:
+            self._warm_up()
+        one = self._fork(lambda line: self._preside(line, job))
+        how = self._attend(one)
+        status = one.end(kill=how not in (wire.STAYS, wire.LEAVES))
+        if status or how != wire.LEAVES:  # else the judge has dismissed its last worker itself
+            self.nursery.send(wire.FORGET)
+        if how == wire.LEAVES:
+            how = b"died" if status else b""
+        return how
+
+    def hear_data(self, job: bytes) -> bytes | None:
+        """Hands a job to the clerk; how that ended, None: the caller is gone."""
+        clerk = self.clerk = self.clerk or self._fork(self._keep_clerk)
+        clerk.jobs += 1
+        try:
+            wire.write_all(clerk.line.fileno(), len(job).to_bytes(4, "little") + job)
+            how = self._attend(clerk)
+        except ConnectionError:
+            how = b"died"
+        if how != wire.STAYS or clerk.jobs >= CLERK_JOBS:
+            self.dismiss_clerk()
+            if how != wire.STAYS:
+                self.nursery.send(wire.FORGET)
+        return b"" if how in (wire.STAYS, wire.LEAVES) else how
+
+    def dismiss_clerk(self) -> None:
+        """Ends the clerk, if there is one; the next job of data gets another."""
+        if self.clerk:
+            self.clerk.end(kill=True)
+            self.clerk = None
+
+    def _warm_up(self) -> None:
+        """Judges a sample in this process, with real workers."""
+        sent = bytes.fromhex(self.settings["sample"])
+        null = os.open("/dev/null", os.O_WRONLY)
+        for _ in range(ROUNDS):
+            judge.preside(sent, null, self.nursery, self.settings["wall_seconds"])
+        os.close(null)
+        freeze()
+        self.is_warm = True
+
+    def _fork(self, serve) -> _Judge:
+        """A new process, fenced as judges are, that serves on its socket and ends."""
+        ours, theirs = _socket.socketpair()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            return _Judge(pid, ours)
+        failed = 1
+        try:
+            self.control.close()
+            os.dup2(self.nursery.detach(), 20)
+            os.dup2(theirs.detach(), 3)
+            os.dup2(20, 4)
+            os.closerange(5, 64)
+            self.nursery = _socket.socket(fileno=4)
+            self.settings["confine"]()
+            serve(3)
+            failed = 0
+        finally:
+            os._exit(failed)
+
+    def _preside(self, line: int, job: bytes) -> None:
+        judge.preside(job, line, self.nursery, self.settings["wall_seconds"])
+
+    def _keep_clerk(self, line: int) -> None:
+        """The clerk's life: one job after the other, until it has grown too large."""
+        most = _peak_kb() + CLERK_GROWTH_KB
+        stays = True
+        while stays:
+            size = int.from_bytes(_read(line, 4), "little")
+            job = _read(line, size)
+            wall = self.settings["wall_seconds"]
+            stays = judge.preside(job, line, self.nursery, wall, lambda: _peak_kb() < most)
+
+    def _attend(self, one: _Judge) -> bytes | None:
+        """Forwards results until a job ends: its mark, b'died', b'limit'; None: caller gone.
+
+        Limits count from the last words, so they are limits per program, and leave a program the
+        time that it may take by its own wall limit.
+        """
+        wall = self.settings["wall_seconds"]
+        patience = max(JUDGE_WALL_SECONDS, PATIENCE * wall + JUDGE_CPU_SECONDS)
+        poll = select.poll()
+        poll.register(one.line, select.POLLIN)
+        poll.register(self.control, select.POLLIN)
+        cpu, since = _cpu(one.clock, 0.0), time.monotonic()
+        while True:
+            events = dict(poll.poll(1000))
+            if self.control.fileno() in events:
+                return None
+            if one.line.fileno() in events:
+                mark = self._forward(one)
+                if mark:
+                    return mark
+                cpu, since = _cpu(one.clock, cpu), time.monotonic()
+            elif not _within(one.clock, cpu, since, patience):
+                return b"limit"
+
+    def _forward(self, one: _Judge) -> bytes:
+        """Passes on the rows that have arrived in full; what stands after them, if anything."""
+        try:
+            data = os.read(one.line.fileno(), 1 << 18)
+        except ConnectionError:
+            data = b""
+        if not data:
+            return b"died"
+        data, at, mark = one.buffer + data, 0, b""
+        while len(data) - at >= 4:
+            head = data[at : at + 4]
+            if head in (wire.STAYS, wire.LEAVES):
+                mark = head
                 break
-            control.sendall(RESULT + len(data).to_bytes(4, "little") + data)
-            since = time.monotonic()
-            cpu = time.clock_gettime(clock)
-        elif not _within(clock, cpu, since, patience):
-            os.kill(pid, signal.SIGKILL)
-            return b"limit"
-    return b""
+            end = at + 4 + int.from_bytes(head, "little")
+            if end > len(data):
+                break
+            at = end
+        one.buffer = b"" if mark else data[at:]
+        if at:
+            self.control.sendall(RESULT + at.to_bytes(4, "little") + data[:at])
+        return mark
+
+
+def _read(fd: int, size: int) -> bytes:
+    """Exactly so many bytes; EOFError before that."""
+    parts = []
+    while size:
+        part = os.read(fd, min(size, 1 << 18))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _cpu(clock: int, otherwise: float) -> float:
+    try:
+        return time.clock_gettime(clock)
+    except OSError:
+        return otherwise  # it has just ended
 
 
 def _within(clock: int, cpu: float, since: float, patience: float) -> bool:
     """Whether a judge has said nothing for less than its limits."""
-    try:
-        used = time.clock_gettime(clock) - cpu
-    except OSError:
-        return True  # it has just ended
+    used = _cpu(clock, cpu) - cpu
     return used < JUDGE_CPU_SECONDS and time.monotonic() - since < patience

@@ -1,37 +1,56 @@
-"""Rewrites tests, in the caller, so that every assertion is counted and none ends the check.
+"""Prepares tests, in the caller: reads those that are data, rewrites those that are code.
 
-Compiling runs nothing of the tests. A judge, fresh from its fork, would need four times as long.
+Of rewritten tests every assertion is counted and none ends the check. Compiling runs nothing of
+them. A judge, fresh from its fork, would need four times as long.
 """
 
 import ast
 import builtins
 import marshal
+import re
 import types
 from functools import lru_cache
 
-from rrtf.sandbox import counting, mutation
+from rrtf.sandbox import assertions, counting, mutation
 
 _COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
 
 
 @lru_cache(maxsize=512)
 def prepare(prompt: str, entry_point: str, tests: str) -> dict:
-    """A problem as its judge wants it, of the wire's types: compiled tests and what they need.
+    """A problem as its judge wants it, of types that marshal takes: its tests as data or as code.
 
-    `code` and `prompt` are marshalled code (the prompt's only where the tests use what it binds),
-    `names` all names that the tests may look up. ValueError for tests that do not compile or
-    assert nothing.
+    `cases` are the assertions of tests that are data (see `assertions`). For all others: `code` and
+    `prompt` are marshalled code (the prompt's only where the tests use what it binds), `names` all
+    names that the tests may look up, `name` that of the candidate among them. ValueError for tests
+    that do not compile or assert nothing.
     """
     try:
-        code, n_asserts, has_check = instrument(tests, entry_point)
+        tree = compile(tests, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        prepared = _as_data(tree, prompt, entry_point) or _as_code(tree, prompt, entry_point)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the tests do not compile: {error}") from None
-    if not n_asserts:
+    if not prepared["n_asserts"]:
         raise ValueError("the tests assert nothing")
+    return {"entry_point": entry_point} | prepared
+
+
+def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
+    """Tests that are data, or None for those that are code or call what the prompt binds."""
+    name = plain_name(entry_point)
+    cases = assertions.cases(tree, name)
+    if cases is None or helpers((assertions.names(tree) | {name}) - {entry_point}, prompt):
+        return None
+    return {"cases": cases, "n_asserts": len(cases)}
+
+
+def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
+    """Tests that are code, rewritten and compiled."""
+    code, n_asserts, has_check = instrument(tree, entry_point)
     names = global_names(code)
     used = helpers(names, prompt) - {entry_point}
     return {
-        "entry_point": entry_point,
+        "name": plain_name(entry_point),
         "code": marshal.dumps(code),
         "prompt": marshal.dumps(compile_prompt(prompt)) if used else b"",
         "names": tuple(sorted(names)),
@@ -40,12 +59,19 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     }
 
 
-def instrument(source: str, entry_point: str = "") -> tuple[types.CodeType, int, bool]:
+def plain_name(entry_point: str) -> str:
+    """The name under which bare assertions call the candidate: `Solution().f` has none."""
+    return entry_point if entry_point.isidentifier() else "candidate"
+
+
+def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.CodeType, int, bool]:
     """(code, number of assert statements, whether it defines `check`) of tests.
 
-    SyntaxError or ValueError as raised by `compile`.
+    A tree is changed. SyntaxError or ValueError as raised by `compile`.
     """
-    tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = source
+    if isinstance(source, str):
+        tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     mutation.mark(tree, entry_point)
     rewriter = Rewriter()
     bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
@@ -64,9 +90,13 @@ def global_names(code: types.CodeType) -> frozenset[str]:
 
 def helpers(names: frozenset[str], prompt: str) -> frozenset[str]:
     """Which of `names` the prompt's top level may bind, found without running it."""
-    names = frozenset(n for n in names if n in prompt and not hasattr(builtins, n))
+    names = frozenset(n for n in names if not hasattr(builtins, n) and _is_word(n, prompt))
     code = compile_prompt(prompt) if names else None
     return names & frozenset(code.co_names) if code else frozenset()
+
+
+def _is_word(name: str, text: str) -> bool:
+    return name in text and re.search(rf"(?<!\w){name}(?!\w)", text) is not None
 
 
 def compile_prompt(prompt: str) -> types.CodeType | None:

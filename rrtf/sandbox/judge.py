@@ -1,6 +1,7 @@
 """The judge: one problem's tests, run against a stub of the candidate, assertion by assertion.
 
-A process of its own per problem. It never runs candidate code: `candidate(...)` sends arguments
+A process of its own per problem whose tests are code; for tests that are data one that goes on
+(`court`). It never runs candidate code: `candidate(...)` sends arguments
 to the worker and gets a value of the closed set back, always a fresh copy on both sides.
 
 How assertions are counted. Every executed `assert` is one test, in loops each time it is reached,
@@ -39,40 +40,21 @@ class Check:
     """A problem's prepared tests, ready to be run against any number of programs."""
 
     def __init__(self, prepared: dict):
-        self.entry_point = prepared["entry_point"]
-        self.code = marshal.loads(prepared["code"])
-        self.prompt = marshal.loads(prepared["prompt"]) if prepared["prompt"] else None
-        self.names = prepared["names"]
-        self.n_asserts, self.has_check = prepared["n_asserts"], prepared["has_check"]
+        self.entry_point, self.n_asserts = prepared["entry_point"], prepared["n_asserts"]
 
-    def namespace(self, channel: Channel) -> dict:
-        """Globals for one run: helpers of the prompt, the stub, stubs for unknown names."""
-        space = {"__name__": "tests", "__builtins__": builtins}
-        if self.prompt:
-            _run_prompt(self.prompt, space)
-        for name in self.names:
-            if name in _MODULES:
-                space.setdefault(name, import_module(name))
-            elif name not in space and not hasattr(builtins, name):
-                space[name] = stub(channel, name)
-        space[_plain_name(self.entry_point)] = stub(channel, self.entry_point)
-        return space
+    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+        """What runs the tests against the program behind `channel`, which starts after this."""
+        raise NotImplementedError
 
     def verdict(self, program: str, channel: Channel, seed: int) -> tuple[str, str, int, int]:
         """(situation, reason, assertions passed, assertions)."""
-        if "random" in self.names:
-            import_module("random").seed(seed)
-        space = self.namespace(channel)
-        channel.kinds = _classes(space)
+        run = self.assertions(channel, seed)
         situation, reason = channel.load(program, self.entry_point)
         if situation and not channel.ended:
             channel.dismiss()
         tally = counting.Tally(channel)
-        space.update(tally.hooks())
         try:
-            exec(self.code, space)
-            if self.has_check:
-                space["check"](space[_plain_name(self.entry_point)])
+            run(tally)
         except Exception as error:
             if isinstance(error, ImportError) and not hasattr(error, "candidate_reason"):
                 raise UnusableTests(f"the tests cannot be run here: {error}") from None
@@ -85,6 +67,88 @@ class Check:
         return (*_judgement(channel, tally, passed, n_tests), passed, n_tests)
 
 
+class CodeCheck(Check):
+    """Tests that are code."""
+
+    def __init__(self, prepared: dict):
+        super().__init__(prepared)
+        self.code = marshal.loads(prepared["code"])
+        self.prompt = marshal.loads(prepared["prompt"]) if prepared["prompt"] else None
+        self.name, self.names = prepared["name"], prepared["names"]
+        self.has_check = prepared["has_check"]
+
+    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+        """Runs the code, then its `check` if it has one."""
+        if "random" in self.names:
+            import_module("random").seed(seed)
+        space = self._namespace(channel)
+        channel.kinds = _classes(space)
+
+        def run(tally: counting.Tally) -> None:
+            space.update(tally.hooks())
+            exec(self.code, space)
+            if self.has_check:
+                space["check"](space[self.name])
+
+        return run
+
+    def _namespace(self, channel: Channel) -> dict:
+        """Globals for one run: helpers of the prompt, the stub, stubs for unknown names."""
+        space = {"__name__": "tests", "__builtins__": builtins}
+        if self.prompt:
+            _run_prompt(self.prompt, space)
+        for name in self.names:
+            if name in _MODULES:
+                space.setdefault(name, import_module(name))
+            elif name not in space and not hasattr(builtins, name):
+                space[name] = stub(channel, name)
+        space[self.name] = stub(channel, self.entry_point)
+        return space
+
+
+class DataCheck(Check):
+    """Tests that are data: one call of the candidate each, compared with a literal."""
+
+    def __init__(self, prepared: dict):
+        super().__init__(prepared)
+        self.cases = prepared["cases"]
+
+    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+        """Asks for all values, then compares, case by case."""
+
+        def run(tally: counting.Tally) -> None:
+            requests = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
+            ahead = _sent_ahead(channel, requests)
+            for request, (form, _, _, expected) in zip(requests, self.cases, strict=True):
+                try:
+                    value = channel.next_value() if ahead else channel.ask(*request)
+                    tally.holds(_HOLDS[form](value, expected))
+                except Exception as error:
+                    tally.raised(error)
+
+        return run
+
+
+def _sent_ahead(channel: Channel, requests: list[tuple]) -> bool:
+    try:
+        return channel.request_ahead(requests)
+    except Gone:
+        return False  # as each of them will find out
+
+
+# What the forms of `assertions` mean, by number; the last two: of what, and how near.
+_HOLDS: tuple[Callable[[object, object], object], ...] = (
+    lambda value, expected: value == expected,
+    lambda value, expected: value != expected,
+    lambda value, expected: value,
+    lambda value, expected: not value,
+    lambda value, expected: value is expected,
+    lambda value, expected: value is not expected,
+    lambda value, expected: abs(value - expected[0]) < expected[1],
+    lambda value, expected: abs(value - expected[0]) <= expected[1],
+)
+
+
 def _judgement(channel: Channel, tally, passed: int, n_tests: int) -> tuple[str, str]:
     if channel.fatal:
         return reasons.RUNTIME_ERROR, channel.fatal
@@ -93,10 +157,6 @@ def _judgement(channel: Channel, tally, passed: int, n_tests: int) -> tuple[str,
     if not tally.passed and tally.all_raised:
         return reasons.RUNTIME_ERROR, tally.first
     return reasons.FAILED_TESTS, tally.first or "wrong_value"
-
-
-def _plain_name(entry_point: str) -> str:
-    return entry_point if entry_point.isidentifier() else "candidate"
 
 
 def _run_prompt(prompt: CodeType, space: dict) -> None:
@@ -141,22 +201,32 @@ class _Report:
         if time.monotonic() - self.since > FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        for row in self.rows:
-            data = wire.encode(row)
-            wire.write_all(self.fd, len(data).to_bytes(4, "little") + data)
+    def flush(self, mark: bytes = b"") -> None:
+        """Sends the rows, then `mark`."""
+        rows = [wire.encode(row) for row in self.rows]
+        parts = [len(data).to_bytes(4, "little") + data for data in rows]
+        wire.write_all(self.fd, b"".join(parts) + mark)
         self.rows, self.since = [], time.monotonic()
 
 
-def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) -> None:
-    """Judges every program of a job; results and what went wrong are written to `out`."""
-    report = _Report(out)
+def preside(
+    job: bytes,
+    out: int,
+    nursery: _socket.socket,
+    wall_seconds: float,
+    stays: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Judges every program of a job; results and what went wrong are written to `out`.
+
+    After them stands whether this process `stays` for another job, which is also returned.
+    """
+    report, sound = _Report(out), False
     message, programs = marshal.loads(job)
     try:
         if message["kind"] == "call":
             inputs = wire.decode(message["inputs"], None)
         else:
-            check = Check(message)
+            check = DataCheck(message) if "cases" in message else CodeCheck(message)
         for index, program in enumerate(programs):
             channel = Channel(nursery, wall_seconds)
             if message["kind"] == "call":
@@ -164,9 +234,12 @@ def preside(job: bytes, out: int, nursery: _socket.socket, wall_seconds: float) 
                 report.flush()
             else:
                 report.add((index, *check.verdict(program, channel, message["seed"])))
+        sound = True
     except (SandboxError, UnusableTests) as error:
         report.add((type(error).__name__, str(error)))
-    report.flush()
+    stays_on = sound and stays()
+    report.flush(wire.STAYS if stays_on else wire.LEAVES)
+    return stays_on
 
 
 def _results(channel: Channel, program: str, entry_point: str, inputs: list) -> list:

@@ -51,9 +51,13 @@ class Job:
     tries: int = 0
 
     def encode(self) -> bytes:
-        """A length, then the message and its programs, marshalled: a judge trusts its caller."""
-        data = marshal.dumps((self.message(), [self.programs[i] for i in self.indices]))
-        return len(data).to_bytes(4, "little") + data
+        """A length, whether the tests are data, then the message and its programs, marshalled.
+
+        A judge trusts its caller.
+        """
+        message = self.message()
+        data = marshal.dumps((message, [self.programs[i] for i in self.indices]))
+        return wire.JOB.pack(len(data), "cases" in message) + data
 
 
 class SandboxFailure(Exception):
@@ -168,7 +172,7 @@ class Lane:
 def _sample() -> str:
     """The job that a judges' zygote warms up with, as hexadecimal digits."""
     message = {"kind": "check", "seed": 0} | prepare("", "add", SAMPLE_TESTS)
-    return Job("sample", lambda: message, [SAMPLE], [0], {}).encode()[4:].hex()
+    return Job("sample", lambda: message, [SAMPLE], [0], {}).encode()[wire.JOB.size :].hex()
 
 
 def _size(buffer: bytes | bytearray, at: int) -> int:

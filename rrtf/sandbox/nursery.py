@@ -20,7 +20,6 @@ class _Worker:
 
     def __init__(self, pid: int, nonce: bytes):
         self.pid, self.nonce = pid, nonce
-        self.watch = os.pidfd_open(pid)
         self.out_of_time = False
 
     def cpu(self) -> float:
@@ -132,7 +131,6 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     if alive:
         os.kill(current.pid, signal.SIGKILL)
     _, status, usage = os.wait4(current.pid, 0)
-    os.close(current.watch)
     _kill_leftovers(current.pid, settings["level"])
     _clean(settings)
     return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
@@ -140,9 +138,12 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
 
 def _has_ended(current: _Worker) -> bool:
     """Whether the worker is dead, or dies within a moment."""
+    file = os.pidfd_open(current.pid)
     watch = select.poll()
-    watch.register(current.watch, select.POLLIN)
-    return bool(watch.poll(200))
+    watch.register(file, select.POLLIN)
+    ended = bool(watch.poll(200))
+    os.close(file)
+    return ended
 
 
 def _kill_leftovers(pid: int, level: str) -> None:

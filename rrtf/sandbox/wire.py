@@ -23,6 +23,8 @@ SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
 STATUS = Struct("<id??")  # wait status, CPU seconds, killed for CPU time, was alive
 CHANNEL_LOST = 71  # exit status of a worker whose channel was closed or broken from within
 
+JOB = Struct("<I?")  # length of a job for the court, whether its tests are data
+STAYS, LEAVES = bytes(4), b"\xff" * 4  # in place of a row's length: no more; ready for a next job
 HEADER = Struct("<I8sI")  # payload length, nonce of the run, sequence number
 _COUNT = Struct("<I")
 _INT = Struct("<q")
