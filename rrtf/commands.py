@@ -11,11 +11,11 @@ from rich.table import Table
 
 from rrtf import (
     arguments,
+    asking,
     config,
     contest,
     grade,
     leaderboard,
-    prompts,
     rank,
     samples,
     sandbox,
@@ -209,7 +209,7 @@ def rank_responses(
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
-    read = _prompts_read(kept, found, prompt_format, settings["prompt_format"])
+    read = _prompts_read(kept, found, prompt_format, settings)
     groups, left_out = _groups(kept, ranked, executions, teacher, settings, read)
     how = {"pairing": settings["pairing"], "seed": settings["seed"]}
     before, _ = rank.pairs(groups, teacher_filter="none", **how)
@@ -341,17 +341,24 @@ def _executions(
 
 
 def _prompts_read(
-    problems: Sequence[Problem], found: Sequence[samples.Sample], asked: str | None, recorded: str
+    problems: Sequence[Problem],
+    found: Sequence[samples.Sample],
+    asked: str | None,
+    settings: Mapping[str, config.Value],
 ) -> dict[str, str]:
-    """What each response continues: the problem's prompt, or for recorded texts its format."""
+    """What each response continues: the problem's prompt, or for recorded texts its format.
+
+    The format `chat` takes the template of the settings' `student`.
+    """
     kinds = {sample.kind: sample.where for sample in reversed(found)}
     if asked is None and len(kinds) > 1:
         told = " but ".join(f"{where} has a {kind}" for kind, where in kinds.items())
         raise ValueError(f"{told}: say by --prompt-format what prompt they all continue")
-    style = asked or (recorded if "text" in kinds else None)
+    style = asked or (settings["prompt_format"] if "text" in kinds else None)
     if style is None:
         return {problem.task_id: problem.prompt for problem in problems}
-    return {problem.task_id: prompts.format_prompt(problem, style) for problem in problems}
+    ask = asking.asker(settings["student"], style)
+    return {problem.task_id: ask(problem) for problem in problems}
 
 
 def _groupless(

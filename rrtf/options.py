@@ -164,8 +164,8 @@ Verdicts = Annotated[
 Format = Annotated[
     str | None,
     typer.Option(
-        metavar="starcoder|pangu|wizardcoder",
-        help="what was sampled from",
+        metavar="starcoder|pangu|wizardcoder|chat",
+        help="what was sampled from; chat with --set rank.student=MODEL",
         show_default="the prompt for completion, starcoder for text",
     ),
 ]

@@ -178,16 +178,18 @@ def test_every_temperature_is_drawn_once_as_the_paper_has_it():
 
 
 def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
-    monkeypatch.setattr("rrtf.benchmarks.load", lambda name: [problem(name)])
+    monkeypatch.setattr(
+        "rrtf.benchmarks.load", lambda name, since=None: [problem(f"{name} {since}")]
+    )
     split = dict(test=[problem("t/0")], test_name="toy", family=lambda p: p.spec)
     mine, plus = evaluate.exams(["test", "humaneval+"], **split)
     assert (mine.name, mine.problems[0].task_id, mine.cpu_seconds) == ("toy", "t/0", 2.0)
-    assert (plus.name, plus.problems[0].task_id, plus.cpu_seconds) == (
-        "humaneval+",
-        "humaneval+",
-        60,
-    )
+    assert (plus.name, plus.problems[0].task_id) == ("humaneval+", "humaneval+ None")
+    assert plus.cpu_seconds == 60 and plus.file("responses") == "responses-humaneval+.jsonl"
     assert mine.family and plus.family is None
+    (late,) = evaluate.exams(["leetcode-v0.3-test since 2022-07-01"], **split)
+    assert late.problems[0].task_id == "leetcode-v0.3-test 2022-07-01"
+    assert late.file("responses") == "responses-leetcode-v0.3-test-since-2022-07-01.jsonl"
     with pytest.raises(ValueError, match="unknown benchmark 'humanevil'"):
         evaluate.exams(["humanevil"], **split)
     for names in ([], ["test", "test"]):

@@ -36,6 +36,10 @@ class Exam:
     cpu_seconds: float = 2.0
     family: Callable[[Problem], str] | None = None
 
+    def file(self, what: str) -> str:
+        """The name of a file of `what` (`responses`, ...) of this exam."""
+        return f"{what}-{self.name.replace(' ', '-')}.jsonl"
+
 
 @dataclass(frozen=True, slots=True)
 class Sat:
@@ -72,16 +76,18 @@ def exams(
 ) -> list[Exam]:
     """What the contenders are asked: `test` in the names is the split `test`, others benchmarks.
 
-    `family` groups the tasks of `test` that resemble each other. Errors as `benchmarks.load`;
-    ValueError for a name that comes twice.
+    `"leetcode-v0.3-test since 2022-07-01"` takes the tasks created after that day, as the paper
+    cuts LeetCode. `family` groups the tasks of `test` that resemble each other. Errors as
+    `benchmarks.load`; ValueError for a name that comes twice.
     """
     found = []
-    for name in names:
-        if name == "test":
+    for text in names:
+        if text == "test":
             found.append(Exam(test_name, tuple(test), family=family))
-        else:
-            limit = benchmarks.entry(name).cpu_seconds
-            found.append(Exam(name, tuple(benchmarks.load(name)), limit))
+            continue
+        name, _, since = text.partition(" since ")
+        problems = benchmarks.load(name, since=since or None)
+        found.append(Exam(text, tuple(problems), benchmarks.entry(name).cpu_seconds))
     if not found or len({exam.name for exam in found}) < len(found):
         raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")
     return found
