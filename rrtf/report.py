@@ -219,7 +219,7 @@ def _row(
     )
     return (
         f'<tr><td class="stage">{link}{executed}</td>'
-        f"<td><strong>{heading}</strong><br>{question}</td>"
+        f'<td class="question"><strong>{heading}</strong><br>{question}</td>'
         f'<td class="{status.replace(" ", "-")}">{status}</td><td class="n">{minutes}</td>'
         f'<td class="figures">{numbers}</td></tr>'
     )
