@@ -1,6 +1,12 @@
 """Shared fixtures: one hand-written problem, one tiny random model with a byte-level tokenizer."""
 
 import os
+import signal
+
+# A shell starts background commands with SIGINT ignored, and every child inherits that: tests that
+# interrupt a program would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
