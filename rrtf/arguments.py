@@ -13,15 +13,9 @@ SHOWN = 5  # task ids in a message
 
 
 def load_problems(
-    name: str,
-    *,
-    data: Path | None = None,
-    since: str | None = None,
-    joint: bool = False,
-    packages: Sequence[str] = (),
+    name: str, *, data: Path | None = None, since: str | None = None, **accepted
 ) -> list[Problem]:
     """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
-    accepted = {"joint": joint, "packages": packages}
     tasks = grade.load_problems(name, data=data, since=since, **accepted)
     for note in grade.refusals(name, data=data, **accepted):
         tell(f"note: {note}")

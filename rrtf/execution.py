@@ -23,6 +23,7 @@ from rrtf.records import Execution, Outcome, Problem, Response
 
 ENGINES = ("local", "ray")
 SHARD_SIZE = 512  # distinct programs: one to two seconds of two cores
+WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
 RETRIES = 8  # of a shard whose Ray worker or node was lost
 
 

@@ -14,7 +14,6 @@ FORM = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
 )
-WALL_PER_CPU = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if cpu is None:
         known = name in benchmarks.names() and not Path(name).is_file()
         cpu = benchmarks.entry(name).cpu_seconds if known else 2.0
-    wall = options.get("wall_seconds") or WALL_PER_CPU * cpu
+    wall = options.get("wall_seconds") or execution.WALL_PER_CPU * cpu
     return {**options, "cpu_seconds": cpu, "wall_seconds": wall}
 
 

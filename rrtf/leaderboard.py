@@ -172,9 +172,8 @@ def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
         for row in side.values()
     ]
     metric = Metric(1, alike["temperature"])
-    how = {"primary": ["a - b"], "secondary": [], "margin": margin, "seed": seed}
-    (found,) = evaluate.comparisons(rows, [metric], **how)
-    return replace(found, metric="pass@1", table="all pairs")
+    how = {"margin": margin, "seed": seed, "table": "all pairs"}
+    return replace(evaluate.compare(rows, "a", "b", metric, **how), metric="pass@1")
 
 
 def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | None:

@@ -168,8 +168,7 @@ def rrtf(
     terms = rank_terms(p[better], p[worse], scores[better], scores[worse], margin=margin)
     ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
     rank = terms.sum() / len(teacher)
-    loss = rank_weight * rank + ft_weight * ft  # (4)
-    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
 
 
 def sft(
@@ -202,8 +201,7 @@ def rrhf(
     p = mean_log_probs(sums, lengths)
     rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
     ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
-    loss = rank_weight * rank + ft_weight * ft
-    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
 
 
 def rrhf_as_shipped(
@@ -219,7 +217,7 @@ def rrhf_as_shipped(
     p = sums / width
     rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
     ft = -p[best].mean()
-    return Parts(rank + ft, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+    return _both(rank, ft, p, better, worse)
 
 
 def dpo(
@@ -282,9 +280,8 @@ def cpo_hinge(
     gaps = torch.clamp(margin - beta * (sums[better] - sums[worse]), min=0)
     rank = gaps.sum() / len(teacher)
     ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
-    loss = rank_weight * rank + ft_weight * ft
     p = mean_log_probs(sums, lengths)
-    return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
+    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
 
 
 def pro(
@@ -313,7 +310,21 @@ def pro(
     terms = torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
     rank = terms[below.any(dim=1)].sum() / len(best)
     ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
-    loss = rank_weight * rank + ft_weight * ft
+    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
+
+
+def _both(
+    rank: Tensor,
+    ft: Tensor,
+    p: Tensor,
+    better: Tensor,
+    worse: Tensor,
+    *,
+    rank_weight: float = 1.0,
+    ft_weight: float = 1.0,
+) -> Parts:
+    """The parts of an objective that ranks and imitates: (4), with its weights."""
+    loss = rank_weight * rank + ft_weight * ft  # (4)
     return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
 
 

@@ -3,7 +3,7 @@
 import gzip
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,14 +63,23 @@ def rate_table(rates: Sequence[Any], n_tasks: int) -> Table:
     for name in (*first, "", "%", "95 % interval", "tasks", "n", "by"):
         table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
     for rate in rates:
-        e, (least, most) = rate.estimate, rate.n_samples
-        interval = f"{100 * e.low:.2f} to {100 * e.high:.2f}" if e.low == e.low else "-"
+        percent, interval = _rate(rate.estimate)
         tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
-        n = f"{least}" if least == most else f"{least} to {most}"
-        cells = [f"pass@{rate.k}", f"{100 * e.value:.2f}", interval, tasks, n, rate.interval]
+        n = _span(*rate.n_samples)
+        cells = [f"pass@{rate.k}", percent, interval, tasks, n, rate.interval]
         whose = [*([rate.source] if named else []), *([rate.group or "all"] if grouped else [])]
         _add(table, [*whose, *cells])
     return table
+
+
+def _rate(rate: Any) -> tuple[str, str]:
+    """(value, interval) in percent of what has `value`, `low` and `high`."""
+    interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}" if rate.low == rate.low else "-"
+    return f"{100 * rate.value:.2f}", interval
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def board_table(entries: Sequence[Any]) -> Table:
@@ -86,13 +95,10 @@ def board_table(entries: Sequence[Any]) -> Table:
         side = "right" if name in ("%", "n") else "left"
         table.add_column(name, justify=side, no_wrap=True)
     for entry in entries:
-        least, most = entry.n_samples
         first = [str(entry.rank), "~" if entry.told_apart is False else "", entry.name]
-        n = f"{least}" if least == most else f"{least} to {most}"
+        n = _span(*entry.n_samples)
         for rate in entry.rates:
-            known = rate.low == rate.low
-            interval = f"{100 * rate.low:.2f} to {100 * rate.high:.2f}" if known else "-"
-            _add(table, [*first, rate.metric, f"{100 * rate.value:.2f}", interval, n])
+            _add(table, [*first, rate.metric, *_rate(rate), n])
             first, n = ["", "", ""], ""
     return table
 
@@ -153,9 +159,7 @@ def check_out(out: str | None, *inputs: str) -> None:
         raise ValueError(f"--out {out}: is a folder")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
         raise ValueError(f"--out {out}: is one of the inputs")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"--out {out}: {folder} cannot be written to")
+    _check_writable(path.absolute().parents, out)
 
 
 def check_folder(out: Path | None) -> None:
@@ -164,7 +168,12 @@ def check_folder(out: Path | None) -> None:
         return
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; expected a folder")
-    nearest = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    _check_writable((out, *out.absolute().parents), out)
+
+
+def _check_writable(places: Iterable[Path], out: str | Path) -> None:
+    """ValueError unless the first of `places` that exists is a folder one may write into."""
+    nearest = next(place for place in places if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise ValueError(f"--out {out}: {nearest} cannot be written to")
 

@@ -9,6 +9,7 @@ Modules: `exam` (who answers what, scores), `differences` (results, comparisons,
 
 from rrtf.evaluate.differences import (
     brief,
+    compare,
     comparisons,
     differences,
     gain_parts,
@@ -35,6 +36,7 @@ __all__ = [
     "Exam",
     "Sat",
     "brief",
+    "compare",
     "comparisons",
     "contenders",
     "differences",

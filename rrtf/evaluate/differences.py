@@ -83,7 +83,7 @@ def comparisons(
                 a, b = parse_contrast(contrast)
                 if {a, b} <= there:
                     how = {"margin": margin, "seed": seed, "table": table}
-                    rows.append(_compare(found, a, b, metric, **how))
+                    rows.append(compare(found, a, b, metric, **how))
     for table in ("primary", "secondary"):
         at = [i for i, row in enumerate(rows) if row.table == table]
         for i, p in zip(at, stats.holm([rows[i].p for i in at]), strict=True):
@@ -91,7 +91,7 @@ def comparisons(
     return rows
 
 
-def _compare(
+def compare(
     scores: Sequence[TaskScore],
     a: str,
     b: str,
@@ -101,7 +101,7 @@ def _compare(
     seed: int,
     table: str,
 ) -> Comparison:
-    """The test follows the design.
+    """a - b on one metric, before any correction; the test follows the design.
 
     Several trainings call for one that knows about seeds, families of tasks for one that keeps
     them whole; McNemar's is for tasks that stand alone and are solved or not.

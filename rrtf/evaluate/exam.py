@@ -9,13 +9,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config
+from rrtf import benchmarks, config, execution
 from rrtf.metrics import label, parse_label
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 ORDER = ("sft", "sft-kept", "sft-verified", "rrhf", "dpo", "rrtf")  # of tables and pictures
 STEPS = ("answers", "executions")
-WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,8 @@ def sit(
     ticks = [progress(f"{exam.name}, {what}") if progress else None for what in STEPS]
     asked = {"draws": draws, "processes": processes, "progress": ticks[0]}
     responses = responses_of(entries, exam.problems, sampler, **asked)
-    limits = {"cpu_seconds": exam.cpu_seconds, "wall_seconds": WALL_PER_CPU * exam.cpu_seconds}
+    cpu = exam.cpu_seconds
+    limits = {"cpu_seconds": cpu, "wall_seconds": execution.WALL_PER_CPU * cpu}
     executions = judge(exam.problems, responses, progress=ticks[1], **limits)
     scores = score(exam.problems, executions, benchmark=exam.name, family=exam.family)
     return Sat(exam, tuple(responses), tuple(executions), tuple(scores))

@@ -28,6 +28,7 @@ OURS, RIVAL, BASE = IN_FIG_5
 
 def audit(paper: Figures, *, alpha: float = ALPHA, power: float = POWER) -> list[dict[str, Any]]:
     """Every finding; `alpha` is the level of the tests, `power` that of the detectable leads."""
+    tests = claims.claim_tests(paper, alpha=alpha)
     return [
         _size_and_batch(paper),
         _data_size(paper, alpha),
@@ -37,7 +38,7 @@ def audit(paper: Figures, *, alpha: float = ALPHA, power: float = POWER) -> list
         _margin_over_wizard_coder(paper),
         _pairs_of_fig_5(paper, alpha),
         _margin_on_codereval(paper, alpha),
-        _least_lead(paper, alpha),
+        _least_lead(tests, alpha),
         _detectable(paper, alpha, power),
         _two_gpt_rates(paper),
         *_quantised(paper, alpha),
@@ -47,7 +48,7 @@ def audit(paper: Figures, *, alpha: float = ALPHA, power: float = POWER) -> list
         _greedy_agreement(paper),
         _leaks(paper),
         _baselines(paper),
-        *_claims(paper, alpha),
+        *_claims(paper, tests),
     ]
 
 
@@ -200,9 +201,9 @@ def _margin_on_codereval(paper: Figures, alpha: float) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _least_lead(paper: Figures, alpha: float) -> dict[str, Any]:
+def _least_lead(every: Sequence[claims.ClaimTest], alpha: float) -> dict[str, Any]:
     least = pairs.least_lead(alpha)
-    tests = [test for test in claims.claim_tests(paper, alpha=alpha) if test.how != "rates"]
+    tests = [test for test in every if test.how != "rates"]
     short = {
         f"{test.a} - {test.b} ({claims.where(test)})": test.lead
         for test in tests
@@ -348,9 +349,8 @@ def _baselines(paper: Figures) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _claims(paper: Figures, alpha: float) -> list[dict[str, Any]]:
+def _claims(paper: Figures, tests: Sequence[claims.ClaimTest]) -> list[dict[str, Any]]:
     """A row per claim, with all its tests, corrected over the tests of all claims."""
-    tests = claims.claim_tests(paper, alpha=alpha)
     return [
         _fact(
             f"claim: {line['claim']}", line["place"], line["verdict"],
