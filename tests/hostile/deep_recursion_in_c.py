@@ -5,7 +5,7 @@ sys.setrecursionlimit(10**9)
 
 
 def add(a, b):
-    nested = []
-    for _ in range(10**6):
-        nested = [nested]
-    return repr(nested)
+    nested = ()
+    for _ in range(3 * 10**5):
+        nested = (nested,)
+    return hash(nested)
