@@ -22,7 +22,7 @@ LEVELS = (
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
-    ("pipeline", "leaderboard", "arguments"),
+    ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest",),
     ("commands",),
     ("__main__",),
