@@ -256,6 +256,7 @@ def _groups(
         teacher=teacher,
         scores={outcome: settings[f"score_{outcome.name.lower()}"] for outcome in Outcome},
         tie_break=settings["tie_break"],
+        pass_ratio=settings["pass_ratio"],
         prompts=read,
     )
 

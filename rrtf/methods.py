@@ -48,7 +48,7 @@ def training_set(
     if source is pairs:
         dropped["no_pair"] = len({g.task_id for g in groups} - {g.task_id for g in pairs})
     if method == "rrhf":
-        kept = [_drawn(_best_first(group), max_responses) for group in kept]
+        kept = [drawn(_best_first(group), max_responses) for group in kept]
     return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
 
 
@@ -68,7 +68,7 @@ def _best_first(group: RankedGroup) -> RankedGroup:
     return replace(group, sft_index=best)
 
 
-def _drawn(group: RankedGroup, count: int) -> RankedGroup:
+def drawn(group: RankedGroup, count: int) -> RankedGroup:
     """The group with its target and `count` - 1 other responses, drawn by the task's key."""
     if not count or len(group.responses) <= count:
         return group

@@ -18,23 +18,37 @@ PAIRINGS = ("one", "all")
 FILTERS = ("drop_below", "must_pass", "none")
 
 
-def score(outcome: Outcome, is_teacher: bool, scores: Mapping[Outcome, float], tie: float) -> float:
+def score(
+    execution: Execution,
+    is_teacher: bool,
+    scores: Mapping[Outcome, float],
+    *,
+    tie: float,
+    pass_ratio: float = 0.0,
+) -> float:
     """r of the paper: the situation's value, plus `tie` for the teacher.
 
-    `tie` must be positive (or ties would have no weight) and smaller than the smallest step
+    Not in the paper: a program that fails tests gets `pass_ratio` * k / n on top. `tie` must be
+    positive (or ties would have no weight), and both together smaller than the smallest step
     between situations (or the teacher would overtake a better student).
     """
-    return scores[outcome] + (tie if is_teacher else 0.0)
+    value = scores[execution.outcome] + (tie if is_teacher else 0.0)
+    if execution.outcome != Outcome.FAILED_TESTS or not execution.n_tests:
+        return value
+    return value + pass_ratio * execution.n_passed / execution.n_tests
 
 
-def check_scores(scores: Mapping[Outcome, float], tie: float) -> None:
-    """ValueError unless the scores rise with the situations and `tie` fits between them."""
+def check_scores(scores: Mapping[Outcome, float], tie: float, pass_ratio: float = 0.0) -> None:
+    """ValueError unless the scores rise with the situations and what is added fits between them."""
     values = [scores[outcome] for outcome in Outcome]
     steps = [high - low for low, high in pairwise(values)]
     if min(steps) <= 0:
         raise ValueError(f"scores {values} do not rise from {Outcome(1).name} to PASS")
     if not 0 <= tie < min(steps):
         raise ValueError(f"tie_break {tie}: expected at least 0 and less than {min(steps)}")
+    if not 0 <= pass_ratio < min(steps) - tie:
+        room = min(steps) - tie
+        raise ValueError(f"pass_ratio {pass_ratio}: expected at least 0 and less than {room}")
 
 
 def rank(
@@ -45,6 +59,7 @@ def rank(
     teacher: str = "teacher",
     scores: Mapping[Outcome, float],
     tie_break: float,
+    pass_ratio: float = 0.0,
     prompts: Mapping[str, str],
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(one group per task with a teacher response, responses or tasks left out by reason).
@@ -53,7 +68,8 @@ def rank(
     sampled from. Equal texts of one task are kept once (the teacher's, else the first); texts
     cut off at the token limit are left out. The teacher's first response is the target of L_ft.
     """
-    check_scores(scores, tie_break)
+    check_scores(scores, tie_break, pass_ratio)
+    added = {"tie": tie_break, "pass_ratio": pass_ratio}
     by_task = _by_task(problems, responses, executions)
     dropped: Counter[str] = Counter()
     groups = []
@@ -73,8 +89,8 @@ def rank(
                 sources=sources,
                 outcomes=outcomes,
                 scores=tuple(
-                    score(outcome, source == teacher, scores, tie_break)
-                    for outcome, source in zip(outcomes, sources, strict=True)
+                    score(execution, response.source == teacher, scores, **added)
+                    for response, execution in kept
                 ),
                 sft_index=first,
             )

@@ -1,5 +1,7 @@
 """Ranking: scores, ties, the filter, and that nothing is lost without a reason."""
 
+from dataclasses import replace
+
 import pytest
 
 from rrtf import rank
@@ -41,6 +43,20 @@ def test_scores_follow_the_situations_and_the_teacher_wins_ties():
 def test_a_tie_break_never_lifts_the_teacher_over_a_better_situation():
     with pytest.raises(ValueError, match=r"tie_break 1\.0"):
         ranked(("teacher", "a", P), ("student", "b", P), tie=1.0)
+
+
+def test_a_pass_ratio_orders_programs_that_fail_tests_and_lifts_none_over_a_situation():
+    rows = [("teacher", "a", F), ("student", "b", F), ("student", "c", F), ("student", "d", P)]
+    responses, executions = answers(*rows)
+    counts = [(1, 12), (0, 12), (11, 12), (12, 12)]
+    executions = [
+        replace(run, n_passed=k, n_tests=n) for run, (k, n) in zip(executions, counts, strict=True)
+    ]
+    how = {"scores": SCORES, "tie_break": 0.1, "prompts": {"t/0": ""}}
+    groups, _ = rank.rank([problem()], responses, executions, pass_ratio=0.6, **how)
+    assert groups[0].scores == pytest.approx((2.15, 2.0, 2.55, 3.0))
+    with pytest.raises(ValueError, match=r"pass_ratio 0\.9: .* less than 0\.9"):
+        rank.rank([problem()], responses, executions, pass_ratio=0.9, **how)
 
 
 def test_scores_that_do_not_rise_are_refused():
