@@ -17,7 +17,7 @@ PACKAGE = ROOT / "rrtf"
 LEVELS = (
     ("records", "config"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "probes", "source"),
+     "blocks", "probes", "source"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
@@ -30,7 +30,7 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models", "nano_corpus",
+    "nano_models", "nano_corpus", "blocks", "plan",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",
