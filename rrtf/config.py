@@ -26,6 +26,7 @@ STAGES = (
 CLOSING = ("appendix_paper_audit",)  # a plain run ends with these: seconds, from what it found
 APPENDICES = (
     *CLOSING,
+    "appendix_ablation",
     "appendix_leaderboard",
     "appendix_nano_models",
     "appendix_validation",

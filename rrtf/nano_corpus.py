@@ -36,12 +36,7 @@ def prepare(
     facts = folder / "corpus.json"
     if facts.exists():
         return store.read_json(facts)
-    world = nano.world(workers)
-    avoid = {key for _, keys in world.values() for key in keys}
-    problems, keys, dropped = nano.build(
-        "pretrain", TRUNK_PROBLEMS + DECAY_PROBLEMS, avoid=avoid, shard_size=2000,
-        workers=workers, progress=progress,
-    )  # fmt: skip
+    problems, keys, dropped, avoid = _pretraining(workers, progress)
     first, last = problems[:TRUNK_PROBLEMS], problems[TRUNK_PROBLEMS:]
     sources = library_sources()
     texts = [prompt + answer for prompt, answer in documents(first[:12_000])]
@@ -68,20 +63,41 @@ def prepare(
     return summary
 
 
+def _pretraining(
+    workers: int, progress: Callable[[int, int], None] | None
+) -> tuple[list[Problem], list[str], dict[str, int], set[str]]:
+    """Problems, their behaviours, what was dropped, and the behaviours that were avoided."""
+    avoid = {key for _, keys in nano.world(workers).values() for key in keys}
+    found = nano.build(
+        "pretrain", TRUNK_PROBLEMS + DECAY_PROBLEMS, avoid=avoid, shard_size=2000,
+        workers=workers, progress=progress,
+    )  # fmt: skip
+    return *found, avoid
+
+
+def behaviours(*, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> set[str]:
+    """The behaviours of all problems that the models were pre-trained on; a minute or two."""
+    return set(_pretraining(workers, progress)[1])
+
+
 def documents(problems: Sequence[Problem]) -> list[tuple[str, str]]:
     """(prompt, solution) of each problem as the models read them: the break comes second."""
     return [(p.prompt.rstrip("\n"), "\n" + p.reference.rstrip("\n")) for p in problems]
 
 
 def restyled(problems: Sequence[Problem], style: str) -> list[tuple[str, str]]:
-    """The same prompts with canonical solutions, or with those of the blind spots."""
+    """The same prompts with `canonical` solutions, those of the `blind_spots`, or `varied` ones.
+
+    Varied solutions are right and written in the styles of pre-training, drawn by task id.
+    """
     table = grammar.blind_spots() if style == "blind_spots" else grammar.operations()
     found = []
     for problem in problems:
         argument = problem.prompt.partition("(")[2].partition(")")[0]
         rng = random.Random(config.derive_seed(0, "restyle", problem.task_id))
         spec = grammar.parse_spec(problem.spec)
-        body = wording.solution(spec, argument, wording.CANONICAL, rng, table=table)
+        way = rng.choice(wording.STYLES) if style == "varied" else wording.CANONICAL
+        body = wording.solution(spec, argument, way, rng, table=table)
         found.append((problem.prompt.rstrip("\n"), "\n" + body.rstrip("\n")))
     return found
 

@@ -21,7 +21,7 @@ LEVELS = (
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
-     "figures", "explain", "nano_models", "grade"),
+     "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest",),
     ("commands",),
@@ -30,7 +30,7 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models", "nano_corpus", "blocks", "plan",
+    "nano_models", "nano_corpus", "blocks", "plan", "grpo",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",

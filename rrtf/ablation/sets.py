@@ -40,9 +40,7 @@ def training_set(
         groups = sorted(groups, key=lambda g: config.derive_seed(seed, "prompts", g.task_id))
         groups = groups[: arm.prompts]
     if arm.compared == "group":
-        chosen, dropped = methods.training_set(
-            "rrhf", groups, [], max_responses=arm.max_responses
-        )
+        chosen, dropped = methods.training_set("rrhf", groups, [], max_responses=arm.max_responses)
     else:
         chosen, dropped = _paired(arm, groups, seed=seed)
     if arm.scores == "shuffled":

@@ -7,12 +7,13 @@ a prompt and solutions, `problems` makes tested problems and splits them by beha
 
 from rrtf.nano.evolution import METHODS, Evolved, evolve_problem
 from rrtf.nano.grammar import Spec, family, operations, parse_spec
-from rrtf.nano.problems import build, guarded, probes, world
+from rrtf.nano.problems import behaviour, build, guarded, probes, world
 
 __all__ = [
     "METHODS",
     "Evolved",
     "Spec",
+    "behaviour",
     "build",
     "evolve_problem",
     "family",

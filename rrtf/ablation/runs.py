@@ -1,0 +1,305 @@
+"""The registered runs: what each trains with, and one line for each that is finished.
+
+The ledger (`data/ablation.jsonl`) grows wave by wave; a run whose line is there is not made again.
+A line holds which problems were solved, so that every paired test can be repeated from it.
+"""
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rrtf import batches, config, evaluate, methods, nano, store, train
+from rrtf.ablation.registration import Arm, Registration
+from rrtf.records import Problem, RankedGroup, TaskScore
+
+VALIDATION, HELD_OUT = "validation", "held-out"
+
+# the options of a training that decide what comes out of it
+DECISIVE = (
+    "objective", "updates", "groups_per_batch", "learning_rate", "seed", "warmup", "ft_reduction",
+    "ft_weight", "rank_weight", "normalise", "margin", "beta", "pairs_of", "max_length", "dropout",
+    "weight_decay", "clip", "precision",
+)  # fmt: skip
+
+Groups = Mapping[str, Sequence[RankedGroup]]  # by arm
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finished run.
+
+    `tokens` went through the network in one update, on average; bit i of `solved` (hexadecimal,
+    the first problem is the highest bit) says whether problem i of the split was solved greedily;
+    `key` is the hash of all that decided it.
+    """
+
+    arm: str
+    split: str
+    seed: int
+    learning_rate: float
+    updates: int
+    prompts: int
+    responses: int
+    tokens: float
+    n_tasks: int
+    passed: int
+    solved: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that is to be made, and the split whose problems its model is asked."""
+
+    arm: Arm
+    split: str
+    run: methods.Run
+    tokens: float
+
+
+# What is to be run
+
+
+def grid(plan: Registration, groups: Groups, sizes: Mapping[str, float]) -> list[Trial]:
+    """The runs on validation from which the learning rates are chosen."""
+    return [
+        _trial(plan, plan.arms[name], groups, sizes, split=VALIDATION, rate=rate, seed=seed)
+        for family in plan.families.values()
+        for name in family.by
+        for rate in family.rates
+        for seed in range(plan.grid_seeds)
+    ]
+
+
+def chosen_rates(plan: Registration, lines: Iterable[Line]) -> dict[str, float]:
+    """Family -> its learning rate, by the rule of the registration.
+
+    ValueError naming the family if a run of its grid is missing.
+    """
+    lines = [line for line in lines if line.split == VALIDATION]
+    found = {}
+    for family in plan.families.values():
+        means = {}
+        for rate in family.rates:
+            passed = [
+                line.passed / line.n_tasks
+                for line in lines
+                if line.arm in family.by and line.learning_rate == rate
+            ]
+            if len(passed) != len(family.by) * plan.grid_seeds:
+                raise ValueError(f"family {family.name!r}: the grid at {rate:g} is not finished")
+            means[rate] = sum(passed) / len(passed)
+        found[family.name] = max(sorted(means), key=means.__getitem__)
+    return found
+
+
+def finals(
+    plan: Registration,
+    rates: Mapping[str, float],
+    groups: Groups,
+    sizes: Mapping[str, float],
+    *,
+    tiers: Sequence[str],
+) -> list[Trial]:
+    """The runs of these tiers on the held-out problems, all seeds of an arm one after the other."""
+    return [
+        _trial(plan, arm, groups, sizes, split=HELD_OUT, rate=rates[arm.family], seed=seed)
+        for arm in plan.arms.values()
+        if arm.tier in tiers and arm.method == "train" and arm.rounds == 1
+        for seed in range(plan.seeds[arm.tier])
+    ]
+
+
+def _trial(
+    plan: Registration,
+    arm: Arm,
+    groups: Groups,
+    sizes: Mapping[str, float],
+    *,
+    split: str,
+    rate: float,
+    seed: int,
+) -> Trial:
+    own = options(plan, arm, n_groups=len(groups[arm.name]), sizes=sizes)
+    own |= {"learning_rate": rate, "seed": train_seed(seed)}
+    name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower())
+    run = methods.Run(
+        f"{split}-{name}-lr{rate:.0e}-s{seed}", arm.name, seed, tuple(groups[arm.name]), own
+    )
+    return Trial(arm, split, run, sizes[arm.name] * own["groups_per_batch"])
+
+
+def train_seed(seed: int) -> int:
+    """The seed of training number `seed`: it draws the order of the prompts, for all arms alike."""
+    return config.derive_seed(0, "ablation", seed) % 2**31
+
+
+def options(
+    plan: Registration, arm: Arm, *, n_groups: int, sizes: Mapping[str, float]
+) -> dict[str, Any]:
+    """The options of `train.train` for `arm`, without learning rate and seed.
+
+    `sizes`: tokens through the network per prompt, by arm.
+    """
+    known = config.resolve(plan.profile, "train").items()
+    found = {name: value for name, value in known if name in train.OPTIONS}
+    found |= {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
+    found |= {"objective": arm.objective, **arm.options}
+    if arm.epochs:
+        found["updates"] = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
+    if arm.equal_compute_with:
+        ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
+        found["updates"] = round(plan.updates * ratio)
+    return found
+
+
+def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:
+    """Arm -> tokens through the network per prompt, the prompt itself counted once."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    found = {}
+    for name, some in groups.items():
+        encoded = [batches.encode(g, tokenizer, plan.arms[name].objective) for g in some]
+        tokens = sum(len(e.prompt) + sum(map(len, e.responses)) for e in encoded)
+        found[name] = tokens / len(encoded)
+    return found
+
+
+# Running it
+
+
+def carry_out(
+    trials: Sequence[Trial],
+    *,
+    exams: Mapping[str, evaluate.Exam],
+    model: Path,
+    folder: Path,
+    sit: Callable[..., evaluate.Sat],
+    ledger: Path | None = None,
+    workers: int = 2,
+    wave: int = 8,
+    run_missing: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Line]:
+    """The lines of these trials, in order; those that the ledger lacks are run, `wave` at a time.
+
+    With `run_missing` off they are left out. The trials of one call belong to one split. Models
+    lie in `folder` until their line is written. `sit` is `evaluate.sit` with sampler, judge and
+    draws bound. An interrupted call goes on: with the ledger, then with the runs of the
+    unfinished wave.
+    """
+    ledger = ledger or place()
+    done = {line.key: line for line in read(ledger)}
+    base = store.sha256(model)
+    keys = [key_of(trial, base, exams[trial.split].problems) for trial in trials]
+    waiting = [(key, t) for key, t in zip(keys, trials, strict=True) if key not in done]
+    how = {"sit": sit, "model": model, "folder": folder, "workers": workers}
+    for at in range(0, len(waiting) if run_missing else 0, wave):
+        some = waiting[at : at + wave]
+        done |= {line.key: line for line in _wave(some, exams[some[0][1].split], **how)}
+        store.write(ledger, sorted(done.values(), key=_order))
+        shutil.rmtree(folder / "models", ignore_errors=True)
+        if progress:
+            progress(sum(key in done for key in keys), len(keys))
+    return [done[key] for key in keys if key in done]
+
+
+def place() -> Path:
+    """The ledger: `data/ablation.jsonl` of the checkout, or below `$RRTF_HOME` where that is set.
+
+    One that is not there yet begins as a copy of the checkout's.
+    """
+    path, shipped = (
+        where / "data" / "ablation.jsonl" for where in (config.output_home(), config.home())
+    )
+    if not path.exists() and shipped.exists():
+        store.write_bytes(path, shipped.read_bytes())
+    return path
+
+
+def exams(validation: Sequence[Problem], held_out: Sequence[Problem]) -> dict[str, evaluate.Exam]:
+    """Split -> what is asked there; problems of one composition count as one family."""
+    asked = {VALIDATION: validation, HELD_OUT: held_out}
+    return {
+        name: evaluate.Exam(name, tuple(found), family=nano.family) for name, found in asked.items()
+    }
+
+
+def _wave(
+    some: Sequence[tuple[str, Trial]],
+    exam: evaluate.Exam,
+    *,
+    sit: Callable[..., evaluate.Sat],
+    model: Path,
+    folder: Path,
+    workers: int,
+) -> list[Line]:
+    """Trains and examines a few trials side by side."""
+    runs = [trial.run for _, trial in some]
+    train.train_all(runs, model=model, folder=folder, workers=workers)
+    entries = [evaluate.Contender(run.name, run.seed, str(folder / run.folder)) for run in runs]
+    scores = sit(exam, entries).scores
+    return [line(trial, key, scores) for key, trial in some]
+
+
+def line(trial: Trial, key: str, scores: Iterable[TaskScore]) -> Line:
+    """The ledger's line of a trial from the scores of its model, named after its run."""
+    solved = [row.c for row in scores if row.model == trial.run.name]
+    return Line(
+        arm=trial.arm.name,
+        split=trial.split,
+        seed=trial.run.seed,
+        learning_rate=trial.run.options["learning_rate"],
+        updates=trial.run.options["updates"],
+        prompts=len(trial.run.groups),
+        responses=sum(len(group.responses) for group in trial.run.groups),
+        tokens=round(trial.tokens, 1),
+        n_tasks=len(solved),
+        passed=sum(solved),
+        solved=packed(solved),
+        key=key,
+    )
+
+
+def packed(solved: Sequence[int]) -> str:
+    """Zeros and ones as hexadecimal digits, padded to whole ones on the right."""
+    padded = [*solved, *[0] * (-len(solved) % 4)]
+    return "".join(
+        f"{int(''.join(map(str, padded[at : at + 4])), 2):x}" for at in range(0, len(padded), 4)
+    )
+
+
+def unpacked(digits: str, count: int) -> list[int]:
+    """The inverse of `packed` for `count` problems; ValueError if the digits are too few."""
+    bits = [int(bit) for digit in digits for bit in f"{int(digit, 16):04b}"]
+    if not count <= len(bits) < count + 4:
+        raise ValueError(f"{len(digits)} digits for {count} problems")
+    return bits[:count]
+
+
+def key_of(trial: Trial, base: str, problems: Sequence[Problem]) -> str:
+    """The hash of what decides a line: start model, training set, options, problems asked."""
+    parts = [
+        base,
+        hashlib.sha256(store.encode(trial.run.groups, ".jsonl")).hexdigest(),
+        {name: trial.run.options[name] for name in DECISIVE},
+        trial.split,
+        hashlib.sha256("\n".join(p.task_id for p in problems).encode()).hexdigest(),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def read(ledger: Path) -> list[Line]:
+    """The lines of the ledger; none where there is no file yet."""
+    return store.read(ledger, Line) if ledger.exists() else []
+
+
+def _order(line: Line) -> tuple:
+    return line.split, line.arm, line.learning_rate, line.seed
