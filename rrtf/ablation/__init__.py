@@ -5,7 +5,7 @@ has seen), `sets` (an arm's training set), `runs` (what is still to be run, and 
 `results` (rates, contrasts, tables).
 """
 
-from rrtf.ablation.material import collect, held_out
+from rrtf.ablation.material import collect, held_out, oracle
 from rrtf.ablation.registration import Arm, Registration, place, read
 from rrtf.ablation.results import (
     arm_rows,
@@ -51,6 +51,7 @@ __all__ = [
     "grid_rows",
     "held_out",
     "missing",
+    "oracle",
     "place",
     "primary",
     "rate_rows",

@@ -1,0 +1,175 @@
+"""The ablation: what was registered is what is run, and the ledger says it again."""
+
+import tomllib
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from rrtf import ablation, engines, evaluate, nano, store
+from rrtf.ablation import runs, sets
+from rrtf.records import Execution, Outcome, Problem, Response
+
+C, R, F, P = Outcome
+PLAN = ablation.read()
+TASKS = [f"t/{number}" for number in range(12)]
+
+
+def answered(source, outcomes):
+    """One response and verdict per (task, outcome), indices counted by task."""
+    responses, executions, seen = [], [], {}
+    for task_id, outcome in outcomes:
+        index = seen[task_id] = seen.get(task_id, -1) + 1
+        text = f"\n    return {source!r}, {index}"
+        responses.append(Response(task_id, source, index, text, text))
+        executions.append(Execution(task_id, source, index, outcome, "", 3, 12, "namespaces"))
+    return sets.Answers(responses, executions)
+
+
+@pytest.fixture(scope="module")
+def material():
+    student = [(task, o) for at, task in enumerate(TASKS) for o in (F, P if at % 3 else R, C)]
+    taught = [(task, P if at % 2 else R) for at, task in enumerate(TASKS)]
+    teachers = dict.fromkeys(("blind_spots", "slips", "canonical", "varied"))
+    problems = [Problem(task, "def f(x):\n", "f", "") for task in TASKS]
+    return sets.Material(
+        problems=problems,
+        prompts=dict.fromkeys(TASKS, "def f(x):"),
+        student=answered("student", student),
+        teachers=dict.fromkeys(teachers, answered("teacher", taught)),
+    )
+
+
+def groups_of(name, material):
+    return sets.training_set(PLAN.arms[name], material, seed=1)[0]
+
+
+def test_every_registered_arm_has_a_training_set_and_a_rate(material):
+    for arm in PLAN.arms.values():
+        groups, _ = sets.training_set(arm, material, seed=1)
+        assert groups and arm.family in PLAN.families, arm.name
+
+
+def test_arms_that_are_compared_learn_from_the_same_prompts(material):
+    def asked(name):
+        return [group.task_id for group in groups_of(name, material)]
+
+    assert asked("rrtf") == asked("sft-kept") == asked("placebo") == asked("dpo-sft")
+    assert asked("rrhf") == asked("raft") == asked("pro")
+    assert asked("sft-verified") == asked("rrtf-verified")
+    assert len(asked("drop-random")) == len(asked("rrtf")) < len(asked("sft"))
+
+
+def test_the_placebo_keeps_the_scores_and_loses_their_order(material):
+    pairs = zip(groups_of("rrtf", material), groups_of("placebo", material), strict=True)
+    moved = 0
+    for real, placebo in pairs:
+        assert real.responses == placebo.responses and real.sft_index == placebo.sft_index
+        assert sorted(real.scores) == sorted(placebo.scores)
+        moved += real.scores != placebo.scores
+    assert 0 < moved
+
+
+def test_without_a_teacher_a_passing_sample_takes_its_place(material):
+    groups = groups_of("sft, own", material)
+    assert {g.task_id for g in groups} == {t for at, t in enumerate(TASKS) if at % 3}
+    assert all(g.outcomes[g.sft_index] == P for g in groups)
+
+
+def test_a_number_of_answers_is_drawn_and_the_teacher_stays(material):
+    for group in groups_of("rrtf, K = 2", material):
+        assert len(group.responses) <= 3 and group.sources[group.sft_index] == "teacher"
+
+
+def test_equal_compute_means_as_many_tokens(material):
+    made = {name: groups_of(name, material) for name in ("rrtf", "rrhf, equal compute")}
+    sizes = {"rrtf": 100.0, "rrhf, equal compute": 250.0}
+    arm = PLAN.arms["rrhf, equal compute"]
+    own = runs.options(PLAN, arm, n_groups=len(made[arm.name]), sizes=sizes)
+    assert own["updates"] * 250 == PLAN.updates * 100
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"rrtf - sft-kept", ', '"rrtf - sft-keep", ', "'sft-keep' is no arm"),
+        ('by = ["dpo"]', 'by = ["dpoo"]', "'dpoo' is no arm"),
+        ('family = "dpo-sft"', 'family = "dpo-sfd"', "unknown family 'dpo-sfd'"),
+        ('filter = "random"', 'filter = "chance"', "filter = 'chance': expected one of drop_below"),
+        ('name = "raft"', 'name = "rrhf"', "'rrhf' comes twice"),
+        ('against = "sft-kept"', 'against = "kept"', "names 'kept', which is no arm"),
+    ],
+)
+def test_a_registration_that_contradicts_itself_is_refused(tmp_path, old, new, message):
+    text = ablation.place().read_text()
+    assert old in text
+    wrong = tmp_path / "ablation.toml"
+    wrong.write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        ablation.read(wrong)
+
+
+def test_the_registration_has_no_key_that_nothing_reads():
+    table = tomllib.loads(ablation.place().read_text())
+    known = {*runs.DECISIVE, "max_responses"}
+    known |= {"name", "tier", "what", "against", "epochs", "rounds", "method", *table["defaults"]}
+    assert {key for arm in table["arm"] for key in arm} <= known
+
+
+def test_solved_problems_survive_packing():
+    for bits in ([], [1], [0, 1, 1, 0], [1, 0, 1, 1, 0, 1, 1]):
+        assert runs.unpacked(runs.packed(bits), len(bits)) == bits
+    with pytest.raises(ValueError, match="1 digits for 9 problems"):
+        runs.unpacked("f", 9)
+
+
+def tried(arm, rate, passed):
+    return ablation.Line(arm, ablation.VALIDATION, 0, rate, 1, 1, 1, 1.0, 10, passed, "", "")
+
+
+def test_the_learning_rate_is_the_one_at_which_the_compared_arms_do_best_together():
+    family = ablation.registration.Family("imitation", (1e-5, 1e-4), ("sft", "rrtf"))
+    plan = replace(PLAN, families={"imitation": family})
+    rows = [tried("sft", 1e-5, 6), tried("rrtf", 1e-5, 4), tried("sft", 1e-4, 7)]
+    with pytest.raises(ValueError, match=r"'imitation': the grid at 0\.0001 is not finished"):
+        ablation.chosen_rates(plan, rows)
+    even = [*rows, tried("rrtf", 1e-4, 3)]
+    assert ablation.chosen_rates(plan, even) == {"imitation": 1e-5}
+    assert ablation.chosen_rates(plan, [*rows, tried("rrtf", 1e-4, 4)]) == {"imitation": 1e-4}
+
+
+def finished(arm, seed, solved):
+    packed = runs.packed(solved)
+    how = (1e-5, 150, 10, 20, 1000.0, len(solved), sum(solved), packed, f"{arm}{seed}")
+    return ablation.Line(arm, ablation.HELD_OUT, seed, *how)
+
+
+def test_the_contrasts_are_those_of_the_lines_and_what_is_missing_is_said():
+    problems = [Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(40)]
+    better, worse = [1] * 30 + [0] * 10, [1] * 10 + [0] * 30
+    lines = [finished("rrtf", s, better) for s in range(5)]
+    lines += [finished("sft-kept", s, worse) for s in range(5)]
+    rows = ablation.scores(lines, problems, family=nano.family)
+    (only,) = ablation.primary(PLAN, rows, seed=1)
+    assert (only.a, only.b, only.difference) == ("rrtf", "sft-kept", 0.5)
+    left = ablation.missing(PLAN, lines)
+    assert "rrtf" not in left and left["dpo"] == PLAN.seeds["A"] and left["pro"] == PLAN.seeds["B"]
+    table = ablation.arm_rows(PLAN, lines, rows, {}, "A")
+    shown = {row["arm"]: row["pass@1, %"] for row in table}
+    assert shown["rrtf"].startswith("75.0 [") and shown["dpo"] == "not run"
+    with pytest.raises(ValueError, match="arm 'rrtf', seed 0: 40 problems, expected 39"):
+        ablation.scores(lines, problems[1:], family=nano.family)
+    wrong = [replace(lines[0], passed=7)]
+    with pytest.raises(ValueError, match="7 passed, but 30 are marked"):
+        ablation.scores(wrong, problems, family=nano.family)
+
+
+def test_an_oracle_answers_right_in_its_style():
+    problems = nano.build("finetune", 6, workers=1)[0]
+    canonical = ablation.oracle(problems, "canonical")
+    varied = ablation.oracle(problems, "varied")
+    assert [a.text for a in canonical] != [b.text for b in varied]
+    from rrtf import sandbox
+
+    verdicts = sandbox.execute(problems, [*canonical, *varied], workers=1)
+    assert all(run.outcome == P for run in verdicts)
