@@ -261,15 +261,18 @@ def equivalence(estimate: Estimate, *, margin: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: the family's error rate is kept."""
+    """Holm's adjusted p values, in the order given: the family's error rate is kept.
+
+    The k-th smallest of m is multiplied by m - k + 1, and none falls below a smaller one's.
+    """
     p = [float(value) for value in p_values]
     if not all(0 <= value <= 1 for value in p):
         raise ValueError(f"p values lie between 0 and 1: {p}")
-    if not p:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(value) for value in multipletests(p, method="holm")[1]]
+    adjusted, so_far = [0.0] * len(p), 0.0
+    for rank, at in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        so_far = max(so_far, min(1.0, (len(p) - rank) * p[at]))
+        adjusted[at] = so_far
+    return adjusted
 
 
 def smallest_detectable(

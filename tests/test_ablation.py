@@ -2,11 +2,10 @@
 
 import tomllib
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
-from rrtf import ablation, engines, evaluate, nano, store
+from rrtf import ablation, nano
 from rrtf.ablation import runs, sets
 from rrtf.records import Execution, Outcome, Problem, Response
 
@@ -67,7 +66,7 @@ def test_the_placebo_keeps_the_scores_and_loses_their_order(material):
         assert real.responses == placebo.responses and real.sft_index == placebo.sft_index
         assert sorted(real.scores) == sorted(placebo.scores)
         moved += real.scores != placebo.scores
-    assert 0 < moved
+    assert moved > 0
 
 
 def test_without_a_teacher_a_passing_sample_takes_its_place(material):

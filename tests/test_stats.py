@@ -405,9 +405,15 @@ def test_equivalence_is_shown_exactly_when_the_90_percent_interval_lies_inside_t
         stats.equivalence(inner, margin=0)
 
 
-def test_holm_equals_the_step_down_by_hand():
+def test_holm_equals_the_step_down_by_hand_and_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
     assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert stats.holm([]) == []
+    rng = np.random.default_rng(3)
+    for size in (1, 2, 7, 30):
+        p = np.round(rng.uniform(0, 0.2, size), 2)  # rounded: with ties
+        assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
 def test_p_values_outside_zero_and_one_are_refused():

@@ -14,7 +14,6 @@ or take two standard errors of the simulation.
 """
 
 import argparse
-import gc
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -325,8 +324,6 @@ def tests_part(repetitions: int) -> None:
 def several(repetitions: int) -> None:
     """Holm: a family of six McNemar tests on one benchmark, all nulls true or three of them."""
     design, random = Design(164), np.random.default_rng(5)
-    stats.holm([0.5])  # imports
-    gc.freeze()  # statsmodels collects garbage at every call
     for gap in (0.0, 0.2):
         ease = eases(design, repetitions, random)
         base = answers(0.6, ease, design, random)[:, 0]
