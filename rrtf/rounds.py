@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import asking, config, execution, rank, sample
-from rrtf.records import Outcome, Problem, RankedGroup, Response
+from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
 
 Tell = Callable[[int, int], None]
 
@@ -48,16 +48,15 @@ def next_groups(
     `sample.sample_temperatures`, `execution.execute` and `rank.rank`; ValueError for a number
     below 2 or teacher answers of several sources.
     """
-    teacher = _checked(number, teacher_responses)
-    seed = config.derive_seed(seed, "round", number)
-    draw = {"source": f"round-{number}", "prompt_format": prompt_format, "seed": seed} | sampling
-    told = progress("sampling") if progress else None
-    ours = sample.sample_temperatures(problems, model=model, shards=shards, progress=told, **draw)
+    teacher = _source(teacher_responses)
+    how = {"number": number, "shards": shards, "sampling": sampling, "limits": limits}
+    how |= {"prompt_format": prompt_format, "seed": seed, "progress": progress}
+    ours, judged = answers(problems, model=model, **how)
     theirs, unasked = rank.answers_to(problems, teacher_responses)
     told = progress("executing") if progress else None
-    run = {"shards": shards, "progress": told} | limits
-    verdicts = execution.execute(problems, theirs, **run)  # apart: the same shards in every round
-    verdicts += execution.execute(problems, ours, **run)
+    verdicts = execution.execute(problems, theirs, shards=shards, progress=told, **limits)
+    verdicts += judged
+    seed = config.derive_seed(seed, "round", number)
     ask = asking.asker(model, prompt_format)
     read = {problem.task_id: ask(problem) for problem in problems}
     how = {"teacher": teacher, "scores": scores, "tie_break": tie_break, "prompts": read}
@@ -68,12 +67,36 @@ def next_groups(
     return groups, pairs, counts
 
 
-def _checked(number: int, teacher_responses: Sequence[Response]) -> str:
-    """The one source of the teacher's answers."""
+def answers(
+    problems: Sequence[Problem],
+    *,
+    model: str | Path,
+    number: int,
+    shards: Path,
+    sampling: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    prompt_format: str = "starcoder",
+    seed: int,
+    progress: Callable[[str], Tell] | None = None,
+) -> tuple[list[Response], list[Execution]]:
+    """What `model` answers in round `number`, and the verdicts, in the same order.
+
+    Arguments and errors as `next_groups`.
+    """
     if number < 2:
         raise ValueError(
             f"round {number}: expected 2 or more; the first is sampled before training"
         )
+    seed = config.derive_seed(seed, "round", number)
+    draw = {"source": f"round-{number}", "prompt_format": prompt_format, "seed": seed} | sampling
+    told = progress("sampling") if progress else None
+    found = sample.sample_temperatures(problems, model=model, shards=shards, progress=told, **draw)
+    told = progress("executing") if progress else None
+    return found, execution.execute(problems, found, shards=shards, progress=told, **limits)
+
+
+def _source(teacher_responses: Sequence[Response]) -> str:
+    """The one source of the teacher's answers."""
     sources = sorted({response.source for response in teacher_responses})
     if len(sources) != 1:
         raise ValueError(f"teacher answers of {sources}: expected those of one source")

@@ -1,11 +1,12 @@
 """The ablation that the paper never ran, registered in `data/ablation.toml`.
 
 Modules: `registration` (what was planned), `material` (answers of all teachers, problems nobody
-has seen), `sets` (an arm's training set), `runs` (what is still to be run, and the ledger),
-`results` (rates, contrasts, tables).
+has seen), `sets` (an arm's training set), `making` (its models), `runs` (what is still to be run,
+and the ledger), `results` (rates, contrasts, tables).
 """
 
-from rrtf.ablation.material import collect, held_out, oracle
+from rrtf.ablation.making import make
+from rrtf.ablation.material import collect, held_out, oracle, sampling
 from rrtf.ablation.registration import Arm, Registration, place, read
 from rrtf.ablation.results import (
     arm_rows,
@@ -50,12 +51,14 @@ __all__ = [
     "grid",
     "grid_rows",
     "held_out",
+    "make",
     "missing",
     "oracle",
     "place",
     "primary",
     "rate_rows",
     "read",
+    "sampling",
     "scores",
     "secondary",
     "tiers_compared",

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, execution, nano, nano_corpus, prompts, sample
+from rrtf import asking, config, execution, nano, nano_corpus, prompts, sample
 from rrtf.ablation.sets import Answers, Material
 from rrtf.records import Execution, Problem, Response
 
@@ -67,6 +67,13 @@ def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
         )
         for problem, (_, body) in zip(problems, bodies, strict=True)
     ]
+
+
+def sampling(profile: str, *, workers: int) -> dict[str, Any]:
+    """How stage 03 of `profile` asks the student, as options of `sample.sample_temperatures`."""
+    settings = config.resolve(profile, "sample")
+    names = ("temperatures", "n_samples", "top_p", "max_new_tokens", "engine")
+    return {**{name: settings[name] for name in names}, "workers": workers}
 
 
 def held_out(

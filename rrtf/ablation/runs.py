@@ -111,7 +111,7 @@ def finals(
     return [
         _trial(plan, arm, groups, sizes, split=HELD_OUT, rate=rates[arm.family], seed=seed)
         for arm in plan.arms.values()
-        if arm.tier in tiers and arm.method == "train" and arm.rounds == 1
+        if arm.tier in tiers
         for seed in range(plan.seeds[arm.tier])
     ]
 
@@ -179,31 +179,31 @@ def carry_out(
     trials: Sequence[Trial],
     *,
     exams: Mapping[str, evaluate.Exam],
+    make: Callable[[Sequence[Trial]], None],
     model: Path,
     folder: Path,
     sit: Callable[..., evaluate.Sat],
     ledger: Path | None = None,
-    workers: int = 2,
     wave: int = 8,
     run_missing: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Line]:
     """The lines of these trials, in order; those that the ledger lacks are run, `wave` at a time.
 
-    With `run_missing` off they are left out. The trials of one call belong to one split. Models
-    lie in `folder` until their line is written. `sit` is `evaluate.sit` with sampler, judge and
-    draws bound. An interrupted call goes on: with the ledger, then with the runs of the
-    unfinished wave.
+    With `run_missing` off they are left out. The trials of one call belong to one split. `make`
+    trains from `model` into `folder`, where models lie until their lines are written; `sit` is
+    `evaluate.sit` with sampler, judge and draws bound. An interrupted call goes on: with the
+    ledger, then with the runs of the unfinished wave.
     """
     ledger = ledger or place()
     done = {line.key: line for line in read(ledger)}
     base = store.sha256(model)
     keys = [key_of(trial, base, exams[trial.split].problems) for trial in trials]
     waiting = [(key, t) for key, t in zip(keys, trials, strict=True) if key not in done]
-    how = {"sit": sit, "model": model, "folder": folder, "workers": workers}
     for at in range(0, len(waiting) if run_missing else 0, wave):
         some = waiting[at : at + wave]
-        done |= {line.key: line for line in _wave(some, exams[some[0][1].split], **how)}
+        make([trial for _, trial in some])
+        done |= {line.key: line for line in _examined(some, exams, folder, sit)}
         store.write(ledger, sorted(done.values(), key=_order))
         shutil.rmtree(folder / "models", ignore_errors=True)
         if progress:
@@ -232,20 +232,16 @@ def exams(validation: Sequence[Problem], held_out: Sequence[Problem]) -> dict[st
     }
 
 
-def _wave(
+def _examined(
     some: Sequence[tuple[str, Trial]],
-    exam: evaluate.Exam,
-    *,
-    sit: Callable[..., evaluate.Sat],
-    model: Path,
+    exams: Mapping[str, evaluate.Exam],
     folder: Path,
-    workers: int,
+    sit: Callable[..., evaluate.Sat],
 ) -> list[Line]:
-    """Trains and examines a few trials side by side."""
+    """The lines of a few trials whose models are there."""
     runs = [trial.run for _, trial in some]
-    train.train_all(runs, model=model, folder=folder, workers=workers)
     entries = [evaluate.Contender(run.name, run.seed, str(folder / run.folder)) for run in runs]
-    scores = sit(exam, entries).scores
+    scores = sit(exams[some[0][1].split], entries).scores
     return [line(trial, key, scores) for key, trial in some]
 
 
@@ -290,7 +286,7 @@ def key_of(trial: Trial, base: str, problems: Sequence[Problem]) -> str:
         base,
         hashlib.sha256(store.encode(trial.run.groups, ".jsonl")).hexdigest(),
         {name: trial.run.options[name] for name in DECISIVE},
-        trial.split,
+        [trial.arm.method, trial.arm.rounds, trial.split],
         hashlib.sha256("\n".join(p.task_id for p in problems).encode()).hexdigest(),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
