@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+PAIRS_OF = ("teacher", "all")
 OBJECTIVES = ("sft", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "simpo", "cpo-hinge", "pro")
 
 
@@ -157,13 +158,20 @@ def rrtf(
     ft_reduction: str = "sum",
     normalise: bool = True,
     margin: float = 0.0,
+    pairs_of: str = "teacher",
 ) -> Parts:
     """L = L_rank + L_ft (4), per prompt, averaged over the prompts.
 
     sums, lengths, scores, prompt (R,); teacher (B,). The defaults are the paper's formula; the
-    weights, `ft_reduction="mean"`, p without length normalisation and the margin are departures.
+    weights, `ft_reduction="mean"`, p without length normalisation, the margin and
+    `pairs_of="all"`, every ordered pair of a prompt in place of the teacher's, are departures.
     """
-    better, worse = teacher_pairs(scores, prompt, teacher)
+    if pairs_of not in PAIRS_OF:
+        raise ValueError(f"unknown pairs_of {pairs_of!r}: expected one of {', '.join(PAIRS_OF)}")
+    if pairs_of == "teacher":
+        better, worse = teacher_pairs(scores, prompt, teacher)
+    else:
+        better, worse = ordered_pairs(scores, prompt)
     p = mean_log_probs(sums, lengths) if normalise else sums
     terms = rank_terms(p[better], p[worse], scores[better], scores[worse], margin=margin)
     ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
@@ -340,7 +348,7 @@ def objective(
     """The loss called `name` (one of `OBJECTIVES`) of a collated batch.
 
     `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
-    normalise, margin, beta.
+    normalise, margin, pairs_of, beta.
     """
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")
@@ -361,7 +369,7 @@ def objective(
     if name == "rrhf-as-shipped":
         return rrhf_as_shipped(sums, *ranked[2:], batch["teacher"], batch["width"])
     if name == "rrtf":
-        return rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin"))
+        return rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin", "pairs_of"))
     return {"rrhf": rrhf, "pro": pro}[name](*ranked, batch["teacher"], **weights)
 
 

@@ -92,13 +92,17 @@ def seeds(trained: Iterable[str], n_seeds: int, n_seeds_others: int) -> dict[str
 
 @dataclass(frozen=True)
 class Run:
-    """One method and seed: what `train` needs beside the start model."""
+    """One method and seed: what `train` needs beside the start model.
+
+    `model` is a start model of the run's own, if it has one.
+    """
 
     name: str
     method: str
     seed: int
     groups: tuple[RankedGroup, ...]
     options: Mapping[str, Any]
+    model: str = ""
 
     @property
     def folder(self) -> str:

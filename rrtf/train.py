@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 # the options of `train` that all runs of a stage share
 OPTIONS = (
     "updates", "groups_per_batch", "warmup", "ft_reduction", "ft_weight", "rank_weight",
-    "normalise", "margin", "beta", "max_length", "dropout", "weight_decay", "clip",
+    "normalise", "margin", "pairs_of", "beta", "max_length", "dropout", "weight_decay", "clip",
     "precision", "save_dtype", "checkpoint_every",
 )  # fmt: skip
 
@@ -55,6 +55,7 @@ def train(
     rank_weight: float = 1.0,
     normalise: bool = True,
     margin: float = 0.0,
+    pairs_of: str = "teacher",
     beta: float = 0.1,
     max_length: int = 512,
     dropout: float = 0.0,
@@ -181,7 +182,7 @@ def parts_of(
 ) -> "Parts":
     """The loss of one collated batch; FloatingPointError with run, update and tasks if not finite.
 
-    `settings` are those of `train`: objective, weights, reduction, margin, beta.
+    `settings` are those of `train`: objective, weights, reduction, margin, pairs_of, beta.
     """
     from rrtf import loss
 
@@ -331,7 +332,11 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
         _counts[k] = done
 
     steps = train(
-        run.groups, model=model, output=folder / run.folder, progress=count, **run.options
+        run.groups,
+        model=run.model or model,
+        output=folder / run.folder,
+        progress=count,
+        **run.options,
     )
     count(len(steps), len(steps))
     return steps

@@ -140,6 +140,16 @@ def test_pro_equals_a_double_loop():
     assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
 
+def test_rrtf_over_all_pairs_equals_a_double_loop():
+    b = _batch(9)
+    p, r = (b["sums"] / b["lengths"]).tolist(), b["scores"].tolist()
+    slow = sum((r[w] - r[j]) * max(0.0, p[j] - p[w]) for w, j in _ordered(b)) / 3
+    slow += sum(-b["sums"][k].item() for k in b["teacher"].tolist()) / 3
+    assert float(loss.rrtf(**b, pairs_of="all").loss) == pytest.approx(slow, rel=1e-12)
+    with pytest.raises(ValueError, match="unknown pairs_of 'some': expected one of teacher, all"):
+        loss.rrtf(**b, pairs_of="some")
+
+
 def test_no_objective_breaks_where_no_pair_is_ordered():
     b = _batch(7) | {"scores": torch.ones(12).double()}
     b["sums"].requires_grad_()
@@ -154,7 +164,7 @@ def test_every_objective_is_reached_by_its_name_and_an_unknown_one_is_not():
     b = _batch(8)
     batch = b | {"reference": b["sums"] - 1, "width": torch.full((12,), 40.0).double()}
     options = dict(ft_weight=1, rank_weight=1, ft_reduction="mean", normalise=True, margin=0.5)
-    options |= {"beta": 0.1}
+    options |= {"beta": 0.1, "pairs_of": "teacher"}
     found = {
         name: float(loss.objective(name, b["sums"], b["lengths"], batch, options).loss)
         for name in loss.OBJECTIVES
