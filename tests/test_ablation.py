@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import ablation, nano
+from rrtf import ablation, evaluate, nano, store
 from rrtf.ablation import runs, sets
-from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 C, R, F, P = Outcome
 PLAN = ablation.read()
@@ -135,6 +135,67 @@ def test_the_learning_rate_is_the_one_at_which_the_compared_arms_do_best_togethe
     even = [*rows, tried("rrtf", 1e-4, 3)]
     assert ablation.chosen_rates(plan, even) == {"imitation": 1e-5}
     assert ablation.chosen_rates(plan, [*rows, tried("rrtf", 1e-4, 4)]) == {"imitation": 1e-4}
+
+
+@pytest.fixture
+def bench(tmp_path, material):
+    """carry_out with doubles: models are never made, and every model solves every other task."""
+    problems = tuple(Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(10))
+    made = []
+
+    def sit(exam, entries):
+        rows = [
+            TaskScore(e.method, exam.name, p.task_id, 1, at % 2, e.seed)
+            for e in entries
+            for at, p in enumerate(exam.problems)
+        ]
+        return evaluate.Sat(exam, (), (), tuple(rows))
+
+    model = tmp_path / "model"
+    store.write_json(model / "config.json", {})
+    how = {"exams": ablation.exams(problems, problems), "make": made.extend, "sit": sit}
+    how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl", "wave": 2}
+    plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
+    groups = {"dpo": groups_of("dpo", material)}
+    return ablation.grid(plan, groups, {"dpo": 100.0}), how, made
+
+
+def test_a_run_that_the_ledger_holds_is_not_made_again(bench):
+    trials, how, made = bench
+    first = ablation.carry_out(trials, **how)
+    assert made == trials and len({row.key for row in first}) == len(trials)
+    assert [row.learning_rate for row in first] == list(PLAN.families["dpo"].rates)
+    assert all(row.passed == 5 and runs.unpacked(row.solved, 10) == [0, 1] * 5 for row in first)
+    assert ablation.carry_out(trials, **how) == first and len(made) == len(trials)
+
+
+def test_an_interrupted_ablation_goes_on_after_the_last_whole_wave(bench):
+    trials, how, made = bench
+
+    def stop(some):
+        if made:
+            raise KeyboardInterrupt
+        made.extend(some)
+
+    with pytest.raises(KeyboardInterrupt):
+        ablation.carry_out(trials, **how | {"make": stop})
+    assert len(runs.read(how["ledger"])) == 2
+    left = ablation.carry_out(trials, run_missing=False, **how)
+    assert len(left) == 2 and len(made) == 2
+    assert len(ablation.carry_out(trials, **how)) == len(trials)
+    assert [trial.run.name for trial in made] == [trial.run.name for trial in trials]
+
+
+def test_another_training_set_or_option_is_another_line(bench):
+    (trial, *_), how, _ = bench
+    problems = how["exams"]["validation"].problems
+    key = runs.key_of(trial, "base", problems)
+    fewer = replace(trial, run=replace(trial.run, groups=trial.run.groups[1:]))
+    other = replace(trial, run=replace(trial.run, options={**trial.run.options, "beta": 0.3}))
+    same = replace(trial, run=replace(trial.run, options={**trial.run.options, "threads": 2}))
+    assert key not in {runs.key_of(t, "base", problems) for t in (fewer, other)}
+    assert key != runs.key_of(trial, "another base", problems)
+    assert key == runs.key_of(same, "base", problems)
 
 
 def finished(arm, seed, solved):
