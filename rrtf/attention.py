@@ -1,21 +1,57 @@
-"""Models with the fastest attention: multi-query as plain matrix products on a CPU.
+"""Models with the fastest attention that they take.
 
-GPTBigCode has one key/value head: the queries of all heads can be the rows of a single matrix
-product against it, without repeating keys and values. On a CPU in bfloat16 that runs 1.3 to 1.6
-times as fast as transformers' `sdpa` path and up to 1.1 times as fast as its `eager` path
-(forward and backward, 4 layers of width 256; `tests/benchmarks/bench_attention.py`).
-Not covered: models with several key/value heads, sliding windows, flash-attention.
+`shared_prompt` computes a packed batch of groups without its masked blocks (`rrtf.packing`). Given
+anything else it is transformers' `sdpa`, except for multi-query models on a CPU: GPTBigCode has
+one key/value head, so the queries of all heads can be the rows of a single matrix product against
+it, without repeating keys and values. In bfloat16 that runs 1.3 to 1.6 times as fast as the `sdpa`
+path and up to 1.1 times as fast as `eager` (forward and backward, 4 layers of width 256;
+`tests/benchmarks/bench_attention.py`).
 """
 
+import importlib.util
+import logging
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from rrtf.packing import NAME, Layout, attend
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-NAME = "multi_query_rows"
+FLASH = "flash_attention_2"
+# architectures of transformers that hand keyword arguments down to their attention: tested
+SHARING = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
+
+
+def shared_prompt_attention(
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "torch.Tensor | None",
+    *,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    layout: Layout | None = None,
+    **others: Any,
+) -> "tuple[torch.Tensor, None]":
+    """Attention of a packed batch where `layout` says how it is packed, else of any other input.
+
+    query (B, H, T, D); key, value (B, G, S, D). Returns (B, T, H, D) and no weights.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if layout is not None:
+        # rotary embeddings return float32 under autocast; values come as the products do
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        return attend(query, key, value, layout, scale=scale, dropout=dropout), None
+    given = (module, query, key, value, attention_mask)
+    if key.shape[1] == 1 and query.device.type == "cpu":
+        return multi_query_attention(*given, dropout=dropout, scaling=scale)
+    return sdpa_attention_forward(*given, dropout=dropout, scaling=scale, **others)
 
 
 def multi_query_attention(
@@ -39,7 +75,7 @@ def multi_query_attention(
     from torch.nn import functional
 
     if key.shape[1] != 1:
-        raise ValueError(f"{NAME} attention needs one key/value head, found {key.shape[1]}")
+        raise ValueError(f"multi-query attention needs one key/value head, found {key.shape[1]}")
     batch, heads, length, width = query.shape
     seen = key.shape[2]
     scale = width**-0.5 if scaling is None else scaling
@@ -76,17 +112,42 @@ def _causal(length: int, seen: int, dtype: "torch.dtype", device: "torch.device"
     return hidden.triu(1 + seen - length).view(1, length, 1, seen)
 
 
-def choose(config: "PretrainedConfig", *, device: str = "cpu") -> str:
-    """The attention implementation for `config` on `device`: ours for multi-query on a CPU."""
+def choose(
+    config: "PretrainedConfig", wanted: str = "auto", *, device: str = "cpu", half: bool = False
+) -> str:
+    """The attention implementation for `config`.
+
+    `auto`: ours where the architecture is one of `SHARING`, else `sdpa` (a row per group under a
+    block mask). `flash_attention_2` packs without sharing prompts; ValueError if it cannot run:
+    it needs a GPU, the package flash_attn and half precision (`half`).
+    """
     _register()
-    multi_query = getattr(config, "multi_query", False)
-    return NAME if device == "cpu" and multi_query else "sdpa"
+    if wanted == FLASH:
+        missing = [
+            what
+            for what, there in (
+                ("a GPU", device == "cuda"),
+                ("half precision", half),
+                ("the package flash_attn", importlib.util.find_spec("flash_attn") is not None),
+            )
+            if not there
+        ]
+        if missing:
+            raise ValueError(f"{FLASH} needs {', '.join(missing)}")
+    if wanted not in ("auto", NAME, FLASH, "sdpa"):
+        raise ValueError(f"unknown attention {wanted!r}: expected auto, {NAME}, {FLASH} or sdpa")
+    if wanted == NAME and config.model_type not in SHARING:
+        raise ValueError(f"{NAME} attention is for {', '.join(SHARING)}, not {config.model_type}")
+    if wanted == "auto":
+        return NAME if config.model_type in SHARING else "sdpa"
+    return wanted
 
 
-def use(model: "PreTrainedModel") -> str:
-    """Switches `model` to `choose`'s implementation, in place; returns its name."""
-    name = choose(model.config, device=model.device.type)
+def use(model: "PreTrainedModel", wanted: str = "auto", *, half: bool = False) -> str:
+    """Switches `model` to `choose`'s implementation, in place; logs and returns its name."""
+    name = choose(model.config, wanted, device=model.device.type, half=half)
     model.set_attn_implementation(name)
+    logging.getLogger(__name__).info("attention of %s: %s", type(model).__name__, name)
     return name
 
 
@@ -95,7 +156,7 @@ def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, multi_query_attention)
+    AttentionInterface.register(NAME, shared_prompt_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 

@@ -1,9 +1,7 @@
 """Ranked groups as token ids and as batches in which a prompt is computed once.
 
-A row of a batch is one group: the prompt, then all its responses one after the other. A block
-mask lets every response see the prompt and itself only, and position ids count on from the prompt
-for each, so the result equals scoring every prompt + response on its own row, for a third to a
-half of the tokens. Covered: models of transformers that take a four-dimensional attention mask.
+A batch is one sequence without padding, see `rrtf.packing`: the result equals scoring every
+prompt + response on its own row, for a third to a half of the tokens.
 """
 
 import math
@@ -17,7 +15,7 @@ from rrtf.config import derive_seed
 from rrtf.records import RankedGroup
 
 if TYPE_CHECKING:
-    from torch import Tensor, device
+    from torch import device
     from transformers import PreTrainedTokenizerBase
 
 PAIRS_ONLY = ("dpo", "simpo")  # objectives without a term for a group of equal scores
@@ -130,71 +128,43 @@ def in_order(
 
 
 def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> dict[str, Any]:
-    """B examples with R responses of N tokens in all, as tensors, right-padded to T.
+    """B examples with R responses of N tokens in all, as one sequence of T tokens, no padding.
 
-    input_ids, position_ids (B, T); attention_mask (B, 1, T, T), True = visible; `read` (N,) flat
-    positions in (B, T) whose hidden state predicts `targets` (N,); `response` (N,) owner of each
-    target; `prompt`, `scores`, `reference`, `width` (R,), `width` being the length of the prompt's
-    longest prompt + response; `teacher` (B,); `task_ids` a list of B.
+    input_ids, position_ids (1, T) and `layout` as `packing` describes them; `read` (N,) positions
+    whose hidden state predicts `targets` (N,); `response` (N,) owner of each target; `prompt`,
+    `scores`, `reference`, `width` (R,), `width` being the length of the prompt's longest prompt +
+    response; `teacher` (B,); `task_ids` a list of B.
     """
     import torch
 
-    rows = [_row(example) for example in examples]
-    length = max(len(row["ids"]) for row in rows)
-    ids, positions, segments = (
-        torch.tensor([row[name] + [fill] * (length - len(row[name])) for row in rows])
-        for name, fill in (("ids", 0), ("positions", 0), ("segments", -1))
-    )
-    counts = [len(example.responses) for example in examples]
-    first = [sum(counts[:b]) for b in range(len(counts))]
-    flat = {"read": [], "targets": [], "response": []}
-    for b, row in enumerate(rows):
-        flat["read"] += [b * length + at for at in row["read"]]
-        flat["targets"] += row["targets"]
-        flat["response"] += [first[b] + k for k in row["response"]]
+    ids, positions, read, targets = [], [], [], []
+    for example in examples:
+        head = len(example.prompt)
+        last = len(ids) + head - 1  # the prompt's last token predicts every first one
+        ids += example.prompt
+        positions += range(head)
+        for tokens in example.responses:
+            read += [last, *range(len(ids), len(ids) + len(tokens) - 1)]
+            ids += tokens[:-1]
+            positions += range(head, head + len(tokens) - 1)
+            targets += tokens
+    responses = [tokens for example in examples for tokens in example.responses]
+    counts = torch.tensor([len(example.responses) for example in examples])
+    first = counts.cumsum(0) - counts
+    sizes = torch.tensor([len(tokens) for tokens in responses])
+    widths = torch.tensor([len(e.prompt) + max(map(len, e.responses)) for e in examples])
     tensors = {
-        "input_ids": ids,
-        "position_ids": positions,
-        "attention_mask": _visible(segments),
-        **{name: torch.tensor(values) for name, values in flat.items()},
-        "prompt": torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)),
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([positions]),
+        "read": torch.tensor(read),
+        "targets": torch.tensor(targets),
+        "response": torch.arange(len(responses)).repeat_interleave(sizes),
+        "prompt": torch.arange(len(examples)).repeat_interleave(counts),
         "scores": torch.tensor([s for example in examples for s in example.scores]),
         "reference": torch.tensor([r for example in examples for r in example.reference]),
-        "teacher": torch.tensor([f + e.sft_index for f, e in zip(first, examples, strict=True)]),
+        "teacher": first + torch.tensor([example.sft_index for example in examples]),
+        "width": widths.repeat_interleave(counts),
     }
-    widths = [len(e.prompt) + max(map(len, e.responses)) for e in examples]
-    tensors["width"] = torch.tensor(widths).repeat_interleave(torch.tensor(counts))
-    task_ids = [example.task_id for example in examples]
-    return {name: t.to(device) for name, t in tensors.items()} | {"task_ids": task_ids}
-
-
-def _row(example: Example) -> dict[str, list[int]]:
-    """One group as a row; the last token of a response is a target, never an input."""
-    head = len(example.prompt)
-    row = {
-        "ids": list(example.prompt),
-        "positions": list(range(head)),
-        "segments": [0] * head,  # 0 = prompt, k + 1 = response k
-        "read": [],
-        "targets": [],
-        "response": [],
-    }
-    for k, tokens in enumerate(example.responses):
-        start = len(row["ids"])
-        row["ids"] += tokens[:-1]
-        row["positions"] += range(head, head + len(tokens) - 1)
-        row["segments"] += [k + 1] * (len(tokens) - 1)
-        row["read"] += [head - 1, *range(start, start + len(tokens) - 1)]
-        row["targets"] += tokens
-        row["response"] += [k] * len(tokens)
-    return row
-
-
-def _visible(segments: "Tensor") -> "Tensor":
-    """(B, T) segment numbers -> (B, 1, T, T): earlier tokens of the prompt or one's own segment."""
-    import torch
-
-    own = segments[:, :, None] == segments[:, None, :]
-    prompt = (segments == 0)[:, None, :]
-    past = torch.ones(segments.shape[1], segments.shape[1], dtype=torch.bool).tril()
-    return ((own | prompt) & past)[:, None]
+    layout = tuple((len(e.prompt), *(len(r) - 1 for r in e.responses)) for e in examples)
+    rest = {"layout": layout, "task_ids": [example.task_id for example in examples]}
+    return {name: t.to(device) for name, t in tensors.items()} | rest

@@ -12,12 +12,15 @@ D hidden width. `prompt` (R,) says which prompt a response answers, `teacher` (B
 of each prompt L_ft imitates. No function changes its arguments.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from rrtf import packing
+from rrtf.likelihood import TILE_ROWS, token_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,45 +47,24 @@ class Parts(NamedTuple):
 # From a batch to log-probabilities
 
 
-def hidden_states(model: "PreTrainedModel", batch: Mapping[str, Any]) -> Tensor:
+def hidden_states(network: "PreTrainedModel", batch: Mapping[str, Any]) -> Tensor:
     """The hidden states (N, D) that predict the batch's targets."""
-    out = model.base_model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
-    )
-    return out.last_hidden_state.flatten(0, 1)[batch["read"]]
+    arguments, read = packing.inputs(batch, network.config)
+    out = network.get_decoder()(**arguments, use_cache=False)
+    return out.last_hidden_state.flatten(0, 1)[read]
 
 
-def score(network: "PreTrainedModel", batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """(sums, lengths) (R,) of the responses of a collated batch, the prompts computed once."""
-    hidden = hidden_states(network, batch)  # (N, D)
-    logs = token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
-    return response_sums(logs, batch["response"], len(batch["scores"]))
+def score(
+    network: "PreTrainedModel", batch: Mapping[str, Any], *, chunk: int = TILE_ROWS
+) -> tuple[Tensor, Tensor]:
+    """(sums, lengths) (R,) of the responses of a collated batch, the prompts computed once.
 
-
-def token_log_probs(
-    hidden: Tensor, head: Callable[[Tensor], Tensor], targets: Tensor, *, chunk: int = 0
-) -> Tensor:
-    """log P of each target token: hidden (N, D), targets (N,) -> (N,) float32.
-
-    Only the positions that predict a response token are handed in, so prompts cost no logits. With
-    `chunk` > 0 the logits are made for that many positions at a time and again in the backward
-    pass: memory for `chunk` rows of the vocabulary instead of N.
+    The logits are made for `chunk` tokens at a time (0 = all) and again in the backward pass.
     """
-    if hidden.shape[0] != targets.shape[0]:
-        raise ValueError(f"{hidden.shape[0]} hidden states but {targets.shape[0]} targets")
-
-    def some(states: Tensor, wanted: Tensor) -> Tensor:
-        return -functional.cross_entropy(head(states).float(), wanted, reduction="none")
-
-    if not chunk or hidden.shape[0] <= chunk:
-        return some(hidden, targets)
-    from torch.utils.checkpoint import checkpoint
-
-    pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
-    return torch.cat([checkpoint(some, h, t, use_reentrant=False) for h, t in pieces])
+    hidden = hidden_states(network, batch)  # (N, D)
+    head = network.get_output_embeddings()
+    logs = token_log_probs(hidden, head, batch["targets"], chunk=chunk)
+    return response_sums(logs, batch["response"], len(batch["scores"]))
 
 
 def response_sums(log_probs: Tensor, response: Tensor, n_responses: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "rrtf"
 
 # A module may import from lower lines only; a sub-package counts as one module.
 LEVELS = (
-    ("records", "config"),
+    ("records", "config", "packing", "likelihood"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "blocks", "probes", "source"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
@@ -30,7 +30,7 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models", "nano_corpus", "blocks", "plan", "grpo",
+    "nano_models", "nano_corpus", "blocks", "plan", "grpo", "packing", "likelihood",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",

@@ -64,7 +64,8 @@ def test_several_key_value_heads_are_refused():
         attention.multi_query_attention(torch.nn.Identity(), query, key, key, None)
 
 
-def test_models_without_multi_query_keep_sdpa():
-    from transformers import LlamaConfig
+def test_architectures_that_were_not_tested_keep_sdpa():
+    from transformers import GPTNeoXConfig, LlamaConfig
 
-    assert attention.choose(LlamaConfig()) == "sdpa"
+    assert attention.choose(LlamaConfig()) == attention.NAME
+    assert attention.choose(GPTNeoXConfig()) == "sdpa"

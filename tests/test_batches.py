@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import batches, loss, methods
+from rrtf import attention, batches, loss, methods, packing
 from rrtf.records import Outcome, RankedGroup
 
 
@@ -67,16 +67,33 @@ def test_a_batch_by_hand():
     batch = batches.collate([batches.Example("t", (5, 6), ((7, 0), (8, 9, 0)), (1.0, 0.0), 0)])
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 2, 3]]
+    assert batch["layout"] == ((2, 1, 2),)
     assert batch["read"].tolist() == [1, 2, 1, 3, 4]
     assert batch["targets"].tolist() == [7, 0, 8, 9, 0]
     assert batch["response"].tolist() == [0, 0, 1, 1, 1]
-    assert batch["attention_mask"][0, 0].int().tolist() == [
+
+
+def test_two_groups_lie_in_one_sequence_and_a_mask_per_row_is_made_only_for_sdpa(model):
+    two = [
+        batches.Example("t", (5, 6), ((7, 0), (8, 9, 0)), (1.0, 0.0), 0),
+        batches.Example("u", (4,), ((3, 0),), (1.0,), 0),
+    ]
+    batch = batches.collate(two)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 4, 3]]
+    assert (batch["layout"], batch["teacher"].tolist()) == (((2, 1, 2), (1, 1)), [0, 2])
+    assert batch["read"].tolist()[-2:] == [5, 6]
+    arguments, read = packing.inputs(batch, model.config)  # sdpa
+    assert arguments["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 0, 0, 0]]
+    assert read.tolist() == [1, 2, 1, 3, 4, 5, 6]
+    assert arguments["attention_mask"][0, 0].int().tolist() == [
         [1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0],
         [1, 1, 1, 0, 0],
         [1, 1, 0, 1, 0],
         [1, 1, 0, 1, 1],
     ]
+    attention.use(model)
+    assert packing.inputs(batch, model.config)[0]["attention_mask"].numel() == 1
 
 
 def test_every_target_ends_in_the_end_of_text_token(tokenizer):
