@@ -17,9 +17,10 @@ PACKAGE = ROOT / "rrtf"
 LEVELS = (
     ("records", "config"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "probes", "source"),
+     "probes", "source", "sharding"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
-     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
+     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
+     "networks", "outputs"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
     ("pipeline", "leaderboard", "arguments"),
@@ -30,7 +31,7 @@ LEVELS = (
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models", "nano_corpus",
+    "nano_models", "nano_corpus", "networks", "sharding",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",
