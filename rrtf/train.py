@@ -73,7 +73,7 @@ def train(
     seed: int = 0,
     threads: int = 1,
     progress: Progress | None = None,
-    each: Callable[[TrainStep], None] | None = None,
+    told: Callable[[TrainStep, int], None] | None = None,
     overwrite: bool = True,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
@@ -88,11 +88,11 @@ def train(
     """
     from rrtf import trainer
 
-    given = ("groups", "output", "progress", "each", "overwrite")
+    given = ("groups", "output", "progress", "told", "overwrite")
     settings = {k: v for k, v in locals().items() if k not in (*given, "given", "trainer")}
     settings["model"] = Path(model).name
     trainer.check(settings)
-    told = partial(_tell, progress=progress, each=each)
+    told = partial(_tell, progress=progress, told=told)
     return _one_run(groups, model, settings, output=Path(output), overwrite=overwrite, told=told)
 
 
@@ -124,10 +124,10 @@ def _tell(
     updates: int,
     *,
     progress: Progress | None,
-    each: Callable[[TrainStep], None] | None,
+    told: Callable[[TrainStep, int], None] | None,
 ) -> None:
-    if each:
-        each(step)
+    if told:
+        told(step, updates)
     if progress:
         progress(step.step, updates)
 

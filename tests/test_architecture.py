@@ -19,13 +19,13 @@ LEVELS = (
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
      "probes", "source", "sharding"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
-     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
+     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options", "train_options",
      "networks", "outputs"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade"),
     ("pipeline", "leaderboard", "arguments"),
     ("contest",),
-    ("commands",),
+    ("commands", "train_command"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
