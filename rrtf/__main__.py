@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from rrtf import config, pipeline
+from rrtf import train_options as tuned
 from rrtf.options import (
     ALL_CORES,
     Asked,
@@ -59,6 +60,7 @@ from rrtf.options import (
 )
 
 _EVALUATE = config.resolve("nano", "evaluate")  # what is not given
+_TRAIN = config.resolve("gpu80", "train")  # the same, for a model of any size
 
 app = typer.Typer(
     name="rrtf",
@@ -261,6 +263,56 @@ def evaluate(
         )
 
 
+@app.command()
+def train(
+    groups: tuned.Groups,
+    model: tuned.Start,
+    objective: tuned.Objective,
+    output: tuned.Output,
+    updates: tuned.Updates = None,
+    epochs: tuned.Epochs = None,
+    groups_per_batch: tuned.PerUpdate = _TRAIN["groups_per_batch"],
+    learning_rate: tuned.Rate = None,
+    max_length: tuned.Length = _TRAIN["max_length"],
+    allow_single: tuned.Single = False,
+    seed: tuned.TrainSeed = 0,
+    set_: tuned.SetTrain = None,
+    overwrite: tuned.Overwrite = False,
+    precision: tuned.Precision = _TRAIN["precision"],
+    optimizer: tuned.Optimizer = _TRAIN["optimizer"],
+    tokens_per_forward: tuned.Tokens = _TRAIN["tokens_per_forward"],
+    checkpointing: tuned.Checkpointing = False,
+    checkpoint_every: tuned.Every = _TRAIN["checkpoint_every"],
+    save_dtype: tuned.Saved = _TRAIN["save_dtype"],
+    threads: tuned.Threads = None,
+    lora_rank: tuned.Rank = _TRAIN["lora_rank"],
+    lora_alpha: tuned.Alpha = _TRAIN["lora_alpha"],
+    lora_dropout: tuned.LoraDropout = _TRAIN["lora_dropout"],
+    lora_targets: tuned.Targets = _TRAIN["lora_targets"],
+    qlora: tuned.QLora = False,
+) -> None:
+    """Train a model on ranked groups: a folder that transformers and vLLM load.
+
+    The same command goes on after an interruption. N processes of one machine, each
+    with its GPU where there are any, split the model and every update among them:
+
+    torchrun --nproc-per-node N -m rrtf train ...
+
+    On M machines run on each of them, with --output on a file system that all see:
+
+    torchrun --nnodes M --nproc-per-node N --rdzv-backend c10d
+    --rdzv-endpoint HOST:29500 -m rrtf train ...
+    """
+    given = dict(locals())
+    from rrtf import train_command
+
+    names = ("groups", "model", "objective", "output", "allow_single", "overwrite", "learning_rate")
+    chosen = {name: given.pop(name) for name in names}
+    texts = given.pop("set_")
+    with exit_codes(interrupted=f"interrupted; the same command goes on from {output}"):
+        train_command.train_groups(**chosen, settings=train_command.settings(texts, given))
+
+
 def _execution(
     level: str,
     workers: int,
@@ -292,7 +344,7 @@ def exit_codes(*, interrupted: str = "interrupted; resume with the same command"
         _leave(f"error: {error}", 2)
     except pipeline.StageError as error:
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
-    except OSError as error:
+    except (OSError, FloatingPointError) as error:
         _leave(f"failed: {error}", 1)
 
 

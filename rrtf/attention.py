@@ -161,11 +161,19 @@ def _register() -> None:
 
 
 def load(
-    model: str | Path, *, dropout: float = 0.0, threads: int = 1
+    model: str | Path,
+    *,
+    dropout: float = 0.0,
+    threads: int = 1,
+    device: str = "",
+    dtype: "torch.dtype | None" = None,
+    **options: object,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A model in float32 on the GPU if there is one, with `dropout` everywhere, and its tokenizer.
+    """A model with `dropout` everywhere and its tokenizer.
 
-    ValueError if the tokenizer has no end-of-text token: a target without one never ends.
+    device: the GPU if there is one, else the CPU; `meta` gives shapes without weights. dtype:
+    float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
+    token: a target without one never ends.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
@@ -179,7 +187,15 @@ def load(
     for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
         if hasattr(settings, name):
             setattr(settings, name, dropout)
-    network = AutoModelForCausalLM.from_pretrained(model, config=settings, dtype=torch.float32)
-    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options |= {"dtype": dtype or torch.float32}
+    if where == "meta":
+        with torch.device("meta"):
+            network = AutoModelForCausalLM.from_config(settings, **options)
+    elif "quantization_config" in options:
+        placed = {"device_map": {"": where}}  # moved once, while it is read
+        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options, **placed)
+    else:
+        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
     use(network)
     return network, tokenizer

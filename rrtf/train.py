@@ -1,31 +1,28 @@
 """Training on ranked groups: one objective, one start model, a fixed number of updates.
 
-`train` runs transformers' Trainer on one method and seed; `train_all` runs several of them in
-processes of one thread each. What a run depends on is written to `training.json`, last; a folder
-that has it is finished, and an interrupted one goes on from its newest whole checkpoint.
-Not covered: several devices for one run, LoRA, gradient accumulation.
+`train` makes one run, alone or in each of the processes that `torchrun` started; `train_all` makes
+several runs side by side in processes of one thread each. What a run depends on is written to
+`training.json`, last; a folder that has it is finished, and an interrupted one goes on from its
+newest whole checkpoint.
 """
 
-import hashlib
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf import attention, batches, config, store
+from rrtf import batches, config, outputs, store
 from rrtf.batches import Example
 from rrtf.methods import Run
 from rrtf.records import RankedGroup, TrainStep
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from rrtf.loss import Parts
+    from rrtf.networks import Scorer
 
 Progress = Callable[[int, int], None]
 
@@ -33,7 +30,8 @@ Progress = Callable[[int, int], None]
 OPTIONS = (
     "updates", "groups_per_batch", "warmup", "ft_reduction", "ft_weight", "rank_weight",
     "normalise", "margin", "pairs_of", "beta", "max_length", "dropout", "weight_decay", "clip",
-    "precision", "save_dtype", "checkpoint_every",
+    "optimizer", "precision", "tokens_per_forward", "checkpointing", "lora_rank", "lora_alpha",
+    "lora_dropout", "lora_targets", "qlora", "save_dtype", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -49,6 +47,7 @@ def train(
     updates: int,
     groups_per_batch: int,
     learning_rate: float,
+    epochs: float = 0.0,
     warmup: float = 0.05,
     ft_reduction: str = "mean",
     ft_weight: float = 1.0,
@@ -61,33 +60,83 @@ def train(
     dropout: float = 0.0,
     weight_decay: float = 0.0,
     clip: float = 1.0,
+    optimizer: str = "adamw",
     precision: str = "auto",
+    tokens_per_forward: int = 0,
+    checkpointing: bool = False,
+    lora_rank: int = 0,
+    lora_alpha: float = 16.0,
+    lora_dropout: float = 0.0,
+    lora_targets: str = "all-linear",
+    qlora: bool = False,
     save_dtype: str = "float32",
     checkpoint_every: int = 50,
     seed: int = 0,
     threads: int = 1,
     progress: Progress | None = None,
+    told: Callable[[TrainStep, int], None] | None = None,
+    overwrite: bool = True,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
-    objective: one of `loss.OBJECTIVES` (see there for weights, `margin`, `beta`).
-    AdamW with betas .9 and .95, `learning_rate` reached after `warmup` (share of the updates),
-    then linear to zero; gradients clipped at norm `clip`. `precision`: `float32`, `bfloat16`
-    (autocast, weights stay float32) or `auto` (bfloat16 where the processor multiplies it
-    natively). A finished run with the same settings is read, not repeated.
+    objective: one of `loss.OBJECTIVES` (see there for weights, `margin`, `beta`); updates: 0 where
+    `epochs`, passes over the prompts, say how many. `learning_rate` is reached after `warmup`
+    (share of the updates), then falls linearly to zero; gradients are clipped at norm `clip` (0 =
+    never). precision: `float32`, `bfloat16` (autocast) or `auto` (bfloat16 where the processor
+    multiplies it natively). optimizer, tokens_per_forward: see `trainer`; LoRA, checkpointing: see
+    `networks`. A finished run with the same settings is read, not repeated; one with others is
+    replaced if `overwrite`, else a ValueError, as is a folder that holds something else.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("groups", "output", "progress")}
+    from rrtf import trainer
+
+    given = ("groups", "output", "progress", "told", "overwrite")
+    settings = {k: v for k, v in locals().items() if k not in (*given, "given", "trainer")}
     settings["model"] = Path(model).name
-    output = Path(output)
-    digest = _digest(groups, model, settings)
-    finished = read_steps(output, digest)
+    trainer.check(settings)
+    told = partial(_tell, progress=progress, told=told)
+    return _one_run(groups, model, settings, output=Path(output), overwrite=overwrite, told=told)
+
+
+def _one_run(
+    groups: Sequence[RankedGroup],
+    model: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    output: Path,
+    overwrite: bool,
+    told: Callable[[TrainStep, int], None],
+) -> list[TrainStep]:
+    """Reads a finished run, else makes it."""
+    mark = outputs.mark(groups, model, settings)
+    finished = read_steps(output, mark["digest"])
     if finished is not None:
         return finished
-    _start_folder(output, digest)
+    if _is_first():
+        outputs.start(output, mark, overwrite=overwrite)
     began = time.monotonic()
-    steps = _learn(groups, model, settings, digest=digest, output=output, progress=progress)
-    store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
+    steps = _learn(groups, model, settings, digest=mark["digest"], output=output, told=told)
+    if _is_first():
+        store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
     return steps
+
+
+def _tell(
+    step: TrainStep,
+    updates: int,
+    *,
+    progress: Progress | None,
+    told: Callable[[TrainStep, int], None] | None,
+) -> None:
+    if told:
+        told(step, updates)
+    if progress:
+        progress(step.step, updates)
+
+
+def _is_first() -> bool:
+    from rrtf import sharding
+
+    return sharding.rank() == 0
 
 
 def _learn(
@@ -97,23 +146,30 @@ def _learn(
     *,
     digest: str,
     output: Path,
-    progress: Progress | None,
+    told: Callable[[TrainStep, int], None],
 ) -> list[TrainStep]:
     """From the start model to a finished folder; `settings` are the arguments of `train`."""
+    from rrtf import networks, trainer
+
     objective, per_batch = settings["objective"], settings["groups_per_batch"]
-    network, tokenizer = attention.load(
-        model, dropout=settings["dropout"], threads=settings["threads"]
+    bfloat16 = trainer.in_bfloat16(settings["precision"])
+    lora = {name: settings[name] for name in OPTIONS if name.startswith("lora_")}
+    how = {name: settings[name] for name in ("dropout", "threads", "checkpointing", "qlora")}
+    scorer, tokenizer = networks.load(
+        model, bfloat16=bfloat16, seed=settings["seed"], **how, **lora
     )
+    network = scorer.network
     positions = getattr(network.config, "max_position_embeddings", settings["max_length"])
     limit = min(settings["max_length"], positions)
     examples, dropped = batches.prepare(groups, tokenizer, objective=objective, max_length=limit)
-    bfloat16 = _bfloat16(settings["precision"])
-    if objective == "dpo":
-        sums = log_prob_sums(network, examples, batch=per_batch, bfloat16=bfloat16)
+    if objective.startswith("dpo"):
+        sums = log_prob_sums(scorer, examples, batch=per_batch, bfloat16=bfloat16)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
-    order = {"updates": settings["updates"], "seed": settings["seed"]}
+    updates = settings["updates"] or math.ceil(settings["epochs"] * len(examples) / per_batch)
+    settings = {**settings, "updates": updates}
+    order = {"updates": updates, "seed": settings["seed"]}
     data = batches.in_order(examples, groups_per_batch=per_batch, **order)
-    steps = _fit(network, data, settings, output=output, bfloat16=bfloat16, progress=progress)
+    steps = _fit(scorer, data, settings, output=output, bfloat16=bfloat16, told=told)
     facts = {
         "run": output.name,
         "digest": digest,
@@ -121,20 +177,12 @@ def _learn(
         "n_groups": len(groups),
         "n_trained": len(examples),
         "dropped": dropped,
-        "tokens": sum(_n_tokens(example) for example in data),
+        "tokens": sum(map(_n_tokens, data)),
         "bfloat16": bfloat16,
         "attention": network.config._attn_implementation,
     }
-    _save(network, tokenizer, output, facts, steps)
+    _save(scorer, tokenizer, output, facts, steps, model=model)
     return steps
-
-
-def _bfloat16(precision: str) -> bool:
-    from rrtf.trainer import native_bfloat16
-
-    if precision not in ("auto", "bfloat16", "float32"):
-        raise ValueError(f"unknown precision {precision!r}: expected auto, bfloat16 or float32")
-    return native_bfloat16() if precision == "auto" else precision == "bfloat16"
 
 
 def _n_tokens(example: Example) -> int:
@@ -142,137 +190,125 @@ def _n_tokens(example: Example) -> int:
 
 
 def _fit(
-    network: "PreTrainedModel",
+    scorer: "Scorer",
     data: list[Example],
     settings: Mapping[str, Any],
     *,
     output: Path,
     bfloat16: bool,
-    progress: Progress | None,
+    told: Callable[[TrainStep, int], None],
 ) -> list[TrainStep]:
     from rrtf import trainer
 
-    names = ("updates", "groups_per_batch", "learning_rate", "warmup", "weight_decay", "clip")
-    folder = output / "checkpoints"
-    run = trainer.GroupTrainer(
-        model=network,
-        args=trainer.arguments(
-            folder,
-            **{name: settings[name] for name in names},
-            bfloat16=bfloat16,
-            checkpoint_every=settings["checkpoint_every"],
-            seed=settings["seed"],
-        ),
-        train_dataset=data,
-        data_collator=batches.collate,
-        parts_of=partial(parts_of, run=output.name, settings=settings),
-        callbacks=[trainer.Trimmer(), *([trainer.Reporter(progress)] if progress else [])],
+    names = (
+        "updates", "groups_per_batch", "tokens_per_forward", "learning_rate", "warmup",
+        "optimizer", "weight_decay", "clip", "checkpoint_every", "seed",
+    )  # fmt: skip
+    own = {"run": output.name, "settings": settings, "bfloat16": bfloat16}
+    return trainer.fit(
+        scorer,
+        data,
+        [_n_tokens(example) for example in data],
+        parts_of=partial(parts_of, scorer, **own),
+        run=output.name,
+        folder=output / "checkpoints",
+        each=partial(told, updates=settings["updates"]),
+        **{name: settings[name] for name in names},
     )
-    run.train(resume_from_checkpoint=trainer.newest_checkpoint(folder))
-    return trainer.steps(output.name, run.state.log_history)
 
 
 def parts_of(
-    network: "PreTrainedModel",
-    batch: Mapping[str, Any],
+    scorer: "Scorer",
+    examples: Sequence[Example],
     update: int,
     *,
     run: str,
     settings: Mapping[str, Any],
+    bfloat16: bool = False,
 ) -> "Parts":
-    """The loss of one collated batch; FloatingPointError with run, update and tasks if not finite.
+    """The loss of some examples; FloatingPointError with run, update and tasks if not finite.
 
     `settings` are those of `train`: objective, weights, reduction, margin, pairs_of, beta.
     """
-    from rrtf import loss
+    from rrtf import loss, networks, trainer
 
-    sums, lengths = loss.score(network, batch)
-    parts = loss.objective(settings["objective"], sums, lengths, batch, settings)
+    device = networks.device()
+    batch = batches.collate(examples, device=device)
+    with trainer.autocast(bfloat16, device):
+        sums, lengths = scorer(batch)
+        parts = loss.objective(settings["objective"], sums, lengths, batch, settings)
     loss.require_finite(parts, run=run, step=update, task_ids=batch["task_ids"])
     return parts
 
 
 def log_prob_sums(
-    network: "PreTrainedModel", examples: Sequence[Example], *, batch: int, bfloat16: bool
+    scorer: "Scorer", examples: Sequence[Example], *, batch: int, bfloat16: bool
 ) -> list[tuple[float, ...]]:
-    """The log-probability sum of every response under `network`, without gradients."""
+    """The log-probability sum of every response as the model is now, without gradients.
+
+    Several processes take turns at the batches and tell each other what they found.
+    """
     import torch
 
-    from rrtf import loss
+    from rrtf import networks, sharding, trainer
 
-    network.eval()
-    device, found = network.device, []
-    for start in range(0, len(examples), batch):
+    scorer.eval()
+    device, several, rank = networks.device(), sharding.processes(), sharding.rank()
+    found = [[0.0] * len(example.responses) for example in examples]
+    starts = list(range(0, len(examples), batch))
+    starts += starts[:1] * (-len(starts) % several)  # all take part in every forward pass
+    for turn, start in list(enumerate(starts))[rank::several]:
         some = examples[start : start + batch]
-        tensors = batches.collate(some, device=device)
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            flat = loss.score(network, tensors)[0].tolist()
-        for example in some:
-            found.append(tuple(flat[: len(example.responses)]))
-            flat = flat[len(example.responses) :]
-    return found
+        with torch.no_grad(), trainer.autocast(bfloat16, device):
+            flat = iter(scorer(batches.collate(some, device=device))[0].tolist())
+        if turn * batch == start:
+            found[start : start + batch] = [[next(flat) for _ in e.responses] for e in some]
+    flat = iter(sharding.total([value for values in found for value in values]))
+    return [tuple(next(flat) for _ in values) for values in found]
 
 
 # What a run leaves behind
 
 
-def _digest(groups: Iterable[RankedGroup], model: str | Path, settings: Mapping) -> str:
-    """What the result depends on, hashed: settings, data, start model."""
-    base = store.sha256(Path(model)) if Path(model).is_dir() else str(model)
-    data = hashlib.sha256(store.encode(groups, ".jsonl")).hexdigest()
-    text = json.dumps([base, data, dict(settings)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def read_steps(output: Path, digest: str = "") -> list[TrainStep] | None:
     """The rows of a finished run, or None if it is not finished or (`digest`) was another run."""
+    from rrtf import trainer
+
     path = output / "training.json"
     if not path.exists():
         return None
     facts = store.read_json(path)
-    if digest and facts["digest"] != digest:
+    if digest and facts.get("digest") != digest:
         return None
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    rows = [row | {"violated": _number(row["violated"])} for row in facts["steps"]]
-    return [store.from_row(row, TrainStep, str(path)) for row in rows]
-
-
-def _number(value: float | None) -> float:
-    """JSON has no nan: the share of violated pairs of a run without pairs is stored as null."""
-    return math.nan if value is None else value
-
-
-def _start_folder(output: Path, digest: str) -> None:
-    """Keeps the checkpoints of the same run only: a run with other settings starts afresh."""
-    marker = output / ".digest.json"
-    if not marker.exists() or store.read_json(marker) != digest:
-        shutil.rmtree(output, ignore_errors=True)
-        store.write_json(marker, digest)
+    if _is_first():
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return trainer.from_json(facts["steps"], str(path))
 
 
 def _save(
-    network: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
+    scorer: "Scorer",
+    tokenizer: Any,
     output: Path,
     facts: Mapping[str, Any],
     steps: Sequence[TrainStep],
+    *,
+    model: str | Path,
 ) -> None:
     """Weights, tokenizer, model card; then `training.json`, which says that all of it is there."""
-    import torch
+    from rrtf import networks, trainer
 
-    from rrtf.trainer import model_card
-
-    network.to(getattr(torch, facts["settings"]["save_dtype"]))
-    network.config.use_cache = True  # the Trainer switches it off
-    network.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    store.write_bytes(output / "README.md", model_card(facts, steps).encode())
-    rows = [
-        asdict(step) | {"violated": None if math.isnan(step.violated) else step.violated}
-        for step in steps
-    ]
-    store.write_json(output / "training.json", {**facts, "steps": rows})
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    settings = facts["settings"]
+    lora = None
+    if settings["lora_rank"]:
+        names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+        lora = networks.adapters(*(settings[name] for name in names))
+    networks.save(
+        scorer, tokenizer, output, model=model, save_dtype=settings["save_dtype"], lora=lora
+    )
+    if _is_first():
+        store.write_bytes(output / "README.md", outputs.model_card(facts, steps).encode())
+        store.write_json(output / "training.json", {**facts, "steps": trainer.to_json(steps)})
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
 
 # Several runs side by side

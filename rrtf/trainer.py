@@ -1,166 +1,209 @@
-"""transformers' Trainer with an objective over groups, and what its checkpoints say.
+"""The loop: forward passes, gradients, clipping, optimiser, schedule, checkpoints, rows.
 
-The Trainer does the loop, the optimiser, the schedule, checkpoints and resume; this module hands
-it a loss of several parts, keeps those parts in its log and finds the checkpoint to go on from.
+It is our own rather than transformers' Trainer, for two reasons. On CPUs accelerate knows data
+parallelism only, so what runs split on GPUs could not be tried here; with FSDP2 called directly,
+one process and many take the same path. And the Trainer logs one number per update, cuts a batch
+into equal counts of examples whatever their length, and pickles its checkpoints. Optimisers,
+gradient clipping, FSDP2 and checkpoints are torch's and transformers'.
 """
 
 import ctypes
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from torch import Tensor, nn
+from torch import nn
 
+from rrtf import sharding, store
+from rrtf.config import derive_seed
 from rrtf.records import TrainStep
 
+OPTIMIZERS = ("adamw", "adafactor")
+PRECISIONS = ("auto", "bfloat16", "float32")
+KEPT = 2  # checkpoints
 
-class GroupTrainer(transformers.Trainer):
-    """A Trainer whose loss comes in parts; the data come in the order given.
-
-    `parts_of(model, batch, update)` returns a tuple with the fields of `rrtf.loss.Parts`.
-    """
-
-    def __init__(self, *args: Any, parts_of: Callable[[nn.Module, Any, int], Any], **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.parts_of = parts_of
-        self.parts: dict[str, float] = {}
-        self.remove_callback(transformers.PrinterCallback)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
-        """The loss () of one batch; its parts wait for the log."""
-        network = self.accelerator.unwrap_model(model)
-        with self.accelerator.autocast():
-            parts = self.parts_of(network, inputs, self.state.global_step + 1)
-        self.parts = {
-            "rank_loss": float(parts.rank),
-            "ft_loss": float(parts.ft),
-            "violated": float(parts.violated),
-            "rate": self.optimizer.param_groups[0]["lr"],
-        }
-        return parts.loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.parts if "loss" in logs else logs, start_time)
+# an update's examples and its number -> a tuple with the fields of `rrtf.loss.Parts`
+PartsOf = Callable[[Sequence[Any], int], Any]
 
 
-class Reporter(transformers.TrainerCallback):
-    """Calls `progress(update, updates)` after every update."""
-
-    def __init__(self, progress: Callable[[int, int], None]):
-        self.progress = progress
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress(state.global_step, state.max_steps)
-
-
-class Trimmer(transformers.TrainerCallback):
-    """Gives freed memory back to the system every few updates.
-
-    Batches differ in size, so glibc's heap fragments: without this a run's resident memory
-    doubles within thirty updates. Costs under one percent of the time.
-    """
-
-    def __init__(self, every: int = 5):
-        self.every = every
-        self.trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.trim and state.global_step % self.every == 0:
-            self.trim(0)
+def check(settings: Mapping[str, Any]) -> None:
+    """ValueError for a setting that no run can have."""
+    for name in ("groups_per_batch", "checkpoint_every", "max_length"):
+        if settings[name] < 1:
+            raise ValueError(f"{name} {settings[name]}: expected at least 1")
+    for name in ("warmup", "tokens_per_forward", "learning_rate", "clip", "weight_decay"):
+        if settings[name] < 0:
+            raise ValueError(f"{name} {settings[name]}: expected at least 0")
+    if (settings["updates"] > 0) == (settings["epochs"] > 0):
+        raise ValueError(
+            f"updates {settings['updates']} and epochs {settings['epochs']:g}: expected one of them"
+        )
+    for name, known in (
+        ("precision", PRECISIONS),
+        ("save_dtype", ("float32", "bfloat16", "float16")),
+        ("ft_reduction", ("sum", "mean")),
+        ("optimizer", OPTIMIZERS),
+    ):
+        if settings[name] not in known:
+            expected = ", ".join(known)
+            raise ValueError(f"unknown {name} {settings[name]!r}: expected one of {expected}")
 
 
-def arguments(
-    folder: Path,
+def fit(
+    root: nn.Module,
+    data: Sequence[Any],
+    sizes: Sequence[int],
     *,
+    parts_of: PartsOf,
+    run: str,
+    folder: Path,
     updates: int,
     groups_per_batch: int,
+    tokens_per_forward: int,
     learning_rate: float,
     warmup: float,
+    optimizer: str,
     weight_decay: float,
     clip: float,
-    bfloat16: bool,
     checkpoint_every: int,
     seed: int,
-) -> transformers.TrainingArguments:
-    """The Trainer's settings; it reports nowhere and keeps two checkpoints in `folder`."""
-    return transformers.TrainingArguments(
-        output_dir=str(folder),
-        max_steps=updates,
-        per_device_train_batch_size=groups_per_batch,
-        learning_rate=learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=math.ceil(warmup * updates),
-        adam_beta1=0.9,
-        adam_beta2=0.95,
-        weight_decay=weight_decay,
-        max_grad_norm=clip,
-        bf16=bfloat16,
-        use_cpu=not torch.cuda.is_available(),
-        save_strategy="steps",
-        save_steps=checkpoint_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        seed=seed,
-        data_seed=seed,
-    )
+    each: Callable[[TrainStep], None] | None = None,
+) -> list[TrainStep]:
+    """Trains `root` on `data`, `groups_per_batch` of them an update, in the order given.
 
-
-def newest_checkpoint(folder: Path) -> str | None:
-    """The path of the newest checkpoint that was written whole, or None.
-
-    The Trainer writes `trainer_state.json` last: a checkpoint that a crash cut short has none, or
-    one that is not JSON.
+    `sizes` are their tokens; more than `tokens_per_forward` (0 = no limit) are not put through
+    the model at once. Goes on from the newest whole checkpoint in `folder`. `each` is called after
+    every update, on the first process. Returns the rows of all updates.
     """
-    found = sorted(
-        folder.glob("checkpoint-*"),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-        reverse=True,
-    )
-    for path in found:
-        try:
-            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        if path.name == f"checkpoint-{state['global_step']}":
-            return str(path)
-    return None
+    chosen = make_optimizer(root, optimizer, weight_decay=weight_decay)
+    rows = resume(folder, root, chosen)
+    root.train()
+    for update in range(len(rows) + 1, updates + 1):
+        now = slice((update - 1) * groups_per_batch, update * groups_per_batch)
+        rate = learning_rate * schedule(update, updates, math.ceil(warmup * updates))
+        for group in chosen.param_groups:
+            group["lr"] = rate
+        torch.manual_seed(derive_seed(seed, "dropout", update, sharding.rank()))
+        means = accumulate(data[now], sizes[now], parts_of, update, budget=tokens_per_forward)
+        norm = clip_gradients(root, clip)
+        chosen.step()
+        chosen.zero_grad()
+        rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
+        if update % checkpoint_every == 0:
+            save(folder / f"checkpoint-{update}", root, chosen, rows)
+        if each and sharding.rank() == 0:
+            each(rows[-1])
+        if update % 5 == 0:
+            trim()
+    return rows
 
 
-def steps(run: str, log: Sequence[Mapping[str, float]]) -> list[TrainStep]:
-    """The Trainer's log as rows, one per update, also of updates before a resume."""
-    return [
-        TrainStep(
-            run=run,
-            step=row["step"],
-            loss=row["loss"],
-            rank_loss=row["rank_loss"],
-            ft_loss=row["ft_loss"],
-            violated=row["violated"],
-            learning_rate=row["rate"],
-            grad_norm=float(row["grad_norm"]),
-        )
-        for row in log
-        if "rank_loss" in row
+# One update
+
+
+def accumulate(
+    examples: Sequence[Any],
+    sizes: Sequence[int],
+    parts_of: PartsOf,
+    update: int,
+    *,
+    budget: int,
+) -> dict[str, float]:
+    """Adds the gradient of an update's mean loss; returns its loss, its parts, violated pairs.
+
+    Every number of `parts_of` is a mean over prompts, so a forward pass of b of the update's B
+    prompts counts b / B, whatever their lengths: the sum is the mean over all B, also where
+    the passes are unequal, and where a prompt's own loss is a mean over tokens.
+    """
+    several = sharding.processes()
+    sums = [0.0] * 5  # loss, rank, ft, violated pairs, pairs
+    for members in passes(sizes, processes=several, budget=budget)[sharding.rank()]:
+        parts = parts_of([examples[k] for k in members or (0,)], update)
+        share = len(members) / len(examples)
+        (parts.loss * (share * several)).backward()  # FSDP takes the mean over the processes
+        if members:
+            wrong = round(float(parts.violated) * parts.n_pairs) if parts.n_pairs else 0
+            means = [share * float(part.detach()) for part in (parts.loss, parts.rank, parts.ft)]
+            sums = [s + v for s, v in zip(sums, (*means, wrong, parts.n_pairs), strict=True)]
+    loss, rank, ft, wrong, pairs = sharding.total(sums)
+    violated = wrong / pairs if pairs else math.nan
+    return {"loss": loss, "rank_loss": rank, "ft_loss": ft, "violated": violated}
+
+
+def passes(sizes: Sequence[int], *, processes: int, budget: int) -> list[list[list[int]]]:
+    """For every process its forward passes in one update, each a list of places in the update.
+
+    Together a pass holds at most `budget` tokens (0 = no limit), or one group that alone is
+    larger. Every process has equally many, because they exchange weights in each: an empty list
+    stands for a pass without weight.
+    """
+    own = [list(_filled(range(r, len(sizes), processes), sizes, budget)) for r in range(processes)]
+    most = max(map(len, own))
+    return [some + [[]] * (most - len(some)) for some in own]
+
+
+def _filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """`places` in order, cut where the next would exceed `budget`."""
+    some: list[int] = []
+    for place in places:
+        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
+            yield some
+            some = []
+        some.append(place)
+    if some:
+        yield some
+
+
+def schedule(update: int, updates: int, warm: int) -> float:
+    """The share of the learning rate at an update, from 1: up in `warm` updates, down to zero."""
+    done = update - 1
+    if done < warm:
+        return done / warm
+    return (updates - done) / max(1, updates - warm)
+
+
+def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with betas .9 and .95, or Adafactor (arXiv:1804.04235) with a given learning rate.
+
+    Adafactor keeps a row and a column instead of AdamW's two matrices per weight. Vectors (biases,
+    norms) do not decay. ValueError for another name.
+    """
+    learnt = [p for p in root.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    if name == "adafactor":
+        from transformers import Adafactor
+
+        return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+    raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+
+
+def clip_gradients(root: nn.Module, clip: float) -> float:
+    """Scales the gradients to norm `clip` (0 = never) where it is larger; returns what it was."""
+    norm = nn.utils.clip_grad_norm_(root.parameters(), clip or math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def autocast(bfloat16: bool, device: torch.device) -> Any:
+    """Matrix products in bfloat16 while the block runs; weights and sums stay float32."""
+    return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
+
+
+def in_bfloat16(precision: str) -> bool:
+    """Whether a run of `precision` computes in bfloat16 here."""
+    return native_bfloat16() if precision == "auto" else precision == "bfloat16"
 
 
 def native_bfloat16() -> bool:
@@ -171,19 +214,80 @@ def native_bfloat16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in names)
 
 
-def model_card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
-    """The README.md of a trained model: what it is, from what, how, how far."""
-    settings = facts["settings"]
-    dropped = ", ".join(f"{n} {reason}" for reason, n in facts["dropped"].items()) or "none"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        f"base_model: {settings['model']}\ntags: [code, rrtf]\n---\n\n# {facts['run']}\n\n"
-        f"`{settings['model']}` fine-tuned with the objective `{settings['objective']}` of rrtf, a "
-        "reproduction of ranking feedback for code models (arXiv:2307.14936).\n\n"
-        f"{facts['n_trained']} prompts with ranked responses (dropped: {dropped}), "
-        f"{settings['updates']} updates of {settings['groups_per_batch']} prompts. Loss at the "
-        f"first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}. `training.json` has "
-        "every update.\n\nThe model writes short Python functions; execute what it writes only "
-        f"in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
-    )
+@cache
+def _trimmer() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def trim() -> None:
+    """Gives freed memory back to the system.
+
+    Batches differ in size, so glibc's heap fragments: without this a run's resident memory
+    doubles within thirty updates. Every five updates it costs under one percent of the time.
+    """
+    if _trimmer():
+        _trimmer()(0)
+
+
+# Checkpoints
+
+
+def save(
+    folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, rows: Sequence[TrainStep]
+) -> None:
+    """Writes a checkpoint, `state.json` last, and removes all but the newest `KEPT`."""
+    first = sharding.rank() == 0
+    if first:
+        shutil.rmtree(folder, ignore_errors=True)  # of a crash: the parts of other processes
+        folder.mkdir(parents=True)
+    sharding.wait()
+    numbers = sharding.save(folder, root, optimizer)
+    sharding.wait()
+    if first:
+        state = {"update": len(rows), "numbers": numbers, "steps": to_json(rows)}
+        store.write_json(folder / "state.json", state)
+        for old in _checkpoints(folder.parent)[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def resume(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer) -> list[TrainStep]:
+    """The rows up to the newest whole checkpoint in `folder`, which is put into place; else []."""
+    sharding.wait()
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return []
+    state = store.read_json(newest / "state.json")
+    sharding.load(newest, root, optimizer, state["numbers"])
+    return from_json(state["steps"], str(newest))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole: its `state.json` is there and is JSON."""
+    for path in _checkpoints(folder):
+        try:
+            state = store.read_json(path / "state.json")
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        if path.name == f"checkpoint-{state['update']}":
+            return path
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    found = folder.glob("checkpoint-*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def to_json(rows: Sequence[TrainStep]) -> list[dict[str, Any]]:
+    """Rows for a JSON file, which has no nan: null for the violated pairs of a run without any."""
+    return [
+        asdict(row) | {"violated": None if math.isnan(row.violated) else row.violated}
+        for row in rows
+    ]
+
+
+def from_json(rows: Sequence[Mapping[str, Any]], where: str) -> list[TrainStep]:
+    """The inverse of `to_json`."""
+    full = [r | {"violated": math.nan if r["violated"] is None else r["violated"]} for r in rows]
+    return [store.from_row(row, TrainStep, where) for row in full]

@@ -17,20 +17,22 @@ PACKAGE = ROOT / "rrtf"
 LEVELS = (
     ("records", "config", "packing", "likelihood"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "blocks", "probes", "source"),
+     "blocks", "probes", "source", "sharding"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
-     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options"),
+     "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
+     "train_options", "networks", "outputs"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
-    ("contest",),
-    ("commands",),
+    ("contest", "ablation"),
+    ("commands", "train_command"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
-    "nano_models", "nano_corpus", "blocks", "plan", "grpo", "packing", "likelihood",
+    "nano_models", "nano_corpus", "blocks", "plan", "grpo", "packing", "likelihood", "networks",
+    "sharding",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",

@@ -109,8 +109,8 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(
         _train(tiny_model, folder, progress=interrupt, **options)
     broken = folder / "checkpoints" / "checkpoint-5"
     broken.mkdir()
-    (broken / "trainer_state.json").write_text('{"global_')
-    assert trainer.newest_checkpoint(folder / "checkpoints").endswith("checkpoint-4")
+    (broken / "state.json").write_text('{"upda')
+    assert trainer.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
     seen: list[int] = []
     steps = _train(tiny_model, folder, progress=lambda done, _: seen.append(done), **options)
     assert seen == [5, 6]

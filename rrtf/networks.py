@@ -1,0 +1,192 @@
+"""The model that is trained: whole or by adapters, in one process or split among several.
+
+LoRA (arXiv:2106.09685) and QLoRA (arXiv:2305.14314) are peft's: the base is frozen, in bfloat16
+where that is the precision, in four bits for QLoRA (bitsandbytes). What is saved is a plain model
+in any case: adapters are merged into the base as it was published, and kept beside it.
+Not covered: adapters on embeddings, QLoRA split among processes.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from rrtf import attention, loss, sharding
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PREFIX = "network."  # of the names in a `Scorer`
+
+
+class Scorer(nn.Module):
+    """`loss.score` as a forward pass: FSDP gathers weights when a module is called.
+
+    The objectives read hidden states and the output layer apart, so the model's own forward pass,
+    which would give the logits of every position, is never called.
+    """
+
+    def __init__(self, network: "PreTrainedModel", score: Callable[..., Any] = loss.score):
+        super().__init__()
+        self.network, self.score = network, score
+
+    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        return self.score(self.network, batch)
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load(
+    model: str | Path,
+    *,
+    dropout: float = 0.0,
+    threads: int = 1,
+    bfloat16: bool = False,
+    checkpointing: bool = False,
+    lora_rank: int = 0,
+    lora_alpha: float = 16.0,
+    lora_dropout: float = 0.0,
+    lora_targets: str = "all-linear",
+    qlora: bool = False,
+    seed: int = 0,
+) -> tuple[Scorer, "PreTrainedTokenizerBase"]:
+    """(what is trained, its tokenizer); split among the processes if there are several.
+
+    lora_rank: 0 trains all weights. lora_targets: `all-linear` or module names with commas.
+    checkpointing: hidden states are computed again in the backward pass, layer by layer.
+    """
+    check(lora_rank=lora_rank, lora_targets=lora_targets, qlora=qlora)
+    several, dtype = sharding.processes() > 1, torch.float32
+    where = ("cpu" if sharding.rank() == 0 else "meta") if several else device().type
+    if lora_rank and bfloat16:
+        dtype = torch.bfloat16  # frozen: no update is lost in its rounding
+    four = {"quantization_config": _four_bits(bfloat16)} if qlora else {}
+    network, tokenizer = attention.load(
+        model, dropout=dropout, threads=threads, device=where, dtype=dtype, **four
+    )
+    network.set_attn_implementation(attention.choose(network.config, device=device().type))
+    if lora_rank:
+        settings = adapters(lora_rank, lora_alpha, lora_dropout, lora_targets)
+        _inject(network, settings, seed=seed)
+    if checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    scorer = Scorer(network)
+    if several:
+        sharding.shard(scorer, layers(network), device=device())
+    return scorer, tokenizer
+
+
+def check(*, lora_rank: int, lora_targets: str, qlora: bool) -> None:
+    """ValueError for what cannot be trained that way here, before a model is loaded."""
+    if lora_rank < 0 or not lora_targets.strip():
+        raise ValueError(f"lora_rank {lora_rank} on {lora_targets!r}: expected a rank and modules")
+    if not qlora:
+        return
+    if not lora_rank:
+        raise ValueError("qlora freezes the base: give lora_rank, the size of what is trained")
+    if sharding.processes() > 1:
+        raise ValueError("qlora works in one process; use LoRA without it, or one process")
+    if not find_spec("bitsandbytes"):
+        raise ValueError("qlora needs bitsandbytes, which is not installed: pip install -e .[gpu]")
+
+
+def _four_bits(bfloat16: bool) -> Any:
+    """QLoRA's storage: normal floats of four bits, their scales quantised again."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if bfloat16 else torch.float32,
+    )
+
+
+def adapters(rank: int, alpha: float, dropout: float, targets: str) -> "LoraConfig":
+    """peft's settings: W + alpha / rank * B A for every targeted W, of which A and B are learnt."""
+    from peft import LoraConfig
+
+    names = [name.strip() for name in targets.split(",")]
+    modules = targets if targets == "all-linear" else names
+    return LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _inject(network: "PreTrainedModel", settings: "LoraConfig", *, seed: int) -> None:
+    """Puts adapters into `network` and freezes the rest; B starts at zero, A as `seed` draws it."""
+    from peft import inject_adapter_in_model
+
+    torch.manual_seed(seed)
+    inject_adapter_in_model(settings, network)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def layers(network: "PreTrainedModel") -> list[nn.Module]:
+    """The layers of the decoder: what transformers says must not be cut apart."""
+    whole = set(network._no_split_modules or ())
+    found = [module for module in network.modules() if type(module).__name__ in whole]
+    if not found:
+        raise ValueError(f"{type(network).__name__}: transformers names no layers to split it by")
+    return found
+
+
+def save(
+    scorer: Scorer,
+    tokenizer: "PreTrainedTokenizerBase",
+    output: Path,
+    *,
+    model: str | Path,
+    save_dtype: str,
+    lora: "LoraConfig | None" = None,
+) -> None:
+    """Writes model and tokenizer to `output` from the first process; adapters to `adapter` too."""
+    state = sharding.gathered(scorer)
+    if sharding.rank():
+        return
+    state = {name.removeprefix(PREFIX): value for name, value in state.items()}
+    if lora:
+        network = _merged(state, output / "adapter", model=model, lora=lora)
+    else:
+        network = _filled(scorer.network, state)
+    network.to(getattr(torch, save_dtype)).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+
+
+def _filled(network: "PreTrainedModel", state: Mapping[str, Tensor]) -> "PreTrainedModel":
+    """A model like `network` in one piece, with the weights of `state`."""
+    with torch.device("meta"):
+        whole = type(network)(network.config)
+    whole.generation_config = network.generation_config
+    whole.load_state_dict(state, strict=False, assign=True)
+    whole.tie_weights()
+    return whole
+
+
+def _merged(
+    state: Mapping[str, Tensor], folder: Path, *, model: str | Path, lora: "LoraConfig"
+) -> "PreTrainedModel":
+    """The base as it was published, in float32 on the CPU, with the adapters of `state` in it."""
+    from peft import get_peft_model
+
+    base, _ = attention.load(model, device="cpu", threads=torch.get_num_threads())
+    whole = get_peft_model(base, lora)
+    learnt = {f"base_model.model.{n}": v.cpu() for n, v in state.items() if "lora_" in n}
+    lost = whole.load_state_dict(learnt, strict=False).unexpected_keys
+    if lost:
+        raise RuntimeError(f"adapters without a place in {model}: {', '.join(lost)}")
+    whole.save_pretrained(folder)
+    return whole.merge_and_unload()

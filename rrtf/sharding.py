@@ -1,0 +1,187 @@
+"""One model over several processes, and checkpoints that any number of processes can read.
+
+The weights, gradients and optimiser states of every layer are split among the processes that
+`torchrun` started (FSDP2, `fully_shard`), on GPUs with NCCL and on CPUs with gloo alike. A
+checkpoint holds one safetensors file per process, each saying which part of which tensor it has;
+torch.distributed.checkpoint puts them together for whatever number reads them.
+Not covered: tensor or pipeline parallelism, offloading.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+Numbers = dict[str, dict[str, float]]
+
+
+# Who takes part
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Joins the processes of `torchrun` while the block runs; a process alone stays alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def processes() -> int:
+    """How many processes train one model together; 1 where there is only this one."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process; the one that is 0 writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait() -> None:
+    """Returns when all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def total(values: Sequence[float]) -> list[float]:
+    """The sums over the processes of numbers that each of them has."""
+    if processes() == 1:
+        return list(values)
+    tensor = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(tensor)
+    return tensor.tolist()
+
+
+# Splitting a model
+
+
+def shard(root: nn.Module, layers: Iterable[nn.Module], *, device: torch.device) -> None:
+    """Splits the parameters of `root` among the processes, `layers` each as a unit of its own.
+
+    The first process has the weights, the others have shapes (device `meta`) and receive theirs.
+    Afterwards every process holds its part on `device`. RuntimeError if that is not so.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    weights = root.state_dict() if rank() == 0 else {}
+    mesh = init_device_mesh(device.type, (processes(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(root, mesh=mesh)
+    if rank():
+        root.to_empty(device=device)
+    spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(root, weights, options=spread)
+    for buffer in root.buffers():
+        dist.broadcast(buffer.view(torch.uint8) if buffer.dtype == torch.bool else buffer, src=0)
+    require_sharded(root)
+
+
+def require_sharded(root: nn.Module) -> None:
+    """RuntimeError unless every parameter is split and this process holds a part of the whole."""
+    bare = [name for name, p in root.named_parameters() if not isinstance(p, DTensor)]
+    if bare:
+        raise RuntimeError(f"not split among the processes: {', '.join(bare)}")
+    own, whole = held(root)
+    if own >= whole:
+        raise RuntimeError(f"this process holds all {whole} parameters; expected a part of them")
+
+
+def held(root: nn.Module) -> tuple[int, int]:
+    """(parameters that this process holds, parameters of the model)."""
+    parameters = list(root.parameters())
+    own = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
+    return own, sum(p.numel() for p in parameters)
+
+
+def gathered(root: nn.Module) -> dict[str, Tensor]:
+    """The state of `root`, whole: on the first process, on its CPU; elsewhere empty."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    if processes() == 1:
+        return root.state_dict()
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(root, options=options)
+    return state if rank() == 0 else {}
+
+
+# Checkpoints
+
+
+def save(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer) -> Numbers:
+    """Writes what is trained and its optimiser states to `folder`, every process its own part.
+
+    Returns the states that are single numbers, by parameter, for a JSON file beside.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
+
+    tensors, numbers = _state(root, optimizer)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    save(tensors, storage_writer=writer, no_dist=processes() == 1)
+    return numbers
+
+
+def load(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, numbers: Numbers) -> None:
+    """Puts what `save` wrote into `root` and `optimizer`, whatever the number of processes was."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
+
+    _make_state(optimizer)
+    tensors, _ = _state(root, optimizer)
+    reader = HuggingFaceStorageReader(str(folder))
+    load(tensors, storage_reader=reader, no_dist=processes() == 1)
+    for name, parameter in root.named_parameters():
+        for key, value in numbers.get(name, {}).items():
+            found = optimizer.state[parameter][key]
+            if isinstance(found, Tensor):
+                found.fill_(value)
+            else:
+                optimizer.state[parameter][key] = type(found)(value)
+
+
+def _state(root: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Numbers]:
+    """(tensors by name, numbers by parameter and name) of what is trained."""
+    tensors, numbers = {}, {}
+    for name, parameter in root.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        tensors[f"{name}/weight"] = parameter.detach()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor) and value.ndim:
+                tensors[f"{name}/{key}"] = value
+            elif value is not None:
+                numbers.setdefault(name, {})[key] = _number(value)
+    return tensors, numbers
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """An update of size zero: optimisers make their state in their first update."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -1,0 +1,224 @@
+"""What the verb `train` does and prints: groups in, a model's folder and a table out."""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rrtf import arguments, batches, config, engines, options, store, terminal, train
+from rrtf.records import RankedGroup, TrainStep
+
+RATES = {"dpo": 1e-6}  # of the authors; the others:
+RATE, WITH_ADAPTERS = 2e-5, 10.0  # B of an adapter starts at zero, and has further to go
+
+
+def settings(
+    texts: Sequence[str] | None, given: Mapping[str, config.Value | None]
+) -> dict[str, config.Value]:
+    """The options of `train.train`: the stage's, `train.KEY=VALUE` texts, then what is `given`."""
+    overrides = dict(config.parse_override(text) for text in texts or ())
+    for key in overrides:
+        name = key.partition(".")[2]
+        if not key.startswith("train.") or name not in train.OPTIONS or name in given:
+            raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
+    stage = config.resolve("gpu80", "train", overrides)
+    chosen = {name: stage[name] for name in train.OPTIONS}
+    chosen |= {name: value for name, value in given.items() if value is not None}
+    if given["updates"] is None:
+        chosen |= {"updates": 0, "epochs": given["epochs"] or 1.0}
+    if given["threads"] is None:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        chosen["threads"] = max(1, options.ALL_CORES // here)
+    return chosen
+
+
+def _free(given: Mapping[str, Any]) -> str:
+    return ", ".join(name for name in train.OPTIONS if name not in given)
+
+
+def train_groups(
+    groups: str,
+    *,
+    model: str,
+    objective: str,
+    output: Path,
+    learning_rate: float | None,
+    allow_single: bool,
+    overwrite: bool,
+    settings: Mapping[str, Any],
+) -> None:
+    """The verb `train`; `settings` are further options of `train.train`.
+
+    ValueError and FileNotFoundError for what a caller can get wrong, before the model is loaded.
+    """
+    from rrtf import sharding
+
+    found, single = load(groups, objective, allow_single=allow_single)
+    folder = engines.model_folder(model)
+    if learning_rate is None:
+        learning_rate = RATES.get(objective, RATE)
+        learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
+    own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
+    with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:
+        train.train(found, model=folder, output=output, told=tell, **own, **settings)
+        first = sharding.rank() == 0
+    if first:
+        _closing(output, single)
+
+
+# Groups
+
+
+def load(
+    groups: str, objective: str, *, allow_single: bool = False
+) -> tuple[list[RankedGroup], int]:
+    """(the groups of a file, how many of one response were left out).
+
+    ValueError that names file, line and task for a group that cannot be trained on.
+    """
+    found, single = [], 0
+    for number, row in store.read_rows(Path(groups)):
+        where = f"{groups}:{number}"
+        group = _group(row, where)
+        if len(group.responses) > 1 or objective == "sft":
+            found.append(group)
+        elif allow_single:
+            single += 1
+        else:
+            raise ValueError(
+                f"{where}: {group.task_id}: one response, and {objective} compares at least two; "
+                "--allow-single leaves such groups out, --objective sft only imitates"
+            )
+    if not found:
+        raise ValueError(f"{groups}: no groups to train on")
+    return found, single
+
+
+def _group(row: Any, where: str) -> RankedGroup:
+    group = store.from_row(row, RankedGroup, where)
+    kinds = {
+        "responses": (tuple, str), "sources": (tuple, str), "outcomes": (tuple, int),
+        "scores": (tuple, (int, float)),
+    }  # fmt: skip
+    for name, (whole, item) in kinds.items():
+        value = getattr(group, name)
+        if not isinstance(value, whole) or not all(isinstance(v, item) for v in value):
+            raise ValueError(f"{where}: {group.task_id}: {name} is not the list that rank writes")
+    if not isinstance(group.prompt, str) or not isinstance(group.sft_index, int):
+        raise ValueError(f"{where}: {group.task_id}: expected a text prompt and a whole sft_index")
+    try:
+        batches.check(group)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return group
+
+
+# What is seen meanwhile
+
+
+@contextmanager
+def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], None] | None]:
+    """While the block runs: a call per update that shows it and logs it for TensorBoard."""
+    if quiet:
+        yield None
+        return
+    logs: list[Any] = []  # opened at the first update: TensorBoard takes seconds to import
+    with _shown() as show:
+
+        def tell(step: TrainStep, updates: int) -> None:
+            show(step, updates)
+            if not logs:
+                logs.append(_writer(output / "logs", step.step))
+            for name in ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm"):
+                if not math.isnan(getattr(step, name)):
+                    logs[0].add_scalar(name, getattr(step, name), step.step)
+
+        try:
+            yield tell
+        finally:
+            for writer in logs:
+                writer.close()
+
+
+def _writer(folder: Path, step: int) -> Any:
+    """Scalars in `folder`; those of updates from `step` on that a crash left behind are hidden."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step)
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[TrainStep, int], None]]:
+    """A bar with the loss and the time left on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _liner()
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    text = TextColumn("{task.description}")
+    columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+
+        def show(step: TrainStep, updates: int) -> None:
+            about = f"training, loss {step.loss:.4f}"
+            bar.update(task, description=about, completed=step.step, total=updates)
+
+        yield show
+
+
+def _liner() -> Callable[[TrainStep, int], None]:
+    """Ten lines on standard error in all, for logs of jobs."""
+    began: list[tuple[float, int]] = []
+
+    def show(step: TrainStep, updates: int) -> None:
+        if not began:
+            began.append((time.monotonic(), step.step))
+        if step.step % max(1, updates // 10) and step.step != updates:
+            return
+        done = step.step - began[0][1]
+        left = (time.monotonic() - began[0][0]) / done * (updates - step.step) if done else math.nan
+        rest = "" if math.isnan(left) else f", {timedelta(seconds=round(left))} left"
+        arguments.tell(f"update {step.step} of {updates}: loss {step.loss:.4f}{rest}")
+
+    return show
+
+
+# What is said at the end
+
+
+def _closing(output: Path, single: int) -> None:
+    facts = store.read_json(output / "training.json")
+    seconds = store.read_json(output / ".seconds.json")
+    lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
+    console = Console(highlight=False)
+    total = facts["n_groups"] + single
+    console.print(terminal.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    steps = facts["steps"]
+    for name, value in (
+        ("updates", f"{len(steps)} of {facts['settings']['groups_per_batch']} prompts"),
+        ("tokens", f"{facts['tokens']}"),
+        ("first loss", f"{steps[0]['loss']:.4f}"),
+        ("last loss", f"{steps[-1]['loss']:.4f}"),
+        ("seconds", f"{seconds}"),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    terminal.say(console, f"model: {output}")
+    if (output / "adapter").is_dir():
+        terminal.say(console, f"adapters, not merged: {output / 'adapter'}")

@@ -1,0 +1,221 @@
+"""The loop: gradients of parts of a batch, optimisers, checkpointing, other architectures."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from test_train import OPTIONS, _groups
+
+from rrtf import batches, networks, train, trainer
+from rrtf.records import Outcome, RankedGroup
+
+UNEQUAL = [
+    RankedGroup(
+        task_id=f"unequal/{i}",
+        prompt=f"def f{i}(a):" + "\n    # why" * i,
+        responses=tuple(f"\n    return a + {k}" * (1 + k * i) for k in range(2 + i % 2)),
+        sources=("teacher", "student", "student")[: 2 + i % 2],
+        outcomes=(Outcome.PASS, Outcome.FAILED_TESTS, Outcome.FAILED_TESTS)[: 2 + i % 2],
+        scores=(3.0, 2.0, 2.0)[: 2 + i % 2],
+        sft_index=0,
+    )
+    for i in range(5)
+]
+PLAIN = {
+    "ft_weight": 1.0, "rank_weight": 1.0, "normalise": True, "margin": 0.0, "beta": 0.1,
+}  # fmt: skip
+
+
+def _update(model, objective, reduction, budget):
+    """(the parts of one update over all of UNEQUAL, the gradient of every parameter)."""
+    scorer, tokenizer = networks.load(model)
+    examples, _ = batches.prepare(UNEQUAL, tokenizer, objective=objective, max_length=256)
+    sizes = [train._n_tokens(example) for example in examples]
+    settings = {**PLAIN, "objective": objective, "ft_reduction": reduction}
+    calls = []
+
+    def parts_of(some, update):
+        calls.append(len(some))
+        return train.parts_of(scorer, some, update, run="r", settings=settings)
+
+    parts = trainer.accumulate(examples, sizes, parts_of, 1, budget=budget)
+    return parts, {name: p.grad for name, p in scorer.named_parameters()}, calls
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("objective", ["rrtf", "rrhf", "simpo"])
+def test_unequal_parts_of_a_batch_give_its_loss_its_parts_and_its_gradient(
+    tiny_model, objective, reduction
+):
+    whole, gradient, once = _update(tiny_model, objective, reduction, 0)
+    parts, summed, calls = _update(tiny_model, objective, reduction, 250)
+    assert once == [5] and len(set(calls)) > 1 and sum(calls) == 5, calls
+    assert parts == pytest.approx(whole, rel=1e-6)
+    largest = max(float(g.abs().max()) for g in gradient.values())
+    for name, expected in gradient.items():
+        assert torch.allclose(summed[name], expected, atol=1e-6 * largest), name
+
+
+def test_a_run_in_parts_has_the_rows_of_a_run_at_once(tiny_model, tmp_path):
+    runs = [
+        train.train(
+            _groups(), model=tiny_model, objective="rrtf", output=tmp_path / str(budget),
+            **OPTIONS | {"groups_per_batch": 3}, tokens_per_forward=budget,
+        )
+        for budget in (0, 90)
+    ]  # fmt: skip
+    for whole, parts in zip(*runs, strict=True):
+        for field in ("loss", "rank_loss", "ft_loss", "violated", "grad_norm"):
+            expected = pytest.approx(getattr(whole, field), rel=1e-4, abs=1e-6)
+            assert getattr(parts, field) == expected, field
+
+
+def test_a_forward_pass_holds_at_most_its_tokens_or_one_group_that_is_larger():
+    sizes = [30, 50, 20, 200, 10, 10]
+    assert trainer.passes(sizes, processes=1, budget=0) == [[[0, 1, 2, 3, 4, 5]]]
+    assert trainer.passes(sizes, processes=1, budget=100) == [[[0, 1, 2], [3], [4, 5]]]
+
+
+def test_every_process_takes_part_in_equally_many_passes_and_every_group_is_in_one():
+    for sizes, processes, budget in (([5] * 7, 3, 10), ([9, 1, 9, 1], 2, 9), ([4], 2, 0)):
+        plan = trainer.passes(sizes, processes=processes, budget=budget)
+        assert len(plan) == processes and len({len(own) for own in plan}) == 1
+        places = [place for own in plan for some in own for place in some]
+        assert sorted(places) == list(range(len(sizes)))
+
+
+def test_the_learning_rate_of_a_schedule_is_that_of_transformers():
+    from transformers import get_linear_schedule_with_warmup as linear
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = linear(optimizer, 3, 10)
+    for update in range(1, 11):
+        assert trainer.schedule(update, 10, 3) == pytest.approx(steps.get_last_lr()[0])
+        optimizer.step()
+        steps.step()
+
+
+def test_vectors_do_not_decay_and_matrices_do(tiny_model):
+    scorer, _ = networks.load(tiny_model)
+    matrices, vectors = trainer.make_optimizer(scorer, "adamw", weight_decay=0.1).param_groups
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
+    assert {p.ndim for p in matrices["params"]} == {2} and {p.ndim for p in vectors["params"]} == {
+        1
+    }
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd': expected one of adamw"):
+        trainer.make_optimizer(scorer, "sgd", weight_decay=0.0)
+
+
+def test_a_clip_of_zero_measures_gradients_and_leaves_them(tiny_model):
+    layer = torch.nn.Linear(1, 1, bias=False)
+    layer.weight.grad = torch.full((1, 1), 3.0)
+    assert trainer.clip_gradients(layer, 0.0) == 3.0 == layer.weight.grad.item()
+    assert trainer.clip_gradients(layer, 1.0) == 3.0
+    assert layer.weight.grad.item() == pytest.approx(1.0)
+
+
+def _architectures():
+    from transformers import (
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Starcoder2Config,
+        Starcoder2ForCausalLM,
+    )
+
+    return {
+        "llama": (LlamaConfig, LlamaForCausalLM),
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "starcoder2": (Starcoder2Config, Starcoder2ForCausalLM),
+    }
+
+
+@pytest.fixture(scope="module")
+def model_of(tiny_model, tmp_path_factory):
+    """architecture -> the folder of a tiny random model with the tiny model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+
+    def make(name):
+        if name == "gpt_bigcode":
+            return tiny_model
+        settings, model = _architectures()[name]
+        folder = tmp_path_factory.mktemp(name)
+        torch.manual_seed(0)
+        config = settings(
+            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
+            bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
+        model(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+ARCHITECTURES = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_activation_checkpointing_changes_no_loss(model_of, tmp_path, architecture):
+    from transformers import AutoModelForCausalLM
+
+    made = partial(
+        train.train, _groups(), model=model_of(architecture), objective="rrtf",
+        **OPTIONS | {"updates": 3},
+    )  # fmt: skip
+    plain = made(output=tmp_path / "plain")
+    again = made(output=tmp_path / "again", checkpointing=True)
+    assert [s.loss for s in again] == pytest.approx([s.loss for s in plain], rel=1e-6)
+    assert [s.grad_norm for s in again] == pytest.approx([s.grad_norm for s in plain], rel=1e-5)
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
+    assert network.config.use_cache and not network.is_gradient_checkpointing
+
+
+def test_checkpointing_does_compute_the_layers_twice(tiny_model):
+    scorer, tokenizer = networks.load(tiny_model, checkpointing=True)
+    examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
+    calls = []
+    scorer.network.transformer.h[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    sums, _ = scorer.train()(batches.collate(examples))
+    sums.sum().backward()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "adafactor"}, {"precision": "bfloat16"}])
+def test_adafactor_and_bfloat16_lower_the_loss_and_resume_to_the_same_rows(
+    tiny_model, tmp_path, options
+):
+    made = partial(
+        train.train, _groups(), model=tiny_model, objective="rrtf",
+        **OPTIONS | {"checkpoint_every": 2} | options,
+    )  # fmt: skip
+    whole = made(output=tmp_path / "r")
+    assert whole[-1].loss < whole[0].loss and all(math.isfinite(s.grad_norm) for s in whole)
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(output=tmp_path / "cut" / "r", progress=interrupt)
+    seen: list[int] = []
+    assert made(output=tmp_path / "cut" / "r", progress=lambda n, _: seen.append(n)) == whole
+    assert seen == [3, 4, 5, 6]
+
+
+def test_epochs_are_passes_over_the_prompts_that_can_be_trained_on(tiny_model, tmp_path):
+    options = OPTIONS | {"updates": 0, "epochs": 2.0}
+    steps = train.train(
+        _groups(), model=tiny_model, objective="sft", output=tmp_path / "e", **options
+    )
+    assert len(steps) == 5, "two passes over five prompts, two at a time"
+    with pytest.raises(ValueError, match="updates 3 and epochs 2: expected one of them"):
+        train.train(
+            _groups(), model=tiny_model, objective="sft", output=tmp_path / "b",
+            **options | {"updates": 3},
+        )  # fmt: skip
