@@ -7,7 +7,7 @@ prompt + response on its own row, for a third to a half of the tokens.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rrtf import engines
@@ -25,7 +25,7 @@ PAIRS_ONLY = ("dpo", "simpo")  # objectives without a term for a group of equal 
 class Example:
     """A group as token ids. Every response ends in the end-of-text token.
 
-    `reference` are the start model's log-probability sums of the responses (DPO only).
+    `reference` are the start model's log-probability sums (for `loss.REFERENCED` only).
     """
 
     task_id: str
@@ -64,12 +64,29 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
     return Example(group.task_id, prompt, responses, tuple(scores), chosen)
 
 
+def within(example: Example, max_length: int) -> Example:
+    """The example without the responses that do not fit `max_length` tokens with their prompt.
+
+    Responses go whole, because a truncated program is another program. Unchanged, and so too
+    long, where the response to imitate does not fit or fewer than two do.
+    """
+    room = max_length - len(example.prompt)
+    fit = [k for k, tokens in enumerate(example.responses) if len(tokens) <= room]
+    if len(fit) < 2 or example.sft_index not in fit:
+        return example
+    return replace(
+        example,
+        responses=tuple(example.responses[k] for k in fit),
+        scores=tuple(example.scores[k] for k in fit),
+        sft_index=fit.index(example.sft_index),
+    )
+
+
 def reason_to_drop(example: Example, objective: str, max_length: int) -> str:
     """Why an example cannot serve `objective`, or `''`.
 
-    `too_long`: prompt and longest response together exceed `max_length` tokens. The whole group
-    goes, because a truncated program is another program. `one_response`: nothing to compare.
-    `equal_scores`: no ordered pair, and the objective has no other term.
+    `too_long`: a prompt and response together exceed `max_length` tokens. `one_response`: nothing
+    to compare. `equal_scores`: no ordered pair, and the objective has no other term.
     """
     if len(example.prompt) + max(map(len, example.responses)) > max_length:
         return "too_long"
@@ -89,6 +106,8 @@ def prepare(
 ) -> tuple[list[Example], dict[str, int]]:
     """(examples, number dropped by reason): together as many as `groups`.
 
+    Responses that are too long leave their group if it can do without (`within`); those of the
+    examples are counted under `response_too_long`, which alone counts responses and not groups.
     ValueError for a group that contradicts itself, an unknown objective, or if nothing is left.
     """
     from rrtf.loss import OBJECTIVES  # late: it loads torch
@@ -98,15 +117,17 @@ def prepare(
     kept, dropped = [], Counter()
     for group in groups:
         check(group)
-        example = encode(group, tokenizer, objective)
+        whole = encode(group, tokenizer, objective)
+        example = within(whole, max_length)
         reason = reason_to_drop(example, objective, max_length)
         if reason:
             dropped[reason] += 1
         else:
             kept.append(example)
+            dropped["response_too_long"] += len(whole.responses) - len(example.responses)
     if not kept:
         raise ValueError(f"{objective}: none of {len(groups)} groups can be trained on {dropped}")
-    return kept, dict(sorted(dropped.items()))
+    return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
 
 
 def in_order(

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 
 PAIRS_OF = ("teacher", "all")
-OBJECTIVES = ("sft", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "simpo", "cpo-hinge", "pro")
+OBJECTIVES = (
+    "sft", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge", "pro",
+)  # fmt: skip
+REFERENCED = ("dpo", "dpo-sft")  # they need the start model's log-probabilities of the responses
 
 
 class Parts(NamedTuple):
@@ -234,6 +237,29 @@ def dpo(
     return _ranked_only(loss, mean_log_probs(sums, lengths), better, worse)
 
 
+def dpo_sft(
+    sums: Tensor,
+    lengths: Tensor,
+    scores: Tensor,
+    prompt: Tensor,
+    reference: Tensor,
+    teacher: Tensor,
+    *,
+    beta: float,
+    ft_weight: float = 1.0,
+    rank_weight: float = 1.0,
+    ft_reduction: str = "mean",
+) -> Parts:
+    """DPO in the place of L_rank, plus L_ft of the teacher's response; shapes as in `dpo`, `rrtf`.
+
+    The second term keeps up the likelihood of the better response, which DPO alone may lower
+    together with that of the worse one (arXiv:2404.19733, there per token).
+    """
+    ranked = dpo(sums, lengths, scores, prompt, reference, beta=beta)
+    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
+    return ranked._replace(loss=rank_weight * ranked.loss + ft_weight * ft, ft=ft.detach())
+
+
 def simpo(
     sums: Tensor, lengths: Tensor, scores: Tensor, prompt: Tensor, *, beta: float, margin: float
 ) -> Parts:
@@ -330,7 +356,10 @@ def objective(
     """The loss called `name` (one of `OBJECTIVES`) of a collated batch.
 
     `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
-    normalise, margin, pairs_of, beta.
+    normalise, margin, pairs_of, beta. `beta` multiplies differences of log-probabilities inside a sigmoid or
+    hinge: of token sums (DPO, CPO's hinge) or means (SimPO). `margin` is how far the better
+    response must lead before a pair falls silent: in log-probability per token (RRTF; of the sums
+    without `normalise`), after `beta` (SimPO, where the term only fades, and CPO's hinge).
     """
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")
@@ -344,6 +373,8 @@ def objective(
         return sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
     if name == "dpo":
         return dpo(*ranked, batch["reference"], **some("beta"))
+    if name == "dpo-sft":
+        return dpo_sft(*ranked, batch["reference"], batch["teacher"], **weights, **some("beta"))
     if name == "simpo":
         return simpo(*ranked, **some("beta", "margin"))
     if name == "cpo-hinge":

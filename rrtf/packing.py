@@ -157,11 +157,11 @@ class _BySpan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float) -> Tensor:
-        out = torch.empty_like(q)  # (T, H, D)
+        q, out = q * scale, torch.empty_like(q)  # (T, H, D)
         for span in spans(layout):
             keys, values = (_seen(x, span) for x in (k, v))  # (G, S, D)
-            weights = _weights(_by_key(q, span, len(keys)) * scale, keys, span)
-            out[span.first : span.stop] = _by_token(weights @ values, span)
+            weights = _weights(_by_key(q, span, len(keys)), keys, span)
+            out[span.first : span.stop] = _by_token(torch.bmm(weights, values), span)
         ctx.save_for_backward(q, k, v)
         ctx.layout, ctx.scale = layout, scale
         return out
@@ -169,19 +169,19 @@ class _BySpan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
-        dq, grad = torch.empty_like(q), grad.contiguous()
-        dk, dv = (torch.zeros(x.shape, dtype=torch.float32) for x in (k, v))
+        dq, grad = torch.empty_like(q), grad.contiguous()  # of q * scale until the last line
+        wide = torch.promote_types(k.dtype, torch.float32)  # a prompt's gradient has many parts
+        dk, dv = (torch.zeros_like(x, dtype=wide) for x in (k, v))
         for span in spans(ctx.layout):
             keys, values = (_seen(x, span) for x in (k, v))
             rows, g = (_by_key(x, span, len(keys)) for x in (q, grad))  # (G, t * H / G, D)
-            rows = rows * ctx.scale
             weights = _weights(rows, keys, span)  # (G, t * H / G, S)
-            ds = g @ values.transpose(1, 2)
-            ds = (ds - (ds * weights).sum(-1, keepdim=True)) * weights
-            dq[span.first : span.stop] = _by_token(ds @ keys, span) * ctx.scale
-            _add_seen(dk, ds.transpose(1, 2) @ rows, span)
-            _add_seen(dv, weights.transpose(1, 2) @ g, span)
-        return dq, dk.to(k.dtype), dv.to(v.dtype), None, None
+            ds = torch.bmm(g, values.transpose(1, 2))
+            ds = ds.sub_((ds * weights).sum(-1, keepdim=True)).mul_(weights)
+            dq[span.first : span.stop] = _by_token(torch.bmm(ds, keys), span)
+            _add_seen(dk, torch.bmm(ds.transpose(1, 2), rows), span)
+            _add_seen(dv, torch.bmm(weights.transpose(1, 2), g), span)
+        return dq.mul_(ctx.scale), dk.to(k.dtype), dv.to(v.dtype), None, None
 
 
 def _seen(x: Tensor, span: Span) -> Tensor:
@@ -215,7 +215,7 @@ def _by_token(x: Tensor, span: Span) -> Tensor:
 def _weights(rows: Tensor, keys: Tensor, span: Span) -> Tensor:
     """softmax of rows (G, t * H / G, D) with keys (G, S, D); the last t keys causally."""
     t = span.stop - span.first
-    scores = rows @ keys.transpose(1, 2)
+    scores = torch.bmm(rows, keys.transpose(1, 2))
     by_query = scores.view(len(keys), t, -1, keys.shape[1])
     by_query[..., -t:] += _future(t, scores.dtype)
     return torch.softmax(scores, dim=-1)

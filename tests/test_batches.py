@@ -115,6 +115,24 @@ def test_dropped_groups_are_counted_by_reason_and_add_up(tokenizer):
     assert dropped == {"equal_scores": 1, "one_response": 1, "too_long": 1}
 
 
+def test_a_response_that_is_too_long_leaves_its_group_whole_and_is_counted(tokenizer):
+    long = "\n" + "b" * 90
+    groups = [
+        _group("toy/student", ("\n a", long, "\n b"), (2.0, 1.0, 3.0)),
+        _group("toy/teacher", (long, "\n a", "\n b"), (3.0, 1.0, 2.0)),
+        replace(
+            _group("toy/last", (long, long, "\n b", "\n a"), (0.0, 1.0, 3.0, 2.0)), sft_index=3
+        ),
+    ]
+    kept, dropped = batches.prepare(groups, tokenizer, objective="rrtf", max_length=60)
+    assert [e.task_id for e in kept] == ["toy/student", "toy/last"]
+    assert dropped == {"response_too_long": 3, "too_long": 1}
+    texts = [[tokenizer.decode(r[:-1]) for r in e.responses] for e in kept]
+    assert texts == [["\n a", "\n b"], ["\n b", "\n a"]]
+    assert [(e.scores, e.sft_index) for e in kept] == [((2.0, 3.0), 0), ((3.0, 2.0), 1)]
+    assert max(len(e.prompt) + len(r) for e in kept for r in e.responses) <= 60
+
+
 def test_nothing_to_train_on_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="rrtf: none of 1 groups"):
         batches.prepare(

@@ -79,6 +79,32 @@ def test_dpo_equals_a_double_loop():
     assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
 
 
+def test_dpo_with_sft_equals_a_double_loop():
+    b, beta = _batch(2), 0.3
+    reference = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
+    s, ref, n = b["sums"].tolist(), reference.tolist(), b["lengths"].tolist()
+    slow = 0.0
+    for w, j in _ordered(b):
+        slow += 3.0 * math.log1p(math.exp(-beta * ((s[w] - s[j]) - (ref[w] - ref[j]))))
+    slow += 0.7 * sum(-s[k] / n[k] for k in b["teacher"].tolist())
+    ours = loss.dpo_sft(**b, reference=reference, beta=beta, **WEIGHTS)
+    assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
+    assert float(ours.loss) == pytest.approx(float(3 * ours.rank + 0.7 * ours.ft), rel=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_sft_on_the_best_of_each_group_equals_a_double_loop(reduction):
+    b = _batch(3)
+    s, n, r = b["sums"].tolist(), b["lengths"].tolist(), b["scores"].tolist()
+    best, slow = [], 0.0
+    for g in range(3):
+        own = [k for k, owner in enumerate(b["prompt"].tolist()) if owner == g]
+        best.append(max(own, key=lambda k: r[k]))
+        slow += -s[best[-1]] / (n[best[-1]] if reduction == "mean" else 1) / 3
+    ours = loss.sft(b["sums"], b["lengths"], torch.tensor(best), ft_reduction=reduction)
+    assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
+
+
 def _ordered(b):
     """(better, worse) of all pairs of one prompt, by two plain loops."""
     r, prompt = b["scores"].tolist(), b["prompt"].tolist()
@@ -232,6 +258,7 @@ def _calls(b):
     yield lambda: loss.rrtf(**b, **WEIGHTS)
     yield lambda: loss.rrhf(**_rrhf_inputs(b), **WEIGHTS)
     yield lambda: loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction="mean")
+    yield lambda: loss.dpo_sft(**b, reference=b["sums"] - 1, beta=0.1, **WEIGHTS)
     yield lambda: loss.dpo(**dpo, reference=b["sums"] - 1, beta=0.1)
 
 
