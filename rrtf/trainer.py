@@ -82,6 +82,8 @@ def fit(
     the model at once. Goes on from the newest whole checkpoint in `folder`. `each` is called after
     every update, on the first process. Returns the rows of all updates.
     """
+    if sharding.processes() > 1:
+        sharding.require_sharded(root)
     chosen = make_optimizer(root, optimizer, weight_decay=weight_decay)
     rows = resume(folder, root, chosen)
     root.train()
@@ -186,7 +188,10 @@ def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.
     if name == "adafactor":
         from transformers import Adafactor
 
-        return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        chosen = Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        if sharding.processes() > 1:
+            sharding.split_factors(chosen)
+        return chosen
     raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
 
 
