@@ -356,10 +356,10 @@ def objective(
     """The loss called `name` (one of `OBJECTIVES`) of a collated batch.
 
     `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
-    normalise, margin, pairs_of, beta. `beta` multiplies differences of log-probabilities inside a sigmoid or
-    hinge: of token sums (DPO, CPO's hinge) or means (SimPO). `margin` is how far the better
-    response must lead before a pair falls silent: in log-probability per token (RRTF; of the sums
-    without `normalise`), after `beta` (SimPO, where the term only fades, and CPO's hinge).
+    normalise, margin, pairs_of, beta. `beta` multiplies differences of log-probabilities inside a
+    sigmoid or hinge: of token sums (DPO, CPO's hinge) or means (SimPO). `margin` is how far the
+    better response must lead before a pair falls silent: in log-probability per token (RRTF; of
+    the sums without `normalise`), after `beta` (SimPO, where the term only fades, and CPO's hinge).
     """
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")

@@ -42,8 +42,10 @@ def start(output: Path, mark: Mapping[str, Any], *, overwrite: bool) -> None:
     facts = before["of"] if isinstance(before, dict) else {}
     if facts == mark["of"]:
         return
-    if not overwrite:
-        raise ValueError(f"{output}: holds another run: {_differences(facts, mark['of'])}")
+    started = (output / "training.json").exists() or (output / "checkpoints").exists()
+    if started and not overwrite:
+        told = _differences(facts, mark["of"])
+        raise ValueError(f"{output}: holds another run: {told}; --overwrite replaces it")
     (output / "training.json").unlink(missing_ok=True)
     for name in ("checkpoints", "adapter", "logs"):
         shutil.rmtree(output / name, ignore_errors=True)

@@ -92,6 +92,14 @@ def shard(root: nn.Module, layers: Iterable[nn.Module], *, device: torch.device)
     require_sharded(root)
 
 
+def reshard(root: nn.Module) -> None:
+    """Gives up the weights that a forward pass without a backward pass has left whole."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(root, FSDPModule):
+        root.reshard()
+
+
 def require_sharded(root: nn.Module) -> None:
     """RuntimeError unless every parameter is split and this process holds a part of the whole."""
     bare = [name for name, p in root.named_parameters() if not isinstance(p, DTensor)]
@@ -107,6 +115,25 @@ def held(root: nn.Module) -> tuple[int, int]:
     parameters = list(root.parameters())
     own = sum((p.to_local() if isinstance(p, DTensor) else p).numel() for p in parameters)
     return own, sum(p.numel() for p in parameters)
+
+
+def split_factors(optimizer: torch.optim.Optimizer) -> None:
+    """Gives transformers' Adafactor the states of split weights, which it would make whole.
+
+    The means of a matrix's rows are split as its rows are; every process has those of its columns.
+    """
+    from torch.distributed.tensor import Replicate
+
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            zeros = torch.zeros_like(parameter.detach())
+            state = {"step": 0, "RMS": 0}
+            if parameter.ndim > 1:
+                columns = zeros.mean(-2).redistribute(placements=[Replicate()])
+                state |= {"exp_avg_sq_row": zeros.mean(-1), "exp_avg_sq_col": columns}
+            else:
+                state["exp_avg_sq"] = zeros
+            optimizer.state[parameter] = state
 
 
 def gathered(root: nn.Module) -> dict[str, Tensor]:

@@ -263,6 +263,7 @@ def log_prob_sums(
             flat = iter(scorer(batches.collate(some, device=device))[0].tolist())
         if turn * batch == start:
             found[start : start + batch] = [[next(flat) for _ in e.responses] for e in some]
+    sharding.reshard(scorer)
     flat = iter(sharding.total([value for values in found for value in values]))
     return [tuple(next(flat) for _ in values) for values in found]
 

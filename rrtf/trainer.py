@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rrtf import sharding, store
+from rrtf import loss, sharding, store
 from rrtf.config import derive_seed
 from rrtf.records import TrainStep
 
@@ -46,6 +46,7 @@ def check(settings: Mapping[str, Any]) -> None:
             f"updates {settings['updates']} and epochs {settings['epochs']:g}: expected one of them"
         )
     for name, known in (
+        ("objective", loss.OBJECTIVES),
         ("precision", PRECISIONS),
         ("save_dtype", ("float32", "bfloat16", "float16")),
         ("ft_reduction", ("sum", "mean")),
@@ -82,6 +83,8 @@ def fit(
     the model at once. Goes on from the newest whole checkpoint in `folder`. `each` is called after
     every update, on the first process. Returns the rows of all updates.
     """
+    if sharding.processes() > 1:
+        sharding.require_sharded(root)
     chosen = make_optimizer(root, optimizer, weight_decay=weight_decay)
     rows = resume(folder, root, chosen)
     root.train()
@@ -132,9 +135,9 @@ def accumulate(
             wrong = round(float(parts.violated) * parts.n_pairs) if parts.n_pairs else 0
             means = [share * float(part.detach()) for part in (parts.loss, parts.rank, parts.ft)]
             sums = [s + v for s, v in zip(sums, (*means, wrong, parts.n_pairs), strict=True)]
-    loss, rank, ft, wrong, pairs = sharding.total(sums)
+    mean, rank, ft, wrong, pairs = sharding.total(sums)
     violated = wrong / pairs if pairs else math.nan
-    return {"loss": loss, "rank_loss": rank, "ft_loss": ft, "violated": violated}
+    return {"loss": mean, "rank_loss": rank, "ft_loss": ft, "violated": violated}
 
 
 def passes(sizes: Sequence[int], *, processes: int, budget: int) -> list[list[list[int]]]:
@@ -186,7 +189,10 @@ def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.
     if name == "adafactor":
         from transformers import Adafactor
 
-        return Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        chosen = Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        if sharding.processes() > 1:
+            sharding.split_factors(chosen)
+        return chosen
     raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
 
 

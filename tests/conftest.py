@@ -55,3 +55,28 @@ def tiny_model(tmp_path_factory):
     )  # fmt: skip
     GPTBigCodeForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_of(tiny_model, tmp_path_factory):
+    """architecture -> the folder of a tiny random model with the tiny model's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+
+    def make(name: str):
+        if name == "gpt_bigcode":
+            return tiny_model
+        folder = tmp_path_factory.mktemp(name)
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(
+            name, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48,
+            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            max_position_embeddings=256, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make

@@ -115,48 +115,6 @@ def test_a_clip_of_zero_measures_gradients_and_leaves_them(tiny_model):
     assert layer.weight.grad.item() == pytest.approx(1.0)
 
 
-def _architectures():
-    from transformers import (
-        LlamaConfig,
-        LlamaForCausalLM,
-        Qwen2Config,
-        Qwen2ForCausalLM,
-        Starcoder2Config,
-        Starcoder2ForCausalLM,
-    )
-
-    return {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-        "starcoder2": (Starcoder2Config, Starcoder2ForCausalLM),
-    }
-
-
-@pytest.fixture(scope="module")
-def model_of(tiny_model, tmp_path_factory):
-    """architecture -> the folder of a tiny random model with the tiny model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-
-    def make(name):
-        if name == "gpt_bigcode":
-            return tiny_model
-        settings, model = _architectures()[name]
-        folder = tmp_path_factory.mktemp(name)
-        torch.manual_seed(0)
-        config = settings(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-            num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-            bos_token_id=0, eos_token_id=0, pad_token_id=0,
-        )  # fmt: skip
-        model(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return make
-
-
 ARCHITECTURES = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 
 

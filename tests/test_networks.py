@@ -1,0 +1,134 @@
+"""Adapters: what they train, what is saved of them, and that they resume."""
+
+import json
+from functools import partial
+from importlib.util import find_spec
+
+import pytest
+import torch
+from test_train import OPTIONS, _groups, _same, _weights
+from test_trainer import ARCHITECTURES
+from transformers import AutoModelForCausalLM
+
+from rrtf import networks, train
+
+LORA = {"lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
+
+
+def _train(model, output, objective="rrtf", **options):
+    options = OPTIONS | LORA | options
+    return train.train(_groups(), model=model, objective=objective, output=output, **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_adapters_learn_and_are_merged_into_a_plain_model(model_of, tmp_path, architecture):
+    from peft import PeftModel
+
+    base = model_of(architecture)
+    steps = _train(base, tmp_path / "r")
+    assert steps[-1].loss < steps[0].loss
+    start, merged = (AutoModelForCausalLM.from_pretrained(f) for f in (base, tmp_path / "r"))
+    names = merged.state_dict().keys()
+    assert names == start.state_dict().keys() and not any("lora" in name for name in names)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        before, after = start(ids).logits, merged(ids).logits
+        apart = PeftModel.from_pretrained(start, tmp_path / "r" / "adapter")(ids).logits
+    assert torch.allclose(after, apart, atol=1e-4) and not torch.allclose(after, before, atol=1e-2)
+
+
+def test_only_adapters_are_trained_and_the_first_row_is_that_of_the_start_model(
+    tiny_model, tmp_path
+):
+    scorer, _ = networks.load(tiny_model, lora_rank=2)
+    learnt = [name for name, p in scorer.named_parameters() if p.requires_grad]
+    assert len(learnt) == 2 * 2 * 4 and all("lora_" in name for name in learnt)
+    plain = _train(tiny_model, tmp_path / "plain", lora_rank=0, updates=1)
+    first = _train(tiny_model, tmp_path / "lora", updates=1)
+    assert first[0].loss == pytest.approx(plain[0].loss, rel=1e-6), "B starts at zero"
+
+
+def test_named_targets_get_adapters_and_the_other_weights_stay(tiny_model, tmp_path):
+    _train(tiny_model, tmp_path / "r", lora_targets="c_attn, c_fc")
+    before, after = _weights(tiny_model), _weights(tmp_path / "r")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    kinds = ("attn.c_attn.weight", "mlp.c_fc.weight")
+    assert changed == {f"transformer.h.{k}.{kind}" for k in (0, 1) for kind in kinds}
+    settings = json.loads((tmp_path / "r" / "adapter" / "adapter_config.json").read_text())
+    assert set(settings["target_modules"]) == {"c_attn", "c_fc"}
+    assert (settings["r"], settings["lora_alpha"]) == (4, 8.0)
+
+
+def test_interrupted_adapters_resume_to_the_weights_of_uninterrupted_ones(tiny_model, tmp_path):
+    made = partial(_train, tiny_model, checkpoint_every=2, lora_dropout=0.1)
+    whole = made(tmp_path / "r")
+
+    def interrupt(done: int, _: int) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path / "cut" / "r", progress=interrupt)
+    saved = sum(
+        file.stat().st_size for file in (tmp_path / "cut" / "r" / "checkpoints").rglob("*.safe*")
+    )
+    assert saved < 0.9 * 2 * 3 * sum(4 * v.numel() for v in _weights(tiny_model).values())
+    seen: list[int] = []
+    assert made(tmp_path / "cut" / "r", progress=lambda n, _: seen.append(n)) == whole
+    assert seen == [5, 6] and _same(tmp_path / "cut" / "r", tmp_path / "r")
+
+
+def test_dpo_with_adapters_starts_at_its_reference(tiny_model, tmp_path):
+    steps = _train(tiny_model, tmp_path / "r", "dpo")
+    assert steps[0].loss == pytest.approx(0.693147, abs=1e-5)
+    assert steps[-1].loss < steps[0].loss
+
+
+def test_with_bfloat16_the_frozen_base_is_bfloat16_and_adapters_are_float32(tiny_model):
+    scorer, _ = networks.load(tiny_model, lora_rank=2, bfloat16=True)
+    kinds = {(p.requires_grad, p.dtype) for p in scorer.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_what_qlora_lacks_is_said_before_a_model_is_loaded(tmp_path, monkeypatch):
+    load = partial(networks.load, tmp_path / "no model", qlora=True)
+    with pytest.raises(ValueError, match="qlora freezes the base: give lora_rank"):
+        load()
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs bitsandbytes, which is not installed: pip ins"):
+        load(lora_rank=4)
+    monkeypatch.setattr(networks.sharding, "processes", lambda: 2)
+    with pytest.raises(ValueError, match="qlora works in one process"):
+        load(lora_rank=4)
+
+
+def test_four_bits_are_those_of_the_paper():
+    four = networks._four_bits(bfloat16=True).to_dict()
+    assert four["bnb_4bit_quant_type"] == "nf4" and four["bnb_4bit_use_double_quant"]
+    assert four["load_in_4bit"] and four["bnb_4bit_compute_dtype"] == "bfloat16"
+
+
+@pytest.mark.skipif(not find_spec("bitsandbytes"), reason="needs bitsandbytes")
+@pytest.mark.parametrize("architecture", ["gpt_bigcode", "llama"])
+def test_qlora_learns_on_four_bits_and_is_merged_into_the_whole_base(
+    model_of,
+    tmp_path,
+    architecture,
+):
+    base = model_of(architecture)
+    scorer, _ = networks.load(base, lora_rank=4, qlora=True)
+    assert any(type(module).__name__ == "Linear4bit" for module in scorer.modules())
+    steps = _train(base, tmp_path / "r", qlora=True)
+    assert steps[-1].loss < steps[0].loss
+    before, after = _weights(base), _weights(tmp_path / "r")
+    assert before.keys() == after.keys()
+    embeddings = [name for name in before if name.endswith(("wte.weight", "embed_tokens.weight"))]
+    assert embeddings and all(torch.equal(before[name], after[name]) for name in embeddings)
+
+
+def test_an_architecture_without_named_layers_cannot_be_split(tiny_model):
+    scorer, _ = networks.load(tiny_model)
+    assert len(networks.layers(scorer.network)) == 2
+    scorer.network._no_split_modules = []
+    with pytest.raises(ValueError, match="GPTBigCodeForCausalLM: transformers names no layers"):
+        networks.layers(scorer.network)

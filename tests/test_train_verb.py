@@ -1,0 +1,251 @@
+"""The verb `train`: a folder others can load, what it says, how it goes on, what it refuses."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import _groups, _same
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from rrtf import __main__, store, train_command
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run(tiny_model, tmp_path):
+    """Calls the verb in `tmp_path` with small settings and further arguments."""
+    os.makedirs(tmp_path, exist_ok=True)
+    store.write(tmp_path / "groups.jsonl", _groups())
+
+    def call(*more, groups="groups.jsonl", output="out", objective="rrtf"):
+        arguments = _arguments(tiny_model, tmp_path, groups, output, objective)
+        return CliRunner().invoke(__main__.app, [*arguments, *map(str, more)])
+
+    return call
+
+
+def _arguments(model, folder, groups="groups.jsonl", output="out", objective="rrtf"):
+    return [
+        "train", str(folder / groups), "--model", str(model), "--objective", objective,
+        "--output", str(folder / output), "--groups-per-batch", "2", "--threads", "1",
+        "--precision", "float32", "--save-dtype", "float32", "--checkpoint-every", "2",
+    ]  # fmt: skip
+
+
+def _rows(**changes):
+    rows = [store.to_row(group) for group in _groups(3)]
+    rows[1] |= changes
+    return [{k: v for k, v in row.items() if v is not None} for row in rows]
+
+
+def test_a_folder_for_transformers_and_vllm_a_table_and_logs(run, tmp_path):
+    done = run("--updates", 4)
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "5 prompts 5 trained on" in words and "updates 4 of 2 prompts" in words
+    facts = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert f"tokens {facts['tokens']}" in words
+    first, last = facts["steps"][0]["loss"], facts["steps"][-1]["loss"]
+    assert f"first loss {first:.4f} last loss {last:.4f}" in words
+    assert "update 4 of 4: loss" in done.output and str(tmp_path / "out") in done.output
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = tokenizer("def f(a):", return_tensors="pt")["input_ids"]
+    assert network.generate(ids, max_new_tokens=3, do_sample=False).shape[1] > ids.shape[1]
+    names = {path.name for path in (tmp_path / "out").iterdir() if path.name[0] != "."}
+    assert names == {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "README.md", "training.json", "logs",
+    }  # fmt: skip
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["architectures"] == ["GPTBigCodeForCausalLM"] and config["dtype"] == "float32"
+
+
+def test_tensorboard_reads_the_logs(run, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run("--updates", 3).exit_code == 0
+    events = EventAccumulator(str(tmp_path / "out" / "logs"))
+    events.Reload()
+    steps = store.read_json(tmp_path / "out" / "training.json")["steps"]
+    shown = {event.step: event.value for event in events.Scalars("loss")}
+    assert shown == {step["step"]: pytest.approx(step["loss"]) for step in steps}
+    assert set(events.Tags()["scalars"]) >= {"rank_loss", "ft_loss", "violated", "grad_norm"}
+
+
+@pytest.mark.parametrize("name", ["groups.json", "groups.parquet", "groups.jsonl.gz"])
+def test_groups_in_every_form_that_rank_writes_give_the_same_model(run, tmp_path, name):
+    rows = [store.to_row(group) for group in _groups()]
+    texts = {
+        "groups.json": json.dumps(rows).encode(),
+        "groups.parquet": store.encode(rows, ".parquet"),
+    }
+    texts["groups.jsonl.gz"] = gzip.compress(store.encode(rows, ".jsonl"))
+    (tmp_path / name).write_bytes(texts[name])
+    assert run("--updates", 1).exit_code == 0
+    done = run("--updates", 1, groups=name, output="other")
+    assert done.exit_code == 0, done.output
+    assert _same(tmp_path / "out", tmp_path / "other")
+
+
+def test_a_finished_folder_is_read_and_another_run_in_it_is_refused_by_its_differences(
+    run, tmp_path
+):
+    assert run("--updates", 2).exit_code == 0
+    weights = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
+    again = run("--updates", 2, "--tokens-per-forward", 64)
+    assert again.exit_code == 0 and "model:" in again.output
+    other = run("--updates", 2, "--learning-rate", 0.5)
+    assert other.exit_code == 2
+    assert "holds another run: learning_rate 2e-05, now 0.5" in other.output
+    assert "--overwrite" in other.output
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == weights
+    store.write(tmp_path / "fewer.jsonl", _groups(3))
+    assert "another groups" in run("--updates", 2, groups="fewer.jsonl").output
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert run("--updates", 3, "--overwrite").exit_code == 0
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine", "only what a run makes goes"
+    assert len(store.read_json(tmp_path / "out" / "training.json")["steps"]) == 3
+
+
+def test_a_folder_that_no_training_made_is_never_touched(run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years")
+    for more in ([], ["--overwrite"]):
+        done = run("--updates", 1, *more)
+        assert done.exit_code == 2 and "no training made it" in done.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+    (tmp_path / "file").write_text("")
+    assert run("--updates", 1, output="file").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": None}, "RankedGroup without scores"),
+        ({"scores": [1.0]}, "toy/1: 2 responses but 1 scores"),
+        ({"scores": ["high", "low"]}, "toy/1: scores is not the list that rank writes"),
+        ({"sources": ["teacher"]}, "toy/1: 2 responses but 1 sources"),
+        ({"responses": "pass"}, "toy/1: responses is not the list that rank writes"),
+        ({"sft_index": 2}, "toy/1: sft_index 2 of 2 responses"),
+        ({"outcomes": ["PASS", "MAYBE"]}, "'MAYBE' is no outcome"),
+    ],
+)
+def test_a_group_that_contradicts_itself_is_named_by_line_and_task(run, tmp_path, changes, message):
+    store.write(tmp_path / "bad.jsonl", _rows(**changes))
+    done = run("--updates", 1, groups="bad.jsonl")
+    assert done.exit_code == 2 and not (tmp_path / "out").exists()
+    assert f"bad.jsonl:2: {message}" in done.output
+
+
+def test_a_group_of_one_response_is_an_error_unless_allowed_or_only_imitated(run, tmp_path):
+    alone = {"responses": ["pass"], "sources": ["t"], "outcomes": ["PASS"], "scores": [1.0]}
+    store.write(tmp_path / "one.jsonl", _rows(**alone))
+    done = run("--updates", 1, groups="one.jsonl")
+    assert done.exit_code == 2
+    assert "one.jsonl:2: toy/1: one response, and rrtf compares at least two" in done.output
+    allowed = run("--updates", 1, "--allow-single", groups="one.jsonl")
+    words = " ".join(allowed.output.split())
+    assert "3 prompts -1 one_response 2 trained on" in words
+    assert run("--updates", 1, groups="one.jsonl", objective="sft", output="s").exit_code == 0
+
+
+def test_what_cannot_be_asked_for_is_refused_by_name(run, tmp_path, tiny_model):
+    for more, message in (
+        (["--precision", "int4"], "unknown precision 'int4': expected one of auto"),
+        (["--optimizer", "sgd"], "unknown optimizer 'sgd'"),
+        (["--updates", 2, "--epochs", 1], "expected one of them"),
+        (["--set", "train.groups_per_batch=3"], "expected train.KEY with one of"),
+        (["--set", "rank.seed=3"], "expected train.KEY with one of"),
+        (["--set", "train.margin=wide"], "expected float"),
+        (["--qlora"], "qlora freezes the base: give lora_rank"),
+        (["--lora-rank", 2, "--lora-targets", "nothing_like_it"], "nothing_like_it"),
+    ):
+        done = run(*more, output="-".join(map(str, more)).replace("/", ""))
+        assert done.exit_code == 2 and message in done.output, (more, done.output)
+    unknown = run("--updates", 1, objective="magic")
+    assert unknown.exit_code == 2 and "unknown objective 'magic': expected one of sft, rrtf" in (
+        unknown.output
+    )
+    absent = run("--updates", 1, groups="absent.jsonl")
+    assert absent.exit_code == 2 and "absent.jsonl: no such file" in absent.output
+    (tmp_path / "empty.jsonl").write_text("")
+    assert "empty.jsonl: no groups to train on" in run(groups="empty.jsonl").output
+
+
+def test_a_tokenizer_without_an_end_of_text_token_is_refused(run, tmp_path, tiny_model):
+    folder = tmp_path / "endless"
+    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    done = run("--updates", 1, "--model", folder)
+    assert done.exit_code == 2 and "the tokenizer has no end-of-text token" in done.output
+
+
+def test_a_loss_that_is_not_finite_fails_with_run_update_and_tasks(run, tmp_path, tiny_model):
+    network = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        network.transformer.ln_f.weight.fill_(torch.nan)
+    network.save_pretrained(tmp_path / "broken")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "broken")
+    done = run("--updates", 1, "--model", tmp_path / "broken")
+    assert done.exit_code == 1 and "failed: out: update 1: the loss is nan" in done.output
+    assert "toy/" in done.output
+
+
+def test_what_is_too_long_is_counted(run, tmp_path):
+    rows = _rows(prompt="x" * 300)
+    store.write(tmp_path / "long.jsonl", rows)
+    words = " ".join(run("--updates", 1, groups="long.jsonl").output.split())
+    assert "3 prompts -1 too_long 2 trained on" in words
+
+
+def test_epochs_are_the_default_and_the_rate_depends_on_objective_and_adapters(run, tmp_path):
+    assert run().exit_code == 0
+    facts = store.read_json(tmp_path / "out" / "training.json")
+    assert len(facts["steps"]) == 3, "five prompts, two an update"
+    assert facts["settings"]["learning_rate"] == 2e-5
+    assert facts["settings"]["ft_reduction"] == "sum", "the paper's formula"
+    done = run(
+        "--updates", 1, "--lora-rank", 2, "--set", "train.beta=0.2", objective="dpo", output="d"
+    )
+    assert "adapters, not merged" in done.output
+    settings = store.read_json(tmp_path / "d" / "training.json")["settings"]
+    assert settings["learning_rate"] == pytest.approx(1e-5) and settings["beta"] == 0.2
+
+
+@pytest.mark.slow
+def test_interrupted_it_leaves_with_130_and_the_same_command_ends_with_the_same_weights(
+    run, tiny_model, tmp_path
+):
+    assert run("--updates", 60, output="whole").exit_code == 0
+    command = [sys.executable, "-m", "rrtf", *_arguments(tiny_model, tmp_path), "--updates", "60"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    began = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    limit = time.monotonic() + 120
+    while not (tmp_path / "out" / "checkpoints" / "checkpoint-4" / "state.json").exists():
+        assert began.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    began.send_signal(signal.SIGINT)
+    said = began.communicate(timeout=60)[1]
+    assert began.returncode == 130 and "the same command goes on from" in said
+    assert not (tmp_path / "out" / "training.json").exists()
+    assert run("--updates", 60).exit_code == 0
+    assert _same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_settings_are_those_of_the_profile_then_texts_then_options():
+    given = {"updates": None, "epochs": None, "threads": 3, "clip": None, "max_length": 9}
+    found = train_command.settings(["train.rank_weight=2"], given)
+    assert (found["rank_weight"], found["max_length"], found["epochs"]) == (2.0, 9, 1.0)
+    assert found["threads"] == 3 and found["clip"] == 1.0
