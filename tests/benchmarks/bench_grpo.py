@@ -1,6 +1,6 @@
 """What online reinforcement learning costs and gains on the small world: TRL's GRPO, one thread.
 
-    python tests/benchmarks/bench_grpo.py [--updates 60] [--learning-rate 1e-4]
+    python tests/benchmarks/bench_grpo.py [--updates 60] [--learning-rate 3e-4]
 
 Trains the nano student on the audited training problems of the nano run (8 prompts per update, 8
 answers each) and prints the seconds that TRL's process needs to start, the median seconds of an
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rrtf import config, grpo, rank, sample, sandbox, store, train
+from rrtf import config, engines, grpo, rank, sample, sandbox, store, train
 from rrtf.records import Problem, RankedGroup
 
 RUN = config.run_dir("nano")
@@ -47,15 +47,16 @@ def passing(model: str | Path, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--updates", type=int, default=60)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     problems = store.read(RUN / "02_audit/train.jsonl", Problem)
     pairs = store.read(RUN / "04_rank/pairs.jsonl", RankedGroup)
-    common = {"model": "nano-student", "updates": given.updates, "seed": given.seed}
+    student = engines.model_folder("nano-student")
+    common = {"model": student, "updates": given.updates, "seed": given.seed}
     with tempfile.TemporaryDirectory() as folder:
         moments, told = clock()
-        models = {"base": "nano-student", "GRPO": Path(folder) / "grpo"}
+        models = {"base": student, "GRPO": Path(folder) / "grpo"}
         models["RRTF on pairs"] = Path(folder) / "rrtf"
         rows = grpo.train(
             problems,
