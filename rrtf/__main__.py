@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from rrtf import config, pipeline
+from rrtf import config, pipeline, plan_options
 from rrtf import train_options as tuned
 from rrtf.options import (
     ALL_CORES,
@@ -311,6 +311,42 @@ def train(
     texts = given.pop("set_")
     with exit_codes(interrupted=f"interrupted; the same command goes on from {output}"):
         train_command.train_groups(**chosen, settings=train_command.settings(texts, given))
+
+
+@app.command()
+def plan(
+    profile: Annotated[str, typer.Option(help="which column of profiles.toml")] = "nano",
+    model: Annotated[
+        str | None, typer.Option(help="the student: a hub name, a folder or a config.json")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="one parameter")
+    ] = None,
+    out: plan_options.Out = None,
+    device: plan_options.Device = None,
+    gpus: plan_options.Gpus = None,
+    gpu_memory: plan_options.GpuMemory = None,
+    tflops: plan_options.Flops = None,
+    watts: plan_options.Watts = None,
+    mfu: plan_options.Mfu = None,
+    mfu_generate: plan_options.MfuGenerate = None,
+    groups_at_a_time: plan_options.Groups = None,
+    prompts: plan_options.Prompts = None,
+    prompt_tokens: plan_options.PromptTokens = None,
+    answer_tokens: plan_options.AnswerTokens = None,
+) -> None:
+    """Say what a profile takes before it is run: memory, GPUs, tokens, FLOPs, hours, energy.
+
+    Needs a model's configuration only, no weights; nothing is run.
+    """
+    from rrtf import plan
+
+    figures = {"memory": gpu_memory, "flops": tflops, "watts": watts}
+    figures |= {"train": mfu, "generate": mfu_generate}
+    work = {"gpus": gpus, "groups_at_a_time": groups_at_a_time, "prompts": prompts}
+    work |= {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
+    with exit_codes():
+        plan.run(profile, model=model, changes=set_ or (), out=out, on=device, **figures, **work)
 
 
 def _execution(

@@ -20,7 +20,7 @@ LEVELS = (
      "blocks", "probes", "source", "sharding"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs"),
+     "train_options", "networks", "outputs", "plan_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),

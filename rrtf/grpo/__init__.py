@@ -80,9 +80,11 @@ def train(
 
     Every update draws `n_samples` answers to each of `prompts_per_update` problems; the prompts
     come in the order in which `train.train` meets them with the same `seed`. AdamW, warm-up,
-    schedule, `clip` and `precision` as there; `beta` weighs the divergence from the start model
-    (TRL's default is none), all else is TRL's default. `limits` are those of `sandbox.execute`
-    (`level`, `workers`, `cpu_seconds`, `wall_seconds`, `memory_mb`). `python`: see `interpreter`.
+    schedule, `clip` and `precision` as there; a policy gradient asks for larger learning rates
+    than imitation (`tests/benchmarks/bench_grpo.py`). `beta` weighs the divergence from the start
+    model (TRL's default is none), all else is TRL's default. `limits` are those of
+    `sandbox.execute` (`level`, `workers`, `cpu_seconds`, `wall_seconds`, `memory_mb`). `python`:
+    see `interpreter`.
 
     A finished run with the same settings is read, not repeated; an interrupted one goes on from
     its newest checkpoint. ImportError where no Python has TRL, ValueError for a chat format or

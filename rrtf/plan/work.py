@@ -1,0 +1,268 @@
+"""What every stage of a profile has to do: answers, tokens, FLOPs and programs to execute.
+
+The notebooks' own parameters say how much; lengths of prompts and answers and the yield of
+evolution and ranking are facts (`rrtf.plan.facts`). Not counted: evolving, the audit and the
+cases, which need no model and take seconds to minutes of one CPU.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rrtf import benchmarks, config, methods, metrics, store
+from rrtf.plan import flops
+from rrtf.plan.facts import Fact, facts
+from rrtf.plan.models import Shape
+
+Settings = Mapping[str, Mapping[str, Any]]
+GIVEN = "given on the command line"
+STAGES = ("sample", "rank", "train", "evaluate", "quantize")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One line of a plan. `kind`: generate, train or execute, which says at what rate it is done.
+
+    `tokens` are those that go through the model, prompts included; `runs` how often it is done.
+    """
+
+    stage: str
+    what: str
+    kind: str
+    answers: int = 0
+    tokens: float = 0.0
+    flops: float = 0.0
+    programs: int = 0
+    runs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Mean tokens of prompts and of the two sources' answers, the end-of-text token included."""
+
+    prompt: float
+    student: float
+    teacher: float
+
+
+def lengths(
+    world: str, settings: Settings, *, prompt: float | None = None, answer: float | None = None
+) -> tuple[Lengths, list[Fact]]:
+    """The lengths of the problems of a `world`, and the facts they come from.
+
+    Measured for the small world (`nano`), assumed for others (`other`); `prompt` and `answer`
+    replace them, and no answer is longer than `sample.max_new_tokens` allows.
+    """
+    given = {"prompt": prompt, "student": answer, "teacher": answer}
+    used = {part: facts()[f"{world}_{part}_tokens"] for part in given}
+    for part, value in given.items():
+        if value is not None:
+            used[part] = replace(used[part], value=float(value), measured=False, source=GIVEN)
+    most = settings["sample"]["max_new_tokens"] + 1
+    answers = {part: min(used[part].value, most) for part in ("student", "teacher")}
+    return Lengths(used["prompt"].value, **answers), list(used.values())
+
+
+def world(problems: str) -> str:
+    """Whose lengths the problems of a profile have."""
+    return "nano" if problems == "nano" else "other"
+
+
+def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fact]:
+    """How many training problems there are, and why.
+
+    The rows of a file of problems; the paper's 68K where the file is not there; what evolution
+    yields of the profile's seeds.
+    """
+    if given is not None:
+        return given, Fact("prompts", given, "problems", False, GIVEN)
+    problems, evolve = settings["evolve"]["problems"], settings["evolve"]
+    if problems != "nano":
+        if Path(problems).exists():
+            rows = sum(1 for _ in store.read_rows(Path(problems)))
+            return rows, Fact("prompts", rows, "problems", True, f"rows of {problems}")
+        kept = tomllib.loads(config.data_text("paper.toml"))["data"]["kept_rows"]
+        return kept, Fact(
+            "prompts", kept, "problems", False, f"the paper's; {problems} is not here"
+        )
+    share = facts()["prompts_per_seed_and_round"]
+    count = round(evolve["n_seeds"] * evolve["rounds"] * share.value)
+    why = f"{evolve['n_seeds']} seeds x {evolve['rounds']} rounds x {share.value:.3f}"
+    return count, Fact("prompts", count, "problems", False, why)
+
+
+def sample(
+    settings: Settings, shapes: Mapping[str, Shape | None], size: Lengths, prompts: int
+) -> Iterator[Work]:
+    """Stage 03: the student at every temperature, the teacher at one."""
+    own = settings["sample"]
+    warmths = len(own["temperatures"])
+    draws = {"student": (warmths, own["n_samples"]), "teacher": (1, own["teacher_samples"])}
+    for source, (times, n) in draws.items():
+        shape = shapes[source]
+        if shape is None:
+            continue
+        answer = size.student if source == "student" else size.teacher
+        asked = {"prompts": prompts * times, "answers": prompts * times * n}
+        yield _generated("sample", source, shape, size.prompt, answer, **asked)
+
+
+def _generated(
+    stage: str,
+    what: str,
+    shape: Shape,
+    prompt: float,
+    answer: float,
+    *,
+    prompts: int,
+    answers: int,
+    runs: int = 1,
+) -> Work:
+    per_run = {"prompts": prompts, "answers": answers, "prompt": prompt, "answer": answer}
+    return Work(
+        stage,
+        what,
+        "generate",
+        answers=runs * answers,
+        tokens=runs * (prompts * prompt + answers * answer),
+        flops=runs * flops.generate(shape, **per_run),
+        runs=runs,
+    )
+
+
+def rank(settings: Settings, answers: int, prompts: int) -> Iterator[Work]:
+    """Stage 04: every answer against its tests, and mutants of every reference."""
+    yield Work("rank", "answers", "execute", answers=answers, programs=answers)
+    mutants = prompts * settings["rank"]["n_mutants"]
+    yield Work("rank", "mutants", "execute", programs=mutants)
+
+
+def responses(method: str, settings: Settings) -> int:
+    """Responses per prompt that `method` learns from."""
+    objective = methods.METHODS[method]
+    if objective == "sft":
+        return 1
+    return settings["train"]["max_responses"] if objective == "rrhf" else 2
+
+
+def row(method: str, settings: Settings, size: Lengths) -> flops.Row:
+    """A mean group of `method`: the teacher's answer and the student's."""
+    count = responses(method, settings)
+    answer = (size.teacher + (count - 1) * size.student) / count
+    return flops.Row(prompt=size.prompt, response=answer, responses=count)
+
+
+def longest(method: str, settings: Settings, size: Lengths) -> flops.Row:
+    """The longest group of `method` that is not dropped: every answer as long as it may be."""
+    room = settings["train"]["max_length"] - size.prompt
+    most = min(room, settings["sample"]["max_new_tokens"] + 1)
+    return flops.Row(prompt=size.prompt, response=most, responses=responses(method, settings))
+
+
+def n_updates(settings: Settings, prompts: int) -> int:
+    """Updates of one run, where the profile says epochs those."""
+    own = settings["train"]
+    if own["updates"]:
+        return own["updates"]
+    return -(-round(own["epochs"] * prompts) // own["groups_per_batch"])
+
+
+def train(
+    settings: Settings,
+    shape: Shape,
+    size: Lengths,
+    prompts: int,
+    *,
+    checkpointing: bool = False,
+    frozen: bool = False,
+) -> Iterator[Work]:
+    """Stage 05: every method with all its seeds; DPO scores its prompts once before."""
+    own = settings["train"]
+    groups = n_updates(settings, prompts) * own["groups_per_batch"]
+    seeds = methods.seeds(own["trained"], own["n_seeds"], own["n_seeds_others"])
+    for method, runs in seeds.items():
+        one = row(method, settings, size)
+        work = groups * flops.train(shape, one, checkpointing=checkpointing, frozen=frozen)
+        tokens = groups * one.packed
+        if methods.METHODS[method].startswith("dpo"):
+            scored = prompts * facts()["pairs_per_prompt"].value
+            work += scored * flops.group(shape, one)
+            tokens += scored * one.packed
+        yield Work(
+            "train",
+            method,
+            "train",
+            answers=runs * groups * one.responses,
+            tokens=runs * tokens,
+            flops=runs * work,
+            runs=runs,
+        )
+
+
+def n_contenders(settings: Settings, *, teacher: bool) -> int:
+    """Models that are evaluated: the base, the teacher if there is one, every trained run."""
+    own = settings["train"]
+    seeds = methods.seeds(own["trained"], own["n_seeds"], own["n_seeds_others"])
+    return 1 + teacher + sum(seeds.values())
+
+
+def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
+    """Tasks of a benchmark of the profile, and what was assumed of them.
+
+    One that is cut at a date counts whole where its rows are not here.
+    """
+    if benchmark == "test":
+        return settings["evaluate"]["n_tasks"], None
+    name, _, since = benchmark.partition(" since ")
+    count = benchmarks.entry(name).rows
+    if not since:
+        return count, None
+    try:
+        return len(benchmarks.load(name, since=since)), None
+    except (OSError, ValueError):
+        why = f"all of them, those since {since} are fewer: its rows are not here"
+        return count, Fact(name, count, "tasks", False, why)
+
+
+def evaluate(
+    settings: Settings, shapes: Mapping[str, Shape | None], size: Lengths, public: Lengths
+) -> Iterator[Work]:
+    """Stage 06: every contender on every benchmark, one greedy answer and n sampled ones.
+
+    `size` are the lengths of the held-out split, `public` those of other benchmarks.
+    """
+    own = settings["evaluate"]
+    asked = [metrics.parse_metric(text) for text in own["measures"]]
+    draws = metrics.draws(asked, own["n_samples"])
+    expert = shapes["teacher"]
+    students = n_contenders(settings, teacher=False)
+    for benchmark in own["benchmarks"]:
+        tasks, _ = n_tasks(benchmark, settings)
+        answers = tasks * sum(n for n, _ in draws)
+        many = {"prompts": tasks * len(draws), "answers": answers}
+        long = size if benchmark == "test" else public
+        asked_of = [("", shapes["student"], students, long.student)]
+        asked_of += [(", teacher", expert, 1, long.teacher)] if expert else []
+        name = benchmark.partition(" since ")[0]
+        for who, shape, runs, answer in asked_of:
+            what = f"{name}{who}"
+            yield _generated("evaluate", what, shape, long.prompt, answer, **many, runs=runs)
+        total = answers * (students + bool(expert))
+        yield Work("evaluate", f"{name}, programs", "execute", programs=total)
+
+
+def quantize(settings: Settings, shape: Shape, size: Lengths) -> Iterator[Work]:
+    """Stage 08: every variant made, timed and asked greedily."""
+    own = settings["quantize"]
+    tasks, variants = own["n_tasks"], own["variants"]
+    many = {"prompts": tasks, "answers": tasks, "runs": len(variants)}
+    yield _generated("quantize", "answers", shape, size.prompt, size.teacher, **many)
+    calibrated = sum(name.startswith("gptq") for name in variants)
+    tokens = own["n_calibration"] * (size.prompt + size.teacher)
+    if calibrated:
+        work = calibrated * flops.gptq(shape, tokens=tokens)
+        facts_of = {"tokens": calibrated * tokens, "flops": work, "runs": calibrated}
+        yield Work("quantize", "GPTQ calibration", "train", **facts_of)
+    yield Work("quantize", "programs", "execute", programs=tasks * len(variants))

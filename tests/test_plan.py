@@ -1,0 +1,562 @@
+"""Plans against reality: parameters built, bytes and FLOPs measured, tables and errors read."""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from copy import deepcopy
+from math import prod
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM, GPTBigCodeConfig, LlamaConfig
+from typer.testing import CliRunner
+
+from rrtf import __main__, attention, batches, config, loss, store
+from rrtf import plan as planning
+from rrtf.plan import facts, flops, hours, memory, models, needs, work
+
+ROOT = Path(__file__).resolve().parent.parent
+QUIET = {"bos_token_id": 0, "eos_token_id": 0}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SMALL = QUIET | {"vocab_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4}
+CONFIGS = {
+    "gpt_bigcode": GPTBigCodeConfig(**SMALL, **NO_DROPOUT, hidden_size=128, n_positions=256),
+    "llama": LlamaConfig(**SMALL, hidden_size=128, intermediate_size=344, num_key_value_heads=2),
+}
+MIDDLE = GPTBigCodeConfig(
+    **QUIET, **NO_DROPOUT, vocab_size=2048, n_positions=512, n_embd=512, n_layer=6, n_head=8
+)  # 20 million parameters
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def run(*arguments: str):
+    """The command line within this process: `exit_code`, `stdout`, `stderr`."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(__main__.app, ["plan", *map(str, arguments)])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def planned(*arguments: str) -> dict:
+    """What the verb writes for programs."""
+    found = run(*arguments, "--out", "-")
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def refused(*arguments: str) -> str:
+    found = run(*arguments)
+    assert found.exit_code == 2, found.output
+    assert not found.stdout
+    return found.stderr
+
+
+# --- models ------------------------------------------------------------------------------------
+
+TABLE = tomllib.loads(config.data_text("models.toml"))
+
+
+@pytest.mark.parametrize("entry", TABLE)
+def test_every_model_of_the_table_has_its_published_number_of_parameters(entry):
+    fields = TABLE[entry]
+    shape = models.shape(models.build(models.find(fields["names"][0]).settings))
+    assert shape.parameters == fields.get("parameters", shape.parameters)
+    assert shape.vocabulary == fields["vocab_size"]
+
+
+def test_only_published_numbers_of_parameters_are_left_out_of_the_table():
+    assert [name for name, row in TABLE.items() if "parameters" not in row] == ["starcoderbase-3b"]
+
+
+def test_starcoder_15b_has_15_517_456_384_parameters_and_the_units_hold_each_once():
+    model = models.build(models.find("bigcode/starcoder").settings)
+    found = needs.units(model)
+    assert sum(p.numel() for p in model.parameters()) == 15_517_456_384
+    assert found.blocks * found.largest_block + found.root == 15_517_456_384
+    assert all(p.device.type == "meta" for p in model.parameters())
+
+
+def test_the_shape_of_a_multi_query_model_by_hand():
+    """Width 128, 3 layers: c_attn 128 x (128 + 2 x 32), c_proj 128 x 128, mlp 2 x 128 x 512."""
+    shape = models.shape(models.build(CONFIGS["gpt_bigcode"]))
+    assert shape.linear == 3 * (128 * 192 + 128 * 128 + 2 * 128 * 512)
+    assert (shape.head, shape.attention, shape.key_value) == (512 * 128, 128, 32)
+
+
+def test_a_folder_and_its_config_json_are_the_same_model(tmp_path):
+    CONFIGS["llama"].save_pretrained(tmp_path)
+    by_folder, by_file = (models.find(tmp_path / end) for end in ("", "config.json"))
+    shapes = [models.shape(models.build(known.settings)) for known in (by_folder, by_file)]
+    assert shapes[0] == shapes[1] and by_folder.origin == "config.json"
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+def bytes_of(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def one_update(model, optimizer) -> None:
+    ids = torch.randint(1, 512, (2, 16))
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+
+
+def states(optimizer) -> int:
+    """Bytes of an optimiser's states; a count of steps may be a number instead of a tensor."""
+    values = [v for state in optimizer.state.values() for v in state.values()]
+    return bytes_of(v for v in values if isinstance(v, torch.Tensor)) + 4 * sum(
+        isinstance(v, float | int) for v in values
+    )
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_weights_gradients_and_adamw_of_a_real_step_are_what_was_planned_to_the_byte(kind):
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    optimizer = torch.optim.AdamW(model.parameters())
+    one_update(model, optimizer)
+    found = memory.stored(models.build(CONFIGS[kind]), "full")
+    assert found["weights"] == bytes_of([*model.parameters(), *model.buffers()])
+    assert found["gradients"] == bytes_of(p.grad for p in model.parameters())
+    assert found["optimizer"] == states(optimizer)
+
+
+def test_adafactor_of_a_real_step_keeps_what_was_planned_but_for_its_counters():
+    from transformers.optimization import Adafactor
+
+    model = AutoModelForCausalLM.from_config(CONFIGS["llama"])
+    optimizer = Adafactor(model.parameters(), lr=1e-3, relative_step=False, scale_parameter=False)
+    one_update(model, optimizer)
+    found = memory.stored(models.build(CONFIGS["llama"]), "adafactor")
+    sums = [v for s in optimizer.state.values() for k, v in s.items() if k.startswith("exp_avg")]
+    n_parameters = len(list(model.parameters()))
+    assert found["optimizer"] == bytes_of(sums) + 4 * n_parameters
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_adapters_are_those_that_peft_puts_on_all_linear_layers(kind):
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_config(deepcopy(CONFIGS[kind]), dtype=torch.bfloat16)
+    buffers = bytes_of(model.buffers())
+    settings = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, settings)
+    learned = [p for p in adapted.parameters() if p.requires_grad]
+    frozen = [p for p in adapted.parameters() if not p.requires_grad]
+    found = memory.stored(models.build(CONFIGS[kind]), "lora", rank=4)
+    elements = sum(p.numel() for p in learned)
+    assert found["gradients"] == 4 * elements
+    assert found["optimizer"] == 4 * (2 * elements + len(learned))
+    assert found["weights"] == bytes_of(frozen) + buffers + 4 * elements
+
+
+def test_qlora_holds_a_linear_weight_in_half_a_byte_and_an_eighth_of_a_bit():
+    model = models.build(CONFIGS["llama"])
+    linear = models.shape(model).linear
+    lora, qlora = (memory.stored(model, name)["weights"] for name in ("lora", "qlora"))
+    assert lora - qlora == pytest.approx(linear * (2 - (4 + 8 / 64 + 32 / (64 * 256)) / 8))
+
+
+def example(prompt: int, responses: int, length: int) -> batches.Example:
+    ids = tuple(range(1, prompt + 1))
+    texts = tuple(tuple(range(1, length + 1)) for _ in range(responses))
+    return batches.Example("t", ids, texts, tuple(map(float, range(responses))), 0)
+
+
+def measured_step(settings, step: memory.Step, *, checkpointing: bool) -> dict[str, float]:
+    """Bytes by kind at the peak of a second step on this CPU, by torch's own memory tracker."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    model = AutoModelForCausalLM.from_config(settings).train()
+    attention.use(model)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
+    one = example(step.prompt, step.responses, step.response)
+    batch = batches.collate([one] * step.rows)
+
+    def compute() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=step.bfloat16):
+            found = loss.score(model, batch)[0].sum()
+        found.backward()
+
+    tracker = MemTracker()
+    tracker.track_external(model, optimizer)
+    with tracker:
+        compute()
+        optimizer.step()
+        tracker.reset_mod_stats()
+        compute()
+    peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
+    return {str(kind).rpartition(".")[2]: value for kind, value in peak.items()}
+
+
+@pytest.mark.parametrize(
+    ("settings", "bfloat16", "checkpointing"),
+    [
+        *((CONFIGS["llama"], half, again) for half in (False, True) for again in (False, True)),
+        (MIDDLE, False, False),
+        (MIDDLE, True, True),
+    ],
+)
+def test_the_peak_of_a_real_step_is_planned_within_ten_percent(settings, bfloat16, checkpointing):
+    """What comes on top of weights, gradients and states is planned within a factor of 1.35."""
+    step = memory.Step(2, 60, 40, 3, bfloat16=bfloat16)
+    model = models.build(settings)
+    found = memory.parts(model, step, method="full", checkpointing=checkpointing)
+    peak = measured_step(settings, step, checkpointing=checkpointing)
+    assert found.weights == peak["PARAM"] + peak["BUFFER"]
+    of_head = found.gradients - peak["GRAD"]  # the tracker takes the untied head's for temporary
+    tied = settings.tie_word_embeddings
+    assert of_head == (0 if tied else 4 * model.get_output_embeddings().weight.numel())
+    assert found.optimizer == peak["OPT"]
+    assert found.total == pytest.approx(peak["Total"], rel=0.1)
+    on_top = peak["ACT"] + peak["TEMP"] - of_head
+    assert 1 / 1.35 < (found.working + found.activations + found.logits) / on_top < 1.35
+
+
+def test_activations_grow_with_the_groups_and_not_with_the_vocabulary():
+    wide = LlamaConfig(**{**SMALL, "vocab_size": 4096}, hidden_size=128, intermediate_size=344)
+    narrow = LlamaConfig(**SMALL, hidden_size=128, intermediate_size=344)
+    one, two = memory.Step(1, 40, 30, 2), memory.Step(2, 40, 30, 2)
+    assert memory.saved(narrow, two).block == pytest.approx(2 * memory.saved(narrow, one).block)
+    assert memory.saved(wide, one) == memory.saved(narrow, one)
+
+
+def test_a_model_that_no_pass_can_be_made_of_is_planned_by_a_formula_and_says_so(monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("no kernel for shapes alone")
+
+    step = memory.Step(2, 40, 30, 2)
+    assert memory.saved(CONFIGS["llama"], step).counted
+    monkeypatch.setattr(memory, "_run", broken)
+    odd = LlamaConfig(**SMALL, hidden_size=64, intermediate_size=128)
+    found = memory.saved(odd, step)
+    assert found.block == 34 * 2 * step.length * 64 and not found.counted
+
+
+def test_logits_cost_a_tile_however_many_tokens_and_words_there_are():
+    few, many = memory.Step(1, 10, 20, 2), memory.Step(8, 100, 200, 4)
+    assert memory.logits(few, 1000) == 40 * 1000 * 10
+    assert memory.logits(many, 49152) == memory.logits(many, 200_000)
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="unknown method 'half': expected one of full, adafactor"):
+        memory.stored(models.build(CONFIGS["llama"]), "half")
+
+
+def test_shards_add_up_and_a_gpu_more_never_needs_more():
+    model = models.build(CONFIGS["llama"])
+    step = memory.Step(1, 32, 17, 2)
+    whole = memory.stored(model, "full")["gradients"]
+    for shards in (2, 3, 8):
+        held = memory.stored(model, "full", shards=shards)["gradients"]
+        assert whole / shards <= held < whole / shards * 1.2
+    totals = [
+        memory.parts(model, step, method="full", checkpointing=True, shards=n).total
+        for n in (2, 4, 8, 16)
+    ]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_the_fewest_gpus_are_found_or_none_where_activations_alone_do_not_fit():
+    def need(count: int) -> memory.Parts:
+        return memory.Parts(60 / count, 0, 0, 5, 10, 5)
+
+    assert memory.devices(need, room=80)[0] == 1
+    assert memory.devices(need, room=40)[0] == 3
+    assert memory.devices(need, room=40, most=1) is None
+    assert memory.devices(need, room=19) is None
+
+
+# --- FLOPs -------------------------------------------------------------------------------------
+
+
+def counted(kind: str, attention: str):
+    """A model whose attention is plain matrix products: torch's fused CPU kernel is not counted."""
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind])
+    model.set_attn_implementation(attention)
+    return model
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_training_flops_are_those_that_torch_counts_in_a_real_step(kind):
+    model = counted(kind, attention.choose(CONFIGS[kind])).train()
+    batch = batches.collate([example(40, 3, 24)])
+    shape, row = models.shape(model), flops.Row(prompt=40, response=24, responses=3)
+    with FlopCounterMode(display=False) as forward:
+        sums, _ = loss.score(model, batch)
+    assert flops.group(shape, row) == pytest.approx(forward.get_total_flops(), rel=0.02)
+    with FlopCounterMode(display=False) as backward:
+        sums.sum().backward()
+    total = forward.get_total_flops() + backward.get_total_flops()
+    assert flops.train(shape, row) == pytest.approx(total, rel=0.03)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_generation_flops_are_those_that_torch_counts_with_a_cache(kind):
+    """A prompt of 20 read at once and 30 tokens written one by one."""
+    model = counted(kind, "eager").eval()
+    cache, ids = None, torch.randint(1, 512, (1, 20))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for _ in range(31):
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache, ids = out.past_key_values, out.logits.argmax(-1)
+    found = flops.generate(models.shape(model), prompts=1, answers=1, prompt=20, answer=30)
+    assert found == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_six_n_d_for_long_enough_rows_by_hand():
+    """10 linear weights, 6 a token; 2 of the head, 8 a prediction, made twice; no attention."""
+    shape = models.Shape(12, 10, 2, layers=0, hidden=1, attention=0, key_value=0, vocabulary=2,
+                         positions=0)  # fmt: skip
+    row = flops.Row(prompt=0, response=101, responses=1)
+    assert flops.train(shape, row) == 6 * 10 * 100 + 8 * 2 * 101
+    again = flops.train(shape, row, checkpointing=True) - flops.train(shape, row)
+    assert again == 2 * 10 * 100
+    assert flops.train(shape, row, frozen=True) == 4 * 10 * 100 + 6 * 2 * 101
+
+
+def test_a_group_shares_its_prompt():
+    """Prompt 100, 4 responses of 51: 300 tokens instead of 600."""
+    row = flops.Row(prompt=100, response=51, responses=4)
+    assert (row.packed, row.apart, row.targets) == (300, 600, 204)
+
+
+# --- facts and devices -------------------------------------------------------------------------
+
+
+def test_every_measured_figure_names_a_command_of_this_repository_and_every_other_a_reason():
+    table = tomllib.loads(config.data_text("measured.toml"))
+    for name, row in table.items():
+        assert ("command" in row) != ("assumed" in row), name
+        if "command" in row:
+            script = next(p for p in shlex.split(row["command"]) if p.endswith(".py"))
+            assert (ROOT / script).is_file() and row["where"], name
+    script = (ROOT / "tests/benchmarks/bench_plan.py").read_text(encoding="utf-8")
+    for name, row in table.items():
+        if "bench_plan" in row.get("command", ""):
+            ending = name.removeprefix("nano_").removesuffix("_tokens")
+            assert name in script or ending in script, f"{name}: nothing measures it"
+
+
+def test_every_profile_has_a_device():
+    assert {profile: facts.device_of(profile) for profile in config.profiles()}
+
+
+def test_figures_of_a_device_can_be_replaced_and_an_unknown_one_is_refused():
+    found = facts.device("h100", memory=40, train=0.5, watts=None)
+    assert (found.memory, found.train, found.watts) == (40e9, 0.5, 700.0)
+    with pytest.raises(ValueError, match="unknown device 'h900': expected one of cpu, rtx4090"):
+        facts.device("h900")
+
+
+# --- stages ------------------------------------------------------------------------------------
+
+
+def test_the_nano_profile_is_planned_with_the_answers_and_runs_that_it_has():
+    """643 problems x 8 and x 1; 150 updates of 8 groups; 16 models x 600 tasks x 11 answers."""
+    found = {(row["stage"], row["what"]): row for row in planned("--profile", "nano")["stages"]}
+    assert found["sample", "student"]["answers"] == 643 * 8
+    assert found["sample", "teacher"]["answers"] == 643
+    assert found["train", "rrtf"]["answers"] == 3 * 150 * 8 * 2
+    assert found["train", "rrhf"]["answers"] == 150 * 8 * 4
+    assert found["evaluate", "test, programs"]["programs"] == 105_600
+
+
+def test_the_paper_profile_has_its_68_000_prompts_792_updates_of_512_and_200_samples():
+    found = planned("--profile", "paper")
+    stages = {(row["stage"], row["what"]): row for row in found["stages"]}
+    assert found["facts"][0]["value"] == 68_000
+    assert stages["train", "rrtf"]["answers"] == 792 * 512 * 2
+    per_model = 164 * (1 + 200 + 200)  # greedy, T = 0.2, T = 1.2
+    assert (
+        stages["evaluate", "humaneval"]["answers"]
+        == stages["evaluate", "humaneval"]["runs"] * per_model
+    )
+    assert found["shape"]["parameters"] == 15_517_456_384
+
+
+def test_time_and_energy_are_flops_over_what_the_gpus_reach():
+    one = planned("--profile", "gpu80", "--gpus", "4", "--mfu", "0.5", "--watts", "1000")
+    line = next(row for row in one["stages"] if row["what"] == "rrtf")
+    assert line["seconds"] == pytest.approx(line["flops"] / (4 * 989.4e12 * 0.5))
+    assert line["kwh"] == pytest.approx(line["seconds"] * 4 * 1000 / 3.6e6)
+    two = planned("--profile", "gpu80", "--gpus", "8", "--mfu", "0.5", "--watts", "1000")
+    other = next(row for row in two["stages"] if row["what"] == "rrtf")
+    assert line["seconds"] == pytest.approx(2 * other["seconds"])
+
+
+def test_programs_take_their_measured_rate_on_the_workers_of_the_profile():
+    lines = planned("--profile", "nano", "--set", "shared.workers=4")["stages"]
+    line = next(row for row in lines if row["what"] == "mutants")
+    rate = facts.facts()["programs_per_second_many"].value
+    assert line["seconds"] == pytest.approx(line["programs"] / (4 * rate))
+
+
+def test_lengths_prompts_and_memory_follow_what_is_asked():
+    base = planned("--profile", "gpu80")
+    asked = "--prompts 100 --prompt-tokens 10 --answer-tokens 20 --gpu-memory 40"
+    more = planned("--profile", "gpu80", *asked.split(), "--groups-at-a-time", "2")
+    student = next(row for row in more["stages"] if row["what"] == "student")
+    assert student["answers"] == 100 * 16 and student["tokens"] == 100 * 4 * 10 + 1600 * 20
+    assert more["step"]["rows"] == 2 != base["step"]["rows"]
+    assert more["devices"] >= base["devices"] and more["device"]["memory"] == 40e9
+
+
+def test_a_profile_without_a_file_of_problems_counts_those_of_a_file_that_is_there(tmp_path):
+    rows = [{"task_id": f"t/{k}", "prompt": "p", "entry_point": "f", "test": ""} for k in range(3)]
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    settings = planning.planning.settings_of("nano", {"shared.problems": str(path)})
+    count, fact = work.n_prompts(settings)
+    assert count == 3 and fact.measured
+
+
+def test_the_work_of_a_stage_is_all_in_its_lines():
+    found = planned("--profile", "smoke")
+    assert {row["stage"] for row in found["stages"]} == set(work.STAGES)
+    assert all(row["seconds"] >= 0 and row["kwh"] >= 0 for row in found["stages"])
+
+
+# --- the verb ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_is_printed_fits_the_terminal_and_cuts_nothing(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for profile in ("nano", "paper"):
+        found = run("--profile", profile)
+        assert found.exit_code == 0, found.output
+        assert max(map(len, found.stdout.splitlines())) <= width
+        assert "…" not in found.stdout
+        for word in ("Memory of a training step", "qlora", "evaluate", "What this rests on"):
+            assert word in found.stdout
+
+
+def test_the_plan_says_gpus_sharding_and_what_was_assumed():
+    text = run("--profile", "paper", "--gpu-memory", "80").stdout
+    assert "15,517,456,384 parameters" in text
+    assert "fully_shard wraps 40 blocks" in " ".join(text.split())
+    assert "assumed" in text and "measured: bench_execution.py" in text
+
+
+def test_a_model_is_planned_from_its_config_json_alone(tmp_path):
+    CONFIGS["llama"].save_pretrained(tmp_path)
+    found = planned("--model", str(tmp_path / "config.json"))
+    assert found["shape"]["hidden"] == 128
+    assert found["model"]["origin"] == "config.json"
+
+
+def test_out_writes_the_same_as_json_beside_the_tables(tmp_path):
+    out = tmp_path / "plan.json"
+    found = run("--profile", "smoke", "--out", str(out))
+    assert found.exit_code == 0 and str(out) in found.stdout.replace("\n", "")
+    again = planned("--profile", "smoke")
+    assert json.loads(out.read_text(encoding="utf-8")) == again
+    assert set(again) >= {"memory", "sharding", "stages", "facts", "shape", "device"}
+
+
+def test_a_finished_run_of_the_same_settings_is_shown_beside_its_prediction(tmp_path, monkeypatch):
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path))
+    settings = config.resolve("nano", "rank")
+    folder = config.run_dir("nano") / "04_rank"
+    store.write_json(folder / "manifest.json", {"settings": settings, "seconds": 40.0})
+    assert planned("--profile", "nano")["measured"] == {"rank": 40.0}
+    assert "planned / measured" in run("--profile", "nano").stdout
+    other = planned("--profile", "nano", "--set", "rank.n_mutants=9")
+    assert other["measured"] == {}
+
+
+def test_gpus_on_which_training_does_not_fit_are_said_so():
+    assert "does NOT fit" in run("--profile", "paper", "--gpus", "1").stdout
+    assert planned("--profile", "paper", "--gpus", "1")["fits"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--profile", "huge"], "unknown profile 'huge': expected one of nano"),
+        (["--set", "train.update=3"], "unknown parameter 'train.update'; did you mean"),
+        (["--set", "train.updates=many"], "expected int"),
+        (["--set", "updates"], "expected stage.key=value"),
+        (["--device", "tpu"], "unknown device 'tpu': expected one of cpu"),
+        (["--model", "no-such-folder"], "no-such-folder: no such folder, file or model name"),
+        (["--out", "plan.txt"], "expected a name that ends in .json"),
+        (["--set", "shared.teacher=nano-other"], "the shipped model 'nano-other' is not there"),
+    ],
+)
+def test_what_a_caller_gets_wrong_is_named_and_ends_with_2(arguments, said):
+    assert said in " ".join(refused(*arguments).split())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ("{}", "model_type None is none that transformers knows"),
+        ('{"model_type": "bert-of-tomorrow"}', "'bert-of-tomorrow' is none"),
+        ('{"model_type": "t5"}', "no causal language model"),
+    ],
+)
+def test_a_config_json_that_is_none_is_refused_by_name(tmp_path, text, said):
+    path = tmp_path / "config.json"
+    path.write_text(text, encoding="utf-8")
+    message = " ".join(refused("--model", str(path)).split())
+    assert said in message
+
+
+def test_an_unknown_hub_name_without_network_says_what_is_enough(monkeypatch):
+    from transformers import AutoConfig
+
+    def unreachable(name: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    message = " ".join(refused("--model", "someone/else").split())
+    assert "someone/else: not in data/models.toml" in message and "--model FILE" in message
+
+
+def test_a_name_of_the_hub_is_read_with_transformers(monkeypatch):
+    from transformers import AutoConfig
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda name: CONFIGS["llama"])
+    assert planned("--model", "someone/else")["model"]["origin"] == "the hub"
+
+
+def test_asking_for_help_loads_no_heavy_library():
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom rrtf import __main__\n"
+        "assert CliRunner().invoke(__main__.app, ['plan', '--help']).exit_code == 0\n"
+        "print(*({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 0 and not found.stdout.strip(), found.stdout + found.stderr
+
+
+def test_quantising_is_done_by_one_core_and_everything_else_by_all():
+    settings = planning.planning.settings_of("nano", {})
+    on = facts.measured_on_cpu(facts.device("cpu"))
+    done = work.Work("quantize", "answers", "generate", flops=on.flops * on.generate)
+    also = work.Work("sample", "student", "generate", flops=on.flops * on.generate)
+    lines = {line.work: line.seconds for line in hours.lines([done, also], settings, on, devices=2)}
+    assert lines[done] == pytest.approx(1.0) and lines[also] == pytest.approx(0.5)
+
+
+def test_the_bytes_of_a_shard_are_those_of_its_rows():
+    model = models.build(CONFIGS["llama"])
+    held = memory.stored(model, "full", shards=8)["gradients"]
+    assert held == sum(4 * -(-p.shape[0] // 8) * prod(p.shape[1:]) for p in model.parameters())
