@@ -24,6 +24,11 @@ FLASH = "flash_attention_2"
 # architectures of transformers that hand keyword arguments down to their attention: tested
 SHARING = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 
+DROPOUTS = (
+    "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "residual_dropout",
+    "embedding_dropout",
+)  # fmt: skip
+
 
 def shared_prompt_attention(
     module: "torch.nn.Module",
@@ -161,11 +166,18 @@ def _register() -> None:
 
 
 def load(
-    model: str | Path, *, dropout: float = 0.0, threads: int = 1
+    model: str | Path,
+    *,
+    dropout: float = 0.0,
+    threads: int = 1,
+    wanted: str = "auto",
+    half: bool = False,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A model in float32 on the GPU if there is one, with `dropout` everywhere, and its tokenizer.
 
-    ValueError if the tokenizer has no end-of-text token: a target without one never ends.
+    Its attention is what `choose` makes of `wanted` and `half` (the products will be in half
+    precision). ValueError if that cannot be or if the tokenizer has no end-of-text token: a target
+    without one never ends.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
@@ -176,10 +188,10 @@ def load(
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{model}: the tokenizer has no end-of-text token")
     settings = AutoConfig.from_pretrained(model)
-    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
+    for name in DROPOUTS:
         if hasattr(settings, name):
             setattr(settings, name, dropout)
     network = AutoModelForCausalLM.from_pretrained(model, config=settings, dtype=torch.float32)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
-    use(network)
+    use(network, wanted, half=half)
     return network, tokenizer
