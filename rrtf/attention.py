@@ -24,6 +24,11 @@ FLASH = "flash_attention_2"
 # architectures of transformers that hand keyword arguments down to their attention: tested
 SHARING = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 
+DROPOUTS = (
+    "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "residual_dropout",
+    "embedding_dropout",
+)  # fmt: skip
+
 
 def shared_prompt_attention(
     module: "torch.nn.Module",
@@ -165,15 +170,18 @@ def load(
     *,
     dropout: float = 0.0,
     threads: int = 1,
+    wanted: str = "auto",
+    half: bool = False,
     device: str = "",
     dtype: "torch.dtype | None" = None,
     **options: object,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A model with `dropout` everywhere and its tokenizer.
 
-    device: the GPU if there is one, else the CPU; `meta` gives shapes without weights. dtype:
-    float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
-    token: a target without one never ends.
+    Its attention is what `choose` makes of `wanted` and `half` (the products will be in half
+    precision). device: the GPU if there is one, else the CPU; `meta` gives shapes without weights.
+    dtype: float32. `options` go to `from_pretrained`. ValueError if the attention cannot be, or if
+    the tokenizer has no end-of-text token: a target without one never ends.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
@@ -184,7 +192,7 @@ def load(
     if tokenizer.eos_token_id is None:
         raise ValueError(f"{model}: the tokenizer has no end-of-text token")
     settings = AutoConfig.from_pretrained(model)
-    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout"):
+    for name in DROPOUTS:
         if hasattr(settings, name):
             setattr(settings, name, dropout)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -197,5 +205,5 @@ def load(
         network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options, **placed)
     else:
         network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
-    use(network)
+    use(network, wanted, half=half)
     return network, tokenizer

@@ -98,6 +98,17 @@ def test_the_packed_step_equals_the_plain_one_in_loss_and_gradients(kind, way, m
     assert_equal(step(model, EXAMPLES), theirs)
 
 
+@pytest.mark.parametrize("kind", ["gpt_bigcode", "starcoder2"])
+def test_attention_with_dropout_draws_anew_while_training_and_not_otherwise(kind):
+    name = "attn_pdrop" if kind == "gpt_bigcode" else "attention_dropout"
+    model, batch = network(kind, **{name: 0.3}), batches.collate(EXAMPLES)
+    attention.use(model)
+    first, second = (loss.score(model.train(), batch)[0] for _ in range(2))
+    assert torch.isfinite(first).all() and not torch.equal(first, second)
+    theirs = plain_scores(model.eval(), EXAMPLES)[0]
+    torch.testing.assert_close(loss.score(model, batch)[0], theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_no_pair_of_tokens_that_do_not_see_each_other_is_computed():
     layout = batches.collate(EXAMPLES)["layout"]
     seen = torch.zeros(sum(map(sum, layout)), sum(map(sum, layout)), dtype=torch.int)
