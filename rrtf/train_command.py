@@ -130,13 +130,15 @@ def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], No
     if quiet:
         yield None
         return
+    from rrtf import trainer
+
     logs: list[Any] = []  # opened at the first update: TensorBoard takes seconds to import
     with _shown() as show:
 
         def tell(step: TrainStep, updates: int) -> None:
             show(step, updates)
             if not logs:
-                logs.append(_writer(output / "logs", step.step))
+                logs.append(trainer.open_logs(output / "logs", step.step))
             for name in ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm"):
                 if not math.isnan(getattr(step, name)):
                     logs[0].add_scalar(name, getattr(step, name), step.step)
@@ -146,13 +148,6 @@ def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], No
         finally:
             for writer in logs:
                 writer.close()
-
-
-def _writer(folder: Path, step: int) -> Any:
-    """Scalars in `folder`; those of updates from `step` on that a crash left behind are hidden."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step)
 
 
 @contextmanager

@@ -297,3 +297,13 @@ def from_json(rows: Sequence[Mapping[str, Any]], where: str) -> list[TrainStep]:
     """The inverse of `to_json`."""
     full = [r | {"violated": math.nan if r["violated"] is None else r["violated"]} for r in rows]
     return [store.from_row(row, TrainStep, where) for row in full]
+
+
+def open_logs(folder: Path, step: int) -> Any:
+    """TensorBoard's scalars in `folder`.
+
+    Those of updates from `step` on, which an interrupted run may have left there, are hidden.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step)

@@ -24,6 +24,7 @@ UNEQUAL = [
 ]
 PLAIN = {
     "ft_weight": 1.0, "rank_weight": 1.0, "normalise": True, "margin": 0.0, "beta": 0.1,
+    "pairs_of": "teacher",
 }  # fmt: skip
 
 
