@@ -210,6 +210,7 @@ def rank_responses(
     kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
     read = _prompts_read(kept, found, prompt_format, settings)
+    settings = {**settings, "prompt_format": prompt_format or settings["prompt_format"]}
     groups, left_out = _groups(kept, ranked, executions, teacher, settings, read)
     how = {"pairing": settings["pairing"], "seed": settings["seed"]}
     before, _ = rank.pairs(groups, teacher_filter="none", **how)
@@ -258,6 +259,7 @@ def _groups(
         tie_break=settings["tie_break"],
         pass_ratio=settings["pass_ratio"],
         prompts=read,
+        prompt_format=settings["prompt_format"],
     )
 
 

@@ -162,6 +162,53 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
     return program
 
 
+def target(problem: Problem, text: str, style: str) -> str | None:
+    """What a model asked in `style` is to write to say what the response `text` says, or None.
+
+    Of an answer in Markdown, "only the code extracted from the response" (paper, Fig 3): in one
+    block where `style` asks for one, else what continues the format's text: the function's body,
+    and behind it the imports and definitions that stood before it. A text without a block and
+    without a definition of its own is a continuation already. None where the code's function has
+    other parameters than the prompt's, or no body that can follow it.
+    """
+    name = re.match(r"\w*", problem.entry_point)[0]
+    block = fenced(text, name)
+    code = text if block is None else block
+    if style in ("wizardcoder", "chat"):
+        return text if block is None else f"```python\n{block.strip()}\n```"
+    if not defines(code, name):
+        return code
+    return f"\n{code}" if _function(problem) is None else _continuation(problem, code)
+
+
+def _continuation(problem: Problem, code: str) -> str | None:
+    """The part of a whole program that goes on where the prompt's function ends."""
+    head = _function(problem)
+    tree = ast.parse(code).body if parses(code) else []
+    found = [n for n in tree if isinstance(n, ast.FunctionDef) and n.name == head.name]
+    if not found or _parameters(found[-1]) != _parameters(head):
+        return None
+    node = found[-1]
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    start = node.body[0].end_lineno if len(body) < len(node.body) else node.body[0].lineno - 1
+    lines = code.splitlines(keepends=True)
+    if not body or start < node.lineno or body[0].col_offset != head.body[0].col_offset:
+        return None
+    known = {ast.dump(n) for n in ast.parse(_closed(problem.prompt.rstrip())).body}
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
+    others = [n for n in tree if n not in found and isinstance(n, kinds)]
+    places = [(start, node.end_lineno)]
+    for other in (n for n in others if ast.dump(n) not in known):
+        first = min([other.lineno, *(d.lineno for d in getattr(other, "decorator_list", ()))])
+        places.append((first - 1, other.end_lineno))
+    pieces = ["".join(lines[first:last]).rstrip("\n") for first, last in places]
+    return "\n" + "\n\n".join(pieces) + "\n"
+
+
+def _parameters(node: ast.FunctionDef) -> list[str]:
+    return [part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)]
+
+
 def _assembled(problem: Problem, text: str, name: str, how: str) -> str:
     if how in ("auto", "program") and defines(text, name):
         return f"{_closed(problem.prompt.rstrip())}\n\n{text}"

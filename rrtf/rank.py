@@ -12,6 +12,7 @@ from itertools import pairwise
 from textwrap import dedent
 
 from rrtf import config
+from rrtf.prompts import target
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
 
 PAIRINGS = ("one", "all")
@@ -61,12 +62,15 @@ def rank(
     tie_break: float,
     pass_ratio: float = 0.0,
     prompts: Mapping[str, str],
+    prompt_format: str = "starcoder",
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(one group per task with a teacher response, responses or tasks left out by reason).
 
-    `executions` are parallel to `responses`; `prompts` maps a task id to the text that was
-    sampled from. Equal texts of one task are kept once (the teacher's, else the first); texts
-    cut off at the token limit are left out. The teacher's first response is the target of L_ft.
+    `executions` are parallel to `responses`; `prompts` maps a task id to the text, in
+    `prompt_format`, that the student is sampled from. A group holds the code of each response in
+    that format (`prompts.target`); a response whose code has none is left out. Equal texts of one
+    task are kept once (the teacher's, else the first); texts cut off at the token limit are left
+    out. The teacher's first response is the target of L_ft.
     """
     check_scores(scores, tie_break, pass_ratio)
     added = {"tie": tie_break, "pass_ratio": pass_ratio}
@@ -74,7 +78,8 @@ def rank(
     dropped: Counter[str] = Counter()
     groups = []
     for problem in problems:
-        kept = _distinct(by_task[problem.task_id], teacher, dropped)
+        rows = _as_targets(problem, by_task[problem.task_id], prompt_format, dropped)
+        kept = _distinct(rows, teacher, dropped)
         first = next((i for i, (r, _) in enumerate(kept) if r.source == teacher), None)
         if first is None:
             dropped["response: its task has no complete teacher response"] += len(kept)
@@ -123,6 +128,24 @@ def _by_task(
             raise ValueError(f"{response.task_id}: a response to an unknown task")
         found[response.task_id].append((response, execution))
     return found
+
+
+def _as_targets(
+    problem: Problem,
+    rows: Sequence[tuple[Response, Execution]],
+    prompt_format: str,
+    dropped: Counter,
+) -> list[tuple[Response, Execution]]:
+    """The rows whose code can be a target of training, with it as their text."""
+    texts = [target(problem, response.text, prompt_format) for response, _ in rows]
+    lost = texts.count(None)
+    if lost:
+        dropped["response: its code does not continue the prompt"] += lost
+    return [
+        (replace(response, text=text), execution)
+        for text, (response, execution) in zip(texts, rows, strict=True)
+        if text is not None
+    ]
 
 
 def _distinct(

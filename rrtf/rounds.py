@@ -60,6 +60,7 @@ def next_groups(
     ask = asking.asker(model, prompt_format)
     read = {problem.task_id: ask(problem) for problem in problems}
     how = {"teacher": teacher, "scores": scores, "tie_break": tie_break, "prompts": read}
+    how["prompt_format"] = prompt_format
     groups, left_out = rank.rank(problems, theirs + ours, verdicts, **how)
     pairs, dropped = rank.pairs(groups, pairing=pairing, teacher_filter=teacher_filter, seed=seed)
     counts = {"problems": len(problems), "responses": len(teacher_responses) + len(ours)}

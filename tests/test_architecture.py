@@ -32,7 +32,7 @@ LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 MAY_USE_TORCH = {
     "loss", "train", "quantize", "engines", "attention", "batches", "trainer", "explain",
     "nano_models", "nano_corpus", "blocks", "plan", "grpo", "packing", "likelihood", "networks",
-    "sharding",
+    "sharding", "ablation", "train_command",
 }  # fmt: skip
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",

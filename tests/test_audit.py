@@ -323,7 +323,7 @@ def test_the_words_and_behaviour_picture_counts_the_rows_of_each_kind():
 def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
     shown = figures.side_by_side([("a < b", "if x < 1: return one two", "while x < 1: stop")]).data
     assert "a &lt; b" in shown
-    assert shown.count(";color:inherit\">x &lt; 1:</mark>") == 2
+    assert shown.count(';color:inherit">x &lt; 1:</mark>') == 2
     assert "No pairs" in figures.side_by_side([]).data
 
 

@@ -281,3 +281,41 @@ def test_extraction_takes_time_in_proportion_to_the_text(add_problem):
         started = time.monotonic()
         prompts.extract(add_problem, text)
         assert time.monotonic() - started < 5
+
+
+CHATTY = {
+    "whole": 'Sure!\n```python\nimport math\n\ndef add(a, b):\n    """Other words."""\n'
+    "    # the sum\n    return one(math.floor(a)) + b\n\n@str\ndef no(x):\n    return x\n\n"
+    "def one(x):\n    return x\n\nprint(add(1, 2))\n```\nIt adds.",
+    "without docstring": "```\ndef add(a, b):\n    c = a\n    return c + b\n```",
+    "body": "```python\n    return a + b\n```\nThat is all.",
+}
+
+
+@pytest.mark.parametrize("text", CHATTY.values(), ids=CHATTY)
+def test_the_target_of_a_chatty_answer_is_its_code_and_does_what_it_does(add_problem, text):
+    target = prompts.target(add_problem, text, "starcoder")
+    assert "```" not in target and "Sure" not in target and "print" not in target
+    assert "def add" not in target
+    for written in (text, target):
+        space: dict = {}
+        exec(prompts.extract(add_problem, written), space)
+        exec(add_problem.tests, space)
+        space["check"](space["add"])
+
+
+def test_a_target_that_is_code_already_stays_as_it_is(add_problem):
+    for text in ("\n    return a + b\n", "\n    return (", ""):
+        assert prompts.target(add_problem, text, "starcoder") == text
+
+
+def test_instructed_students_are_shown_one_block(add_problem):
+    for style in ("chat", "wizardcoder"):
+        shown = prompts.target(add_problem, CHATTY["without docstring"], style)
+        assert shown == "```python\ndef add(a, b):\n    c = a\n    return c + b\n```"
+
+
+def test_code_that_cannot_follow_the_prompt_is_no_target(add_problem):
+    for code in ("def add(x, y):\n    return x + y", "def add(a, b): return a + b",
+                 "def add(a, b):\n  return a + b", "def add(a, b):\n    return ("):  # fmt: skip
+        assert prompts.target(add_problem, f"```python\n{code}\n```", "starcoder") is None

@@ -168,3 +168,12 @@ def test_answers_to_problems_left_out_are_left_out_and_counted():
     assert rank.answers_to([problem()], responses) == (responses, {})
     lost = {"response: its problem is left out": 2}
     assert rank.answers_to([problem("t/1")], responses) == ([], lost)
+
+
+def test_a_group_holds_only_the_code_of_a_chatty_teacher():
+    chatty = "Sure!\n```python\ndef f(x):\n    return x\n```\nDone."
+    other = "```python\ndef f(y):\n    return y\n```"
+    rows = [("teacher", chatty, P), ("teacher", other, P), ("student", "\n    return 1\n", F)]
+    groups, left_out = ranked(*rows)
+    assert groups[0].responses == ("\n    return x\n", "\n    return 1\n")
+    assert left_out == {"response: its code does not continue the prompt": 1}

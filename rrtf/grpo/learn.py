@@ -1,5 +1,6 @@
 """The side of GRPO that needs TRL: the rewards of executed answers, the trainer, what it leaves."""
 
+import json
 import math
 import shutil
 import sys
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
 
 def learn(output: Path) -> None:
     """From `.task.json` in the folder to a model, its card and `training.json`, written last."""
-    from rrtf import trainer
-
     task = store.read_json(output / ".task.json")
     settings = task["settings"]
     network, tokenizer = attention.load(task["model"], threads=settings["threads"])
     network.register_forward_pre_hook(count_positions, with_kwargs=True)
     problems = [store.from_row(row, Problem, ".task.json") for row in task["problems"]]
     run = _trainer(network, tokenizer, problems, task, output)
-    run.train(resume_from_checkpoint=trainer.newest_checkpoint(output / "checkpoints"))
+    run.train(resume_from_checkpoint=newest_checkpoint(output / "checkpoints"))
     network.config.use_cache = True
     network.save_pretrained(output)
     tokenizer.save_pretrained(output)
@@ -118,8 +117,6 @@ def _trainer(
     from datasets import Dataset, disable_progress_bars
     from trl import GRPOTrainer
 
-    from rrtf import trainer
-
     disable_progress_bars()
     settings = task["settings"]
     asked = dict(zip((p.task_id for p in problems), task["prompts"], strict=True))
@@ -139,13 +136,36 @@ def _trainer(
         args=_arguments(settings, output / "checkpoints"),
         train_dataset=Dataset.from_list(columns),
         processing_class=tokenizer,
-        callbacks=[trainer.Trimmer(), trainer.Reporter(_tell)],
+        callbacks=[_teller()],
     )
 
 
-def _tell(done: int, _: int) -> None:
-    sys.stdout.write(f"{done}\n")
-    sys.stdout.flush()
+def _teller() -> Any:
+    """A callback of the Trainer: says how many updates are done, and gives freed memory back."""
+    from transformers import TrainerCallback
+
+    from rrtf.trainer import trim
+
+    class Teller(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            sys.stdout.write(f"{state.global_step}\n")
+            sys.stdout.flush()
+            trim()
+
+    return Teller()
+
+
+def newest_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint of the Trainer, which writes `trainer_state.json` last."""
+    found = folder.glob("checkpoint-*")
+    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            state = store.read_json(path / "trainer_state.json")
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        if path.name == f"checkpoint-{state['global_step']}":
+            return str(path)
+    return None
 
 
 def _arguments(settings: Mapping[str, Any], folder: Path) -> Any:
