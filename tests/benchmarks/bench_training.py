@@ -17,6 +17,13 @@ length. Contenders:
 A response token is counted once, however often it is computed: all three train on all responses of
 the same groups. "Positions" are what the model computes, padding included. No Trainer is part of
 the time. Without `--groups` token ids are drawn with lengths of the nano world's shape.
+
+How the cost grows, with a prompt of P tokens and K + 1 responses of R: all layers but attention
+see P + (K + 1) R positions, against (K + 1) (P + R) of padded rows, so a response costs R more and
+the prompt's share per response falls as 1 / K. Attention makes about P^2 / 2 + (K + 1) (P R +
+R^2 / 2) products per head, again with the prompt's own part once: it grows with the square of the
+length and overtakes the layers where P + R / 2 is several times the width. Memory grows with
+positions, because neither attention weights nor logits are kept.
 """
 
 import argparse
