@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rrtf import attention, loss, sharding
+from rrtf import attention, blocks, loss, sharding
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -49,6 +49,7 @@ def load(
     dropout: float = 0.0,
     threads: int = 1,
     bfloat16: bool = False,
+    wanted: str = "auto",
     checkpointing: bool = False,
     lora_rank: int = 0,
     lora_alpha: float = 16.0,
@@ -59,8 +60,9 @@ def load(
 ) -> tuple[Scorer, "PreTrainedTokenizerBase"]:
     """(what is trained, its tokenizer); split among the processes if there are several.
 
-    lora_rank: 0 trains all weights. lora_targets: `all-linear` or module names with commas.
-    checkpointing: hidden states are computed again in the backward pass, layer by layer.
+    wanted: the attention, see `attention.choose`. lora_rank: 0 trains all weights. lora_targets:
+    `all-linear` or module names with commas. checkpointing: hidden states are computed again in
+    the backward pass, layer by layer.
     """
     check(lora_rank=lora_rank, lora_targets=lora_targets, qlora=qlora)
     several, dtype = sharding.processes() > 1, torch.float32
@@ -71,7 +73,8 @@ def load(
     network, tokenizer = attention.load(
         model, dropout=dropout, threads=threads, device=where, dtype=dtype, **four
     )
-    network.set_attn_implementation(attention.choose(network.config, device=device().type))
+    here = {"device": device().type, "half": bfloat16}
+    network.set_attn_implementation(attention.choose(network.config, wanted, **here))
     if lora_rank:
         settings = adapters(lora_rank, lora_alpha, lora_dropout, lora_targets)
         _inject(network, settings, seed=seed)
@@ -79,7 +82,9 @@ def load(
         network.gradient_checkpointing_enable({"use_reentrant": False})
     scorer = Scorer(network)
     if several:
-        sharding.shard(scorer, layers(network), device=device())
+        names = [name for name in blocks.units(network) if name != blocks.ROOT]
+        layers = [network.get_submodule(name) for name in names]
+        sharding.shard(scorer, layers, device=device(), bfloat16=bfloat16)
     return scorer, tokenizer
 
 
@@ -133,15 +138,6 @@ def _inject(network: "PreTrainedModel", settings: "LoraConfig", *, seed: int) ->
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-def layers(network: "PreTrainedModel") -> list[nn.Module]:
-    """The layers of the decoder: what transformers says must not be cut apart."""
-    whole = set(network._no_split_modules or ())
-    found = [module for module in network.modules() if type(module).__name__ in whole]
-    if not found:
-        raise ValueError(f"{type(network).__name__}: transformers names no layers to split it by")
-    return found
 
 
 def save(

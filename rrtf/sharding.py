@@ -68,21 +68,28 @@ def total(values: Sequence[float]) -> list[float]:
 # Splitting a model
 
 
-def shard(root: nn.Module, layers: Iterable[nn.Module], *, device: torch.device) -> None:
+def shard(
+    root: nn.Module, layers: Iterable[nn.Module], *, device: torch.device, bfloat16: bool = False
+) -> None:
     """Splits the parameters of `root` among the processes, `layers` each as a unit of its own.
 
-    The first process has the weights, the others have shapes (device `meta`) and receive theirs.
-    Afterwards every process holds its part on `device`. RuntimeError if that is not so.
+    With `bfloat16` they are gathered in that precision; the parts that a process holds and the
+    sums of gradients keep their own. The first process has the weights, the others have shapes
+    (device `meta`) and receive theirs. Afterwards every process holds its part on `device`.
+    RuntimeError if that is not so.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     weights = root.state_dict() if rank() == 0 else {}
     mesh = init_device_mesh(device.type, (processes(),))
-    for layer in layers:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(root, mesh=mesh)
+    gathered_in = torch.bfloat16 if bfloat16 else None
+    policy = MixedPrecisionPolicy(
+        param_dtype=gathered_in, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    for unit in (*layers, root):
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
     if rank():
         root.to_empty(device=device)
     spread = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)

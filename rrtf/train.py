@@ -30,8 +30,8 @@ Progress = Callable[[int, int], None]
 OPTIONS = (
     "updates", "groups_per_batch", "warmup", "ft_reduction", "ft_weight", "rank_weight",
     "normalise", "margin", "pairs_of", "beta", "max_length", "dropout", "weight_decay", "clip",
-    "optimizer", "precision", "tokens_per_forward", "checkpointing", "lora_rank", "lora_alpha",
-    "lora_dropout", "lora_targets", "qlora", "save_dtype", "checkpoint_every",
+    "optimizer", "precision", "attention", "tokens_per_forward", "checkpointing", "lora_rank",
+    "lora_alpha", "lora_dropout", "lora_targets", "qlora", "save_dtype", "checkpoint_every",
 )  # fmt: skip
 
 
@@ -62,6 +62,7 @@ def train(
     clip: float = 1.0,
     optimizer: str = "adamw",
     precision: str = "auto",
+    attention: str = "auto",
     tokens_per_forward: int = 0,
     checkpointing: bool = False,
     lora_rank: int = 0,
@@ -149,12 +150,13 @@ def _learn(
     told: Callable[[TrainStep, int], None],
 ) -> list[TrainStep]:
     """From the start model to a finished folder; `settings` are the arguments of `train`."""
-    from rrtf import networks, trainer
+    from rrtf import loss, networks, trainer
 
     objective, per_batch = settings["objective"], settings["groups_per_batch"]
     bfloat16 = trainer.in_bfloat16(settings["precision"])
     lora = {name: settings[name] for name in OPTIONS if name.startswith("lora_")}
     how = {name: settings[name] for name in ("dropout", "threads", "checkpointing", "qlora")}
+    how["wanted"] = settings["attention"]
     scorer, tokenizer = networks.load(
         model, bfloat16=bfloat16, seed=settings["seed"], **how, **lora
     )
@@ -162,7 +164,7 @@ def _learn(
     positions = getattr(network.config, "max_position_embeddings", settings["max_length"])
     limit = min(settings["max_length"], positions)
     examples, dropped = batches.prepare(groups, tokenizer, objective=objective, max_length=limit)
-    if objective.startswith("dpo"):
+    if objective in loss.REFERENCED:
         sums = log_prob_sums(scorer, examples, batch=per_batch, bfloat16=bfloat16)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
     updates = settings["updates"] or math.ceil(settings["epochs"] * len(examples) / per_batch)

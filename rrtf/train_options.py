@@ -54,8 +54,8 @@ SetTrain = Annotated[
     typer.Option(
         "--set",
         metavar="train.KEY=VALUE",
-        help="what has no option: ft_weight, rank_weight, ft_reduction, normalise, margin, beta, "
-        "warmup, dropout, weight_decay, clip",
+        help="what has no option: ft_weight, rank_weight, ft_reduction, normalise, margin, "
+        "pairs_of, beta, warmup, dropout, weight_decay, clip, attention",
     ),
 ]
 Precision = Annotated[

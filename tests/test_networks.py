@@ -124,11 +124,3 @@ def test_qlora_learns_on_four_bits_and_is_merged_into_the_whole_base(
     assert before.keys() == after.keys()
     embeddings = [name for name in before if name.endswith(("wte.weight", "embed_tokens.weight"))]
     assert embeddings and all(torch.equal(before[name], after[name]) for name in embeddings)
-
-
-def test_an_architecture_without_named_layers_cannot_be_split(tiny_model):
-    scorer, _ = networks.load(tiny_model)
-    assert len(networks.layers(scorer.network)) == 2
-    scorer.network._no_split_modules = []
-    with pytest.raises(ValueError, match="GPTBigCodeForCausalLM: transformers names no layers"):
-        networks.layers(scorer.network)

@@ -21,7 +21,13 @@ ARCHITECTURES = {
     "qwen2": WIDE,
     "starcoder2": WIDE | {"sliding_window": None},
 }  # fmt: skip
-OPTIONS = {"ft_weight": 0.7, "rank_weight": 3.0, "ft_reduction": "mean", "normalise": True}
+OPTIONS = {
+    "ft_weight": 0.7,
+    "rank_weight": 3.0,
+    "ft_reduction": "mean",
+    "normalise": True,
+    "pairs_of": "teacher",
+}
 OPTIONS |= {"margin": 0.1, "beta": 0.5}
 
 

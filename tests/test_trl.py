@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 OPTIONS = {
     "ft_weight": 1.0, "rank_weight": 1.0, "ft_reduction": "mean", "normalise": True,
-    "margin": 0.0, "beta": 0.1,
+    "margin": 0.0, "beta": 0.1, "pairs_of": "teacher",
 }  # fmt: skip
 ROWS = [
     ("def add(a, b):", "\n    return a + b\n", "\n    return a\n"),

@@ -48,7 +48,13 @@ import torch
 
 K = 8  # responses of students per prompt, beside the teacher's
 WIDTHS = {"nano": (256, 4, 4, 2048), "20M": (512, 6, 8, 8192)}  # width, layers, heads, words
-OPTIONS = {"ft_weight": 1.0, "rank_weight": 1.0, "ft_reduction": "sum", "normalise": True}
+OPTIONS = {
+    "ft_weight": 1.0,
+    "rank_weight": 1.0,
+    "ft_reduction": "sum",
+    "normalise": True,
+    "pairs_of": "teacher",
+}
 OPTIONS |= {"margin": 0.0, "beta": 0.1}
 Group = dict[str, Any]  # prompt: ids, responses: ids with the teacher's first, scores
 
