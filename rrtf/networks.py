@@ -79,7 +79,7 @@ def load(
         settings = adapters(lora_rank, lora_alpha, lora_dropout, lora_targets)
         _inject(network, settings, seed=seed)
     if checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        network.activation_checkpointing_enable({"use_reentrant": False})
     scorer = Scorer(network)
     if several:
         names = [name for name in blocks.units(network) if name != blocks.ROOT]

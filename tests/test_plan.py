@@ -181,7 +181,7 @@ def measured_step(settings, step: memory.Step, *, checkpointing: bool) -> dict[s
     model = AutoModelForCausalLM.from_config(settings).train()
     attention.use(model)
     if checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
     one = example(step.prompt, step.responses, step.response)
     batch = batches.collate([one] * step.rows)
