@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command goes on).
 """
 
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -372,6 +373,8 @@ def _how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
 def exit_codes(*, interrupted: str = "interrupted; resume with the same command") -> Iterator[None]:
     """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for library in ("torchao", "torch.utils._pytree"):  # they speak of kernels nobody asked for
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         yield
     except KeyboardInterrupt:
