@@ -53,9 +53,16 @@ def check(group: RankedGroup) -> None:
 
 
 def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: str) -> Example:
-    """Prompt and responses tokenised apart, as generation sees them; `sft` keeps one response."""
-    texts, scores, chosen = group.responses, group.scores, group.sft_index
-    if objective == "sft":
+    """Prompt and responses tokenised apart, as generation sees them.
+
+    L_ft is to imitate the teacher's response, or the best one for the objectives of `loss.BEST`;
+    those of `loss.ALONE` keep no other.
+    """
+    from rrtf.loss import ALONE, BEST  # late: it loads torch
+
+    texts, scores = group.responses, group.scores
+    chosen = group.best_index if objective in BEST else group.sft_index
+    if objective in ALONE:
         texts, scores, chosen = texts[chosen : chosen + 1], scores[chosen : chosen + 1], 0
     end = tokenizer.eos_token_id
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -88,9 +95,11 @@ def reason_to_drop(example: Example, objective: str, max_length: int) -> str:
     `too_long`: a prompt and response together exceed `max_length` tokens. `one_response`: nothing
     to compare. `equal_scores`: no ordered pair, and the objective has no other term.
     """
+    from rrtf.loss import ALONE
+
     if len(example.prompt) + max(map(len, example.responses)) > max_length:
         return "too_long"
-    if objective != "sft" and len(example.responses) < 2:
+    if objective not in ALONE and len(example.responses) < 2:
         return "one_response"
     if objective in PAIRS_ONLY and len(set(example.scores)) == 1:
         return "equal_scores"

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 PAIRS_OF = ("teacher", "all")
 OBJECTIVES = (
-    "sft", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge", "pro",
+    "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge",
+    "pro",
 )  # fmt: skip
+ALONE = ("sft", "best-of-n")  # one response of each prompt, nothing to compare it with
+BEST = ("best-of-n", "rrhf", "rrhf-as-shipped", "pro")  # L_ft imitates the best, not the teacher
 REFERENCED = ("dpo", "dpo-sft")  # they need the start model's log-probabilities of the responses
 
 
@@ -167,7 +170,10 @@ def rrtf(
 def sft(
     sums: Tensor, lengths: Tensor, teacher: Tensor, *, ft_weight: float = 1.0, ft_reduction: str
 ) -> Parts:
-    """L_ft alone (3): imitation of the teacher's response. sums, lengths (R,); teacher (B,)."""
+    """L_ft alone (3): imitation of the teacher's response. sums, lengths (R,); teacher (B,).
+
+    With the best of n responses in the teacher's place it is a round of RAFT (arXiv:2304.06767).
+    """
     ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
     nothing = torch.zeros_like(ft.detach())
     return Parts(ft_weight * ft, nothing, ft.detach(), nothing + torch.nan, 0)
@@ -369,7 +375,7 @@ def objective(
 
     ranked = (sums, lengths, batch["scores"], batch["prompt"])
     weights = some("ft_weight", "rank_weight", "ft_reduction")
-    if name == "sft":
+    if name in ALONE:
         return sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
     if name == "dpo":
         return dpo(*ranked, batch["reference"], **some("beta"))

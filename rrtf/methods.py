@@ -48,7 +48,8 @@ def training_set(
     if source is pairs:
         dropped["no_pair"] = len({g.task_id for g in groups} - {g.task_id for g in pairs})
     if method == "rrhf":
-        kept = [drawn(_best_first(group), max_responses) for group in kept]
+        best = [replace(group, sft_index=group.best_index) for group in kept]
+        kept = [drawn(group, max_responses) for group in best]
     return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
 
 
@@ -60,12 +61,6 @@ def _left_out(method: str, group: RankedGroup) -> str:
     if method == "dpo" and len(set(group.scores)) == 1:
         return "equal_scores"
     return ""
-
-
-def _best_first(group: RankedGroup) -> RankedGroup:
-    """The group with its best-scored response as the one to imitate; ties keep the teacher."""
-    best = max(range(len(group.scores)), key=lambda k: (group.scores[k], k == group.sft_index, -k))
-    return replace(group, sft_index=best)
 
 
 def drawn(group: RankedGroup, count: int) -> RankedGroup:

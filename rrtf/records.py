@@ -93,6 +93,12 @@ class RankedGroup:
     scores: tuple[float, ...]
     sft_index: int
 
+    @property
+    def best_index(self) -> int:
+        """The response with the highest score; of equal ones that of `sft_index`, then the first."""
+        places = range(len(self.scores))
+        return max(places, key=lambda k: (self.scores[k], k == self.sft_index, -k))
+
 
 @dataclass(frozen=True, slots=True)
 class Leak:

@@ -84,11 +84,13 @@ def load(
 
     ValueError that names file, line and task for a group that cannot be trained on.
     """
+    from rrtf.loss import ALONE
+
     found, single = [], 0
     for number, row in store.read_rows(Path(groups)):
         where = f"{groups}:{number}"
         group = _group(row, where)
-        if len(group.responses) > 1 or objective == "sft":
+        if len(group.responses) > 1 or objective in ALONE:
             found.append(group)
         elif allow_single:
             single += 1

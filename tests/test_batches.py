@@ -133,6 +133,17 @@ def test_a_response_that_is_too_long_leaves_its_group_whole_and_is_counted(token
     assert max(len(e.prompt) + len(r) for e in kept for r in e.responses) <= 60
 
 
+def test_what_is_imitated_is_the_teachers_or_the_best_response_as_the_objective_says(tokenizer):
+    groups = [_group(scores=(1.0, 3.0, 3.0)), _group("toy/tie", scores=(3.0, 3.0, 0.0))]
+
+    def imitated(objective):
+        examples, _ = batches.prepare(groups, tokenizer, objective=objective, max_length=256)
+        return [tokenizer.decode(e.responses[e.sft_index][:-1]) for e in examples]
+
+    assert imitated("rrtf") == imitated("sft") == imitated("dpo-sft") == ["\n return a"] * 2
+    assert imitated("rrhf") == imitated("pro") == imitated("best-of-n") == ["\n b", "\n return a"]
+
+
 def test_nothing_to_train_on_is_an_error(tokenizer):
     with pytest.raises(ValueError, match="rrtf: none of 1 groups"):
         batches.prepare(
