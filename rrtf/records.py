@@ -95,7 +95,7 @@ class RankedGroup:
 
     @property
     def best_index(self) -> int:
-        """The response with the highest score; of equal ones that of `sft_index`, then the first."""
+        """The best-scored response; of equal ones that of `sft_index`, then the first."""
         places = range(len(self.scores))
         return max(places, key=lambda k: (self.scores[k], k == self.sft_index, -k))
 
