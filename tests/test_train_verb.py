@@ -173,7 +173,7 @@ def test_what_cannot_be_asked_for_is_refused_by_name(run, tmp_path, tiny_model):
         done = run(*more, output="-".join(map(str, more)).replace("/", ""))
         assert done.exit_code == 2 and message in done.output, (more, done.output)
     unknown = run("--updates", 1, objective="magic")
-    assert unknown.exit_code == 2 and "unknown objective 'magic': expected one of sft, rrtf" in (
+    assert unknown.exit_code == 2 and "unknown objective 'magic': expected one of sft, best" in (
         unknown.output
     )
     absent = run("--updates", 1, groups="absent.jsonl")
