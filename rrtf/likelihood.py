@@ -41,6 +41,20 @@ def token_log_probs(
     return torch.cat([checkpoint(some, h, t, use_reentrant=False) for h, t in pieces])
 
 
+def response_sums(log_probs: Tensor, response: Tensor, n_responses: int) -> tuple[Tensor, Tensor]:
+    """(sum_t log P, |y|) of each response, both (R,), of token log-probabilities (N,).
+
+    `response` (N,) is the response that a token belongs to. ValueError for a response without a
+    token: its p_i would be 0 / 0.
+    """
+    zeros = log_probs.new_zeros(n_responses)
+    sums = zeros.index_add(0, response, log_probs)
+    lengths = zeros.index_add(0, response, torch.ones_like(log_probs))
+    if bool((lengths == 0).any()):
+        raise ValueError(f"response {int((lengths == 0).nonzero()[0])} has no token")
+    return sums, lengths
+
+
 _PLAIN = (Tensor, nn.Parameter)  # and not, say, a shard of a weight
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rrtf import packing
-from rrtf.likelihood import TILE_ROWS, token_log_probs
+from rrtf.likelihood import TILE_ROWS, response_sums, token_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -71,20 +71,6 @@ def score(
     head = network.get_output_embeddings()
     logs = token_log_probs(hidden, head, batch["targets"], chunk=chunk)
     return response_sums(logs, batch["response"], len(batch["scores"]))
-
-
-def response_sums(log_probs: Tensor, response: Tensor, n_responses: int) -> tuple[Tensor, Tensor]:
-    """(sum_t log P, |y|) of each response, both (R,), of token log-probabilities (N,).
-
-    `response` (N,) is the response that a token belongs to. ValueError for a response without a
-    token: its p_i would be 0 / 0.
-    """
-    zeros = log_probs.new_zeros(n_responses)
-    sums = zeros.index_add(0, response, log_probs)
-    lengths = zeros.index_add(0, response, torch.ones_like(log_probs))
-    if bool((lengths == 0).any()):
-        raise ValueError(f"response {int((lengths == 0).nonzero()[0])} has no token")
-    return sums, lengths
 
 
 def mean_log_probs(sums: Tensor, lengths: Tensor) -> Tensor:
