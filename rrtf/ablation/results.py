@@ -75,17 +75,20 @@ def rate_rows(
     """One row per family: every rate that was tried, and which was chosen."""
     rows = []
     for family in plan.families.values():
-        tried = grid_rows(lines, family)
-        means = {
-            f"{rate:g}": 100 * _mean(r["pass@1"] for r in tried if r["learning_rate"] == rate)
-            for rate in family.rates
-        }
-        told = ", ".join(f"{rate}: {value:.1f}" for rate, value in means.items())
-        edge = rates[family.name] in (family.rates[0], family.rates[-1])
+        tried: dict[float, list[float]] = {}
+        for row in grid_rows(lines, family):
+            tried.setdefault(row["learning_rate"], []).append(row["pass@1"])
+        told = [f"{rate:g}: {100 * _mean(tried[rate]):.1f}" for rate in sorted(tried)]
+        rate = rates.get(family.name)
         rows.append(
-            {"family": family.name, "arms": ", ".join(family.by), "pass@1 by rate": told,
-             "chosen": f"{rates[family.name]:g}", "at the edge": "yes" if edge else ""}
-        )  # fmt: skip
+            {
+                "family": family.name,
+                "arms": ", ".join(family.by),
+                "pass@1 by rate": ", ".join(told) or "not run",
+                "chosen": "not yet" if rate is None else f"{rate:g}",
+                "at the edge": "yes" if rate in (family.rates[0], family.rates[-1]) else "",
+            }
+        )
     return rows
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import batches, config, evaluate, methods, nano, store, train
-from rrtf.ablation.registration import Arm, Registration
+from rrtf.ablation.registration import TIERS, Arm, Registration
 from rrtf.records import Problem, RankedGroup, TaskScore
 
 VALIDATION, HELD_OUT = "validation", "held-out"
@@ -66,11 +66,19 @@ class Trial:
 # What is to be run
 
 
-def grid(plan: Registration, groups: Groups, sizes: Mapping[str, float]) -> list[Trial]:
-    """The runs on validation from which the learning rates are chosen."""
+def grid(
+    plan: Registration,
+    groups: Groups,
+    sizes: Mapping[str, float],
+    *,
+    tiers: Sequence[str] = TIERS,
+) -> list[Trial]:
+    """The runs on validation from which the learning rates of these tiers' arms are chosen."""
+    used = {arm.family for arm in plan.arms.values() if arm.tier in tiers}
     return [
         _trial(plan, plan.arms[name], groups, sizes, split=VALIDATION, rate=rate, seed=seed)
         for family in plan.families.values()
+        if family.name in used
         for name in family.by
         for rate in family.rates
         for seed in range(plan.grid_seeds)
@@ -80,22 +88,22 @@ def grid(plan: Registration, groups: Groups, sizes: Mapping[str, float]) -> list
 def chosen_rates(plan: Registration, lines: Iterable[Line]) -> dict[str, float]:
     """Family -> its learning rate, by the rule of the registration.
 
-    ValueError naming the family if a run of its grid is missing.
+    A family of whose grid a run is missing is left out.
     """
-    lines = [line for line in lines if line.split == VALIDATION]
+    passed: dict[tuple[str, float], list[float]] = {}
+    for line in lines:
+        if line.split == VALIDATION:
+            share = line.passed / line.n_tasks
+            passed.setdefault((line.arm, line.learning_rate), []).append(share)
     found = {}
     for family in plan.families.values():
-        means = {}
-        for rate in family.rates:
-            passed = [
-                line.passed / line.n_tasks
-                for line in lines
-                if line.arm in family.by and line.learning_rate == rate
-            ]
-            if len(passed) != len(family.by) * plan.grid_seeds:
-                raise ValueError(f"family {family.name!r}: the grid at {rate:g} is not finished")
-            means[rate] = sum(passed) / len(passed)
-        found[family.name] = max(sorted(means), key=means.__getitem__)
+        tried = {
+            rate: [share for name in family.by for share in passed.get((name, rate), [])]
+            for rate in family.rates
+        }
+        if all(len(shares) == len(family.by) * plan.grid_seeds for shares in tried.values()):
+            means = {rate: sum(shares) / len(shares) for rate, shares in tried.items()}
+            found[family.name] = max(sorted(means), key=means.__getitem__)
     return found
 
 
@@ -107,11 +115,14 @@ def finals(
     *,
     tiers: Sequence[str],
 ) -> list[Trial]:
-    """The runs of these tiers on the held-out problems, all seeds of an arm one after the other."""
+    """The runs of these tiers on the held-out problems, all seeds of an arm one after the other.
+
+    Arms whose learning rate is not chosen yet are left out.
+    """
     return [
         _trial(plan, arm, groups, sizes, split=HELD_OUT, rate=rates[arm.family], seed=seed)
         for arm in plan.arms.values()
-        if arm.tier in tiers
+        if arm.tier in tiers and arm.family in rates
         for seed in range(plan.seeds[arm.tier])
     ]
 
