@@ -16,8 +16,8 @@ from rich.table import Table
 from rrtf import arguments, batches, config, engines, options, store, terminal, train
 from rrtf.records import RankedGroup, TrainStep
 
-RATES = {"dpo": 1e-6}  # of the authors; the others:
-RATE, WITH_ADAPTERS = 2e-5, 10.0  # B of an adapter starts at zero, and has further to go
+STAGE = "gpu80"  # the profile whose column of [train] the verb begins with
+WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
 
 
 def settings(
@@ -29,7 +29,7 @@ def settings(
         name = key.partition(".")[2]
         if not key.startswith("train.") or name not in train.OPTIONS or name in given:
             raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
-    stage = config.resolve("gpu80", "train", overrides)
+    stage = config.resolve(STAGE, "train", overrides)
     chosen = {name: stage[name] for name in train.OPTIONS}
     chosen |= {name: value for name, value in given.items() if value is not None}
     if given["updates"] is None:
@@ -64,7 +64,8 @@ def train_groups(
     found, single = load(groups, objective, allow_single=allow_single)
     folder = engines.model_folder(model)
     if learning_rate is None:
-        learning_rate = RATES.get(objective, RATE)
+        stage = config.resolve(STAGE, "train")
+        learning_rate = stage.get(f"lr_{objective}", stage["lr_sft"])
         learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
     own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
     with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:

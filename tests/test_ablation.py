@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rrtf import ablation, evaluate, nano, store
-from rrtf.ablation import runs, sets
+from rrtf.ablation import making, runs, sets
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 C, R, F, P = Outcome
@@ -157,6 +157,28 @@ def bench(tmp_path, material):
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}
     return ablation.grid(plan, groups, {"dpo": 100.0}), how, made
+
+
+def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
+    bench, material, tmp_path, monkeypatch
+):
+    (trial, *_), _, _ = bench
+    trial = replace(trial, arm=replace(trial.arm, rounds=3))
+    trained, asked = [], []
+
+    def ask(*, model, number):
+        asked.append((model, number))
+        return material.student.responses[:-3], material.student.executions[:-3]
+
+    monkeypatch.setattr(making.train, "train_all", lambda runs, **_: trained.extend(runs))
+    where = {"model": tmp_path / "base", "folder": tmp_path, "workers": 1}
+    making.in_rounds([trial], material=material, ask=ask, seed=1, **where)
+    folders = [tmp_path / run.folder for run in trained]
+    assert [run.model for run in trained] == [str(f) for f in (where["model"], *folders[:2])]
+    assert asked == [(folders[0], 2), (folders[1], 3)]
+    assert folders[2] == tmp_path / trial.run.folder, "the last model lies where a plain one would"
+    assert trained[0].groups == trial.run.groups != trained[1].groups
+    assert len({run.options["seed"] for run in trained}) == 3
 
 
 def test_a_run_that_the_ledger_holds_is_not_made_again(bench):

@@ -1,13 +1,15 @@
 """From trials to trained models: side by side, in rounds on fresh answers, or by online RL."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rrtf import config, grpo, methods, rounds, train
 from rrtf.ablation.runs import Trial
 from rrtf.ablation.sets import Answers, Material, training_set
+from rrtf.records import Execution, Response
 
 
 def make(
@@ -30,10 +32,12 @@ def make(
     plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
     if plain:
         train.train_all(plain, model=model, folder=folder, workers=workers)
-    told = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
     several = [t for t in trials if t.arm.rounds > 1]
     if several:
-        in_rounds(several, model=model, folder=folder, material=material, workers=workers, **told)
+        how = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
+        ask = partial(rounds.answers, material.problems, **how)
+        where = {"model": model, "folder": folder, "workers": workers}
+        in_rounds(several, material=material, ask=ask, seed=seed, **where)
     for trial in trials:
         if trial.arm.method == "grpo":
             online(trial, model=model, folder=folder, material=material, limits=limits)
@@ -45,16 +49,14 @@ def in_rounds(
     model: Path,
     folder: Path,
     material: Material,
-    sampling: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    shards: Path,
+    ask: Callable[..., tuple[list[Response], list[Execution]]],
     seed: int,
     workers: int,
 ) -> None:
     """Round after round from the model before, the student's answers drawn anew from it.
 
     Every round takes the options of the trial, its number of updates too; the last round's model
-    lies where a plain run's would.
+    lies where a plain run's would. `ask` is `rounds.answers` with all but model and number bound.
     """
     start = {trial.run.name: model for trial in trials}
     groups = {trial.run.name: trial.run.groups for trial in trials}
@@ -66,11 +68,8 @@ def in_rounds(
             name = trial.run.name
             start[name] = folder / run.folder
             if number < trial.arm.rounds:
-                how = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
-                fresh = rounds.answers(
-                    material.problems, model=start[name], number=number + 1, **how
-                )
-                now = replace(material, student=Answers(*fresh))
+                fresh = Answers(*ask(model=start[name], number=number + 1))
+                now = replace(material, student=fresh)
                 groups[name] = tuple(training_set(trial.arm, now, seed=seed + number)[0])
 
 

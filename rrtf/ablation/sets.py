@@ -45,10 +45,6 @@ def training_set(
         chosen, dropped = _paired(arm, groups, seed=seed)
     if arm.scores == "shuffled":
         chosen = [shuffled(group, seed=seed) for group in chosen]
-    if arm.objective == "dpo":
-        kept = [group for group in chosen if len(set(group.scores)) > 1]
-        dropped = {**dropped, "prompt: equal scores": len(chosen) - len(kept)}
-        chosen = kept
     return chosen, {**left_out, **{reason: n for reason, n in dropped.items() if n}}
 
 
