@@ -61,7 +61,6 @@ from rrtf.options import (
 )
 
 _EVALUATE = config.resolve("nano", "evaluate")  # what is not given
-_TRAIN = config.resolve("gpu80", "train")  # the same, for a model of any size
 
 app = typer.Typer(
     name="rrtf",
@@ -272,24 +271,24 @@ def train(
     output: tuned.Output,
     updates: tuned.Updates = None,
     epochs: tuned.Epochs = None,
-    groups_per_batch: tuned.PerUpdate = _TRAIN["groups_per_batch"],
+    groups_per_batch: tuned.PerUpdate = tuned.DEFAULTS["groups_per_batch"],
     learning_rate: tuned.Rate = None,
-    max_length: tuned.Length = _TRAIN["max_length"],
+    max_length: tuned.Length = tuned.DEFAULTS["max_length"],
     allow_single: tuned.Single = False,
     seed: tuned.TrainSeed = 0,
     set_: tuned.SetTrain = None,
     overwrite: tuned.Overwrite = False,
-    precision: tuned.Precision = _TRAIN["precision"],
-    optimizer: tuned.Optimizer = _TRAIN["optimizer"],
-    tokens_per_forward: tuned.Tokens = _TRAIN["tokens_per_forward"],
+    precision: tuned.Precision = tuned.DEFAULTS["precision"],
+    optimizer: tuned.Optimizer = tuned.DEFAULTS["optimizer"],
+    tokens_per_forward: tuned.Tokens = tuned.DEFAULTS["tokens_per_forward"],
     checkpointing: tuned.Checkpointing = False,
-    checkpoint_every: tuned.Every = _TRAIN["checkpoint_every"],
-    save_dtype: tuned.Saved = _TRAIN["save_dtype"],
+    checkpoint_every: tuned.Every = tuned.DEFAULTS["checkpoint_every"],
+    save_dtype: tuned.Saved = tuned.DEFAULTS["save_dtype"],
     threads: tuned.Threads = None,
-    lora_rank: tuned.Rank = _TRAIN["lora_rank"],
-    lora_alpha: tuned.Alpha = _TRAIN["lora_alpha"],
-    lora_dropout: tuned.LoraDropout = _TRAIN["lora_dropout"],
-    lora_targets: tuned.Targets = _TRAIN["lora_targets"],
+    lora_rank: tuned.Rank = tuned.DEFAULTS["lora_rank"],
+    lora_alpha: tuned.Alpha = tuned.DEFAULTS["lora_alpha"],
+    lora_dropout: tuned.LoraDropout = tuned.DEFAULTS["lora_dropout"],
+    lora_targets: tuned.Targets = tuned.DEFAULTS["lora_targets"],
     qlora: tuned.QLora = False,
 ) -> None:
     """Train a model on ranked groups: a folder that transformers and vLLM load.

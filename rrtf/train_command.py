@@ -13,10 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, batches, config, engines, options, store, terminal, train
+from rrtf import arguments, batches, config, engines, options, store, terminal, train, train_options
 from rrtf.records import RankedGroup, TrainStep
 
-STAGE = "gpu80"  # the profile whose column of [train] the verb begins with
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
 
 
@@ -29,7 +28,7 @@ def settings(
         name = key.partition(".")[2]
         if not key.startswith("train.") or name not in train.OPTIONS or name in given:
             raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
-    stage = config.resolve(STAGE, "train", overrides)
+    stage = config.resolve(train_options.STAGE, "train", overrides)
     chosen = {name: stage[name] for name in train.OPTIONS}
     chosen |= {name: value for name, value in given.items() if value is not None}
     if given["updates"] is None:
@@ -64,8 +63,8 @@ def train_groups(
     found, single = load(groups, objective, allow_single=allow_single)
     folder = engines.model_folder(model)
     if learning_rate is None:
-        stage = config.resolve(STAGE, "train")
-        learning_rate = stage.get(f"lr_{objective}", stage["lr_sft"])
+        rates = train_options.DEFAULTS
+        learning_rate = rates.get(f"lr_{objective}", rates["lr_sft"])
         learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
     own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
     with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:

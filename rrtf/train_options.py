@@ -7,7 +7,8 @@ import typer
 
 from rrtf import config
 
-_TRAIN = config.resolve("gpu80", "train")  # a model of any size, all weights
+STAGE = "gpu80"  # the profile whose [train] the verb begins with: any size, all weights
+DEFAULTS = config.resolve(STAGE, "train")
 _LORA, _SIZE = "Adapters", "Size"
 Groups = Annotated[
     str,

@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, engines, store
+from rrtf import asking, config, engines, outputs, store
 from rrtf.records import Outcome, Problem
 
 REWARDS = {  # CodeRL, eq. 4 there
@@ -103,7 +102,7 @@ def train(
     if finished is not None:
         return finished
     python = python or interpreter()
-    _start_folder(output, digest)
+    outputs.start(output, {"digest": digest, "of": {"digest": digest}}, overwrite=True)
     store.write_json(output / ".task.json", task | {"digest": digest})
     began = time.monotonic()
     _run(python, output, updates, threads, progress)
@@ -158,14 +157,6 @@ def _digest(task: Mapping[str, Any]) -> str:
     """What the result depends on, hashed: settings, problems, prompts, start model."""
     text = json.dumps({**task, "model": store.sha256(Path(task["model"]))}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _start_folder(output: Path, digest: str) -> None:
-    """Keeps the checkpoints of the same run only: a run with other settings starts afresh."""
-    marker = output / ".digest.json"
-    if not marker.exists() or store.read_json(marker) != digest:
-        shutil.rmtree(output, ignore_errors=True)
-        store.write_json(marker, digest)
 
 
 def _run(
