@@ -695,7 +695,7 @@ def test_help_names_every_option_and_comes_at_once():
     found = subprocess.run(
         [sys.executable, "-m", "rrtf", "grade", "--help"], capture_output=True, text=True
     )
-    assert time.monotonic() - started < 5, "a busy machine may take longer than the usual 0.3 s"
+    assert time.monotonic() - started < 20, "a busy machine may take longer than the usual 0.3 s"
     for word in ("--extract", "--k", "--out", "--data", "--workers", "--level", "--cpu-seconds",
                  "--wall-seconds", "--memory-mb", "--engine", "--shards", "--flaky"):  # fmt: skip
         assert word in found.stdout

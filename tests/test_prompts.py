@@ -278,9 +278,9 @@ def test_extraction_takes_time_in_proportion_to_the_text(add_problem):
     """Texts that a pattern with two ways to match would take hours for."""
     chain = "".join(f"\ndef f{i}():\n    return f{i + 1}()\n" for i in range(30_000))
     for text in ("```" + " " * 1_000_000, "    return f0()\n" + chain, "\n#" * 300_000):
-        started = time.monotonic()
+        started = time.process_time()
         prompts.extract(add_problem, text)
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 30
 
 
 CHATTY = {
