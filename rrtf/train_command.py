@@ -16,6 +16,7 @@ from rich.table import Table
 from rrtf import arguments, batches, config, engines, options, store, terminal, train, train_options
 from rrtf.records import RankedGroup, TrainStep
 
+PREFERENCES = ("dpo", "dpo-sft", "simpo")  # a rate for imitation is too high for these
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
 
 
@@ -63,8 +64,9 @@ def train_groups(
     found, single = load(groups, objective, allow_single=allow_single)
     folder = engines.model_folder(model)
     if learning_rate is None:
+        likeness = "dpo" if objective in PREFERENCES else objective
         rates = train_options.DEFAULTS
-        learning_rate = rates.get(f"lr_{objective}", rates["lr_sft"])
+        learning_rate = rates.get(f"lr_{likeness}", rates["lr_sft"])
         learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
     own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
     with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:

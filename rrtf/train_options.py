@@ -37,7 +37,7 @@ Rate = Annotated[
         metavar="X",
         min=0.0,
         help="its peak",
-        show_default="2e-5, 1e-6 of dpo; ten times that with --lora-rank",
+        show_default="2e-5; 1e-6 of dpo, dpo-sft, simpo; ten times that with --lora-rank",
     ),
 ]
 Length = Annotated[

@@ -222,6 +222,8 @@ def test_epochs_are_the_default_and_the_rate_depends_on_objective_and_adapters(r
     assert "adapters, not merged" in done.output
     settings = store.read_json(tmp_path / "d" / "training.json")["settings"]
     assert settings["learning_rate"] == pytest.approx(1e-5) and settings["beta"] == 0.2
+    run("--updates", 1, objective="simpo", output="s")
+    assert store.read_json(tmp_path / "s" / "training.json")["settings"]["learning_rate"] == 1e-6
 
 
 @pytest.mark.slow
