@@ -444,13 +444,18 @@ def test_processes_of_another_run_are_left_alone():
 
 
 @pytest.mark.slow
-def test_two_smoke_runs_from_scratch_give_identical_records(tmp_path, monkeypatch):
+def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_path, monkeypatch):
+    command = [sys.executable, "-m", "rrtf", "run", "--profile", "smoke"]
+    homes = [tmp_path / "first", tmp_path / "second"]
+    here = {"cwd": config.home(), "stdout": subprocess.DEVNULL}
+    runs = [subprocess.Popen(command, env=os.environ | {"RRTF_HOME": str(h)}, **here) for h in homes]
+    assert [run.wait() for run in runs] == [0, 0]
     found = []
-    for attempt in ("first", "second"):
-        monkeypatch.setenv("RRTF_HOME", str(tmp_path / attempt))
-        index = pipeline.run("smoke", say=lambda line: None)
+    for home in homes:
+        monkeypatch.setenv("RRTF_HOME", str(home))
         stages = config.STAGES + config.CLOSING
-        assert index.read_text().count(">done</td>") == len(stages)
+        index = (config.report_dir("smoke") / "index.html").read_text()
+        assert index.count(">done</td>") == len(stages)
         manifests = {stage: store.manifest("smoke", stage) for stage in stages}
         found.append({s: (m["counts"], m["inputs"], m["outputs"]) for s, m in manifests.items()})
     assert found[0] == found[1]
