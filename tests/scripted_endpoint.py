@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 JSON = "application/json"
 KEY_ECHOED = "the key you sent is wrong:"
@@ -155,10 +156,8 @@ class ScriptedEndpoint:
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            try:
+            with suppress(asyncio.CancelledError):
                 runner.run(self.serve(started.set))
-            except asyncio.CancelledError:
-                pass
 
     async def serve(self, ready: Callable[[], None], port: int = 0) -> None:
         self._task = asyncio.current_task()
@@ -171,10 +170,9 @@ class ScriptedEndpoint:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while await self._answer(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while await self._answer(reader, writer):
+                    pass
         finally:
             writer.close()
 
@@ -223,7 +221,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     server = ScriptedEndpoint(service=options.service)
-    try:
+    with suppress(KeyboardInterrupt):
         asyncio.run(server.serve(lambda: print(server.port, flush=True), options.port))
-    except KeyboardInterrupt:
-        pass

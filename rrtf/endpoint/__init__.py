@@ -176,8 +176,8 @@ def _patiently(
             return None, True
     if last.unreachable:
         raise ConnectionError(
-            f"{line.base_url}: no connection in {attempts} attempts ({last}); is the server up, and "
-            "is this its address? What came is saved, the same command goes on from there"
+            f"{line.base_url}: no connection in {attempts} attempts ({last}); is the server up, "
+            "and is this its address? What came is saved, the same command goes on from there"
         )
     return Reply("", "", 0, 0, error=f"no reply in {attempts} attempts; the last: {last}"), True
 

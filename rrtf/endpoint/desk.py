@@ -74,10 +74,11 @@ class Desk:
             return None
 
     def _exhausted(self, cost: int) -> SpendLimit:
+        left = f"{len(self._waiting)} of {len(self.asks)} asks were not sent"
         return SpendLimit(
-            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next ask may take "
-            f"{cost}: {len(self._waiting)} of {len(self.asks)} asks were not sent; what came is "
-            "saved, and with a higher limit the same command goes on from there"
+            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next "
+            f"ask may take {cost}: {left}; what came is saved, and with a higher limit the same "
+            "command goes on from there"
         )
 
     def put(self, name: str, reply: Reply, *, mendable: bool = True) -> None:
