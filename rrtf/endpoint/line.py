@@ -43,6 +43,10 @@ class _Inflow(io.RawIOBase):
         self.sock, self.deadline, self.limit = sock, deadline, limit
         self.raw = sock.makefile("rb", buffering=0)  # keeps the socket open, as http.client expects
 
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client reads from; it takes this object for the socket."""
+        return io.BufferedReader(self, 1 << 16)
+
     def readable(self) -> bool:
         return True
 
@@ -62,11 +66,8 @@ class _Inflow(io.RawIOBase):
         super().close()
 
 
-class _Bounded(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Inflow(sock, deadline, limit), 1 << 16)
+def _bounded(sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
+    return http.client.HTTPResponse(_Inflow(sock, deadline, limit), *args, **kwargs)
 
 
 def check_address(base_url: str) -> None:
@@ -134,7 +135,7 @@ class Line:
         deadline = time.monotonic() + timeout
         connection = self._connection
         try:
-            connection.response_class = partial(_Bounded, deadline=deadline, limit=limit)
+            connection.response_class = partial(_bounded, deadline=deadline, limit=limit)
             self._connect(timeout)
             connection.request(method, self._prefix + path, body, {**headers, **self._headers})
             response = connection.getresponse()
@@ -155,7 +156,6 @@ class Line:
                 raise
             except OSError as error:
                 raise Unreachable(error.strerror or str(error)) from error
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sock.settimeout(timeout)
 
     def cut(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -119,9 +119,13 @@ def _unicode(text: str) -> str:
 
 def to_row(name: str, reply: Reply) -> dict[str, Any]:
     """A good reply as the journal has it, by the key of its ask."""
-    row = asdict(reply)
-    del row["error"]
-    return {"key": name, **row}
+    return {
+        "key": name,
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }
 
 
 def from_row(row: dict[str, Any], where: str) -> tuple[str, Reply]:
