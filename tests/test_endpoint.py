@@ -75,7 +75,11 @@ def test_whatever_goes_wrong_once_is_mended_by_the_second_attempt(mended, behavi
 def hopeless(tmp_path_factory):
     """(replies by behaviour, the folder): each goes wrong every time."""
     folder, replies = tmp_path_factory.mktemp("hopeless"), {}
-    names = [name for name in MENDABLE if name not in ("unasked bytes", "429 after 1 s")]
+    names = [
+        name
+        for name in MENDABLE
+        if name not in ("unasked bytes", "429 after 1 s", "429 for a moment")
+    ]
     with ScriptedEndpoint(lambda prompt, number: prompt) as server:
         for at in range(0, len(names), 12):
             some = names[at : at + 12]
@@ -92,6 +96,7 @@ def hopeless(tmp_path_factory):
         ("429", "HTTP 429: too fast"),
         ("truncated JSON", "not whole JSON"),
         ("deep JSON", "not whole JSON"),
+        ("an error with status 200", 'in place of a reply: {"message": "overloaded"'),
         ("no choices", "JSON without message (dict)"),
         ("no usage", "JSON without usage (dict)"),
         ("no finish reason", "JSON without finish_reason (str)"),
@@ -193,6 +198,26 @@ def test_requests_per_minute_counts_retries_too(tmp_path):
     assert starts[-1] - starts[0] >= 7 * 0.1 - 0.05
 
 
+@pytest.mark.parametrize("behaviour", ["closing", "hanging up"])
+def test_a_server_that_closes_after_every_reply_is_asked_once_for_each(tmp_path, behaviour):
+    with ScriptedEndpoint(lambda prompt, number: behaviour) as server:
+        replies = send(server, [one(str(i)) for i in range(20)], tmp_path, concurrency=4)
+    assert [reply.text for reply in replies] == [reply_text(str(i)) for i in range(20)]
+    assert set(server.asked.values()) == {1} and server.connections >= 20
+
+
+def test_attempts_that_the_server_puts_off_do_not_count(tmp_path):
+    def script(prompt: str, number: int) -> str:
+        return "429 for a moment" if number <= 12 else "ok"
+
+    with ScriptedEndpoint(script) as server:
+        (reply,) = send(server, [one("a")], tmp_path, attempts=2, backoff=0.001)
+        assert reply.text == reply_text("a") and server.asked["a", 0] == 13
+        server.script = lambda prompt, number: "429 for a moment"
+        (reply,) = send(server, [one("b")], tmp_path, attempts=2, backoff=0.001)
+    assert reply.error == "no reply in 20 attempts; the last: HTTP 429: too fast"
+
+
 def test_a_retry_after_holds_back_all_requests(tmp_path):
     def script(prompt: str, number: int) -> str:
         return "429 after 1 s" if prompt == "0" and number == 1 else "ok"
@@ -220,10 +245,9 @@ def test_a_retry_after_in_the_future_is_waited_for():
 
 
 def test_pauses_double_up_to_a_minute_and_their_jitter_follows_from_the_ask():
-    gate, trouble = client.Gate(0.0), client.Again("HTTP 500")
-    pauses = [client._pause("a", number, trouble, gate, 1.0) for number in range(1, 12)]
-    assert pauses == [client._pause("a", number, trouble, gate, 1.0) for number in range(1, 12)]
-    assert pauses[0] != client._pause("b", 1, trouble, gate, 1.0)
+    pauses = [client._pause("a", number, 1.0, doubled=number) for number in range(11)]
+    assert pauses == [client._pause("a", number, 1.0, doubled=number) for number in range(11)]
+    assert pauses[0] != client._pause("b", 0, 1.0, doubled=0)
     for number, pause in enumerate(pauses):
         assert 0.5 <= pause / min(60.0, 2.0**number) <= 1
 
@@ -375,7 +399,16 @@ def test_an_endpoint_that_refuses_everything_is_given_up(tmp_path):
 
 @pytest.mark.parametrize(
     "url",
-    ["", "127.0.0.1:8000", "ftp://a/v1", "http://", "http://a:99999999/v1", "http://a/v1?x=1"],
+    [
+        "",
+        "127.0.0.1:8000",
+        "http://a/v 1",
+        "http://ä/v1",
+        "ftp://a/v1",
+        "http://",
+        "http://a:99999999/v1",
+        "http://a/v1?x=1",
+    ],
 )
 def test_what_is_no_address_is_said_to_be_none(tmp_path, url):
     with pytest.raises(ValueError, match="address"):
@@ -573,6 +606,13 @@ def test_a_line_torn_by_a_kill_is_cut_off_and_asked_for_again(tmp_path):
         ]
     assert [server.asked[str(i), 0] for i in range(5)] == [1, 1, 1, 1, 2]
     assert len(rows(tmp_path)) == 5
+
+
+def test_a_line_that_is_no_reply_is_named(tmp_path):
+    (tmp_path / client.FILE).write_text('{"key": "a", "text": "b", "finish_reason": "stop"}\n')
+    place = Endpoint("http://127.0.0.1:9/v1", "m")
+    with pytest.raises(ValueError, match=r"replies\.jsonl:1: no reply: JSON without prompt_tokens"):
+        client.ask([one("a")], endpoint=place, replies=tmp_path)
 
 
 def test_two_runs_never_pay_for_the_same_folder_at_once(tmp_path):

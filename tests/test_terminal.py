@@ -11,7 +11,7 @@ from rrtf import terminal
         ((0, 0, 0.0), "0 tokens"),
         ((12_300, 95_000, 450.4), "12,300 tokens, about 95,000 and 0:07:30 to come"),
         ((9, 0, 0.0), "9 tokens"),
-        ((1_000_000, 2_000_000, 100_000), "1,000,000 tokens, about 2,000,000 and 1 day, 3:46:40 to come"),
+        ((1_000, 2_000, 100_000), "1,000 tokens, about 2,000 and 1 day, 3:46:40 to come"),
     ],
 )  # fmt: skip
 def test_spending_is_told_in_tokens_and_time(numbers, text):

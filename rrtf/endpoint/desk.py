@@ -63,7 +63,7 @@ class Desk:
         """
         with self._changed:
             while self._waiting and not self.stopped.is_set():
-                cost = most_tokens(self.asks[self._waiting[0]])
+                cost = self._cost(self._waiting[0])
                 if not self.budget or self.spent + self._pledged + cost <= self.budget:
                     self._pledged += cost
                     return self._waiting.popleft()
@@ -72,6 +72,9 @@ class Desk:
                 else:
                     self._changed.wait()
             return None
+
+    def _cost(self, name: str) -> int:
+        return most_tokens(self.asks[name]) if self.budget else 0
 
     def _exhausted(self, cost: int) -> SpendLimit:
         left = f"{len(self._waiting)} of {len(self.asks)} asks were not sent"
@@ -89,7 +92,7 @@ class Desk:
         """
         with self._changed:
             self.replies[name] = reply
-            self._pledged -= most_tokens(self.asks[name])
+            self._pledged -= self._cost(name)
             self.spent += reply.prompt_tokens + reply.completion_tokens
             self._answered += not reply.error
             self._fruitless = self._fruitless + 1 if reply.error else 0

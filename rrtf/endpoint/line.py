@@ -82,7 +82,8 @@ def check_address(base_url: str) -> None:
         port_fits = parts.port is None or parts.port > 0
     except ValueError:
         port_fits = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits:
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not (port_fits and plain):
         raise ValueError(f"{base_url!r}: expected an address like http://127.0.0.1:8000/v1")
 
 
@@ -101,7 +102,8 @@ def proxy_of(base_url: str) -> str | None:
     parts = urlsplit(base_url)
     if is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class Line:
