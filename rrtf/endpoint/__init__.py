@@ -6,9 +6,9 @@ deadline), `attempt` (what a server's behaviour means), `desk` (what the workers
 covered: streamed replies, several answers per request (ask again with another seed), SOCKS.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -115,22 +115,22 @@ def _work(
 
     An interruption (or an error of `progress`) cuts the lines: nobody waits for their replies.
     """
-    threads = [threading.Thread(target=serve, args=(line,), daemon=True) for line in lines]
     started = time.monotonic()
-    try:
-        for thread in threads:
-            thread.start()
-        while running := [thread for thread in threads if thread.is_alive()]:
-            running[0].join(TICK)
-            if progress:
-                progress(*desk.outlook(time.monotonic() - started))
-    except BaseException as error:
-        desk.stop(error)
-        while running := [thread for thread in threads if thread.is_alive()]:
-            for line in lines:
-                line.cut()
-            running[0].join(TICK)
-        raise
+    # Futures, not Thread.join: one that Ctrl-C interrupts holds its thread for dead (Python 3.11).
+    with ThreadPoolExecutor(len(lines)) as pool:
+        running = {pool.submit(serve, line) for line in lines}
+        try:
+            while running:
+                running = wait(running, timeout=TICK).not_done
+                if progress:
+                    progress(*desk.outlook(time.monotonic() - started))
+        except BaseException as error:
+            desk.stop(error)
+            while running:
+                for line in lines:
+                    line.cut()
+                running = wait(running, timeout=TICK).not_done
+            raise
     if desk.error:
         raise desk.error
 
