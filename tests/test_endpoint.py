@@ -629,6 +629,21 @@ def test_two_runs_never_pay_for_the_same_folder_at_once(tmp_path):
     assert server.asked["a", 0] == 1
 
 
+def test_replies_that_another_run_brought_meanwhile_are_taken(tmp_path, monkeypatch):
+    (tmp_path / "theirs").mkdir()
+    with ScriptedEndpoint() as server:
+        send(server, [one("a")], tmp_path / "theirs")
+        theirs, opened = (tmp_path / "theirs" / client.FILE).read_bytes(), client.Journal
+
+        def late(path: Path) -> Journal:
+            path.write_bytes(theirs)  # they finish between our look and our lock
+            return opened(path)
+
+        monkeypatch.setattr(client, "Journal", late)
+        assert send(server, [one("a")], tmp_path)[0].text == reply_text("a")
+    assert server.asked["a", 0] == 1
+
+
 def test_a_full_disk_stops_the_work_and_leaves_whole_lines(tmp_path, monkeypatch):
     real = os.write
 

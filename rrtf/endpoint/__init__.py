@@ -3,7 +3,9 @@
 `ask` sends many requests at a time and saves each reply the moment it came, so that a killed run
 goes on where it was. Modules: `messages` (records and their JSON), `line` (one connection, one
 deadline), `attempt` (what a server's behaviour means), `desk` (what the workers share). Not
-covered: streamed replies, several answers per request (ask again with another seed), SOCKS.
+covered: streamed replies, several answers per request (ask again with another seed), SOCKS, models
+that take `max_completion_tokens` only. A server's sampling may not follow the seed (that of
+`transformers serve` does not once requests run side by side): the saved replies are what repeats.
 """
 
 import time
@@ -117,7 +119,7 @@ def _work(
     """
     started = time.monotonic()
     # Futures, not Thread.join: one that Ctrl-C interrupts holds its thread for dead (Python 3.11).
-    with ThreadPoolExecutor(len(lines)) as pool:
+    with ThreadPoolExecutor(max(1, len(lines))) as pool:
         running = {pool.submit(serve, line) for line in lines}
         try:
             while running:
