@@ -4,9 +4,9 @@ On the standard library's `http.client`, because of what the usual clients do no
 the wait for each packet, not for the whole answer, and read a body whole before anyone can look at
 its size; here every byte, headers included, counts against one deadline and one limit. And they
 cost: on one busy machine a request took 2.3 to 3 ms of CPU through `openai`, 0.9 to 1.5 through
-httpx2, 0.6 through urllib3, 0.2 to 0.3 through http.client alone and 0.3 to 0.6 through this package
-with all that it checks and saves (tests/benchmarks/bench_evolve.py). At 600 requests per second that
-decides whether the server waits for its client.
+httpx2, 0.6 through urllib3, 0.2 to 0.3 through http.client alone, and 0.3 to 0.6 through this
+package with all that it checks and saves (tests/benchmarks/bench_evolve.py). At 600 requests per
+second that decides whether the server waits for its client.
 """
 
 import http.client
