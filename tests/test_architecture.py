@@ -17,10 +17,10 @@ PACKAGE = ROOT / "rrtf"
 LEVELS = (
     ("records", "config", "packing", "likelihood"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "blocks", "probes", "source", "sharding"),
+     "blocks", "probes", "source", "sharding", "journal"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
