@@ -155,9 +155,16 @@ def only_by(result: Audit, detector: str) -> list[list[Leak]]:
 
 
 def compare(
-    found: Sequence[Sequence[Leak]], rows: Sequence[Row], benchmarks: Mapping[str, Sequence[Row]]
+    found: Sequence[Sequence[Leak]],
+    rows: Sequence[Row],
+    benchmarks: Mapping[str, Sequence[Row]],
+    *,
+    longest: int = 0,
 ) -> list[tuple[str, str, str]]:
-    """(who found it, the row, the benchmark task) as text for each pair of `found`."""
+    """(who found it, the row, the benchmark task) as text for each pair of `found`.
+
+    A side of more than `longest` characters, where that is given, is cut, and says so.
+    """
     ours = {row.task_id: row for row in rows}
     theirs = {(name, task.task_id): task for name, tasks in benchmarks.items() for task in tasks}
     shown = []
@@ -166,8 +173,14 @@ def compare(
         task = theirs[leaks[0].benchmark, leaks[0].benchmark_task_id]
         names = ", ".join(f"{leak.detector} ({leak.score:.2f})" for leak in leaks)
         title = f"{row.task_id} and {task.task_id}: {names}"
-        shown.append((title, row.code or row.text, task.code or task.text))
+        shown.append((title, *(_shown(side, longest) for side in (row, task))))
     return shown
+
+
+def _shown(row: Row, longest: int) -> str:
+    """The program where it holds the description, else the description and what answers it."""
+    text = row.code if row.code and row.text in row.code else row.whole
+    return f"{text[:longest]}\n[...]" if 0 < longest < len(text) else text
 
 
 def answers(
