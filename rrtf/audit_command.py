@@ -268,8 +268,9 @@ def page(
         f"{len(result.dropped)} rows go, removed on {', '.join(result.remove_on)}."
     )
     parts = [f"<h1>{escape(title)}</h1><p>{escape(told)}</p><p>{escape(result.rule)}</p>"]
-    parts += [f"<h2>{escape(what)}</h2>{figures.table(rows, digits=2, height=30).data}"
-              if rows else f"<h2>{escape(what)}</h2><p>None.</p>" for what, rows in shown]  # fmt: skip
+    for what, rows in shown:
+        table = figures.table(rows, digits=2, height=30).data if rows else "<p>None.</p>"
+        parts.append(f"<h2>{escape(what)}</h2>{table}")
     parts.append(
         f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
         f"of four equal words are marked.</p>{figures.side_by_side(worst).data}"

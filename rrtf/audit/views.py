@@ -28,7 +28,10 @@ class Neighbour:
 def out_of_sight(result: Audit) -> list[dict[str, Any]]:
     """Table rows: what no n-gram, or no probe, could see, and how often rows repeat each other."""
     short = [
-        {"what": f"tasks of fewer than {n} words, which no {n}-gram finds", "count": len(ids)}
+        {
+            "what": f"tasks that no {n}-gram finds: too short, or all shared with others",
+            "count": len(ids),
+        }
         for n, ids in result.too_short.items()
     ]
     silent = [
@@ -44,8 +47,10 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
 
     `found of same function` is the share of the pairs of equal behaviour that the detector also
     reports: its recall where behaviour is taken for the truth (None if there is no such pair).
+    Without that detector there is no such column.
     """
     same = pairs(result.leaks, "behaviour")
+    observed = "behaviour" in result.detectors
     table = []
     for name in result.detectors:
         leaks, chance = pairs(result.leaks, name), pairs(result.collisions, name)
@@ -57,11 +62,15 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
                 "chance": len(chance),
                 "rows leaking": len({pair[0] for pair in leaks}),
                 "tasks leaked": len({pair[1:] for pair in leaks}),
-                "found of same function": len(leaks & same) / len(same) if same else None,
+                **({"found of same function": _share(leaks, same)} if observed else {}),
                 "removes": name in result.remove_on,
             }
         )
     return table
+
+
+def _share(found: set[Pair], of: set[Pair]) -> float | None:
+    return len(found & of) / len(of) if of else None
 
 
 def agreement_matrix(result: Audit) -> list[list[int]]:
