@@ -144,6 +144,17 @@ def audit(
     )
 
 
+def audit_stages(
+    stages: Mapping[str, Sequence[Row]], benchmarks: Mapping[str, Sequence[Row]], **options: Any
+) -> dict[str, Audit]:
+    """`audit` (its options) of sets that follow each other: seeds, each round, responses, the end.
+
+    `views.stage_rows` shows at which of them a task leaks. `executed` findings are of one set and
+    cannot be given here.
+    """
+    return {name: audit(rows, benchmarks, **options) for name, rows in stages.items()}
+
+
 def _work(
     near: Mapping[str, Any],
     grams: Mapping[int, float],
