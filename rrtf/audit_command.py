@@ -1,7 +1,7 @@
 """The verb `audit`: anybody's rows against benchmarks by name; tables, a page, a certificate."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import islice
@@ -11,10 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from rrtf import arguments, audit, benchmarks, config, figures, reading, store, terminal
-from rrtf.records import Leak
 
-# What no two of the benchmarks that different people wrote have in common, but for generic code;
-# near code and neighbours are reported and left to the reader (docs: `remove`).
+# These find nothing between benchmarks that different people wrote, but for generic code, at these
+# thresholds (tests/benchmarks/audit.txt). Near code does, and neighbours almost: they are reported.
 REMOVE = (
     "exact text", "normalised text", "code", "exact substring", "normalised substring",
     "5-gram", "8-gram", "13-gram", "minhash text",
@@ -55,27 +54,31 @@ def audit_rows(
     certificate: Path | None = None,
     embedding: str | None = None,
     data: Path | None = None,
-    executed: Sequence[Leak] | None = None,
+    execute: Callable[..., Mapping[str, Any]] | None = None,
 ) -> None:
-    """The verb `audit`; `executed` are findings of the detector "execution", where it ran.
+    """The verb `audit`; `execute(rows, tasks)` gives what `audit.audit` takes of an execution.
+
+    These are `executed` and, where a rule of its own tells chance, `coincidences` and
+    `execution_rule`.
 
     ValueError and FileNotFoundError before anything is compared for what a caller can get wrong;
     files are written at the end, each whole or not at all.
     """
-    for place in (out, clean):
-        terminal.check_out(place, name)
-    for place in filter(None, (report, certificate)):
-        terminal.check_folder(place.absolute().parent)
+    terminal.check_out(out, name)
+    terminal.check_out(clean, name, option="--clean")
+    for option, place in (("--report", report), ("--certificate", certificate)):
+        if place:
+            terminal.check_folder(place.absolute().parent, option=option)
+        if place and place.exists() and Path(name).exists() and place.samefile(name):
+            raise ValueError(f"{option} {place}: is the input")
     tasks = load_tasks(benchmarks, data=data)
     material = read(name, fields)
     arguments.tell(f"fields: {material.fields.told()}")
     options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
-    if executed is not None:
-        options |= {"remove_on": (*REMOVE, "execution")}
+    if execute:
+        options |= {"remove_on": (*REMOVE, "execution")} | execute(material.rows, tasks)
     with terminal.progress("auditing") as tick:
-        result = audit.audit(
-            material.rows, tasks, behaviour={}, executed=executed, progress=tick, **options
-        )
+        result = audit.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
     paper = certify(result, material, tasks, name=name, embedding=embedding)
     _print(Console(stderr="-" in (out, clean), highlight=False), result, paper)
     if out:

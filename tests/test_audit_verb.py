@@ -86,7 +86,8 @@ def test_clean_rows_pass_and_all_stay(tmp_path):
         (("--fields", "title"), "no row has a field 'title'; they have input, instruction, n"),
         (("--out", "here.txt"), "expected a name that ends in .jsonl or .parquet"),
         (("--embedding", "some/model"), "needs the package sentence-transformers"),
-        (("--report", __file__ + "/r.html"), "is a file"),
+        (("--report", __file__ + "/r.html"), "--report"),
+        (("--clean", "here.txt"), "--clean here.txt: expected a name that ends in"),
     ],
 )
 def test_bad_input_exits_with_two_and_says_what(file, words, says, monkeypatch):

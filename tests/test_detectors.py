@@ -182,6 +182,9 @@ def test_findings_of_an_execution_join_the_others_under_the_same_rule():
     assert result.detectors[-1] == "execution"
     assert dict(result.dropped) == {"b": "execution"}
     assert [leak.task_id for leak in result.collisions] == ["a"]
+    own = {"coincidences": {("b", "b", "large")}, "execution_rule": "Mine."}
+    result = run(rows, tasks, executed=passed, remove_on=("execution",), **own)
+    assert dict(result.dropped) == {"a": "execution"} and result.rule.endswith("leak. Mine.")
 
 
 def test_tables_by_task_by_row_and_by_stage_count_the_same_leaks():

@@ -4,7 +4,7 @@ The rule and the removal policy are explicit, and nothing is dropped without its
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ RULE = (
 GENERIC = (
     "A task's function of fewer than {nodes} nodes of its syntax tree is generic: programmers who "
     "never saw each other's work write it the same. What resembles only such code (equal or near "
-    "code, the solution inside the row, passing the tests) counts as chance, unless a detector of "
+    "code, the solution inside the row{passing}) counts as chance, unless a detector of "
     "text finds the same pair. Everything else counts as a leak."
 )
 # The largest function that two of HumanEval, MBPP, LeetCode and CoderEval share, which different
@@ -91,6 +91,8 @@ def audit(
     *,
     behaviour: Mapping[Row, Behaviour],
     executed: Sequence[Leak] | None = None,
+    coincidences: Collection[Pair] | None = None,
+    execution_rule: str = "",
     remove_on: Sequence[str] = EQUALITIES,
     substring_words: int = 10,
     ngram_sizes: Sequence[int] = (5, 8, 13),
@@ -109,8 +111,9 @@ def audit(
 
     `behaviour` is what `observe` saw of rows and tasks together; without it ({}) that detector is
     left out, and `remove_on` may not ask for it. `executed` are the findings of a detector
-    "execution" that ran elsewhere. With `generic_nodes` the rule GENERIC takes the place of RULE
-    (`GENERIC_NODES` for real rows). The options of the detectors are theirs.
+    "execution" that ran elsewhere; of these `coincidences`, where given, are the pairs that
+    `execution_rule` takes for chance, instead of GENERIC. With `generic_nodes` GENERIC takes the
+    place of RULE (`GENERIC_NODES` for real rows). The options of the detectors are theirs.
     """
     observed, ran = bool(behaviour), executed is not None
     names = detectors.detector_names(ngram_sizes, observed=observed or not rows, executed=ran)
@@ -126,7 +129,7 @@ def audit(
     sides = Corpus(rows), Corpus.of_benchmarks(benchmarks)
     found = [*_found(work, sides, progress), *(executed or ())]
     if generic_nodes:
-        leaks, collisions = _split_generic(found, sides[1], generic_nodes)
+        leaks, collisions = _split_generic(found, sides[1], generic_nodes, coincidences)
     else:
         leaks, collisions = _split(found, rows, benchmarks, behaviour, trust_code)
     sets = {"rows": rows, **benchmarks} if observed else {}
@@ -140,8 +143,15 @@ def audit(
         too_short={n: detectors.too_short(sides[1], n) for n in ngram_sizes},
         unseen={name: unseen(members, behaviour) for name, members in sets.items()},
         duplicates=duplicates(rows, behaviour),
-        rule=GENERIC.format(nodes=generic_nodes) if generic_nodes else RULE,
+        rule=_rule(generic_nodes, execution_rule),
     )
+
+
+def _rule(generic_nodes: int, execution_rule: str) -> str:
+    """What tells chance from leak, in words."""
+    passing = "" if execution_rule else ", passing the tests"
+    rule = GENERIC.format(nodes=generic_nodes, passing=passing) if generic_nodes else RULE
+    return f"{rule} {execution_rule}".strip()
 
 
 def audit_stages(
@@ -227,15 +237,21 @@ def _split(
 
 
 def _split_generic(
-    found: Sequence[Leak], tasks: Corpus, nodes: int
+    found: Sequence[Leak], tasks: Corpus, nodes: int, coincidences: Collection[Pair] | None
 ) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:
-    """(leaks, chance collisions) by the rule GENERIC, both in their order."""
+    """(leaks, chance collisions) by the rule GENERIC, both in their order.
+
+    Where the `coincidences` of the execution are known, these are what is chance of it.
+    """
     places = ((name, row.task_id) for name, row in zip(tasks.names, tasks.rows, strict=True))
     small = {place for place, size in zip(places, tasks.sizes, strict=True) if 0 < size < nodes}
     told = {pair_of(leak) for leak in found if not _of_code(leak)}
     sides: tuple[list[Leak], list[Leak]] = ([], [])
     for leak in found:
-        chance = _of_code(leak) and pair_of(leak)[1:] in small and pair_of(leak) not in told
+        pair = pair_of(leak)
+        chance = _of_code(leak) and pair[1:] in small and pair not in told
+        if leak.detector == "execution" and coincidences is not None:
+            chance = pair in coincidences
         sides[chance].append(leak)
     return tuple(sides[0]), tuple(sides[1])
 
