@@ -91,7 +91,8 @@ def by_name(model: str) -> Callable[[Sequence[str]], Any]:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError(
-            f"--embedding {model}: needs the package sentence-transformers: pip install rrtf[embeddings]"
+            f"--embedding {model}: needs the package sentence-transformers; "
+            "pip install rrtf[embeddings]"
         ) from error
     encoder = SentenceTransformer(model)
     return lambda texts: encoder.encode(list(texts), show_progress_bar=False)
