@@ -35,6 +35,24 @@ def _add(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*(Text(plain(cell)) for cell in cells))
 
 
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of the same columns: numbers to the right, floats with two decimals, None as a dash."""
+    table = Table(box=None, pad_edge=False)
+    for name, value in (rows[0] if rows else {}).items():
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        where = "right" if right else "left"
+        table.add_column(Text(plain(name)), justify=where, no_wrap=isinstance(value, str))
+    for row in rows:
+        _add(table, [_cell(value) for value in row.values()])
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "-" if value is None else "yes" if value else ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -> Table:
     """Rows of outcome, reason and a count per source, the best outcome first, with percent.
 
@@ -149,34 +167,36 @@ def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: i
     return table
 
 
-def check_out(out: str | None, *inputs: str) -> None:
+def check_out(out: str | None, *inputs: str, option: str = "--out") -> None:
     """ValueError for an output that could not be written, before hours are spent on it."""
     if out is None or out == "-":
         return
     path = Path(out)
     if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
-        raise ValueError(f"--out {out}: expected a name that ends in .jsonl or .parquet (or .gz)")
+        raise ValueError(
+            f"{option} {out}: expected a name that ends in .jsonl or .parquet (or .gz)"
+        )
     if path.is_dir():
-        raise ValueError(f"--out {out}: is a folder")
+        raise ValueError(f"{option} {out}: is a folder")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
-        raise ValueError(f"--out {out}: is one of the inputs")
-    _check_writable(path.absolute().parents, out)
+        raise ValueError(f"{option} {out}: is one of the inputs")
+    _check_writable(path.absolute().parents, out, option)
 
 
-def check_folder(out: Path | None) -> None:
+def check_folder(out: Path | None, *, option: str = "--out") -> None:
     """ValueError for a folder that could not be written into, before hours are spent on it."""
     if out is None:
         return
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; expected a folder")
-    _check_writable((out, *out.absolute().parents), out)
+        raise ValueError(f"{option} {out}: is a file; expected a folder")
+    _check_writable((out, *out.absolute().parents), out, option)
 
 
-def _check_writable(places: Iterable[Path], out: str | Path) -> None:
+def _check_writable(places: Iterable[Path], out: str | Path, option: str) -> None:
     """ValueError unless the first of `places` that exists is a folder one may write into."""
     nearest = next(place for place in places if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ValueError(f"--out {out}: {nearest} cannot be written to")
+        raise ValueError(f"{option} {out}: {nearest} cannot be written to")
 
 
 def write(out: str, rows: Sequence[Any]) -> None:
