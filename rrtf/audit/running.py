@@ -1,0 +1,396 @@
+"""The detector `execution`: does any function of a training row pass a benchmark task's tests?
+
+Words, names and style do not matter to it. Every function of every row is tried on every task that
+takes as many arguments, in two steps. First it is called with a few arguments that the task's tests
+use, those of all tasks in one process, and what it returns is compared with what the reference
+returns, loosely: nothing that could pass is lost by order, type of container or rounding. Then
+whatever agreed is judged by all of the task's tests, as any response is.
+
+What it cannot see: rows without a function, or whose code does not parse; functions that need a
+project, a package, the network or standard input; a solution that is wrong. And tests that are too
+weak say "passes" of programs that do something else.
+"""
+
+import ast
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+from rrtf import config, store
+from rrtf.audit import callables
+from rrtf.audit.callables import Function
+from rrtf.audit.detectors import Row
+from rrtf.records import Execution, Leak, Outcome, Problem, Response
+
+DETECTOR = "execution"
+BATCH = 256  # functions that are called, and saved, together
+EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
+LONGEST = 2000  # characters of the arguments of an example
+ROUNDS = 3  # calls that may hang in one function before the rest of its calls is given up
+_ORDERED = 3  # arguments that are also tried in every other order
+
+Call = Callable[..., list]  # `sandbox.call` or its like
+Judge = Callable[[Sequence[Problem], Sequence[Response]], list[Execution]]
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """A task as functions are tried on it: `examples` are (arguments, what comes out)."""
+
+    problem: Problem
+    parameters: tuple[str, ...]
+    examples: tuple[tuple[tuple, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """The function with this key returned what the task's examples expect of it."""
+
+    key: str
+    task_id: str
+    order: tuple[int, ...]
+
+
+def passes_tests(
+    rows: Sequence[Row],
+    benchmark: str,
+    tasks: Sequence[Problem],
+    *,
+    call: Call,
+    judge: Judge,
+    shards: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Leak]:
+    """A leak for each row and task where a function of the row passes all of the task's tests.
+
+    `call` is `sandbox.call`, `judge` takes problems and responses as `execution.execute`, both with
+    their options bound; programs run only inside them. With the folder `shards` every batch of
+    functions that was called is saved and found again. The score is 1, the evidence names the
+    function and the tests it passes. `progress(done, total)` counts batches.
+    """
+    owners: defaultdict[str, dict[str, str]] = defaultdict(dict)  # key -> row -> name there
+    known: dict[str, Function] = {}
+    for row in rows:
+        for function in callables.functions(row.code):
+            known.setdefault(function.key, function)
+            owners[function.key].setdefault(row.task_id, function.name)
+    exams = {exam.problem.task_id: exam for exam in examine(tasks, call)}
+    promises = promising(
+        list(known.values()), [*exams.values()], call=call, shards=shards, progress=progress
+    )
+    leaks: dict[tuple[str, str], Leak] = {}
+    for promise, verdict in zip(promises, _verdicts(promises, known, exams, judge), strict=True):
+        if verdict.outcome is Outcome.PASS:
+            for row_id, name in owners[promise.key].items():
+                leak = Leak(row_id, benchmark, promise.task_id, DETECTOR, 1.0, _said(name, verdict))
+                leaks.setdefault((row_id, promise.task_id), leak)
+    return list(leaks.values())
+
+
+def _said(name: str, verdict: Execution) -> str:
+    return f"{name} passes {verdict.n_passed} of {verdict.n_tests} tests"
+
+
+def _verdicts(
+    promises: Sequence[Promise],
+    known: Mapping[str, Function],
+    exams: Mapping[str, Exam],
+    judge: Judge,
+) -> list[Execution]:
+    responses = []
+    for index, promise in enumerate(promises):
+        exam = exams[promise.task_id]
+        task = exam.problem
+        how = (task.entry_point, exam.parameters, promise.order, _alone(task.prompt))
+        program = callables.as_answer(known[promise.key], *how)
+        responses.append(Response(task.task_id, "row", index, "", program))
+    asked = {promise.task_id for promise in promises}
+    return judge([exams[name].problem for name in exams if name in asked], responses)
+
+
+def _alone(prompt: str) -> str:
+    """The prompt where it is a program (imports, classes, a docstring), else nothing."""
+    return "" if not _parsed(prompt).body else prompt
+
+
+# --- tasks as exams ----------------------------------------------------------------------------
+
+
+def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
+    """Tasks with examples: what their tests ask of the reference, and what it returns.
+
+    The tests are run once around each reference, inside `call`. A task has no examples where it has
+    no reference, or asks with values outside the closed types of the sandbox; functions are then
+    tried on its tests at once, which costs a hundred times as much.
+    """
+    answers = call([_recorder(task) for task in tasks], [()]) if tasks else []
+    found = []
+    for task, (answer,) in zip(tasks, answers, strict=True):
+        calls = answer.value if not answer.error and isinstance(answer.value, list) else []
+        names = _parameters(task)
+        pairs = [(args, out) for args, out in _by_place(calls, names) if _is_plain([*args, out])]
+        size = len(pairs[0][0]) if pairs else 0
+        names = names or tuple(f"a{at}" for at in range(size))
+        found.append(Exam(task, names, tuple(_chosen([p for p in pairs if len(p[0]) == size]))))
+    return found
+
+
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def _parameters(task: Problem) -> tuple[str, ...]:
+    """The names of the arguments of the task's function, as its reference or its prompt says."""
+    name = task.entry_point.rpartition(".")[2]
+    for source in (task.prompt + task.reference, task.prompt + "pass", task.prompt + "    pass"):
+        for node in ast.walk(_parsed(source)):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                names = tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
+                return names[1:] if names[:1] == ("self",) else names
+    return ()
+
+
+# Of long arguments and results nothing is kept: they would only be slow.
+_RECORDER = """
+
+def rrtf_examples(found=[]):
+    import copy
+
+    def candidate(*places, **names):
+        asked = copy.deepcopy((places, names))
+        out = {entry_point}(*places, **names)
+        if len(found) < {most} and len(repr((asked, out))) <= {longest}:
+            found.append((*asked, out))
+        return out
+
+    space = dict(globals())
+    space[{name!r}] = candidate
+    try:
+        exec({tests!r}, space)
+        if "check" in space:
+            space["check"](candidate)
+    except Exception:
+        pass
+    return found
+"""
+
+
+def _recorder(task: Problem) -> tuple[str, str]:
+    """A program that returns (arguments by place, by name, result) of each call in the tests."""
+    how = {"name": task.entry_point.partition("(")[0], "most": LOOKED_AT, "longest": LONGEST}
+    driver = _RECORDER.format(entry_point=task.entry_point, tests=task.tests, **how)
+    return (task.prompt + task.reference if task.reference else "") + driver, "rrtf_examples"
+
+
+def _by_place(
+    calls: Sequence[tuple[tuple, dict, Any]], names: Sequence[str]
+) -> Iterator[tuple[tuple, Any]]:
+    """(arguments, result) of calls whose named arguments have a place."""
+    for places, named, out in calls:
+        known = {names.index(k) if k in names else k: v for k, v in named.items()}
+        known |= dict(enumerate(places))
+        if known and set(known) == set(range(len(known))):
+            yield tuple(known[at] for at in range(len(known))), out
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing outside the closed types."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return all(map(_is_plain, value)) if isinstance(value, _ROWS) else type(value) in _KNOWN
+
+
+def _chosen(pairs: Sequence[tuple[tuple, Any]]) -> list[tuple[tuple, Any]]:
+    """The shortest calls whose results differ, those that return something first."""
+    told = [pair for pair in pairs if pair[1] is not None]
+    told.sort(key=lambda pair: (not pair[1], len(repr(pair[0])), _largest(pair[0])))
+    results = [repr(out) for _, out in told]
+    new = [at for at, out in enumerate(results) if out not in results[:at]]
+    rest = [at for at in range(len(told)) if at not in new]
+    return [told[at] for at in [*new, *rest][:EXAMPLES]]
+
+
+def _largest(value: Any) -> float:
+    """The largest number inside a value: loops may run as far."""
+    if isinstance(value, int | float):
+        return abs(value)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set):
+        return max(map(_largest, value), default=0)
+    return 0
+
+
+# --- the first step: examples ------------------------------------------------------------------
+
+
+def promising(
+    functions: Sequence[Function],
+    exams: Sequence[Exam],
+    *,
+    call: Call,
+    shards: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Promise]:
+    """The functions and tasks worth a judge, with the order of arguments that agreed.
+
+    Tasks without examples are promised to every function that takes as many arguments.
+    """
+    groups: defaultdict[tuple[int, int], list[Function]] = defaultdict(list)
+    for function in functions:
+        groups[function.least, function.most].append(function)
+    batches = [
+        (span, members[at : at + BATCH])
+        for span, members in sorted(groups.items())
+        for at in range(0, len(members), BATCH)
+    ]
+    trials = {span: _trials(exams, *span) for span in groups}
+
+    def work(batch: tuple[tuple[int, int], list[Function]]) -> list[Promise]:
+        return list(_tried(batch[1], trials[batch[0]], call))
+
+    def key(batch: tuple[tuple[int, int], list[Function]]) -> list:
+        programs = [callables.to_call(function) for function in batch[1]]
+        return [config.version(), programs, repr(trials[batch[0]])]
+
+    if shards:
+        found = store.through_shards(shards, batches, key, work, Promise, progress=progress)
+    else:
+        found = []
+        for done, batch in enumerate(batches, start=1):
+            found += work(batch)
+            if progress:
+                progress(done, len(batches))
+    return found + [
+        Promise(function.key, exam.problem.task_id, tuple(range(len(exam.parameters))))
+        for exam in exams
+        if not exam.examples
+        for function in functions
+        if function.least <= len(exam.parameters) <= function.most
+    ]
+
+
+Trial = tuple[str, tuple[int, ...], list[tuple[tuple, Any]]]  # task, order, examples so ordered
+
+
+def _trials(exams: Sequence[Exam], least: int, most: int) -> list[Trial]:
+    """What functions of `least` to `most` arguments are tried on."""
+    found = []
+    for exam in exams:
+        size = len(exam.examples[0][0]) if exam.examples else -1
+        if least <= size <= most:
+            straight = tuple(range(size))
+            for order in permutations(straight) if size <= _ORDERED else [straight]:
+                turned = [(tuple(args[at] for at in order), out) for args, out in exam.examples]
+                found.append((exam.problem.task_id, order, turned))
+    return found
+
+
+def _tried(functions: Sequence[Function], trials: Sequence[Trial], call: Call) -> Iterator[Promise]:
+    """What one batch promises: the first order in which a function agrees on a task's examples."""
+    inputs = {repr(args): args for _, _, examples in trials for args, _ in examples}
+    place = {text: at for at, text in enumerate(inputs)}
+    asked = [(name, order, [(place[repr(args)], out) for args, out in examples])
+             for name, order, examples in trials]  # fmt: skip
+    called = _called(functions, list(inputs.values()), call)
+    for function, results in zip(functions, called, strict=True):
+        kept = set()
+        for task_id, order, examples in asked:
+            if task_id not in kept and _agree([(results[at], out) for at, out in examples]):
+                kept.add(task_id)
+                yield Promise(function.key, task_id, order)
+
+
+def _agree(pairs: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether at least one example agrees and no other one differs, as far as calls ended."""
+    heard = [(result, out) for result, out in pairs if result.error != callables.UNHEARD]
+    return bool(heard) and all(not r.error and alike(r.value, out) for r, out in heard)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """In place of a result: the function was given up."""
+
+    value: None = None
+    error: str = callables.UNHEARD
+
+
+def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
+    """Every function on every input; after a call that ends the process with the ones after it."""
+    results: list[list] = [[] for _ in functions]
+    waiting = list(range(len(functions))) if inputs else []
+    for _ in range(ROUNDS):
+        programs = [callables.to_call(functions[at], after=len(results[at])) for at in waiting]
+        for at, found in zip(waiting, call(programs, inputs) if programs else (), strict=True):
+            known = len(results[at])
+            results[at] += found[known : max(known + 1, _ended(found))]
+        waiting = [at for at in waiting if len(results[at]) < len(inputs)]
+    return [known + [_Given()] * (len(inputs) - len(known)) for known in results]
+
+
+def _ended(found: Sequence[Any]) -> int:
+    """How many results there are until a call that ended the process, that one counted."""
+    last = found[-1].error
+    if not last or last[0].isupper():  # the name of an exception: it went on after it
+        return len(found)
+    at = len(found)
+    while at and found[at - 1].error == last:
+        at -= 1
+    return at + 1
+
+
+_NUMBERS, _ROWS = int | float | complex, list | tuple | set | frozenset
+_KNOWN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    list,
+    tuple,
+    set,
+    frozenset,
+    dict,
+    type,
+)
+
+
+def alike(value: Any, expected: Any) -> bool:
+    """Whether some test might accept `value` where the reference returns `expected`.
+
+    Numbers agree to a thousandth, sequences and sets as sets, an object of another type with any
+    sequence and by its truth. What differs here, differs under any test that compares results.
+    """
+    if isinstance(value, _NUMBERS) and isinstance(expected, _NUMBERS):
+        return value == expected or _near(value, expected)
+    if isinstance(value, _ROWS) and isinstance(expected, _ROWS):
+        return _inside(value, expected) and _inside(expected, value)
+    if isinstance(value, dict) and isinstance(expected, dict):
+        return value.keys() == expected.keys() and all(alike(value[k], expected[k]) for k in value)
+    if type(value) not in _KNOWN or type(expected) not in _KNOWN:
+        return not isinstance(expected, bool) or bool(value) == expected
+    return value == expected
+
+
+def _near(value: Any, expected: Any) -> bool:
+    if isinstance(value, complex) or isinstance(expected, complex):
+        return abs(value - expected) <= 1e-3 * max(1, abs(expected))
+    try:
+        return isclose(value, expected, rel_tol=1e-3, abs_tol=1e-3)
+    except OverflowError:
+        return False
+
+
+def _inside(value: Any, expected: Any) -> bool:
+    """Whether every item of `value` is like one of `expected`."""
+    items = list(expected)
+    return all(item in items or any(alike(item, other) for other in items) for item in value)
