@@ -39,6 +39,13 @@ exec({source!r}, rrtf_space)
 def {answer}(*arguments):
     return eval({name!r}, rrtf_space)(*arguments)
 """
+# Classes that tests make objects of stay in reach.
+_SHOWN = """
+
+globals().update({name: rrtf_space[name] for name in rrtf_space.keys() - globals().keys()})
+
+
+"""
 # One call may take a moment, all that take longer a while; what is known already ends at once.
 _TIMED = """
 
@@ -84,10 +91,10 @@ class Function:
 
 @lru_cache(maxsize=1 << 15)
 def functions(code: str) -> tuple[Function, ...]:
-    """Every top-level function, named lambda and method of `code`, in order.
+    """Every function, named lambda and method of `code`; what stands inside another as if outside.
 
     Left out: stubs, coroutines, what needs keyword arguments, methods of classes that cannot be
-    made without arguments, functions inside functions. Code that does not parse has none.
+    made without arguments. Code that does not parse has none.
     """
     try:
         tree = ast.parse(textwrap.dedent(code))
@@ -96,19 +103,23 @@ def functions(code: str) -> tuple[Function, ...]:
         return ()
 
 
-def _found(body: Sequence[ast.stmt]) -> Iterator[Function]:
+def _found(body: Sequence[ast.stmt], around: Sequence[ast.stmt] = ()) -> Iterator[Function]:
+    """The functions of a body; `around` are the statements outside, whose names it also sees."""
+    known = [*around, *body]
     for node in body:
         if isinstance(node, ast.FunctionDef):
-            yield from _function(node.name, node, body, bound=0)
+            yield from _function(node.name, node, known, bound=0)
+            yield from _found(node.body, known)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
             for target in node.targets:
                 if isinstance(target, ast.Name):
-                    yield from _function(target.id, _named(target.id, node.value), body, bound=0)
+                    yield from _function(target.id, _named(target.id, node.value), known, bound=0)
         elif isinstance(node, ast.ClassDef) and _is_made_of_nothing(node):
             for member in node.body:
                 if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
                     bound = int("staticmethod" not in map(ast.unparse, member.decorator_list))
-                    yield from _function(f"{node.name}().{member.name}", member, body, bound=bound)
+                    name = f"{node.name}().{member.name}"
+                    yield from _function(name, member, known, bound=bound)
 
 
 def _named(name: str, value: ast.Lambda) -> ast.FunctionDef:
@@ -209,7 +220,7 @@ def as_answer(
     wrapper = f"def {method or owner}({head}):\n    return {_ANSWER}({passed})\n"
     if method:
         wrapper = f"class {owner}:\n" + textwrap.indent(wrapper, "    ")
-    return f"{_loaded(function, prompt)}\n\n{wrapper}"
+    return _loaded(function, prompt) + _SHOWN + wrapper
 
 
 def _loaded(function: Function, prompt: str) -> str:

@@ -101,15 +101,22 @@ def _verdicts(
     exams: Mapping[str, Exam],
     judge: Judge,
 ) -> list[Execution]:
-    responses = []
-    for index, promise in enumerate(promises):
-        exam = exams[promise.task_id]
-        task = exam.problem
-        how = (task.entry_point, exam.parameters, promise.order, _alone(task.prompt))
-        program = callables.as_answer(known[promise.key], *how)
-        responses.append(Response(task.task_id, "row", index, "", program))
+    tried = [(exams[p.task_id].problem, known[p.key], p.order) for p in promises]
     asked = {promise.task_id for promise in promises}
-    return judge([exams[name].problem for name in exams if name in asked], responses)
+    return judge([exams[name].problem for name in exams if name in asked], as_responses(tried))
+
+
+def as_responses(
+    tried: Sequence[tuple[Problem, Function] | tuple[Problem, Function, tuple[int, ...]]],
+) -> list[Response]:
+    """What a judge is given: each function, with its order of arguments, as an answer to a task."""
+    responses = []
+    for index, (task, function, *order) in enumerate(tried):
+        names = _parameters(task) or tuple(f"a{at}" for at in range(function.most))
+        how = (task.entry_point, names, order[0] if order else range(len(names)))
+        program = callables.as_answer(function, *how, _alone(task.prompt))
+        responses.append(Response(task.task_id, "row", index, "", program))
+    return responses
 
 
 def _alone(prompt: str) -> str:
