@@ -202,6 +202,34 @@ def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
     ), "rrtf_timed"
 
 
+# What a function returns to calls of its own, as (whether it returned, what).
+_ASKED = """
+
+def rrtf_asked():
+    from math import inf, nan
+
+    found = []
+    for arguments in {calls!r}:
+        try:
+            found.append((True, rrtf_timed(*arguments)))
+        except Exception:
+            found.append((False, None))
+    return found
+"""
+
+
+def to_ask(function: Function, calls: Sequence[tuple]) -> tuple[str, str]:
+    """(program, entry point) that returns what `function` returned to each of its own calls."""
+    return asked(_loaded(function, ""), _ANSWER, calls)
+
+
+def asked(program: str, answer: str, calls: Sequence[tuple]) -> tuple[str, str]:
+    """The same for `answer`, an expression that names a function of `program`."""
+    limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD, "after": 0}
+    timed = _TIMED.format(answer=answer, **limits)
+    return program + timed + _ASKED.format(calls=list(calls)), "rrtf_asked"
+
+
 def as_answer(
     function: Function,
     entry_point: str,

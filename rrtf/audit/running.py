@@ -20,7 +20,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, store
+from rrtf import config, probes, store
 from rrtf.audit import callables
 from rrtf.audit.callables import Function
 from rrtf.audit.detectors import Row
@@ -29,6 +29,7 @@ from rrtf.records import Execution, Leak, Outcome, Problem, Response
 DETECTOR = "execution"
 BATCH = 256  # functions that are called, and saved, together
 EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
+FURTHER = 32  # calls that tell the same function from one that weak tests let through
 LONGEST = 2000  # characters of the arguments of an example
 ROUNDS = 3  # calls that may hang in one function before the rest of its calls is given up
 _ORDERED = 3  # arguments that are also tried in every other order
@@ -69,8 +70,9 @@ def passes_tests(
 
     `call` is `sandbox.call`, `judge` takes problems and responses as `execution.execute`, both with
     their options bound; programs run only inside them. With the folder `shards` every batch of
-    functions that was called is saved and found again. The score is 1, the evidence names the
-    function and the tests it passes. `progress(done, total)` counts batches.
+    functions that was called is saved and found again. The evidence names the function and the
+    tests it passes, the score is the share of `further` calls on which it agrees with the
+    reference: tests can be weak. `progress(done, total)` counts batches.
     """
     owners: defaultdict[str, dict[str, str]] = defaultdict(dict)  # key -> row -> name there
     known: dict[str, Function] = {}
@@ -79,20 +81,21 @@ def passes_tests(
             known.setdefault(function.key, function)
             owners[function.key].setdefault(row.task_id, function.name)
     exams = {exam.problem.task_id: exam for exam in examine(tasks, call)}
-    promises = promising(
-        list(known.values()), [*exams.values()], call=call, shards=shards, progress=progress
-    )
+    functions = list(known.values())
+    promises = promising(functions, [*exams.values()], call=call, shards=shards, progress=progress)
+    verdicts = _verdicts(promises, known, exams, judge)
+    passed = [(p, v) for p, v in zip(promises, verdicts, strict=True) if v.outcome is Outcome.PASS]
+    shares = further([(known[p.key], exams[p.task_id], p.order) for p, _ in passed], call)
     leaks: dict[tuple[str, str], Leak] = {}
-    for promise, verdict in zip(promises, _verdicts(promises, known, exams, judge), strict=True):
-        if verdict.outcome is Outcome.PASS:
-            for row_id, name in owners[promise.key].items():
-                leak = Leak(row_id, benchmark, promise.task_id, DETECTOR, 1.0, _said(name, verdict))
-                leaks.setdefault((row_id, promise.task_id), leak)
+    for (promise, verdict), share in zip(passed, shares, strict=True):
+        for row_id, name in owners[promise.key].items():
+            told = f"{name} passes {verdict.n_passed} of {verdict.n_tests} tests"
+            leak = Leak(row_id, benchmark, promise.task_id, DETECTOR, share, told)
+            if (row_id, promise.task_id) not in leaks or leaks[
+                row_id, promise.task_id
+            ].score < share:
+                leaks[row_id, promise.task_id] = leak
     return list(leaks.values())
-
-
-def _said(name: str, verdict: Execution) -> str:
-    return f"{name} passes {verdict.n_passed} of {verdict.n_tests} tests"
 
 
 def _verdicts(
@@ -319,6 +322,41 @@ def _agree(pairs: Sequence[tuple[Any, Any]]) -> bool:
     """Whether at least one example agrees and no other one differs, as far as calls ended."""
     heard = [(result, out) for result, out in pairs if result.error != callables.UNHEARD]
     return bool(heard) and all(not r.error and alike(r.value, out) for r, out in heard)
+
+
+def further(passed: Sequence[tuple[Function, Exam, tuple[int, ...]]], call: Call) -> list[float]:
+    """How often each function agrees with the reference on FURTHER calls that no test makes.
+
+    They are varied from the examples (`probes.varied_calls`); where the reference fails or takes
+    too long, nothing is asked. In [0, 1]; 1 where nothing could be asked.
+    """
+    programs = []
+    for function, exam, order in passed:
+        task, examples = exam.problem, [dict(enumerate(args)) for args, _ in exam.examples]
+        varied = probes.varied_calls(
+            examples, [task.reference, function.source], count=FURTHER if examples else 0, seed=1
+        )
+        calls = [tuple(one[at] for at in sorted(one)) for one in varied]
+        turned = [tuple(one[at] for at in order) for one in calls]
+        source = task.prompt + task.reference if task.reference else ""
+        programs.append(callables.asked(source, task.entry_point, calls))
+        programs.append(callables.to_ask(function, turned))
+    answers = [found[0] for found in call(programs, [()])] if programs else []
+    return [_share(*answers[at : at + 2]) for at in range(0, len(answers), 2)]
+
+
+def _share(theirs: Any, ours: Any) -> float:
+    """Of the calls to which the reference returned something, those that agree."""
+    if theirs.error or not isinstance(theirs.value, list):
+        return 1.0
+    mine = ours.value if not ours.error and isinstance(ours.value, list) else []
+    mine = mine + [(False, None)] * (len(theirs.value) - len(mine))
+    same = [
+        fine and alike(value, expected)
+        for (told, expected), (fine, value) in zip(theirs.value, mine, strict=True)
+        if told
+    ]
+    return sum(same) / len(same) if same else 1.0
 
 
 @dataclass(frozen=True, slots=True)
