@@ -13,9 +13,10 @@ from functools import cache
 
 from rrtf import config
 from rrtf.audit import restyling
-from rrtf.audit.detectors import Row, from_problem
-from rrtf.audit.running import Judge
-from rrtf.records import Outcome, Problem, Response
+from rrtf.audit.callables import Function
+from rrtf.audit.rows import Row, from_problem
+from rrtf.audit.running import Judge, as_responses
+from rrtf.records import Outcome, Problem
 
 _CUT = re.compile(r"^\s*(>>>|assert\b|(for )?examples?\b.*:?\s*$|example:)", re.I | re.M)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n\s*-\s")
@@ -25,7 +26,8 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n\s*\n|\n\s*-\s")
 class Plant:
     """A row that leaks the task `task_id`.
 
-    `solution` is the part of its code that solves it, a program that defines `solver`.
+    `solution` is the part of its code that solves it, a program that defines `solver` (a function,
+    or a method as `Solution().solve`).
     """
 
     kind: str
@@ -150,10 +152,9 @@ def sound(plants: Sequence[Plant], problems: Sequence[Problem], judge: Judge) ->
     """The plants whose solution still passes all tests of its task."""
     asked = {plant.task_id for plant in plants}
     tasks = {problem.task_id: problem for problem in problems if problem.task_id in asked}
-    responses = []
-    for index, plant in enumerate(plants):
-        entry = tasks[plant.task_id].entry_point
-        alias = "" if "." in entry or plant.solver == entry else f"\n{entry} = {plant.solver}\n"
-        responses.append(Response(plant.task_id, "plant", index, "", plant.solution + alias))
-    verdicts = judge(list(tasks.values()), responses)
+    tried = [
+        (tasks[plant.task_id], Function(plant.solver, plant.solution, least=0, most=0, key=""))
+        for plant in plants
+    ]
+    verdicts = judge(list(tasks.values()), as_responses(tried))
     return [p for p, v in zip(plants, verdicts, strict=True) if v.outcome is Outcome.PASS]

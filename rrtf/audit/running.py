@@ -23,7 +23,7 @@ from typing import Any
 from rrtf import config, probes, store
 from rrtf.audit import callables
 from rrtf.audit.callables import Function
-from rrtf.audit.detectors import Row
+from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
 
 DETECTOR = "execution"
