@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from rrtf import audit, execution, sandbox
-from rrtf.audit import callables, chance, running
+from rrtf.audit import callables, chance, exams, running
 from rrtf.records import Leak, Problem
 
 call = partial(sandbox.call, workers=1, level="none", cpu_seconds=1.0)
@@ -168,7 +168,7 @@ def test_examples_are_what_the_tests_ask_and_the_reference_returns():
         SUM_EVEN,
         tests="def check(f):\n    for n in (2, 4):\n        assert f(list(range(n))) >= 0\n",
     )
-    (exam,) = running.examine([looped], call)
+    (exam,) = exams.examine([looped], call)
     assert set(map(repr, exam.examples)) == {"(([0, 1, 2, 3],), 2)", "(([0, 1],), 0)"}
 
 
@@ -179,7 +179,7 @@ def test_examples_are_what_the_tests_ask_and_the_reference_returns():
     (iter([]), [1], True), (iter([]), True, True), (None, 0, False), (1j, 1j, True),
 ])  # fmt: skip
 def test_results_are_alike_where_some_test_might_accept_them(value, expected, same):
-    assert running.alike(value, expected) is same
+    assert exams.alike(value, expected) is same
 
 
 def test_functions_have_one_key_if_they_are_the_same_but_for_names():

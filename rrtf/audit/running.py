@@ -11,40 +11,27 @@ project, a package, the network or standard input; a solution that is wrong. And
 weak say "passes" of programs that do something else.
 """
 
-import ast
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from math import isclose
 from pathlib import Path
 from typing import Any
 
 from rrtf import config, probes, store
 from rrtf.audit import callables
 from rrtf.audit.callables import Function
+from rrtf.audit.exams import Call, Exam, alike, examine, parameters, parsed
 from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
 
 DETECTOR = "execution"
 BATCH = 256  # functions that are called, and saved, together
-EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
 FURTHER = 32  # calls that tell the same function from one that weak tests let through
-LONGEST = 2000  # characters of the arguments of an example
 ROUNDS = 3  # calls that may hang in one function before the rest of its calls is given up
 _ORDERED = 3  # arguments that are also tried in every other order
 
-Call = Callable[..., list]  # `sandbox.call` or its like
 Judge = Callable[[Sequence[Problem], Sequence[Response]], list[Execution]]
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """A task as functions are tried on it: `examples` are (arguments, what comes out)."""
-
-    problem: Problem
-    parameters: tuple[str, ...]
-    examples: tuple[tuple[tuple, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +102,7 @@ def as_responses(
     """What a judge is given: each function, with its order of arguments, as an answer to a task."""
     responses = []
     for index, (task, function, *order) in enumerate(tried):
-        names = _parameters(task) or tuple(f"a{at}" for at in range(function.most))
+        names = parameters(task) or tuple(f"a{at}" for at in range(function.most))
         how = (task.entry_point, names, order[0] if order else range(len(names)))
         program = callables.as_answer(function, *how, _alone(task.prompt))
         responses.append(Response(task.task_id, "row", index, "", program))
@@ -124,118 +111,7 @@ def as_responses(
 
 def _alone(prompt: str) -> str:
     """The prompt where it is a program (imports, classes, a docstring), else nothing."""
-    return "" if not _parsed(prompt).body else prompt
-
-
-# --- tasks as exams ----------------------------------------------------------------------------
-
-
-def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
-    """Tasks with examples: what their tests ask of the reference, and what it returns.
-
-    The tests are run once around each reference, inside `call`. A task has no examples where it has
-    no reference, or asks with values outside the closed types of the sandbox; functions are then
-    tried on its tests at once, which costs a hundred times as much.
-    """
-    answers = call([_recorder(task) for task in tasks], [()]) if tasks else []
-    found = []
-    for task, (answer,) in zip(tasks, answers, strict=True):
-        calls = answer.value if not answer.error and isinstance(answer.value, list) else []
-        names = _parameters(task)
-        pairs = [(args, out) for args, out in _by_place(calls, names) if _is_plain([*args, out])]
-        size = len(pairs[0][0]) if pairs else 0
-        names = names or tuple(f"a{at}" for at in range(size))
-        found.append(Exam(task, names, tuple(_chosen([p for p in pairs if len(p[0]) == size]))))
-    return found
-
-
-def _parsed(source: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module(body=[], type_ignores=[])
-
-
-def _parameters(task: Problem) -> tuple[str, ...]:
-    """The names of the arguments of the task's function, as its reference or its prompt says."""
-    name = task.entry_point.rpartition(".")[2]
-    for source in (task.prompt + task.reference, task.prompt + "pass", task.prompt + "    pass"):
-        for node in ast.walk(_parsed(source)):
-            if isinstance(node, ast.FunctionDef) and node.name == name:
-                names = tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
-                return names[1:] if names[:1] == ("self",) else names
-    return ()
-
-
-# Of long arguments and results nothing is kept: they would only be slow.
-_RECORDER = """
-
-def rrtf_examples(found=[]):
-    import copy
-
-    def candidate(*places, **names):
-        asked = copy.deepcopy((places, names))
-        out = {entry_point}(*places, **names)
-        if len(found) < {most} and len(repr((asked, out))) <= {longest}:
-            found.append((*asked, out))
-        return out
-
-    space = dict(globals())
-    space[{name!r}] = candidate
-    try:
-        exec({tests!r}, space)
-        if "check" in space:
-            space["check"](candidate)
-    except Exception:
-        pass
-    return found
-"""
-
-
-def _recorder(task: Problem) -> tuple[str, str]:
-    """A program that returns (arguments by place, by name, result) of each call in the tests."""
-    how = {"name": task.entry_point.partition("(")[0], "most": LOOKED_AT, "longest": LONGEST}
-    driver = _RECORDER.format(entry_point=task.entry_point, tests=task.tests, **how)
-    return (task.prompt + task.reference if task.reference else "") + driver, "rrtf_examples"
-
-
-def _by_place(
-    calls: Sequence[tuple[tuple, dict, Any]], names: Sequence[str]
-) -> Iterator[tuple[tuple, Any]]:
-    """(arguments, result) of calls whose named arguments have a place."""
-    for places, named, out in calls:
-        known = {names.index(k) if k in names else k: v for k, v in named.items()}
-        known |= dict(enumerate(places))
-        if known and set(known) == set(range(len(known))):
-            yield tuple(known[at] for at in range(len(known))), out
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value holds nothing outside the closed types."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    return all(map(_is_plain, value)) if isinstance(value, _ROWS) else type(value) in _KNOWN
-
-
-def _chosen(pairs: Sequence[tuple[tuple, Any]]) -> list[tuple[tuple, Any]]:
-    """The shortest calls whose results differ, those that return something first."""
-    told = [pair for pair in pairs if pair[1] is not None]
-    told.sort(key=lambda pair: (not pair[1], len(repr(pair[0])), _largest(pair[0])))
-    results = [repr(out) for _, out in told]
-    new = [at for at, out in enumerate(results) if out not in results[:at]]
-    rest = [at for at in range(len(told)) if at not in new]
-    return [told[at] for at in [*new, *rest][:EXAMPLES]]
-
-
-def _largest(value: Any) -> float:
-    """The largest number inside a value: loops may run as far."""
-    if isinstance(value, int | float):
-        return abs(value)
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple | set):
-        return max(map(_largest, value), default=0)
-    return 0
+    return "" if not parsed(prompt).body else prompt
 
 
 # --- the first step: examples ------------------------------------------------------------------
@@ -389,53 +265,3 @@ def _ended(found: Sequence[Any]) -> int:
     while at and found[at - 1].error == last:
         at -= 1
     return at + 1
-
-
-_NUMBERS, _ROWS = int | float | complex, list | tuple | set | frozenset
-_KNOWN = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    list,
-    tuple,
-    set,
-    frozenset,
-    dict,
-    type,
-)
-
-
-def alike(value: Any, expected: Any) -> bool:
-    """Whether some test might accept `value` where the reference returns `expected`.
-
-    Numbers agree to a thousandth, sequences and sets as sets, an object of another type with any
-    sequence and by its truth. What differs here, differs under any test that compares results.
-    """
-    if isinstance(value, _NUMBERS) and isinstance(expected, _NUMBERS):
-        return value == expected or _near(value, expected)
-    if isinstance(value, _ROWS) and isinstance(expected, _ROWS):
-        return _inside(value, expected) and _inside(expected, value)
-    if isinstance(value, dict) and isinstance(expected, dict):
-        return value.keys() == expected.keys() and all(alike(value[k], expected[k]) for k in value)
-    if type(value) not in _KNOWN or type(expected) not in _KNOWN:
-        return not isinstance(expected, bool) or bool(value) == expected
-    return value == expected
-
-
-def _near(value: Any, expected: Any) -> bool:
-    if isinstance(value, complex) or isinstance(expected, complex):
-        return abs(value - expected) <= 1e-3 * max(1, abs(expected))
-    try:
-        return isclose(value, expected, rel_tol=1e-3, abs_tol=1e-3)
-    except OverflowError:
-        return False
-
-
-def _inside(value: Any, expected: Any) -> bool:
-    """Whether every item of `value` is like one of `expected`."""
-    items = list(expected)
-    return all(item in items or any(alike(item, other) for other in items) for item in value)
