@@ -25,7 +25,8 @@ def task(name: str, head: str, text: str, body: str, *asserts: str) -> Problem:
 
 SUM_EVEN = task("sum_even", "xs", "Return the sum of the even numbers.",
                 "return sum(x for x in xs if x % 2 == 0)",
-                "candidate([1, 2, 4]) == 6", "candidate([]) == 0", "candidate([3, 8]) == 8")  # fmt: skip
+                "candidate([1, 2, 4]) == 6", "candidate([]) == 0", "candidate([3, 8]) == 8",
+                )  # fmt: skip
 REPEAT = task("repeat", "text, times", "Write the text so many times.", "return text * times",
               "candidate('ab', 2) == 'abab'", "candidate(times=3, text='x') == 'xxx'")  # fmt: skip
 UNIQUE = task("unique", "xs", "The distinct elements.", "return list(dict.fromkeys(xs))",
@@ -109,7 +110,8 @@ def test_wrong_stubs_unparsable_and_other_code_is_not_found():
 
 def test_a_function_that_hangs_on_one_task_is_still_found_with_another():
     far = task("far", "n", "Half.", "return n // 2", "candidate(1000000000) == 500000000",
-               "candidate(900000001) == 450000000", "candidate(800000002) == 400000001")  # fmt: skip
+               "candidate(900000001) == 450000000", "candidate(800000002) == 400000001",
+               )  # fmt: skip
     slow = "def f(n):\n    t = 0\n    while t < n:\n        t += 1\n    return t * 2 + 1\n"
     assert set(found(slow, [far, METHOD])) == {"t/method"}
 
@@ -211,7 +213,7 @@ LONG = (
 )
 SIDES = {
     "b": [
-        audit.Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)\n", "j"),
+        audit.Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)", "j"),
         audit.Row("long", "Shuffle numbered pebbles between two baskets.", LONG, "big"),
     ]
 }  # fmt: skip

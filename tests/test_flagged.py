@@ -1,11 +1,14 @@
 """Rates of the tasks that the training data leaks, beside those of the others."""
 
+import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from rrtf import evaluate, leaderboard, stats, store
+from rrtf import __main__, evaluate, leaderboard, stats, store
 from rrtf.evaluate import flagged
 from rrtf.records import Leak, TaskScore
 
@@ -81,3 +84,51 @@ def test_a_published_model_s_rate_is_that_of_its_parts_together():
     assert (leaking.n_tasks, clean.n_tasks) == (40, 124)
     together = 40 * leaking.value + 124 * clean.value
     assert together == pytest.approx(164 * every.value)
+
+
+@pytest.fixture
+def toy(tmp_path) -> tuple[Path, Path]:
+    """Four tasks and an answer to each, of which the first two are right."""
+    tasks = [
+        {
+            "task_id": f"t/{i}",
+            "prompt": "def add(a):\n",
+            "entry_point": "add",
+            "test": f"def check(candidate):\n    assert candidate(1) == {i + 1}\n",
+        }
+        for i in range(4)
+    ]
+    answers = [{"task_id": f"t/{i}", "completion": f"    return a + {i % 2}\n"} for i in range(4)]
+    for name, rows in (("toy", tasks), ("mine", answers)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "toy.jsonl", tmp_path / "mine.jsonl"
+
+
+def run(*arguments: object):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        given = ["evaluate", *map(str, arguments), "--level", "none", "--workers", "1"]
+        return CliRunner().invoke(__main__.app, given, env={"COLUMNS": "80"})
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_verb_prints_the_parts_under_the_board(toy, tmp_path):
+    leaks = tmp_path / "leaks.jsonl"
+    store.write(leaks, [Leak("r", "toy", "t/0", "execution", 1.0, "f passes 1 of 1 tests")])
+    done = run(*toy, "--flagged", leaks)
+    assert done.exit_code == 0, done.output
+    rows = [line.split()[:5] for line in done.output.splitlines() if line.startswith("mine")]
+    assert rows == [
+        ["mine", "pass@1", "4", "all", "50.00"],
+        ["mine", "pass@1", "3", "clean", "33.33"],
+        ["mine", "pass@1", "1", "flagged", "100.00"],
+    ]
+    assert "easier than the others" in " ".join(done.output.split())
+
+
+def test_leaks_of_another_benchmark_are_refused_before_anything_runs(toy, tmp_path):
+    leaks = tmp_path / "leaks.jsonl"
+    store.write(leaks, [Leak("r", "mbpp", "t/0", "code", 1.0, "")])
+    done = run(*toy, "--flagged", leaks)
+    assert done.exit_code == 2 and "no leak of toy: these are of mbpp" in done.output
