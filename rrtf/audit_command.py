@@ -218,23 +218,27 @@ def _print(console: Console, result: audit.Audit, paper: Mapping[str, Any]) -> N
 
 
 def benchmark_rows(result: audit.Audit, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
-    """A table row per benchmark: its tasks, those that leak and those only met by chance."""
+    """A table row per benchmark: its tasks, and how many of them leak.
+
+    `leaked` are those that a detector of `remove_on` found, `only resembled` those that others
+    did; `only by chance` met none but collisions.
+    """
     table = []
     for name, size in sizes.items():
         leaks, chance = (
             [leak for leak in side if leak.benchmark == name]
             for side in (result.leaks, result.collisions)
         )
-        leaked = {leak.benchmark_task_id for leak in leaks}
+        found = {leak.benchmark_task_id for leak in leaks}
         removing = {k.benchmark_task_id for k in leaks if k.detector in result.remove_on}
         table.append(
             {
                 "benchmark": name,
                 "tasks": size,
-                "tasks leaked": len(leaked),
-                "by what removes": len(removing),
-                "only by chance": len({leak.benchmark_task_id for leak in chance} - leaked),
-                "rows leaking": len({leak.task_id for leak in leaks}),
+                "leaked": len(removing),
+                "only resembled": len(found - removing),
+                "only by chance": len({leak.benchmark_task_id for leak in chance} - found),
+                "rows leaking": len({k.task_id for k in leaks if k.detector in result.remove_on}),
             }
         )
     return table
@@ -268,8 +272,9 @@ def page(
         f"{len(result.dropped)} rows go, removed on {', '.join(result.remove_on)}."
     )
     parts = [f"<h1>{escape(title)}</h1><p>{escape(told)}</p><p>{escape(result.rule)}</p>"]
-    parts += [f"<h2>{escape(what)}</h2>{figures.table(rows, digits=2, height=30).data}"
-              if rows else f"<h2>{escape(what)}</h2><p>None.</p>" for what, rows in shown]  # fmt: skip
+    for what, rows in shown:
+        table = figures.table(rows, digits=2, height=30).data if rows else "<p>None.</p>"
+        parts.append(f"<h2>{escape(what)}</h2>{table}")
     parts.append(
         f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
         f"of four equal words are marked.</p>{figures.side_by_side(worst).data}"

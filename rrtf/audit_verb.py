@@ -19,7 +19,7 @@ def audit(
         str,
         typer.Argument(
             metavar="ROWS",
-            help="a file (.jsonl, .json, .parquet, .gz), -, or a data set: a folder or its hub name",
+            help="a .jsonl, .json, .parquet (.gz), -, or a data set: a folder or its hub name",
         ),
     ],
     benchmarks: Annotated[

@@ -39,7 +39,8 @@ def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
     for name, value in (rows[0] if rows else {}).items():
         right = isinstance(value, int | float) and not isinstance(value, bool)
-        table.add_column(Text(plain(name)), justify="right" if right else "left")
+        where = "right" if right else "left"
+        table.add_column(Text(plain(name)), justify=where, no_wrap=isinstance(value, str))
     for row in rows:
         _add(table, [_cell(value) for value in row.values()])
     return table

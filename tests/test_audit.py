@@ -149,7 +149,7 @@ def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
 
 
 def test_tasks_too_short_for_an_ngram_are_listed():
-    assert detectors.too_short(rows(TASKS), 8) == ("t/digits", "t/swap", "t/top")
+    assert detectors.too_short(audit.Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
     assert run([], remove_on=[]).too_short[5] == ("t/digits",)
 
 
@@ -331,7 +331,7 @@ def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
 
 def test_what_is_out_of_sight_is_counted(planted):
     counted = {row["what"]: row["count"] for row in audit.out_of_sight(planted)}
-    assert counted["tasks of fewer than 8 words, which no 8-gram finds"] == 3
+    assert counted["tasks that no 8-gram finds: too short, or all shared with others"] == 3
     assert counted["rows that repeat another's function"] == 2
 
 

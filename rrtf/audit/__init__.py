@@ -20,7 +20,16 @@ from rrtf.audit.rows import (
     guess_fields,
     named_fields,
 )
-from rrtf.audit.verdict import GENERIC, GENERIC_NODES, OPTIONS, RULE, Audit, audit, pairs
+from rrtf.audit.verdict import (
+    GENERIC,
+    GENERIC_NODES,
+    OPTIONS,
+    RULE,
+    Audit,
+    audit,
+    audit_stages,
+    pairs,
+)
 from rrtf.audit.views import (
     Neighbour,
     agreement_matrix,
@@ -51,6 +60,7 @@ __all__ = [
     "agreement_matrix",
     "answers",
     "audit",
+    "audit_stages",
     "by_name",
     "certificate",
     "compare",

@@ -133,24 +133,26 @@ def _inside(
 
 
 def ngram_overlap(rows: Corpus, tasks: Corpus, *, n: int, share: float) -> list[Leak]:
-    """At least `share` of a task's word n-grams occur in the row (PaLM: 70 % of its 8-grams).
+    """At least `share` of a task's word n-grams occur in the row, and of those it alone has.
 
-    The score is that share, the evidence the longest run of words in common. A task of fewer
-    than `n` words cannot be found: `too_short` lists those.
+    (PaLM asks for 70 % of its 8-grams.) An n-gram that tasks of different wording share ("write a
+    function to find the") tells of none of them. The score is the smaller share, the evidence the
+    longest run of words in common. A task without an n-gram of its own cannot be found:
+    `too_short` lists those.
     """
-    grams = [similarity.ngrams(words, n) for words in tasks.words]
+    every = [similarity.ngrams(words, n) for words in tasks.words]
+    own = own_ngrams(tasks, n)
     index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for at, of_one in enumerate(grams):
-        for gram in of_one:
+    for at, grams in enumerate(own):
+        for gram in grams:
             index[gram].append(at)
     leaks = []
     for row, words in zip(rows.rows, rows.words, strict=True):
-        known = {gram for gram in _runs(words, n) if gram in index}
-        shared = Counter(at for gram in known for at in index[gram])
-        for at, count in sorted(shared.items()):
-            if count >= share * len(grams[at]):
+        grams = frozenset(_runs(words, n))
+        for at in sorted({at for gram in grams for at in index.get(gram, ())}):
+            score = min(len(of[at] & grams) / len(of[at]) for of in (every, own))
+            if score >= share:
                 run = _longest_run(words, tasks.words[at], n)
-                score = count / len(grams[at])
                 leaks.append(_leak(row, tasks, at, f"{n}-gram", score, run))
     return leaks
 
@@ -160,9 +162,20 @@ def _longest_run(words: Sequence[str], theirs: Sequence[str], n: int) -> str:
     return " ".join(words[start : start + length])
 
 
-def too_short(tasks: Sequence[Row], n: int) -> tuple[str, ...]:
-    """The tasks that `n`-grams cannot see, because they have fewer than `n` words."""
-    return tuple(t.task_id for t in tasks if len(similarity.words(t.text)) < n)
+def own_ngrams(tasks: Corpus, n: int) -> list[frozenset[tuple[str, ...]]]:
+    """For each task the n-grams that only it has, or others with exactly the same words."""
+    wordings = {tuple(words) for words in tasks.words}
+    counts = Counter(gram for words in wordings for gram in similarity.ngrams(words, n))
+    return [
+        frozenset(gram for gram in similarity.ngrams(words, n) if counts[gram] == 1)
+        for words in tasks.words
+    ]
+
+
+def too_short(tasks: Corpus, n: int) -> tuple[str, ...]:
+    """The tasks that `n`-grams cannot see: of fewer than `n` words, or without an own n-gram."""
+    own = own_ngrams(tasks, n)
+    return tuple(row.task_id for row, grams in zip(tasks.rows, own, strict=True) if not grams)
 
 
 def near_text(rows: Corpus, tasks: Corpus, *, shingle: int, **options: Any) -> list[Leak]:

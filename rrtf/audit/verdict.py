@@ -4,7 +4,7 @@ The rule and the removal policy are explicit, and nothing is dropped without its
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,6 +46,7 @@ OPTIONS = (  # the settings of a run that `audit` takes, by their names
     "seed",
 )
 Pair = tuple[str, str, str]  # row, benchmark, benchmark task
+Detector = Callable[[Corpus, Corpus], list[Leak]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +115,16 @@ def audit(
     observed, ran = bool(behaviour), executed is not None
     names = detectors.detector_names(ngram_sizes, observed=observed or not rows, executed=ran)
     _check(rows, benchmarks, remove_on, names, observed)
-    near = dict(
-        threshold=minhash_threshold, permutations=minhash_permutations, shingle=shingle, seed=seed
+    near = {"threshold": minhash_threshold, "permutations": minhash_permutations}
+    work = _work(
+        near | {"shingle": shingle, "seed": seed},
+        {n: ngram_share for n in ngram_sizes},
+        substring_words,
+        {"threshold": embedding_threshold, "embed": embed},
+        behaviour,
     )
-    work = [
-        detectors.exact_text,
-        detectors.normalised_text,
-        detectors.same_code,
-        partial(detectors.same_behaviour, behaviour=behaviour),
-        partial(detectors.substrings, n=substring_words),
-        *(partial(detectors.ngram_overlap, n=n, share=ngram_share) for n in ngram_sizes),
-        partial(detectors.near_text, **near),
-        partial(detectors.near_code, **near),
-        partial(detectors.neighbours, threshold=embedding_threshold, embed=embed),
-    ]
     sides = Corpus(rows), Corpus.of_benchmarks(benchmarks)
-    found: list[Leak] = []
-    for done, detect in enumerate(work, start=1):
-        found += detect(*sides)
-        if progress:
-            progress(done, len(work))
-    found += executed or ()
+    found = [*_found(work, sides, progress), *(executed or ())]
     if generic_nodes:
         leaks, collisions = _split_generic(found, sides[1], generic_nodes)
     else:
@@ -147,11 +137,54 @@ def audit(
         leaks=leaks,
         collisions=collisions,
         dropped=_dropped(rows, leaks, remove_on),
-        too_short={n: detectors.too_short(sides[1].rows, n) for n in ngram_sizes},
+        too_short={n: detectors.too_short(sides[1], n) for n in ngram_sizes},
         unseen={name: unseen(members, behaviour) for name, members in sets.items()},
         duplicates=duplicates(rows, behaviour),
         rule=GENERIC.format(nodes=generic_nodes) if generic_nodes else RULE,
     )
+
+
+def audit_stages(
+    stages: Mapping[str, Sequence[Row]], benchmarks: Mapping[str, Sequence[Row]], **options: Any
+) -> dict[str, Audit]:
+    """`audit` (its options) of sets that follow each other: seeds, each round, responses, the end.
+
+    `views.stage_rows` shows at which of them a task leaks. `executed` findings are of one set and
+    cannot be given here.
+    """
+    return {name: audit(rows, benchmarks, **options) for name, rows in stages.items()}
+
+
+def _work(
+    near: Mapping[str, Any],
+    grams: Mapping[int, float],
+    substring_words: int,
+    neighbours: Mapping[str, Any],
+    behaviour: Mapping[Row, Behaviour],
+) -> list[Detector]:
+    """The detectors with their options, in the order of tables."""
+    return [
+        detectors.exact_text,
+        detectors.normalised_text,
+        detectors.same_code,
+        partial(detectors.same_behaviour, behaviour=behaviour),
+        partial(detectors.substrings, n=substring_words),
+        *(partial(detectors.ngram_overlap, n=n, share=share) for n, share in grams.items()),
+        partial(detectors.near_text, **near),
+        partial(detectors.near_code, **near),
+        partial(detectors.neighbours, **neighbours),
+    ]
+
+
+def _found(
+    work: Sequence[Detector],
+    sides: tuple[Corpus, Corpus],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Leak]:
+    for done, detect in enumerate(work, start=1):
+        yield from detect(*sides)
+        if progress:
+            progress(done, len(work))
 
 
 def _check(

@@ -28,7 +28,10 @@ class Neighbour:
 def out_of_sight(result: Audit) -> list[dict[str, Any]]:
     """Table rows: what no n-gram, or no probe, could see, and how often rows repeat each other."""
     short = [
-        {"what": f"tasks of fewer than {n} words, which no {n}-gram finds", "count": len(ids)}
+        {
+            "what": f"tasks that no {n}-gram finds: too short, or all shared with others",
+            "count": len(ids),
+        }
         for n, ids in result.too_short.items()
     ]
     silent = [
@@ -44,8 +47,10 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
 
     `found of same function` is the share of the pairs of equal behaviour that the detector also
     reports: its recall where behaviour is taken for the truth (None if there is no such pair).
+    Without that detector there is no such column.
     """
     same = pairs(result.leaks, "behaviour")
+    observed = "behaviour" in result.detectors
     table = []
     for name in result.detectors:
         leaks, chance = pairs(result.leaks, name), pairs(result.collisions, name)
@@ -57,11 +62,15 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
                 "chance": len(chance),
                 "rows leaking": len({pair[0] for pair in leaks}),
                 "tasks leaked": len({pair[1:] for pair in leaks}),
-                "found of same function": len(leaks & same) / len(same) if same else None,
+                **({"found of same function": _share(leaks, same)} if observed else {}),
                 "removes": name in result.remove_on,
             }
         )
     return table
+
+
+def _share(found: set[Pair], of: set[Pair]) -> float | None:
+    return len(found & of) / len(of) if of else None
 
 
 def agreement_matrix(result: Audit) -> list[list[int]]:
@@ -76,7 +85,9 @@ def task_rows(result: Audit) -> list[dict[str, Any]]:
     """One table row per leaked task: how many rows leak it, who says so, the worst row."""
     return [
         {"benchmark": benchmark, "task": task, **told}
-        for (benchmark, task), told in _gathered(result.leaks, "row", lambda k: pair_of(k)[1:])
+        for (benchmark, task), told in _gathered(
+            result.leaks, "row", lambda leak: pair_of(leak)[1:], lambda leak: leak.task_id
+        )
     ]
 
 
@@ -84,27 +95,33 @@ def row_rows(result: Audit) -> list[dict[str, Any]]:
     """One table row per leaking row: the tasks it leaks, who says so, whether it goes."""
     return [
         {"row": row, **told, "removed": row in result.dropped}
-        for row, told in _gathered(result.leaks, "task", lambda leak: leak.task_id)
+        for row, told in _gathered(
+            result.leaks,
+            "task",
+            lambda leak: leak.task_id,
+            lambda leak: f"{leak.benchmark}: {leak.benchmark_task_id}",
+        )
     ]
 
 
 def _gathered(
-    leaks: Sequence[Leak], other: str, key: Callable[[Leak], Any]
+    leaks: Sequence[Leak], other: str, key: Callable[[Leak], Any], named: Callable[[Leak], str]
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Findings by `key`, most pairs first: how many of the `other` side, detectors, the worst."""
+    """Findings by `key`, the widest agreement on one pair first, then most pairs.
+
+    How many of the `other` side (`named`), which detectors, and the one most agree on.
+    """
     groups: defaultdict[Any, list[Leak]] = defaultdict(list)
     for leak in leaks:
         groups[key(leak)].append(leak)
-    at = (
-        (lambda k: k.task_id)
-        if other == "row"
-        else (lambda k: f"{k.benchmark}: {k.benchmark_task_id}")
-    )
-    for found, members in sorted(groups.items(), key=lambda item: (-len(pairs(item[1])), item[0])):
-        by_other = Counter(map(at, members))
-        names = dict.fromkeys(leak.detector for leak in members)
-        told = {f"{other}s": len(by_other), "detectors": ", ".join(names)}
-        yield found, told | {f"worst {other}": min(by_other, key=lambda o: (-by_other[o], o))}
+    told = []
+    for found, members in groups.items():
+        by_other = Counter(map(named, members))
+        names = ", ".join(dict.fromkeys(leak.detector for leak in members))
+        worst = min(by_other, key=lambda name: (-by_other[name], name))
+        row = {f"{other}s": len(by_other), "detectors": names, f"worst {other}": worst}
+        told.append((-by_other[worst], -len(by_other), found, row))
+    yield from ((found, row) for *_, found, row in sorted(told, key=lambda item: item[:3]))
 
 
 def stage_rows(audits: Mapping[str, Audit]) -> list[dict[str, Any]]:
