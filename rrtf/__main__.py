@@ -23,6 +23,7 @@ from rrtf.options import (
     Extract,
     Extracts,
     Filter,
+    Flagged,
     Folder,
     Format,
     Generator,
@@ -224,6 +225,7 @@ def evaluate(
     data: Data = None,
     allow_missing: Missing = False,
     allow_unknown: Unknown = False,
+    flagged: Flagged = None,
     n: Number = 1,
     temperature: Warmth = None,
     top_p: TopP = 1.0,
@@ -257,6 +259,7 @@ def evaluate(
             data=data,
             allow_missing=allow_missing,
             allow_unknown=allow_unknown,
+            flagged=flagged,
             sampling=sampling,
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, None),
         )

@@ -101,6 +101,21 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
+def parts_table(parts: Mapping[str, Sequence[Any]]) -> Table:
+    """Part -> `metrics.Result`s, in percent: an entry's parts stand under each other."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("entry", "", "tasks", "%", "95 % interval", "n"):
+        table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
+    rows = [
+        (rate.model, rate.metric, part, rate) for part, rates in parts.items() for rate in rates
+    ]
+    for model, metric in dict.fromkeys(row[:2] for row in rows):
+        for _, _, part, rate in (row for row in rows if row[:2] == (model, metric)):
+            cells = [f"{rate.n_tasks} {part}", *_rate(rate), f"{rate.n_samples}"]
+            _add(table, [model, metric, *cells])
+    return table
+
+
 def board_table(entries: Sequence[Any]) -> Table:
     """`leaderboard.Entry`s in percent: rank and name once, then a line per k.
 
