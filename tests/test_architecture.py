@@ -20,12 +20,12 @@ LEVELS = (
      "blocks", "probes", "source", "sharding"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest", "ablation"),
-    ("commands", "train_command"),
+    ("commands", "train_command", "evolve_command"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
