@@ -1,7 +1,7 @@
-"""Stage 01: harder problems from easier ones (paper, section 3.1; Evol-Instruct).
+"""Evolution without a model: the five methods as transformations of a nano specification.
 
-Offline, the five methods are transformations of a nano problem's specification. Every evolved
-problem names its parent, its method and its depth; every attempt that yields none has a reason.
+Every evolved problem names its parent, its method and its depth; every attempt that yields none
+has a reason.
 """
 
 from collections import Counter

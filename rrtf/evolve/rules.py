@@ -27,9 +27,11 @@ CODE_LINES = 100
 WORDS_OF_AN_APOLOGY = 80  # WizardLM's: an answer that is longer says something beside it
 
 _STOP_WORDS = frozenset(
-    "a an and are as at be but by can do for from has have here how i if in into is it its me my "
-    "no not of on or our please so such that the their then there these they this to was we what "
-    "which will with would yes you your sure ok okay".split()
+    similarity.words(
+        "a an and are as at be but by can do for from has have here how i if in into is it its me my "
+        "no not of on or our please so such that the their then there these they this to was we what "
+        "which will with would yes you your sure ok okay"
+    )
 )
 _APOLOGY = re.compile(
     r"\b(?:i(?:'|\u2019)?m|i am|we are)\s+(?:very |so |really )?(?:sorry|afraid|unable|not able)\b"
@@ -42,9 +44,9 @@ _APOLOGY = re.compile(
 _BLOCK = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _FENCE_NAME = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]+)", re.MULTILINE)
 _OTHER_LANGUAGE = re.compile(
-    r"(?<![\w.])(?i:javascript|java|typescript|node\.?js|jquery|react(?:\.?js| native)|vue(?:\.?js)|"
-    r"angular(?:js)?|php|laravel|kotlin|golang|scala|haskell|matlab|fortran|cobol|perl|ruby|lua|"
-    r"visual basic|vb\.net|objective-c|assembly (?:language|code|program)|bash|shell script|"
+    r"(?<![\w.])(?i:javascript|java|typescript|node\.?js|jquery|react(?:\.?js| native)|"
+    r"vue(?:\.?js)|angular(?:js)?|php|laravel|kotlin|golang|scala|haskell|matlab|fortran|cobol|perl|"
+    r"ruby|lua|visual basic|vb\.net|objective-c|assembly (?:language|code|program)|bash|shell script|"
     r"powershell|prolog|lisp|clojure|erlang|elixir)(?!\w)"
     r"|(?<!\w)(?i:c\+\+|c#)|\b(?:Swift|Rust|Julia)\b"
     r"|\b(?:in|using) (?:C|Go|R)\b(?! ?[-'\"=+\w]*[=+])"
@@ -145,9 +147,12 @@ def _all_words(text: str) -> list[str]:
 
 def _has_code(text: str) -> bool:
     """A block, or a line that begins like a definition, an import or an assignment."""
-    return "```" in text or "~~~" in text or re.search(
-        r"^(?:def|class|import|from|@|async)\b|^\w[\w, ]*=", text, re.MULTILINE
-    ) is not None
+    return (
+        "```" in text
+        or "~~~" in text
+        or re.search(r"^(?:def|class|import|from|@|async)\b|^\w[\w, ]*=", text, re.MULTILINE)
+        is not None
+    )
 
 
 def _defines_anything(program: str) -> bool:

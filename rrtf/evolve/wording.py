@@ -48,8 +48,10 @@ def methods() -> tuple[str, ...]:
 
 def task_text(row: Instruction) -> str:
     """The task as one text: what is asked, then the input it comes with, if any."""
-    return f"{row.instruction.strip()}\n\nInput:\n{row.input.strip()}" if row.input else (
-        row.instruction.strip()
+    return (
+        f"{row.instruction.strip()}\n\nInput:\n{row.input.strip()}"
+        if row.input
+        else (row.instruction.strip())
     )
 
 
