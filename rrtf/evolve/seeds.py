@@ -5,6 +5,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rrtf import prompts
 from rrtf.evolve.wording import task_text
@@ -43,36 +44,35 @@ def guess_fields(row: Mapping, renamed: Mapping[str, str] | None = None) -> dict
 
 
 def read_seeds(
-    rows: Iterable[tuple[int, Mapping]],
+    rows: Iterable[tuple[str, Any]],
     *,
-    file: str,
     source: str,
     renamed: Mapping[str, str] | None = None,
 ) -> tuple[list[Instruction], dict[str, str]]:
-    """(the rows as seeds, the field names they were read by) of (number, row) pairs.
+    """(the rows as seeds, the field names they were read by) of (`file:line`, row) pairs.
 
     A row keeps its `task_id` or `id`, else it is called `source/number`; one that has a family
-    already keeps that. ValueError names `file` and row for what is no object, has no task, or
-    has a value that is no text, for an id that comes twice, and for a file without rows.
+    already keeps that. ValueError names the place of what is no object, has no task, or has a
+    value that is no text, and of an id that comes twice; or `source` where there are no rows.
     """
     found: list[Instruction] = []
     names: dict[str, str] = {}
-    places: dict[str, int] = {}
-    for number, row in rows:
+    places: dict[str, str] = {}
+    for number, (where, row) in enumerate(rows, start=1):
         try:
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
             names = names or guess_fields(row, renamed)
             seed = _seed(row, names, f"{source}/{number}", source)
         except ValueError as error:
-            raise ValueError(f"{file}:{number}: {error}") from None
+            raise ValueError(f"{where}: {error}") from None
         if seed.task_id in places:
-            where = places[seed.task_id]
-            raise ValueError(f"{file}:{number}: {seed.task_id!r} is the id of row {where} too")
-        places[seed.task_id] = number
+            first = places[seed.task_id]
+            raise ValueError(f"{where}: {seed.task_id!r} is the id of {first} too")
+        places[seed.task_id] = where
         found.append(seed)
     if not found:
-        raise ValueError(f"{file}: no rows in it")
+        raise ValueError(f"{source}: no rows in it")
     return found, names
 
 
