@@ -34,6 +34,23 @@ def _add(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*(Text(plain(cell)) for cell in cells))
 
 
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of the same columns: numbers to the right, floats with two decimals, None as a dash."""
+    table = Table(box=None, pad_edge=False)
+    for name, value in (rows[0] if rows else {}).items():
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        table.add_column(Text(plain(name)), justify="right" if right else "left")
+    for row in rows:
+        _add(table, [_cell(value) for value in row.values()])
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "-" if value is None else "yes" if value else ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
 def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -> Table:
     """Rows of outcome, reason and a count per source, the best outcome first, with percent.
 
