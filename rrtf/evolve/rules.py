@@ -24,7 +24,16 @@ MIN_NEW_WORDS = 3  # of an evolution, beside those of its parent; the methods as
 COPIED_WORDS = 12  # in a row, of the request: no task has that by chance
 TASK_WORDS = (4, 300)
 CODE_LINES = 100
-WORDS_OF_AN_APOLOGY = re.compile(
+WORDS_OF_AN_APOLOGY = 80  # WizardLM's: an answer that is longer says something beside it
+
+_STOP_WORDS = frozenset(
+    similarity.words(
+        "a an and are as at be but by can do for from has have here how i if in into is it its me "
+        "my no not of on or our please so such that the their then there these they this to was "
+        "we what which will with would yes you your sure ok okay"
+    )
+)
+_APOLOGY = re.compile(
     r"\b(?:i(?:'|\u2019)?m|i am|we are)\s+(?:very |so |really )?(?:sorry|afraid|unable|not able)\b"
     r"|^\W*(?:sorry|apologies|unfortunately)\b|\bi apologi[sz]e\b"
     r"|\bas an? (?:ai|artificial|language) (?:language )?(?:model|assistant|intelligence)\b"
