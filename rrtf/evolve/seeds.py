@@ -32,7 +32,7 @@ def guess_fields(row: Mapping, renamed: Mapping[str, str] | None = None) -> dict
         raise ValueError(f"--rename to {sorted(strange)[0]!r}: expected {', '.join(FIELDS)}")
     found = {}
     for ours, names in FIELDS.items():
-        name = told.get(ours) or next((n for n in names if isinstance(row.get(n), str)), None)
+        name = told.get(ours) or next((n for n in names if row.get(n) is not None), None)
         if name is not None:
             found[ours] = name
     if "instruction" not in found:
@@ -62,7 +62,7 @@ def read_seeds(
         try:
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
-            names = names or guess_fields(row, renamed)
+            names = (guess_fields(row, renamed) if len(names) < len(FIELDS) else {}) | names
             seed = _seed(row, names, f"{source}/{number}", source)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
