@@ -107,12 +107,8 @@ def evolve_asking(
     ValueError and FileNotFoundError before anything is asked for what a caller can get wrong;
     errors of the endpoint as `endpoint.ask`, with every reply that came saved.
     """
-    for place in (out, dropped):
-        terminal.check_out(place, seeds)
-    if out and out == dropped:
-        raise ValueError(f"--dropped {dropped}: is --out too")
     how = {"weights": parse_weights(weights), "rounds": rounds, "after_failure": after_failure}
-    _check_voting(options, tests)
+    _check(seeds, out, dropped, options["agreement"])
     rows, names = evolve.read_seeds(
         reading.rows(seeds),
         source=arguments.name_of(seeds),
@@ -147,11 +143,15 @@ def evolve_asking(
         terminal.say(console, f"{silent} requests have no reply; the same command asks them again")
 
 
-def _check_voting(options: Mapping[str, Any], tests: bool) -> None:
-    if tests and not 0.5 < options["agreement"] <= 1:
+def _check(seeds: str, out: str | None, dropped: str | None, agreement: float) -> None:
+    for place in (out, dropped):
+        terminal.check_out(place, seeds)
+    if out and out == dropped:
+        raise ValueError(f"--dropped {dropped}: is --out too")
+    if not 0.5 < agreement <= 1:
         raise ValueError(
-            f"--agreement {options['agreement']}: expected a share above 0.5, so that no two "
-            "outputs can both have it, up to 1"
+            f"--agreement {agreement}: expected a share above 0.5, so that no two outputs can "
+            "both have it, up to 1"
         )
 
 

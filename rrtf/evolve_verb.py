@@ -1,113 +1,37 @@
 """The verb `evolve` as the command line sees it; `evolve_command` does the work."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from rrtf import config
+from rrtf import evolve_options as asked
 from rrtf.exits import exit_codes
 from rrtf.options import ALL_CORES, Cpu, Level, Memory, Out, Rename, Strength, Workers
 
-_STAGE = config.resolve("nano", "evolve")  # what is not given
-_ASKING, _TESTS, _RUNS = "Asking the model", "Unit tests", "Execution"
-
-
-def _asking(name: str | None = None, **more: object) -> object:
-    return typer.Option(*([name] if name else []), rich_help_panel=_ASKING, **more)
-
 
 def evolve(
-    seeds: Annotated[
-        str,
-        typer.Argument(
-            metavar="SEEDS",
-            help="rows with a task's text (instruction, input, output or the like): a file "
-            "(.jsonl, .json, .parquet, .gz), -, or a data set; for nano problems with their spec",
-        ),
-    ],
-    generator: Annotated[
-        str,
-        typer.Option(
-            metavar="nano|URL", help="nano: no model; else an OpenAI-compatible address, as .../v1"
-        ),
-    ] = "nano",
-    model: Annotated[str, typer.Option(help="the name the endpoint knows it by")] = "",
-    rounds: Annotated[
-        int, typer.Option(metavar="N", min=0, help="0: only the rules over what is there")
-    ] = 1,
+    seeds: asked.Seeds,
+    generator: asked.Teller = "nano",
+    model: asked.Model = "",
+    rounds: asked.Rounds = 1,
     out: Out = None,
-    dropped: Annotated[
-        str | None, typer.Option(metavar="FILE", help="what was dropped, each with its reason")
-    ] = None,
+    dropped: asked.DroppedTo = None,
     rename: Rename = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            metavar="N,N,N,N,N", help="constrain, specialise, deepen, misdirect, tighten: how often"
-        ),
-    ] = ",".join(map(str, _STAGE["method_weights"])),
-    after_failure: Annotated[
-        str,
-        typer.Option(
-            metavar="retry|stop", help="a row whose evolution failed: into the next round, or not"
-        ),
-    ] = "retry",
-    clean: Annotated[
-        bool,
-        typer.Option(
-            "--clean/--no-clean", help="the rules made by hand: Python functions, no repeats"
-        ),
-    ] = True,
-    similarity: Annotated[
-        float,
-        typer.Option(
-            metavar="0..1", min=0.05, max=1, help="Jaccard from which two tasks are nearly one"
-        ),
-    ] = 0.8,
-    seed: Annotated[int, typer.Option(metavar="N")] = _STAGE["seed"],
-    replies: Annotated[
-        Path | None,
-        _asking(
-            metavar="DIR",
-            help="every reply is saved here at once, and none is asked for twice",
-            show_default="FILE of --out with .replies",
-        ),
-    ] = None,
-    concurrency: Annotated[int, _asking(metavar="N", min=1, help="requests under way")] = 8,
-    attempts: Annotated[int, _asking(metavar="N", min=1, help="of one request")] = 6,
-    timeout: Annotated[float, _asking(metavar="S", min=0.1, help="of one attempt")] = 120.0,
-    rate: Annotated[
-        float, _asking(metavar="N", min=0, help="requests a minute at most; 0: no limit")
-    ] = 0,
-    spend: Annotated[
-        int, _asking(metavar="N", min=0, help="tokens at most, in and out; 0: no limit")
-    ] = 0,
-    api_key_env: Annotated[
-        str, _asking(metavar="NAME", help="the environment variable that holds the key")
-    ] = "OPENAI_API_KEY",
-    temperature: Annotated[float, _asking(metavar="T", min=0)] = 1.0,
-    top_p: Annotated[float, _asking(metavar="P", min=0, max=1)] = 0.95,
-    max_tokens: Annotated[int, _asking(metavar="N", min=1, help="of one reply")] = 1024,
-    tests: Annotated[
-        bool,
-        typer.Option(
-            "--tests", help="ask for inputs and answers to test by", rich_help_panel=_TESTS
-        ),
-    ] = False,
-    answers: Annotated[
-        int,
-        typer.Option(metavar="N", min=2, help="programs that vote", rich_help_panel=_TESTS),
-    ] = 5,
-    inputs: Annotated[
-        int, typer.Option(metavar="N", min=3, help="asked for a task", rich_help_panel=_TESTS)
-    ] = 10,
-    agreement: Annotated[
-        float,
-        typer.Option(
-            metavar="0.5..1", help="share of them that has to agree", rich_help_panel=_TESTS
-        ),
-    ] = 0.6,
+    weights: asked.Weights = asked.WEIGHTS,
+    after_failure: asked.AfterFailure = "retry",
+    clean: asked.Clean = True,
+    similarity: asked.Similarity = 0.8,
+    seed: asked.EvolveSeed = asked.STAGE["seed"],
+    replies: asked.Replies = None,
+    concurrency: asked.Concurrency = 8,
+    attempts: asked.Attempts = 6,
+    timeout: asked.Timeout = 120.0,
+    rate: asked.Rate = 0,
+    spend: asked.Spend = 0,
+    api_key_env: asked.KeyName = "OPENAI_API_KEY",
+    temperature: asked.Temperature = 1.0,
+    top_p: asked.Nucleus = 0.95,
+    max_tokens: asked.MaxTokens = 1024,
+    tests: asked.Tests = False,
+    answers: asked.Answers = 5,
+    inputs: asked.Inputs = 10,
+    agreement: asked.Agreement = 0.6,
     min_strength: Strength = None,
     level: Level = "landlock+seccomp",
     workers: Workers = ALL_CORES,

@@ -20,7 +20,7 @@ LEVELS = (
      "blocks", "probes", "source", "sharding", "journal"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options", "endpoint"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),

@@ -35,6 +35,7 @@ GOOD = f"{PARENT.instruction} Leave out numbers that are odd and negative."
         (PARENT.instruction, "adds nothing"),
         (PARENT.instruction.upper() + " !!", "adds nothing"),
         ("Of a list of numbers return the sum", "adds nothing"),
+        (f"{PARENT.instruction} {PARENT.instruction}", "adds nothing"),
         ("", "only punctuation"),
         ("... --- ...", "only punctuation"),
         ("Here it is, and so on.\n", "only punctuation"),

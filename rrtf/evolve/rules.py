@@ -119,9 +119,11 @@ def apologises(text: str) -> bool:
 
 
 def adds_nothing(text: str, parent: str) -> str:
-    """A task that has hardly a word or number its parent lacks, however these are arranged."""
-    new = Counter(_all_words(text)) - Counter(_all_words(parent))
-    return "adds nothing to its parent" if new.total() < MIN_NEW_WORDS else ""
+    """A task with hardly more words than its parent has, or none but its parent's."""
+    here, before = _all_words(text), _all_words(parent)
+    more = Counter(here) - Counter(before)
+    repeats = set(here) <= set(before) or more.total() < MIN_NEW_WORDS
+    return "adds nothing to its parent" if repeats else ""
 
 
 def leaves_traces(text: str, parent: str = "") -> str:

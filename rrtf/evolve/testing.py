@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rrtf import probes, prompts
+from rrtf import probes, prompts, similarity
 from rrtf.benchmarks.literals import literal
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
@@ -80,7 +80,7 @@ class Tested:
     dropped: tuple[Dropped, ...]
     inputs: dict[str, int]  # `kept`, and the others by reason
     n_trials: int  # rows whose programs ran
-    n_alike: int  # of these, rows whose answers are all one text
+    n_alike: int  # of these, rows whose answers are all one but for names and layout
 
     @property
     def share_kept(self) -> float:
@@ -123,8 +123,14 @@ def add_tests(
                 found.append(_judged(trial, seen, verdicts, least_tests))
             except ValueError as error:
                 dropped.append((trial.row, str(error)))
-    alike = sum(len(set(trial.programs)) == 1 for trial in trials)
+    alike = sum(_is_one_text(trial) for trial in trials)
     return Tested(tuple(found), tuple(dropped), dict(counts), len(trials), alike)
+
+
+def _is_one_text(trial: Trial) -> bool:
+    """Whether all answers are the same but for names and layout: then they only agree by that."""
+    name = trial.function.name
+    return len({similarity.canonical_functions(p).get(name, p) for p in trial.programs}) == 1
 
 
 def _functions(
