@@ -23,13 +23,12 @@ def _rows(count=24):
 
 
 @pytest.fixture
-def stage(tmp_path, monkeypatch):
-    """settings -> the stage, writing below `tmp_path`."""
-    monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
+def stage(tmp_path):
+    """settings -> the stage, writing into `tmp_path`."""
 
     def open_stage(**settings):
         values = config.resolve("smoke", "evolve", {f"evolve.{k}": v for k, v in settings.items()})
-        return store.Stage.open("evolve", values)
+        return store.Stage("01_evolve", "smoke", values, tmp_path)
 
     return open_stage
 
@@ -37,18 +36,28 @@ def stage(tmp_path, monkeypatch):
 HOW = {"rounds": 1, "weights": dict.fromkeys(nano.METHODS, 1), "seed": 3, "workers": 1}
 
 
-def test_without_a_model_the_stage_is_what_it_was(stage):
+@pytest.fixture
+def small_world(monkeypatch):
+    """Twelve nano seeds in the place of the whole small world, which takes longer to make."""
+    problems = nano.build("finetune", 16, shard_size=16)[0]
+    world = {"seeds": problems[:12], "evolvable": problems[:12], "train": problems[:12]}
+    world |= {"validation": problems[12:14], "test": problems[14:]}
+    monkeypatch.setattr(worlds.offline, "load_world", lambda stage, **_: world)
+    return world
+
+
+def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
     opened = stage()
     world = evolve.open_world(opened, n_seeds=12, workers=1)
     grown = evolve.grow(opened, world, **HOW)
-    assert world["seeds"] == evolve.load_world(opened, n_seeds=12, workers=1)["seeds"]
+    assert world == small_world
     assert (grown.evolved, grown.dropped) == evolve.evolve_problems(world["seeds"], **HOW)
     assert grown.train == grown.evolved and grown.test == world["test"] and not grown.rows
 
 
-def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage):
+def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
     opened = stage(generator=ADDRESS, evolver="m")
-    world = evolve.open_world(opened, n_seeds=3, workers=1)
+    world = evolve.open_world(opened, n_seeds=12, workers=1)
     teacher = Teacher()
     grown = evolve.grow(opened, world, ask=teacher, **HOW)
     assert all('"""' not in row.instruction and "def " in row.output for row in world["rows"])
