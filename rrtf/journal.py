@@ -87,14 +87,16 @@ class Journal:
                 os.ftruncate(self._file, self._size)
                 raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
             self._size += len(line)
+            due = time.monotonic() - self._synced > SYNC_SECONDS
+            if due:
+                self._synced = time.monotonic()
+        if due:  # not under the lock: a disk may take its time, and only this thread waits
+            os.fdatasync(self._file)
 
     def _write(self, line: bytes) -> None:
         view = memoryview(line)
         while view:
             view = view[os.write(self._file, view) :]
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            os.fdatasync(self._file)
-            self._synced = time.monotonic()
 
     def close(self) -> None:
         """Brings all rows to the disk and gives the lock back."""

@@ -239,12 +239,12 @@ class Stage:
         self.outputs[name] = sha256(path)
         return path
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        """A callback `(done, total)` through which a long step tells the runner where it is."""
+    def progress(self, what: str) -> Callable[..., None]:
+        """A callback `(done, total, ...)` by which a long step tells the runner where it is."""
         path = self.folder / ".progress"
         told = -1.0
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: int, total: int, *_: float) -> None:
             nonlocal told
             if time.monotonic() - told >= 0.2 or done >= total:
                 told = time.monotonic()

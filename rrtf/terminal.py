@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,30 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def spending(what: str) -> Iterator[Callable[[int, int, int, int, float], None] | None]:
+    """Like `progress`, for `endpoint.ask`: with the tokens and the time that went and will go."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    outlook = TextColumn("{task.fields[outlook]}")
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), outlook
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, outlook="")
+
+        def tell(done: int, total: int, tokens: int, to_come: int, seconds: float) -> None:
+            text = spent(tokens, to_come, seconds)
+            bar.update(task, completed=done, total=total, outlook=text)
+
+        yield tell
+
+
+def spent(tokens: int, to_come: int, seconds: float) -> str:
+    """`'12,300 tokens, about 95,000 and 0:07:30 to come'`; no outlook before there is one."""
+    if not to_come and not seconds:
+        return f"{tokens:,} tokens"
+    return f"{tokens:,} tokens, about {to_come:,} and {timedelta(seconds=round(seconds))} to come"

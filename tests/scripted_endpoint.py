@@ -1,9 +1,10 @@
 """A double of an OpenAI-compatible endpoint that misbehaves on schedule, and counts.
 
 In a test: `with ScriptedEndpoint(script) as server`, where `script(prompt, number)` names what the
-`number`th request (from 1) with this prompt gets, one of `BEHAVIOURS` or `ok`. As a program it
-serves good replies after a fixed time and prints its port: `--service SECONDS`; `GET /v1/times`
-then tells when each request was received and answered.
+`number`th request (from 1) with this prompt gets: one of `BEHAVIOURS`, or a good reply (`ok`; with
+the connection closed after it: `closing`, and `hanging up` without a word). As a program it serves
+good replies after a fixed time (`--service SECONDS`) and prints its port; `GET /v1/times` then
+tells when each request was received and answered.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 JSON = "application/json"
 KEY_ECHOED = "the key you sent is wrong:"
@@ -87,10 +89,12 @@ BEHAVIOURS: dict[str, bytes | Callable] = {
     "503": error(503, "loading"),
     "429": error(429, "too fast"),
     "429 after 1 s": error(429, "too fast", "Retry-After: 1\r\n"),
+    "429 for a moment": error(429, "too fast", "Retry-After: 0.01\r\n"),
     "429 after nonsense": error(429, "too fast", "Retry-After: soon\r\n"),
     "truncated JSON": http(200, json.dumps(good("x")).encode()[:-20]),
     "JSON of another kind": http(200, b"[1, 2, 3]"),
     "deep JSON": http(200, b"[" * 100_000),
+    "an error with status 200": http(200, b'{"error": {"message": "overloaded", "code": 502}}'),
     "no choices": bad({"choices": []}),
     "no usage": bad({"usage": None}),
     "no finish reason": bad({"choices": [{"message": {"content": "x"}, "finish_reason": None}]}),
@@ -155,10 +159,8 @@ class ScriptedEndpoint:
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            try:
+            with suppress(asyncio.CancelledError):
                 runner.run(self.serve(started.set))
-            except asyncio.CancelledError:
-                pass
 
     async def serve(self, ready: Callable[[], None], port: int = 0) -> None:
         self._task = asyncio.current_task()
@@ -171,10 +173,9 @@ class ScriptedEndpoint:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            while await self._answer(reader, writer):
-                pass
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
+            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while await self._answer(reader, writer):
+                    pass
         finally:
             writer.close()
 
@@ -205,7 +206,8 @@ class ScriptedEndpoint:
         if self.service:
             await asyncio.sleep(self.service)
         self.requests.append((prompt, start, time.monotonic(), head))
-        done = BEHAVIOURS.get(behaviour, http(200, json.dumps(good(*name)).encode()))
+        more = "Connection: close\r\n" if behaviour == "closing" else ""
+        done = BEHAVIOURS.get(behaviour, http(200, json.dumps(good(*name)).encode(), more=more))
         if callable(done):
             await done(writer)
             return False
@@ -214,7 +216,7 @@ class ScriptedEndpoint:
             done = error(401, f"{KEY_ECHOED} {sent}")
         writer.write(done.removesuffix(CUT.encode()))
         await writer.drain()
-        return not done.endswith(CUT.encode())
+        return not done.endswith(CUT.encode()) and behaviour not in ("closing", "hanging up")
 
 
 if __name__ == "__main__":
@@ -223,7 +225,5 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     server = ScriptedEndpoint(service=options.service)
-    try:
+    with suppress(KeyboardInterrupt):
         asyncio.run(server.serve(lambda: print(server.port, flush=True), options.port))
-    except KeyboardInterrupt:
-        pass

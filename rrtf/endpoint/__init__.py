@@ -6,9 +6,9 @@ deadline), `attempt` (what a server's behaviour means), `desk` (what the workers
 covered: streamed replies, several answers per request (ask again with another seed), SOCKS.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from rrtf.journal import Journal, read
 __all__ = ["Ask", "Endpoint", "Reply", "SpendLimit", "ask"]
 
 FILE = "replies.jsonl"
+PATIENCE = 10  # times as many attempts where the server itself says when to come back
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for more
 TICK = 0.2  # seconds between two calls of `progress`
 Progress = Callable[[int, int, int, int, float], None]
@@ -46,7 +47,8 @@ def ask(
     is there is not asked again, and where all is there no connection is made. At most
     `concurrency` requests are under way. Each has `timeout` seconds from connecting to its last
     byte, and up to `attempts` attempts, `backoff` seconds apart, doubling up to a minute, times a
-    jitter between 0.5 and 1 that follows from the ask; a Retry-After holds back all requests.
+    jitter between 0.5 and 1 that follows from the ask. A Retry-After holds back all requests, and
+    an attempt that brought one does not count (up to ten times `attempts`).
     An ask that stays without reply has `Reply.error` and is asked again by the next call.
     `requests_per_minute` counts every attempt (0: no limit). `max_spend_tokens` bounds the tokens
     of all replies in the folder, those of earlier calls too: an ask is sent only if the longest
@@ -113,22 +115,22 @@ def _work(
 
     An interruption (or an error of `progress`) cuts the lines: nobody waits for their replies.
     """
-    threads = [threading.Thread(target=serve, args=(line,), daemon=True) for line in lines]
     started = time.monotonic()
-    try:
-        for thread in threads:
-            thread.start()
-        while running := [thread for thread in threads if thread.is_alive()]:
-            running[0].join(TICK)
-            if progress:
-                progress(*desk.outlook(time.monotonic() - started))
-    except BaseException as error:
-        desk.stop(error)
-        while running := [thread for thread in threads if thread.is_alive()]:
-            for line in lines:
-                line.cut()
-            running[0].join(TICK)
-        raise
+    # Futures, not Thread.join: one that Ctrl-C interrupts holds its thread for dead (Python 3.11).
+    with ThreadPoolExecutor(len(lines)) as pool:
+        running = {pool.submit(serve, line) for line in lines}
+        try:
+            while running:
+                running = wait(running, timeout=TICK).not_done
+                if progress:
+                    progress(*desk.outlook(time.monotonic() - started))
+        except BaseException as error:
+            desk.stop(error)
+            while running:
+                for line in lines:
+                    line.cut()
+                running = wait(running, timeout=TICK).not_done
+            raise
     if desk.error:
         raise desk.error
 
@@ -163,7 +165,8 @@ def _patiently(
 
     None where the work stopped meanwhile; ConnectionError where there never was a connection.
     """
-    for number in range(1, attempts + 1):
+    failed = 0
+    for number in range(1, PATIENCE * attempts + 1):
         if not gate.through(desk.stopped):
             return None, True
         try:
@@ -172,19 +175,23 @@ def _patiently(
             return Reply("", "", 0, 0, error=str(refusal)), False
         except Again as again:
             last = again
-        if number < attempts and desk.stopped.wait(_pause(name, number, last, gate, backoff)):
-            return None, True
+        failed += not last.wait
+        if last.wait:
+            gate.hold(last.wait)
+        pause = last.wait + _pause(name, number, backoff, doubled=0 if last.wait else failed - 1)
+        if failed == attempts or desk.stopped.wait(pause):
+            break
+    if desk.stopped.is_set() and failed < attempts:
+        return None, True
     if last.unreachable:
         raise ConnectionError(
-            f"{line.base_url}: no connection in {attempts} attempts ({last}); is the server up, and "
-            "is this its address? What came is saved, the same command goes on from there"
+            f"{line.base_url}: no connection in {number} attempts ({last}); is the server up, "
+            "and is this its address? What came is saved, the same command goes on from there"
         )
-    return Reply("", "", 0, 0, error=f"no reply in {attempts} attempts; the last: {last}"), True
+    return Reply("", "", 0, 0, error=f"no reply in {number} attempts; the last: {last}"), True
 
 
-def _pause(name: str, number: int, last: Again, gate: Gate, backoff: float) -> float:
-    """Seconds before the attempt after `number`; what the server asks for holds everybody."""
-    if last.wait:
-        gate.hold(last.wait)
+def _pause(name: str, number: int, backoff: float, *, doubled: int) -> float:
+    """Seconds after the attempt of this number, with the jitter that belongs to it alone."""
     jitter = 0.5 + config.derive_seed(0, name, number) / 2**64
-    return max(last.wait, min(LONGEST_PAUSE, backoff * 2 ** (number - 1)) * jitter)
+    return min(LONGEST_PAUSE, backoff * 2**doubled) * jitter

@@ -63,7 +63,7 @@ class Desk:
         """
         with self._changed:
             while self._waiting and not self.stopped.is_set():
-                cost = most_tokens(self.asks[self._waiting[0]])
+                cost = self._cost(self._waiting[0])
                 if not self.budget or self.spent + self._pledged + cost <= self.budget:
                     self._pledged += cost
                     return self._waiting.popleft()
@@ -73,11 +73,15 @@ class Desk:
                     self._changed.wait()
             return None
 
+    def _cost(self, name: str) -> int:
+        return most_tokens(self.asks[name]) if self.budget else 0
+
     def _exhausted(self, cost: int) -> SpendLimit:
+        left = f"{len(self._waiting)} of {len(self.asks)} asks were not sent"
         return SpendLimit(
-            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next ask may take "
-            f"{cost}: {len(self._waiting)} of {len(self.asks)} asks were not sent; what came is "
-            "saved, and with a higher limit the same command goes on from there"
+            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next "
+            f"ask may take {cost}: {left}; what came is saved, and with a higher limit the same "
+            "command goes on from there"
         )
 
     def put(self, name: str, reply: Reply, *, mendable: bool = True) -> None:
@@ -88,7 +92,7 @@ class Desk:
         """
         with self._changed:
             self.replies[name] = reply
-            self._pledged -= most_tokens(self.asks[name])
+            self._pledged -= self._cost(name)
             self.spent += reply.prompt_tokens + reply.completion_tokens
             self._answered += not reply.error
             self._fruitless = self._fruitless + 1 if reply.error else 0

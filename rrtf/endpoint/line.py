@@ -43,6 +43,10 @@ class _Inflow(io.RawIOBase):
         self.sock, self.deadline, self.limit = sock, deadline, limit
         self.raw = sock.makefile("rb", buffering=0)  # keeps the socket open, as http.client expects
 
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client reads from; it takes this object for the socket."""
+        return io.BufferedReader(self, 1 << 16)
+
     def readable(self) -> bool:
         return True
 
@@ -62,11 +66,8 @@ class _Inflow(io.RawIOBase):
         super().close()
 
 
-class _Bounded(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self.fp = io.BufferedReader(_Inflow(sock, deadline, limit), 1 << 16)
+def _bounded(sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
+    return http.client.HTTPResponse(_Inflow(sock, deadline, limit), *args, **kwargs)
 
 
 def check_address(base_url: str) -> None:
@@ -81,7 +82,8 @@ def check_address(base_url: str) -> None:
         port_fits = parts.port is None or parts.port > 0
     except ValueError:
         port_fits = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not port_fits:
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not (port_fits and plain):
         raise ValueError(f"{base_url!r}: expected an address like http://127.0.0.1:8000/v1")
 
 
@@ -100,7 +102,8 @@ def proxy_of(base_url: str) -> str | None:
     parts = urlsplit(base_url)
     if is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class Line:
@@ -134,7 +137,7 @@ class Line:
         deadline = time.monotonic() + timeout
         connection = self._connection
         try:
-            connection.response_class = partial(_Bounded, deadline=deadline, limit=limit)
+            connection.response_class = partial(_bounded, deadline=deadline, limit=limit)
             self._connect(timeout)
             connection.request(method, self._prefix + path, body, {**headers, **self._headers})
             response = connection.getresponse()
@@ -155,7 +158,6 @@ class Line:
                 raise
             except OSError as error:
                 raise Unreachable(error.strerror or str(error)) from error
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sock.settimeout(timeout)
 
     def cut(self) -> None:

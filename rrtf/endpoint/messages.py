@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -95,6 +95,8 @@ def parse(data: bytes) -> Reply:
         answer = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not whole JSON ({error})") from None
+    if isinstance(answer, dict) and answer.get("error"):
+        raise ValueError(f"an error in place of a reply: {json.dumps(answer['error'])}")
     choice = _field(answer, "choices", list)
     message = _field(choice[0] if choice else None, "message", dict)
     usage = _field(answer, "usage", dict)
@@ -119,15 +121,20 @@ def _unicode(text: str) -> str:
 
 def to_row(name: str, reply: Reply) -> dict[str, Any]:
     """A good reply as the journal has it, by the key of its ask."""
-    row = asdict(reply)
-    del row["error"]
-    return {"key": name, **row}
+    return {
+        "key": name,
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }
 
 
 def from_row(row: dict[str, Any], where: str) -> tuple[str, Reply]:
     """The inverse of `to_row`; ValueError names the place of a row that is none."""
     try:
-        counts = row["prompt_tokens"], row["completion_tokens"]
-        return row["key"], Reply(row["text"], row["finish_reason"], *counts)
-    except KeyError as error:
-        raise ValueError(f"{where}: a reply without {error}; delete the line to go on") from None
+        words = [_field(row, name, str) for name in ("key", "text", "finish_reason")]
+        counts = [_field(row, name, int) for name in ("prompt_tokens", "completion_tokens")]
+    except ValueError as error:
+        raise ValueError(f"{where}: no reply: {error}; delete the line to go on") from None
+    return words[0], Reply(*words[1:], *counts)
