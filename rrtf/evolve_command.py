@@ -1,8 +1,6 @@
 """What the verb `evolve` does and prints: rows in, harder rows, problems and tables out."""
 
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,11 @@ from rrtf import (
     strength,
     terminal,
 )
+from rrtf.endpoint import Ask, Reply
 from rrtf.evolve import Asker, Sampling
 from rrtf.records import Instruction, Problem
 
 N_MUTANTS = 20  # of a reference, where the strength of tests is measured
-TICK = 5.0  # seconds between two lines about the requests
 Dropped = tuple[Instruction, str]
 
 
@@ -157,7 +155,7 @@ def _check(seeds: str, out: str | None, dropped: str | None, agreement: float) -
 
 def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -> Asker:
     """`endpoint.ask` for one model, saying how far it is."""
-    return partial(
+    bound = partial(
         endpoint.ask,
         endpoint=endpoint.Endpoint(address, model, options["api_key_env"]),
         replies=folder,
@@ -166,27 +164,13 @@ def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -
         timeout=options["timeout"],
         requests_per_minute=options["rate"],
         max_spend_tokens=options["spend"],
-        progress=asking_progress(),
     )
 
+    def ask(asks: Sequence[Ask]) -> list[Reply]:
+        with terminal.spending(f"asking {model}") as tell:
+            return bound(asks, progress=tell)
 
-def asking_progress() -> Callable[[int, int, int, int, float], None]:
-    """Says on standard error, at most every TICK seconds, how far the requests are."""
-    told = time.monotonic()
-
-    def tell(done: int, total: int, tokens: int, tokens_to_come: int, seconds: float) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TICK:
-            told = time.monotonic()
-            left = f"about {tokens_to_come:,} to come in {_duration(seconds)}"
-            print(f"asked {done:,} of {total:,}: {tokens:,} tokens, {left}", file=sys.stderr)
-
-    return tell
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    return ask
 
 
 def _with_tests(

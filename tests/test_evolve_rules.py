@@ -79,7 +79,7 @@ def test_a_misdirection_adds_code_and_is_no_copy():
         (CODE, ""),
         ("I'm sorry, I cannot do that.", "answer: an apology"),
         ("Unfortunately no input was provided.", "answer: an apology"),
-        ("The answer is to sum all the numbers in a loop.", "answer: no code"),
+        ("The answer is to sum all the numbers in a loop.", "answer: no Python code"),
         (PARENT.instruction, "answer: the task itself"),
         ("?", "answer: only punctuation and stop words"),
         ('```python\ndef f(x):\n    print("I\'m sorry, no")\n```', ""),

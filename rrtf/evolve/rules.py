@@ -86,7 +86,7 @@ def failed_answer(reply: Reply, task: str) -> str:
     if similarity.normalise(reply.text) == similarity.normalise(task):
         return "answer: the task itself"
     if not code_of(reply.text).strip() or not _has_code(reply.text):
-        return "answer: no code"
+        return "answer: no Python code"
     return ""
 
 
