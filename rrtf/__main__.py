@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrtf import audit_verb, config, pipeline, plan_options
+from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options
 from rrtf import train_options as tuned
 from rrtf.exits import exit_codes
 from rrtf.options import (
@@ -95,6 +95,7 @@ def run(
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 
+app.command()(evolve_verb.evolve)
 app.command()(audit_verb.audit)
 
 

@@ -20,13 +20,13 @@ LEVELS = (
      "blocks", "probes", "source", "sharding", "journal"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options", "endpoint"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest", "ablation", "exits"),
-    ("commands", "train_command", "audit_command"),
-    ("audit_verb",),
+    ("commands", "train_command", "audit_command", "evolve_command"),
+    ("audit_verb", "evolve_verb"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
