@@ -1,4 +1,4 @@
-"""A double for `endpoint.ask`: a teacher whose replies are written down, and who counts requests."""
+"""A double for `endpoint.ask`: a teacher whose replies are written down; it counts requests."""
 
 import re
 
