@@ -1,6 +1,6 @@
 """What our client adds to the time a server takes: figures beside the plain `openai` client.
 
-    python tests/benchmarks/bench_evolve.py [--rounds 3] [--seconds 6]
+    python tests/benchmarks/bench_evolve.py [--rounds 3] [--seconds 15]
 
 A server of its own process answers every request after a fixed service time. The ideal is
 requests * service / concurrency, with the service time as the server kept it (`asyncio.sleep`
@@ -170,7 +170,7 @@ def saving(n: int = 100_000) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="ideal length of each run")
+    parser.add_argument("--seconds", type=float, default=15.0, help="ideal length of each run")
     given = parser.parse_args()
     print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     throughput(given.rounds, given.seconds)
