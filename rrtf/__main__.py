@@ -10,7 +10,7 @@ import typer
 
 from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options
 from rrtf import train_options as tuned
-from rrtf.exits import exit_codes
+from rrtf.exits import exit_codes, how_to_go_on
 from rrtf.options import (
     ALL_CORES,
     Asked,
@@ -138,7 +138,7 @@ def grade(
     """
     from rrtf import commands
 
-    with exit_codes(interrupted=_how_to_go_on(shards)):
+    with exit_codes(interrupted=how_to_go_on(shards)):
         commands.grade_samples(
             problems,
             samples,
@@ -195,7 +195,7 @@ def rank(
 
     given = {"pairing": pairing, "teacher_filter": filter_, "seed": seed}
     given |= {"min_strength": min_strength}
-    with exit_codes(interrupted=_how_to_go_on(shards)):
+    with exit_codes(interrupted=how_to_go_on(shards)):
         commands.rank_responses(
             problems,
             responses,
@@ -250,7 +250,7 @@ def evaluate(
     named = {"extract": extract or (), "renamed": rename or (), "temperature": temperature or ()}
     sampling = {"n_samples": n, "top_p": top_p, "prompt_format": prompt_format, "seed": seed}
     sampling |= {"max_new_tokens": max_new_tokens, "engine": generator, "workers": workers}
-    with exit_codes(interrupted=_how_to_go_on(out, "--out")):
+    with exit_codes(interrupted=how_to_go_on(out, "--out")):
         commands.evaluate_entries(
             problems,
             contest.entrants(entries or (), model or (), **named),
@@ -363,12 +363,6 @@ def _execution(
 ) -> dict[str, Any]:
     """The options of `execution.execute`."""
     return locals()
-
-
-def _how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
-    if folder:
-        return f"interrupted; the same command goes on from {folder}"
-    return f"interrupted; nothing is kept (with {option} DIR the same command would go on)"
 
 
 if __name__ == "__main__":

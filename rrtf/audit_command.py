@@ -1,8 +1,9 @@
 """The verb `audit`: anybody's rows against benchmarks by name; tables, a page, a certificate."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,20 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, audit, benchmarks, config, figures, reading, store, terminal
+from rrtf import (
+    arguments,
+    audit,
+    benchmarks,
+    config,
+    execution,
+    figures,
+    reading,
+    sandbox,
+    store,
+    terminal,
+)
+from rrtf.audit import chance, running
+from rrtf.records import Problem
 
 # These find nothing between benchmarks that different people wrote, but for generic code, at these
 # thresholds (tests/benchmarks/audit.txt). Near code does, and neighbours almost: they are reported.
@@ -54,12 +68,10 @@ def audit_rows(
     certificate: Path | None = None,
     embedding: str | None = None,
     data: Path | None = None,
-    execute: Callable[..., Mapping[str, Any]] | None = None,
+    execute: bool = False,
+    **fences: Any,
 ) -> None:
-    """The verb `audit`; `execute(rows, tasks)` gives what `audit.audit` takes of an execution.
-
-    These are `executed` and, where a rule of its own tells chance, `coincidences` and
-    `execution_rule`.
+    """The verb `audit`; with `execute` the rows' functions run within `fences` (see `run_tests`).
 
     ValueError and FileNotFoundError before anything is compared for what a caller can get wrong;
     files are written at the end, each whole or not at all.
@@ -71,12 +83,14 @@ def audit_rows(
             terminal.check_folder(place.absolute().parent, option=option)
         if place and place.exists() and Path(name).exists() and place.samefile(name):
             raise ValueError(f"{option} {place}: is the input")
-    tasks = load_tasks(benchmarks, data=data)
+    problems = load_problems(benchmarks, data=data)
+    tasks = {benchmark: audit.from_problems(members) for benchmark, members in problems.items()}
     material = read(name, fields)
     arguments.tell(f"fields: {material.fields.told()}")
     options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
     if execute:
-        options |= {"remove_on": (*REMOVE, "execution")} | execute(material.rows, tasks)
+        options |= {"remove_on": (*REMOVE, running.DETECTOR)}
+        options |= run_tests(material.rows, problems, **fences)
     with terminal.progress("auditing") as tick:
         result = audit.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
     paper = certify(result, material, tasks, name=name, embedding=embedding)
@@ -92,7 +106,7 @@ def audit_rows(
         store.write_bytes(report, page(result, material, tasks, paper).encode())
 
 
-def load_tasks(names: str, *, data: Path | None) -> dict[str, list[audit.Row]]:
+def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
     """The tasks of the benchmarks named, separated by commas; `all`: of those at hand.
 
     ValueError for an unknown name, FileNotFoundError for a named one that is not at hand; of
@@ -105,7 +119,7 @@ def load_tasks(names: str, *, data: Path | None) -> dict[str, list[audit.Row]]:
     found = {}
     for name in benchmarks.names() if every else [benchmarks.entry(n).name for n in wanted]:
         try:
-            found[name] = audit.from_problems(benchmarks.load(name, data=data))
+            found[name] = benchmarks.load(name, data=data)
         except FileNotFoundError:
             if not every:
                 raise
@@ -113,6 +127,31 @@ def load_tasks(names: str, *, data: Path | None) -> dict[str, list[audit.Row]]:
         except RuntimeError as error:  # no sandbox to make a benchmark's expected values with
             raise OSError(str(error)) from error
     return found
+
+
+def run_tests(
+    rows: Sequence[audit.Row],
+    problems: Mapping[str, Sequence[Problem]],
+    *,
+    level: str,
+    workers: int,
+    shards: Path | None = None,
+) -> dict[str, Any]:
+    """What `audit.audit` takes of the detector `execution`: findings, those by chance, the rule.
+
+    `level` and `workers` as in `sandbox.call`; with `shards` an interrupted run goes on.
+    """
+    fences = {"level": level, "workers": workers}
+    call = partial(sandbox.call, **fences)
+    judge = partial(execution.execute, shards=shards, **fences)
+    executed = []
+    for name, tasks in problems.items():
+        with terminal.progress(f"running on {name}") as tick:
+            how = {"call": call, "judge": judge, "shards": shards, "progress": tick}
+            executed += running.passes_tests(rows, name, tasks, **how)
+    tasks = {name: audit.from_problems(members) for name, members in problems.items()}
+    by_chance = chance.coincidences(executed, rows, tasks)
+    return {"executed": executed, "coincidences": by_chance, "execution_rule": chance.RULE}
 
 
 def read(name: str, fields: str | None = None) -> Material:

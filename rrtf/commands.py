@@ -142,7 +142,7 @@ def evaluate_entries(
     asked = grade.parse_ks(ks) if ks else grade.KS
     terminal.check_folder(out)
     name = arguments.name_of(problems)
-    leaking = evaluate.flagged_tasks(store.read(flagged, Leak), name) if flagged else set()
+    leaking = evaluate.flagged_tasks(_leaks(flagged), name) if flagged else set()
     tasks = arguments.load_problems(problems, data=data)
     how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
     responses = contest.answers(entrants, tasks, sampling=sampling, **how)
@@ -167,6 +167,12 @@ def evaluate_entries(
         told |= {name: value for name, value in options.items() if name != "shards"}
         contest.save(out, board, tasks, responses, executions, scores, settings=told)
         terminal.say(console, f"samples, verdicts, scores and board in {out}")
+
+
+def _leaks(path: Path) -> list[Leak]:
+    """The findings of the verb `audit` that its rule does not take for chance."""
+    rows = zip(store.read_rows(path), store.read(path, Leak), strict=True)
+    return [leak for (_, row), leak in rows if not row.get("chance")]
 
 
 def _print_board(

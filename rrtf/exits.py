@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -31,6 +32,13 @@ def exit_codes(*, interrupted: str = "interrupted; resume with the same command"
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
     except (OSError, FloatingPointError) as error:
         _leave(f"failed: {error}", 1)
+
+
+def how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
+    """What an interrupted verb says of what it saved in `folder`, the value of `option`."""
+    if folder:
+        return f"interrupted; the same command goes on from {folder}"
+    return f"interrupted; nothing is kept (with {option} DIR the same command would go on)"
 
 
 def _leave(text: str, code: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """The verb `audit` on anybody's rows: what it prints, writes, removes and refuses."""
 
+import ast
 import gzip
 import json
 import re
@@ -8,8 +9,9 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import audit_command, benchmarks, store
+from rrtf import audit_command, benchmarks, sandbox, store
 from rrtf.__main__ import app
+from rrtf.audit import restyling
 
 TASKS = benchmarks.load("nano-validation")
 LEAK = audit_command.audit.from_problem(TASKS[0])
@@ -114,3 +116,23 @@ def test_a_benchmark_that_is_named_and_absent_is_an_error(file, tmp_path, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     result = run(file, "--benchmarks", "leetcode")
     assert result.exit_code == 2 and "leetcode" in result.stderr
+
+
+@pytest.mark.skipif(sandbox.probe() not in sandbox.LEVELS[:2], reason="needs an isolated sandbox")
+def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(tmp_path):
+    task = next(t for t in TASKS if len(ast.dump(ast.parse(t.prompt + t.reference))) > 900)
+    code = restyling.renamed(restyling.inside(task.prompt + task.reference, task.entry_point))[0]
+    rows = tmp_path / "rows.jsonl"
+    told = "Schreibe ein Programm."
+    store.write(rows, [{"instruction": told, "output": code}, {"instruction": told, "output": "1"}])
+    common = (rows, "--benchmarks", "nano-validation")
+    plain, ran = tmp_path / "plain.jsonl", tmp_path / "ran.jsonl"
+    assert run(*common, "--out", plain).exit_code == 0
+    assert not list(store.read_rows(plain))
+    saved = tmp_path / "shards"
+    result = run(*common, "--out", ran, "--execute", "--workers", 1, "--shards", saved)
+    assert result.exit_code == 0, result.stderr
+    found = [row for _, row in store.read_rows(ran)]
+    assert {(row["task_id"], row["detector"]) for row in found} == {("rows:1", "execution")}
+    assert task.task_id in {row["benchmark_task_id"] for row in found}
+    assert any(saved.rglob("*.jsonl"))

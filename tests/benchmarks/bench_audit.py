@@ -75,10 +75,15 @@ def steps() -> dict[str, list]:
     }  # fmt: skip
 
 
+def audited(names: str, data: Path) -> dict[str, list[audit.Row]]:
+    problems = audit_command.load_problems(names, data=data)
+    return {name: audit.from_problems(members) for name, members in problems.items()}
+
+
 def measured(data: Path, count: int, seed: int) -> dict[str, float]:
     """CPU seconds by step for `count` rows against all benchmarks, and memory in MB."""
     raw = grown(data, count, seed)
-    tasks = audit_command.load_tasks("all", data=data)
+    tasks = audited("all", data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     wall, start = time.monotonic(), time.process_time()
     fields = audit.guess_fields(raw[:1000], where="rows")
@@ -109,7 +114,7 @@ def peer(data: Path, count: int, seed: int) -> float:
             found.update(shingle.encode())
         return found
 
-    tasks = audit_command.load_tasks("all", data=data)
+    tasks = audited("all", data)
     texts = [similarity.words(task.text) for members in tasks.values() for task in members]
     rows = [similarity.words(row["instruction"]) for row in grown(data, count, seed)]
     start = time.process_time()
@@ -193,7 +198,7 @@ def _found(hits: list, level: float) -> int:
 def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
     material = audit_command.read(str(data / SEEDS))
-    tasks = audit_command.load_tasks("humaneval,mbpp", data=data)
+    tasks = audited("humaneval,mbpp", data)
     result = audit.audit(material.rows, tasks, behaviour={}, **OPTIONS)
     print(f"\n{result.n_rows} seeds ({material.fields.told()}): tasks leaked, by detector")
     print(f"{'':24}{'removes':>8}" + "".join(f"{name:>12}{'by chance':>12}" for name in tasks))
