@@ -3,18 +3,14 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (the same command goes on).
 """
 
-import logging
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from rrtf import config, pipeline, plan_options
+from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options
 from rrtf import train_options as tuned
+from rrtf.exits import exit_codes, how_to_go_on
 from rrtf.options import (
     ALL_CORES,
     Asked,
@@ -27,6 +23,7 @@ from rrtf.options import (
     Extract,
     Extracts,
     Filter,
+    Flagged,
     Folder,
     Format,
     Generator,
@@ -98,6 +95,10 @@ def run(
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 
+app.command()(evolve_verb.evolve)
+app.command()(audit_verb.audit)
+
+
 @app.command()
 def grade(
     problems: Problems,
@@ -137,7 +138,7 @@ def grade(
     """
     from rrtf import commands
 
-    with exit_codes(interrupted=_how_to_go_on(shards)):
+    with exit_codes(interrupted=how_to_go_on(shards)):
         commands.grade_samples(
             problems,
             samples,
@@ -194,7 +195,7 @@ def rank(
 
     given = {"pairing": pairing, "teacher_filter": filter_, "seed": seed}
     given |= {"min_strength": min_strength}
-    with exit_codes(interrupted=_how_to_go_on(shards)):
+    with exit_codes(interrupted=how_to_go_on(shards)):
         commands.rank_responses(
             problems,
             responses,
@@ -225,6 +226,7 @@ def evaluate(
     data: Data = None,
     allow_missing: Missing = False,
     allow_unknown: Unknown = False,
+    flagged: Flagged = None,
     n: Number = 1,
     temperature: Warmth = None,
     top_p: TopP = 1.0,
@@ -248,7 +250,7 @@ def evaluate(
     named = {"extract": extract or (), "renamed": rename or (), "temperature": temperature or ()}
     sampling = {"n_samples": n, "top_p": top_p, "prompt_format": prompt_format, "seed": seed}
     sampling |= {"max_new_tokens": max_new_tokens, "engine": generator, "workers": workers}
-    with exit_codes(interrupted=_how_to_go_on(out, "--out")):
+    with exit_codes(interrupted=how_to_go_on(out, "--out")):
         commands.evaluate_entries(
             problems,
             contest.entrants(entries or (), model or (), **named),
@@ -258,6 +260,7 @@ def evaluate(
             data=data,
             allow_missing=allow_missing,
             allow_unknown=allow_unknown,
+            flagged=flagged,
             sampling=sampling,
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, None),
         )
@@ -360,37 +363,6 @@ def _execution(
 ) -> dict[str, Any]:
     """The options of `execution.execute`."""
     return locals()
-
-
-def _how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
-    if folder:
-        return f"interrupted; the same command goes on from {folder}"
-    return f"interrupted; nothing is kept (with {option} DIR the same command would go on)"
-
-
-@contextmanager
-def exit_codes(*, interrupted: str = "interrupted; resume with the same command") -> Iterator[None]:
-    """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    for library in ("torchao", "torch.utils._pytree"):  # they speak of kernels nobody asked for
-        logging.getLogger(library).setLevel(logging.ERROR)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _leave(interrupted, 130)
-    except (ValueError, FileNotFoundError) as error:
-        _leave(f"error: {error}", 2)
-    except pipeline.StageError as error:
-        _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
-    except (OSError, FloatingPointError) as error:
-        _leave(f"failed: {error}", 1)
-
-
-def _leave(text: str, code: int) -> NoReturn:
-    from rrtf import terminal
-
-    print(f"\n{terminal.plain(text)}", file=sys.stderr, flush=True)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

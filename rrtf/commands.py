@@ -14,6 +14,7 @@ from rrtf import (
     asking,
     config,
     contest,
+    evaluate,
     grade,
     leaderboard,
     rank,
@@ -22,7 +23,7 @@ from rrtf import (
     store,
     terminal,
 )
-from rrtf.records import Execution, Outcome, Problem, RankedGroup
+from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 
 
 def grade_samples(
@@ -128,16 +129,20 @@ def evaluate_entries(
     data: Path | None = None,
     allow_missing: bool = False,
     allow_unknown: bool = False,
+    flagged: Path | None = None,
     sampling: Mapping[str, Any],
     **options,
 ) -> None:
     """The verb `evaluate`: one board of all entries; `options` are those of `execution.execute`.
 
-    Errors as `grade_samples`, besides those of sampling and of `leaderboard.board`.
+    `flagged` is a file of leaks: the board is followed by the rates on the tasks that leak and on
+    the others. Errors as `grade_samples`, besides those of sampling and of `leaderboard.board`.
     """
     options = grade.limits(problems, options)
     asked = grade.parse_ks(ks) if ks else grade.KS
     terminal.check_folder(out)
+    name = arguments.name_of(problems)
+    leaking = evaluate.flagged_tasks(_leaks(flagged), name) if flagged else set()
     tasks = arguments.load_problems(problems, data=data)
     how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
     responses = contest.answers(entrants, tasks, sampling=sampling, **how)
@@ -147,10 +152,14 @@ def evaluate_entries(
         options["shards"] = out / "shards"
     with terminal.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
-    scores = contest.scores(tasks, executions, benchmark=arguments.name_of(problems))
+    scores = contest.scores(tasks, executions, benchmark=name)
     board = leaderboard.board(scores, ks=asked, margin=margin)
     console = Console(highlight=False)
     _print_board(console, board, len(tasks), margin)
+    if flagged:
+        answered = leaking & {row.task_id for row in scores}
+        console.print(terminal.parts_table(evaluate.by_leak(scores, answered, ks=asked)))
+        terminal.explain(console, evaluate.CAUTION)
     terminal.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
     if out:
         told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
@@ -158,6 +167,12 @@ def evaluate_entries(
         told |= {name: value for name, value in options.items() if name != "shards"}
         contest.save(out, board, tasks, responses, executions, scores, settings=told)
         terminal.say(console, f"samples, verdicts, scores and board in {out}")
+
+
+def _leaks(path: Path) -> list[Leak]:
+    """The findings of the verb `audit` that its rule does not take for chance."""
+    rows = zip(store.read_rows(path), store.read(path, Leak), strict=True)
+    return [leak for (_, row), leak in rows if not row.get("chance")]
 
 
 def _print_board(

@@ -12,7 +12,7 @@ from typing import Any
 
 from rrtf import evaluate, stats
 from rrtf.grade import KS
-from rrtf.metrics import Comparison, Metric, Result, label
+from rrtf.metrics import Comparison, Metric, Result, label, rates
 from rrtf.records import Execution, TaskScore
 
 ALPHA = 0.05
@@ -68,17 +68,17 @@ def board(
     if not common:
         raise ValueError(f"{', '.join(answers)}: no task that all of them answered")
     used = {name: {task: of[task] for task in common} for name, of in answers.items()}
-    rates = {name: _rates(name, of, sorted({1, *ks})) for name, of in used.items()}
-    order = sorted(used, key=lambda name: -rates[name][0].value)
+    found = {name: rates(name, list(of.values()), ks) for name, of in used.items()}
+    order = sorted(used, key=lambda name: -found[name][0].value)
     pairs = _compared(used, order, margin=margin, seed=seed)
     entries = [
         Entry(
             name=name,
-            rank=1 + sum(rates[other][0].value > rates[name][0].value + 1e-12 for other in used),
+            rank=1 + sum(found[other][0].value > found[name][0].value + 1e-12 for other in used),
             n_answered=len(answers[name]),
             n_samples=_sizes(used[name]),
             told_apart=_told_apart(pairs, order[0], name),
-            rates=tuple(rates[name]),
+            rates=tuple(found[name]),
         )
         for name in order
     ]
@@ -120,31 +120,6 @@ def _sizes(answers: Answers) -> tuple[int, int]:
 
 def _families(answers: Answers) -> list[str]:
     return [row.family or row.task_id for row in answers.values()]
-
-
-def _rates(name: str, answers: Answers, ks: Sequence[int]) -> list[Result]:
-    """pass@k of one entry for those of `ks` that its n allows."""
-    least, found = _sizes(answers)[0], []
-    first = next(iter(answers.values()))
-    for k in (k for k in ks if k <= least):
-        values = [stats.pass_at_k(row.n, row.c, k) for row in answers.values()]
-        estimate, how = stats.rate(values, _families(answers))
-        found.append(
-            Result(
-                model=name,
-                benchmark=first.benchmark,
-                metric=f"pass@{k}",
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                n_tasks=len(values),
-                n_samples=least,
-                seed=first.seed,
-                n_seeds=1,
-                interval=how,
-            )
-        )
-    return found
 
 
 def _compared(

@@ -139,6 +139,33 @@ def grid(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[int, 
     return {seed: [tasks[name] for name in sorted(tasks)] for seed, tasks in sorted(rows.items())}
 
 
+def rates(name: str, scores: Sequence[TaskScore], ks: Sequence[int]) -> list[Result]:
+    """pass@1 and those of `ks` that the fewest samples of a task allow, of one model under `name`.
+
+    The intervals cover the choice of tasks (`stats.rate`).
+    """
+    least, found = min(row.n for row in scores), []
+    for k in (k for k in sorted({1, *ks}) if k <= least):
+        values = [stats.pass_at_k(row.n, row.c, k) for row in scores]
+        estimate, how = stats.rate(values, [row.family or row.task_id for row in scores])
+        found.append(
+            Result(
+                model=name,
+                benchmark=scores[0].benchmark,
+                metric=f"pass@{k}",
+                value=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                n_tasks=len(values),
+                n_samples=least,
+                seed=scores[0].seed,
+                n_seeds=1,
+                interval=how,
+            )
+        )
+    return found
+
+
 def families(scores: Sequence[TaskScore]) -> list[str]:
     """The family of every task, tasks in order of id."""
     return [group for _, group in sorted({row.task_id: row.family for row in scores}.items())]

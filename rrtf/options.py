@@ -205,6 +205,13 @@ Margin = Annotated[
     float,
     typer.Option(metavar="0..1", min=0, max=1, help="a share of tasks that is no difference"),
 ]
+Flagged = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="LEAKS",
+        help="what audit wrote of the training rows: also pass@k of the tasks they leak, and not",
+    ),
+]
 _SAMPLING = "Sampling of --model"
 Number = Annotated[
     int, typer.Option("--n", metavar="N", min=1, help="answers a task", rich_help_panel=_SAMPLING)

@@ -41,6 +41,29 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Instruction:
+    """A task in words with its answer, the form of Code Alpaca and of Evol-Instruct.
+
+    `input` is what the task is about where the row keeps it apart; an evolved task has it in its
+    text. The family: `seed_id` is the row it all began with (its own id for a seed), `parent_id`
+    the row that `operator` made this one from, `depth` the round of evolution (0 = seed).
+    `generator` is the model that wrote it, `prompt_version` the wording that model was asked in.
+    """
+
+    task_id: str
+    instruction: str
+    input: str = ""
+    output: str = ""
+    seed_id: str = ""
+    parent_id: str = ""
+    operator: str = ""
+    depth: int = 0
+    generator: str = ""
+    prompt_version: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One sampled answer: `text` as the model wrote it, `program` what will be executed.
 

@@ -154,9 +154,14 @@ def code_hashes(source: str) -> dict[str, str]:
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in found}
 
 
-def code_tokens(source: str) -> list[str]:
-    """Tokens of all canonical functions of `source` in order: what code shingles are made of."""
-    return _CODE_TOKEN.findall("\n".join(canonical_functions(source).values()))
+def tokens(text: str) -> list[str]:
+    """Words and single signs of any text, in lower case: it without its layout."""
+    return _CODE_TOKEN.findall(text.casefold())
+
+
+def nodes(source: str) -> int:
+    """Nodes of the syntax tree of Python source, as `ast.walk` counts them: its size."""
+    return sum(1 for _ in ast.walk(ast.parse(source)))
 
 
 def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:

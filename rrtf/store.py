@@ -5,20 +5,19 @@ sha256 of everything the stage read and wrote. Files appear whole (written besid
 and are never pickled.
 """
 
-import gzip
 import hashlib
-import io
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rrtf import config
+from rrtf.reading import open_text, read_rows
 from rrtf.records import Outcome, Problem
 
 Record = TypeVar("Record")
@@ -108,61 +107,6 @@ def _typed(annotation: Any, value: Any) -> Any:
     return value
 
 
-def _open_text(path: Path) -> io.TextIOWrapper:
-    if str(path) == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    opener = gzip.open if path.suffix == ".gz" else open
-    return opener(path, "rt", encoding="utf-8", newline="\n")
-
-
-def read_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of a `.jsonl`, `.json`, `.parquet` file, or `.gz` of it; `-` is stdin."""
-    path = Path(path)
-    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    if kind == ".parquet":
-        yield from enumerate(_parquet_rows(path), start=1)
-        return
-    try:
-        with _open_text(path) as file:
-            if kind == ".json":
-                rows = json.load(file)
-                if not isinstance(rows, list):
-                    raise ValueError(f"{path}: expected a JSON list of objects")
-                yield from enumerate(rows, start=1)
-                return
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _json_line(line, f"{path}:{number}")
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: truncated or damaged gzip file ({error})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-
-
-def _parquet_rows(path: Path) -> list[dict]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return pyarrow.parquet.read_table(file).to_pylist()
-    except (pyarrow.ArrowInvalid, EOFError, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: truncated or damaged Parquet file ({error})") from error
-
-
-def _json_line(line: str, where: str) -> dict:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not a JSON line ({error})") from error
-
-
 def read(path: Path, kind: type[Record]) -> list[Record]:
     """All records of a file; errors name the file and the line."""
     return [from_row(row, kind, f"{path}:{number}") for number, row in read_rows(Path(path))]
@@ -170,7 +114,7 @@ def read(path: Path, kind: type[Record]) -> list[Record]:
 
 def read_json(path: Path) -> Any:
     """The value of a `.json` file, plain or `.gz`."""
-    with _open_text(Path(path)) as file:
+    with open_text(Path(path)) as file:
         return json.load(file)
 
 
@@ -295,12 +239,12 @@ class Stage:
         self.outputs[name] = sha256(path)
         return path
 
-    def progress(self, what: str) -> Callable[[int, int], None]:
-        """A callback `(done, total)` through which a long step tells the runner where it is."""
+    def progress(self, what: str) -> Callable[..., None]:
+        """A callback `(done, total, ...)` by which a long step tells the runner where it is."""
         path = self.folder / ".progress"
         told = -1.0
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: int, total: int, *_: float) -> None:
             nonlocal told
             if time.monotonic() - told >= 0.2 or done >= total:
                 told = time.monotonic()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,24 @@ def explain(console: Console, line: str) -> None:
 
 def _add(table: Table, cells: Sequence[str]) -> None:
     table.add_row(*(Text(plain(cell)) for cell in cells))
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Rows of the same columns: numbers to the right, floats with two decimals, None as a dash."""
+    table = Table(box=None, pad_edge=False)
+    for name, value in (rows[0] if rows else {}).items():
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        where = "right" if right else "left"
+        table.add_column(Text(plain(name)), justify=where, no_wrap=isinstance(value, str))
+    for row in rows:
+        _add(table, [_cell(value) for value in row.values()])
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "-" if value is None else "yes" if value else ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def reason_table(rows: Sequence[Mapping[str, Any]], totals: Mapping[str, int]) -> Table:
@@ -80,6 +99,21 @@ def _rate(rate: Any) -> tuple[str, str]:
 
 def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
+
+
+def parts_table(parts: Mapping[str, Sequence[Any]]) -> Table:
+    """Part -> `metrics.Result`s, in percent: an entry's parts stand under each other."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("entry", "", "tasks", "%", "95 % interval", "n"):
+        table.add_column(name, justify="right" if name in ("%", "tasks", "n") else "left")
+    rows = [
+        (rate.model, rate.metric, part, rate) for part, rates in parts.items() for rate in rates
+    ]
+    for model, metric in dict.fromkeys(row[:2] for row in rows):
+        for _, _, part, rate in (row for row in rows if row[:2] == (model, metric)):
+            cells = [f"{rate.n_tasks} {part}", *_rate(rate), f"{rate.n_samples}"]
+            _add(table, [model, metric, *cells])
+    return table
 
 
 def board_table(entries: Sequence[Any]) -> Table:
@@ -148,34 +182,36 @@ def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: i
     return table
 
 
-def check_out(out: str | None, *inputs: str) -> None:
+def check_out(out: str | None, *inputs: str, option: str = "--out") -> None:
     """ValueError for an output that could not be written, before hours are spent on it."""
     if out is None or out == "-":
         return
     path = Path(out)
     if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
-        raise ValueError(f"--out {out}: expected a name that ends in .jsonl or .parquet (or .gz)")
+        raise ValueError(
+            f"{option} {out}: expected a name that ends in .jsonl or .parquet (or .gz)"
+        )
     if path.is_dir():
-        raise ValueError(f"--out {out}: is a folder")
+        raise ValueError(f"{option} {out}: is a folder")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):
-        raise ValueError(f"--out {out}: is one of the inputs")
-    _check_writable(path.absolute().parents, out)
+        raise ValueError(f"{option} {out}: is one of the inputs")
+    _check_writable(path.absolute().parents, out, option)
 
 
-def check_folder(out: Path | None) -> None:
+def check_folder(out: Path | None, *, option: str = "--out") -> None:
     """ValueError for a folder that could not be written into, before hours are spent on it."""
     if out is None:
         return
     if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: is a file; expected a folder")
-    _check_writable((out, *out.absolute().parents), out)
+        raise ValueError(f"{option} {out}: is a file; expected a folder")
+    _check_writable((out, *out.absolute().parents), out, option)
 
 
-def _check_writable(places: Iterable[Path], out: str | Path) -> None:
+def _check_writable(places: Iterable[Path], out: str | Path, option: str) -> None:
     """ValueError unless the first of `places` that exists is a folder one may write into."""
     nearest = next(place for place in places if place.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ValueError(f"--out {out}: {nearest} cannot be written to")
+        raise ValueError(f"{option} {out}: {nearest} cannot be written to")
 
 
 def write(out: str, rows: Sequence[Any]) -> None:
@@ -209,3 +245,30 @@ def progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def spending(what: str) -> Iterator[Callable[[int, int, int, int, float], None] | None]:
+    """Like `progress`, for `endpoint.ask`: with the tokens and the time that went and will go."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    outlook = TextColumn("{task.fields[outlook]}")
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), outlook
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, outlook="")
+
+        def tell(done: int, total: int, tokens: int, to_come: int, seconds: float) -> None:
+            text = spent(tokens, to_come, seconds)
+            bar.update(task, completed=done, total=total, outlook=text)
+
+        yield tell
+
+
+def spent(tokens: int, to_come: int, seconds: float) -> str:
+    """`'12,300 tokens, about 95,000 and 0:07:30 to come'`; no outlook before there is one."""
+    if not to_come and not seconds:
+        return f"{tokens:,} tokens"
+    return f"{tokens:,} tokens, about {to_come:,} and {timedelta(seconds=round(seconds))} to come"

@@ -15,17 +15,18 @@ PACKAGE = ROOT / "rrtf"
 
 # A module may import from lower lines only; a sub-package counts as one module.
 LEVELS = (
-    ("records", "config", "packing", "likelihood"),
+    ("records", "config", "packing", "likelihood", "reading"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "blocks", "probes", "source", "sharding"),
+     "blocks", "probes", "source", "sharding", "journal"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
-    ("contest", "ablation"),
-    ("commands", "train_command"),
+    ("contest", "ablation", "exits"),
+    ("commands", "train_command", "audit_command", "evolve_command"),
+    ("audit_verb", "evolve_verb"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -141,14 +141,15 @@ def test_the_removal_policy_decides_what_goes():
 
 def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
     row = audit.Row("r", "Please return the sum of the even numbers of a list, now")
-    (leak,) = detectors.ngram_overlap([row], "b", rows(TASKS[:1]), n=5, share=0.4)
+    sides = audit.Corpus([row]), audit.Corpus.of_benchmarks({"b": rows(TASKS[:1])})
+    (leak,) = detectors.ngram_overlap(*sides, n=5, share=0.4)
     assert leak.evidence == "return the sum of the even numbers of a list"
     assert leak.score == 6 / 13  # 10 shared words hold 6 of the 13 5-grams of 17 words
-    assert detectors.ngram_overlap([row], "b", rows(TASKS[:1]), n=5, share=0.6) == []
+    assert detectors.ngram_overlap(*sides, n=5, share=0.6) == []
 
 
 def test_tasks_too_short_for_an_ngram_are_listed():
-    assert detectors.too_short(rows(TASKS), 8) == ("t/digits", "t/swap", "t/top")
+    assert detectors.too_short(audit.Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
     assert run([], remove_on=[]).too_short[5] == ("t/digits",)
 
 
@@ -274,12 +275,13 @@ def test_wrong_arguments_name_the_mistake():
 
 
 def test_free_rows_take_the_last_function_as_their_program():
-    fields = {"instruction": "Add.", "input": "", "output": "def a(x):\n    return x\ndef b(y):\n"
-              "    return y + 1\nprint(b(1))"}  # fmt: skip
-    row = audit.from_fields(fields, task_id="r/0", text=("instruction", "input"), code="output")
-    assert (row.entry_point, row.text) == ("b", "Add.\n")
-    with pytest.raises(ValueError, match="r/0: no text in field 'prompt'"):
-        audit.from_fields(fields, task_id="r/0", text=("prompt",), code="output")
+    row = {"instruction": "Add.", "input": "", "output": "def a(x):\n    return x\ndef b(y):\n"
+           "    return y + 1\nprint(b(1))"}  # fmt: skip
+    fields = audit.guess_fields([row], where="file")
+    read = audit.from_fields(row, task_id="r/0", fields=fields)
+    assert (read.entry_point, read.text) == ("b", "Add.")
+    with pytest.raises(ValueError, match=r"f:3: no text in field 'output', but int"):
+        audit.from_fields(row | {"output": 3}, task_id="r/0", fields=fields, where="f:3")
 
 
 def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
@@ -329,7 +331,7 @@ def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
 
 def test_what_is_out_of_sight_is_counted(planted):
     counted = {row["what"]: row["count"] for row in audit.out_of_sight(planted)}
-    assert counted["tasks of fewer than 8 words, which no 8-gram finds"] == 3
+    assert counted["tasks that no 8-gram finds: too short, or all shared with others"] == 3
     assert counted["rows that repeat another's function"] == 2
 
 

@@ -447,8 +447,9 @@ def test_processes_of_another_run_are_left_alone():
 def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "rrtf", "run", "--profile", "smoke"]
     homes = [tmp_path / "first", tmp_path / "second"]
+    apart = [os.environ | {"RRTF_HOME": str(home)} for home in homes]
     here = {"cwd": config.home(), "stdout": subprocess.DEVNULL}
-    runs = [subprocess.Popen(command, env=os.environ | {"RRTF_HOME": str(h)}, **here) for h in homes]
+    runs = [subprocess.Popen(command, env=environment, **here) for environment in apart]
     assert [run.wait() for run in runs] == [0, 0]
     found = []
     for home in homes:

@@ -82,7 +82,7 @@ def test_json_lists_lines_and_gzip_are_told_by_the_name(tmp_path):
         ("a.jsonl", WHOLE + b'{"task', "a.jsonl:2: not a JSON line"),
         ("a.jsonl", b"[1, 2]\n", "a.jsonl:1: expected a JSON object, found list"),
         ("a.jsonl", b'{"task_id": "x"}\n', "a.jsonl:1: Response without source, index"),
-        ("a.jsonl", b"\xff\xfe\n", "a.jsonl: not UTF-8"),
+        ("a.jsonl", WHOLE + b"\xff\xfe\n", "a.jsonl:2: not UTF-8"),
         ("a.jsonl.gz", gzip.compress(WHOLE * 999)[:-12], "truncated or damaged gzip"),
         ("a.jsonl.gz", b"not gzip", "truncated or damaged gzip"),
         ("a.json", b"[1,", "a.json: not JSON"),

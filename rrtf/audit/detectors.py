@@ -1,164 +1,198 @@
 """The detectors: pure functions from rows and benchmark tasks to `Leak` records with evidence.
 
 Each reports every (row, task) pair it finds suspicious and judges nothing: what is chance, and
-what is removed, is decided in `rrtf.audit.verdict`.
+what is removed, is decided in `rrtf.audit.verdict`. The tasks' side is indexed, so that the work
+grows with the number of rows and not with that of pairs.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rrtf import probes, prompts, similarity
+from rrtf import probes, similarity
+from rrtf.audit.corpus import Corpus
+from rrtf.audit.rows import Row
 from rrtf.probes import Kinds, Outputs
-from rrtf.records import Leak, Problem
+from rrtf.records import Leak
 
 Behaviour = Mapping[Kinds, Outputs]  # what one program returned, by the types of its arguments
 EQUALITIES = ("exact text", "normalised text", "code", "behaviour")
+SUBSTRINGS = ("exact substring", "normalised substring")
+NEAR = ("minhash text", "minhash code", "embedding")
+SOLUTION = "solution"  # what the evidence of a substring begins with, if it is no description
+LONGEST_RUN = 2000  # words of a row that the longest run in common is looked for in
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What the audit sees of a training row or a benchmark task.
-
-    `text` is the description in words, `code` a whole program that defines `entry_point`,
-    `tests` any source that calls it (or `candidate`) with literal arguments.
-    """
-
-    task_id: str
-    text: str
-    code: str = ""
-    entry_point: str = ""
-    tests: str = ""
-
-
-def from_problem(problem: Problem) -> Row:
-    """The docstring as text, prompt and reference as program (none where there is no reference).
-
-    A prompt without a function head, or with its description elsewhere, is all text.
-    """
-    try:
-        text = prompts.split_prompt(problem)[2] or problem.prompt
-    except ValueError:
-        text = problem.prompt
-    code = problem.prompt + problem.reference if problem.reference else ""
-    return Row(problem.task_id, text, code, problem.entry_point, problem.tests)
-
-
-def from_problems(problems: Sequence[Problem]) -> list[Row]:
-    """`from_problem` for each."""
-    return [from_problem(problem) for problem in problems]
-
-
-def from_fields(row: Mapping[str, Any], *, task_id: str, text: Sequence[str], code: str) -> Row:
-    """Any row: the fields named in `text` joined by line breaks, the field `code` as program.
-
-    The entry point is the last function the program defines; ValueError for a missing field.
-    """
-    for name in (*text, code):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{task_id}: no text in field {name!r}")
-    functions = [*similarity.canonical_functions(row[code])]
-    entry = functions[-1] if functions else ""
-    return Row(task_id, "\n".join(row[name] for name in text), row[code], entry)
-
-
-def exact_text(rows: Sequence[Row], benchmark: str, tasks: Sequence[Row]) -> list[Leak]:
+def exact_text(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """The same description, character by character (outer white space aside)."""
-    texts = [[[row.text.strip()] for row in side] for side in (rows, tasks)]
-    return _equal(rows, benchmark, tasks, "exact text", *texts)
+    texts = [[[row.text.strip()] for row in side.rows] for side in (rows, tasks)]
+    return _equal(rows, tasks, "exact text", *texts)
 
 
-def normalised_text(rows: Sequence[Row], benchmark: str, tasks: Sequence[Row]) -> list[Leak]:
+def normalised_text(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """The same words, numbers and signs in the same order (see `similarity.words`)."""
-    texts = [[[similarity.normalise(row.text)] for row in side] for side in (rows, tasks)]
-    return _equal(rows, benchmark, tasks, "normalised text", *texts)
+    texts = [[[" ".join(words)] for words in side.words] for side in (rows, tasks)]
+    return _equal(rows, tasks, "normalised text", *texts)
 
 
-def same_code(rows: Sequence[Row], benchmark: str, tasks: Sequence[Row]) -> list[Leak]:
+def same_code(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """Some function of the row is the task's function but for names, docstring, annotations."""
-    functions = [similarity.canonical_functions(row.code) for row in rows]
-    wanted = [similarity.canonical_functions(task.code) for task in tasks]
-    theirs = [[w.get(t.entry_point, "")] for w, t in zip(wanted, tasks, strict=True)]
-    return _equal(rows, benchmark, tasks, "code", [list(f.values()) for f in functions], theirs)
+    theirs = [[code] for code in tasks.solutions]
+    return _equal(rows, tasks, "code", [list(f.values()) for f in rows.functions], theirs)
 
 
 def _equal(
-    rows: Sequence[Row],
-    benchmark: str,
-    tasks: Sequence[Row],
+    rows: Corpus,
+    tasks: Corpus,
     detector: str,
     row_keys: Sequence[Sequence[str]],
     task_keys: Sequence[Sequence[str]],
 ) -> list[Leak]:
     """Leaks where a key of a row is a key of a task; the empty key is equal to nothing."""
-    index: defaultdict[str, list[str]] = defaultdict(list)
-    for task, keys in zip(tasks, task_keys, strict=True):
+    index: defaultdict[str, list[int]] = defaultdict(list)
+    for at, keys in enumerate(task_keys):
         for key in filter(None, keys):
-            index[key].append(task.task_id)
+            index[key].append(at)
     leaks = []
-    for row, keys in zip(rows, row_keys, strict=True):
-        found = {task_id: key for key in keys for task_id in index.get(key, ())}
-        leaks += [Leak(row.task_id, benchmark, t, detector, 1.0, k) for t, k in found.items()]
+    for row, keys in zip(rows.rows, row_keys, strict=True):
+        found = {at: key for key in keys for at in index.get(key, ())}
+        leaks += [_leak(row, tasks, at, detector, 1.0, key) for at, key in found.items()]
     return leaks
 
 
-def ngram_overlap(
-    rows: Sequence[Row], benchmark: str, tasks: Sequence[Row], *, n: int, share: float
-) -> list[Leak]:
-    """At least `share` of a task's word n-grams occur in the row (PaLM: 70 % of its 8-grams).
+def _leak(row: Row, tasks: Corpus, at: int, detector: str, score: float, evidence: str) -> Leak:
+    found = tasks.names[at], tasks.rows[at].task_id
+    return Leak(row.task_id, *found, detector, score, evidence)
 
-    The score is that share, the evidence the longest run of words in common. A task of fewer
-    than `n` words cannot be found: `too_short` lists those.
+
+def substrings(rows: Corpus, tasks: Corpus, *, n: int) -> list[Leak]:
+    """A task's description or solution stands whole inside a row, wherever in it.
+
+    `normalised substring` compares descriptions by their words and solutions by their tokens
+    without regard to case, `exact substring` asks for the very characters besides. Those of fewer
+    than `n` words or tokens are in everybody's texts and are not looked for. Each is looked up by
+    its rarest run of `n`. The evidence says which of the two it was, and how long.
     """
-    task_words = [similarity.words(task.text) for task in tasks]
-    sizes = [len(similarity.ngrams(words, n)) for words in task_words]
+    found: list[Leak] = []
+    sides = (
+        ("description", tasks.words, rows.whole_words, [task.text for task in tasks.rows]),
+        (SOLUTION, tasks.answer_tokens, rows.whole_tokens, [t.answer for t in tasks.rows]),
+    )
+    for what, needles, hays, raw in sides:
+        index = _by_rarest(needles, n)
+        for row, hay in zip(rows.rows, hays, strict=True):
+            for at in sorted(_inside(hay, index, needles, n)):
+                evidence = f"{what}, {len(needles[at])} words: {' '.join(needles[at])}"
+                exact = raw[at].strip() in row.whole
+                for name in SUBSTRINGS if exact else SUBSTRINGS[1:]:
+                    found.append(_leak(row, tasks, at, name, 1.0, evidence))
+    return _first_of_pair(found)
+
+
+def _first_of_pair(found: Sequence[Leak]) -> list[Leak]:
+    """One finding per detector and pair: the description's before the solution's."""
+    first: dict[tuple[str, str, str, str], Leak] = {}
+    for leak in found:
+        key = leak.task_id, leak.benchmark, leak.benchmark_task_id, leak.detector
+        first.setdefault(key, leak)
+    return list(first.values())
+
+
+def _by_rarest(
+    needles: Sequence[Sequence[str]], n: int
+) -> dict[tuple[str, ...], list[tuple[int, int]]]:
+    """The run of `n` that fewest needles have -> (needle, where in it)."""
+    runs = [list(_runs(needle, n)) for needle in needles]
+    counts = Counter(run for of_one in runs for run in set(of_one))
+    index: defaultdict[tuple[str, ...], list[tuple[int, int]]] = defaultdict(list)
+    for at, of_one in enumerate(runs):
+        if of_one:
+            rarest = min(range(len(of_one)), key=lambda place: counts[of_one[place]])
+            index[of_one[rarest]].append((at, rarest))
+    return index
+
+
+def _runs(items: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(items[start:] for start in range(n)), strict=False)
+
+
+def _inside(
+    hay: Sequence[str],
+    index: Mapping[tuple[str, ...], Sequence[tuple[int, int]]],
+    needles: Sequence[Sequence[str]],
+    n: int,
+) -> set[int]:
+    """The needles that stand whole in `hay`."""
+    found = set()
+    for place, run in enumerate(_runs(hay, n)):
+        for at, offset in index.get(run, ()):
+            start = place - offset
+            if start >= 0 and list(hay[start : start + len(needles[at])]) == list(needles[at]):
+                found.add(at)
+    return found
+
+
+def ngram_overlap(rows: Corpus, tasks: Corpus, *, n: int, share: float) -> list[Leak]:
+    """At least `share` of a task's word n-grams occur in the row, and of those it alone has.
+
+    (PaLM asks for 70 % of its 8-grams.) An n-gram that tasks of different wording share ("write a
+    function to find the") tells of none of them. The score is the smaller share, the evidence the
+    longest run of words in common. A task without an n-gram of its own cannot be found:
+    `too_short` lists those.
+    """
+    every = [similarity.ngrams(words, n) for words in tasks.words]
+    own = own_ngrams(tasks, n)
     index: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for at, words in enumerate(task_words):
-        for gram in similarity.ngrams(words, n):
+    for at, grams in enumerate(own):
+        for gram in grams:
             index[gram].append(at)
     leaks = []
-    for row in rows:
-        words = similarity.words(row.text)
-        shared = Counter(at for gram in similarity.ngrams(words, n) for at in index.get(gram, ()))
-        for at, count in sorted(shared.items()):
-            if count >= share * sizes[at]:
-                start, _, length = similarity.shared_runs(words, task_words[at], n)[0]
-                run = " ".join(words[start : start + length])
-                score = count / sizes[at]
-                leaks.append(
-                    Leak(row.task_id, benchmark, tasks[at].task_id, f"{n}-gram", score, run)
-                )
+    for row, words in zip(rows.rows, rows.words, strict=True):
+        grams = frozenset(_runs(words, n))
+        for at in sorted({at for gram in grams for at in index.get(gram, ())}):
+            score = min(len(of[at] & grams) / len(of[at]) for of in (every, own))
+            if score >= share:
+                run = _longest_run(words, tasks.words[at], n)
+                leaks.append(_leak(row, tasks, at, f"{n}-gram", score, run))
     return leaks
 
 
-def too_short(tasks: Sequence[Row], n: int) -> tuple[str, ...]:
-    """The tasks that `n`-grams cannot see, because they have fewer than `n` words."""
-    return tuple(t.task_id for t in tasks if len(similarity.words(t.text)) < n)
+def _longest_run(words: Sequence[str], theirs: Sequence[str], n: int) -> str:
+    start, _, length = similarity.shared_runs(words[:LONGEST_RUN], theirs, n)[0]
+    return " ".join(words[start : start + length])
 
 
-def near_text(
-    rows: Sequence[Row], benchmark: str, tasks: Sequence[Row], *, shingle: int, **options: Any
-) -> list[Leak]:
+def own_ngrams(tasks: Corpus, n: int) -> list[frozenset[tuple[str, ...]]]:
+    """For each task the n-grams that only it has, or others with exactly the same words."""
+    wordings = {tuple(words) for words in tasks.words}
+    counts = Counter(gram for words in wordings for gram in similarity.ngrams(words, n))
+    return [
+        frozenset(gram for gram in similarity.ngrams(words, n) if counts[gram] == 1)
+        for words in tasks.words
+    ]
+
+
+def too_short(tasks: Corpus, n: int) -> tuple[str, ...]:
+    """The tasks that `n`-grams cannot see: of fewer than `n` words, or without an own n-gram."""
+    own = own_ngrams(tasks, n)
+    return tuple(row.task_id for row, grams in zip(tasks.rows, own, strict=True) if not grams)
+
+
+def near_text(rows: Corpus, tasks: Corpus, *, shingle: int, **options: Any) -> list[Leak]:
     """Near duplicates of the description: Jaccard of its word shingles, found by MinHash."""
-    sets = [[similarity.shingles(similarity.words(r.text), shingle) for r in s]
-            for s in (rows, tasks)]  # fmt: skip
-    return _near(rows, benchmark, tasks, "minhash text", *sets, **options)
+    sides = [[similarity.shingles(w, shingle) for w in s.words] for s in (rows, tasks)]
+    return _near(rows, tasks, "minhash text", *sides, **options)
 
 
-def near_code(
-    rows: Sequence[Row], benchmark: str, tasks: Sequence[Row], *, shingle: int, **options: Any
-) -> list[Leak]:
+def near_code(rows: Corpus, tasks: Corpus, *, shingle: int, **options: Any) -> list[Leak]:
     """Near duplicates of the program: Jaccard of shingles of its canonical tokens."""
-    sets = [[similarity.shingles(similarity.code_tokens(r.code), shingle) for r in s]
-            for s in (rows, tasks)]  # fmt: skip
-    return _near(rows, benchmark, tasks, "minhash code", *sets, **options)
+    sides = [[similarity.shingles(t, shingle) for t in s.code_tokens] for s in (rows, tasks)]
+    return _near(rows, tasks, "minhash code", *sides, **options)
 
 
 def _near(
-    rows: Sequence[Row],
-    benchmark: str,
-    tasks: Sequence[Row],
+    rows: Corpus,
+    tasks: Corpus,
     detector: str,
     left: Sequence[similarity.Shingles],
     right: Sequence[similarity.Shingles],
@@ -170,9 +204,28 @@ def _near(
         evidence = (
             f"{shared} shingles shared, {len(left[i])} in the row, {len(right[j])} in the task"
         )
-        leak = Leak(rows[i].task_id, benchmark, tasks[j].task_id, detector, score, evidence)
-        leaks.append(leak)
+        leaks.append(_leak(rows.rows[i], tasks, j, detector, score, evidence))
     return leaks
+
+
+def neighbours(
+    rows: Corpus, tasks: Corpus, *, threshold: float, embed: Callable[..., Any] | None = None
+) -> list[Leak]:
+    """Descriptions whose embeddings have a cosine of at least `threshold`.
+
+    `embed` maps texts to vectors (N, D) of any length (`embedding.by_name`); without it they are
+    made from the words of the tasks (`embedding.latent`). The evidence names what embedded them.
+    """
+    from rrtf.audit import embedding
+
+    if embed is None:
+        found = embedding.close(*embedding.latent(rows.words, tasks.words), threshold)
+        told = "TF-IDF and LSA"
+    else:
+        texts = [[row.text for row in side.rows] for side in (rows, tasks)]
+        found = embedding.close(*(embedding.unit(embed(side)) for side in texts), threshold)
+        told = "sentence embeddings"
+    return [_leak(rows.rows[i], tasks, j, "embedding", score, told) for i, j, score in found]
 
 
 def observe(
@@ -202,35 +255,33 @@ def observe(
     return dict(seen)
 
 
-def same_behaviour(
-    rows: Sequence[Row],
-    benchmark: str,
-    tasks: Sequence[Row],
-    behaviour: Mapping[Row, Behaviour],
-) -> list[Leak]:
+def same_behaviour(rows: Corpus, tasks: Corpus, behaviour: Mapping[Row, Behaviour]) -> list[Leak]:
     """Equal outputs on the fixed probes, for arguments of the same types.
 
     The score is the share of all probes, random ones included, with equal outputs: 1 = the same
     function as far as anyone looked.
     """
     fixed = probes.N_FIXED
-    index: defaultdict[tuple[Kinds, Outputs], list[tuple[str, Outputs]]] = defaultdict(list)
-    for task in tasks:
+    index: defaultdict[tuple[Kinds, Outputs], list[tuple[int, Outputs]]] = defaultdict(list)
+    for at, task in enumerate(tasks.rows):
         for kinds, outputs in behaviour.get(task, {}).items():
-            index[kinds, outputs[:fixed]].append((task.task_id, outputs))
-    leaks: dict[tuple[str, str], Leak] = {}
-    for row in rows:
+            index[kinds, outputs[:fixed]].append((at, outputs))
+    leaks: dict[tuple[str, int], Leak] = {}
+    for row in rows.rows:
         for kinds, outputs in behaviour.get(row, {}).items():
             if not probes.is_telling(outputs[:fixed]):
                 continue
-            for task_id, theirs in index.get((kinds, outputs[:fixed]), ()):
+            for at, theirs in index.get((kinds, outputs[:fixed]), ()):
                 score = probes.agreement(outputs, theirs)
                 text = f"{score:.0%} of {len(outputs)} probes, {len(set(outputs))} distinct outputs"
-                leak = Leak(row.task_id, benchmark, task_id, "behaviour", score, text)
-                leaks[row.task_id, task_id] = leak
+                leaks[row.task_id, at] = _leak(row, tasks, at, "behaviour", score, text)
     return list(leaks.values())
 
 
-def detector_names(ngram_sizes: Sequence[int]) -> tuple[str, ...]:
+def detector_names(
+    ngram_sizes: Sequence[int], *, observed: bool = True, executed: bool = False
+) -> tuple[str, ...]:
     """The names of all detectors, in the order of tables."""
-    return (*EQUALITIES, *(f"{n}-gram" for n in ngram_sizes), "minhash text", "minhash code")
+    equal = [name for name in EQUALITIES if observed or name != "behaviour"]
+    grams = [f"{n}-gram" for n in ngram_sizes]
+    return (*equal, *SUBSTRINGS, *grams, *NEAR, *(["execution"] if executed else []))

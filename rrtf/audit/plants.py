@@ -10,8 +10,10 @@ from random import Random
 from typing import Any
 
 from rrtf import config, prompts, similarity
-from rrtf.audit.detectors import from_problem, observe
-from rrtf.audit.verdict import answers, audit, pairs
+from rrtf.audit.detectors import observe
+from rrtf.audit.rows import from_problem
+from rrtf.audit.verdict import audit, pairs
+from rrtf.audit.views import answers
 from rrtf.nano import grammar, parse_spec, wording
 from rrtf.records import Problem
 

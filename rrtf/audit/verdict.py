@@ -1,47 +1,52 @@
-"""From findings to a verdict: what is chance, what is a leak, which rows go, and the proof.
+"""From findings to a verdict: what is chance, what is a leak, which rows go.
 
 The rule and the removal policy are explicit, and nothing is dropped without its reason.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from typing import Any
 
-from rrtf import probes, similarity
+from rrtf import probes
 from rrtf.audit import detectors
-from rrtf.audit.detectors import EQUALITIES, Behaviour, Row
+from rrtf.audit.corpus import Corpus
+from rrtf.audit.detectors import EQUALITIES, SUBSTRINGS, Behaviour
+from rrtf.audit.rows import Row
 from rrtf.probes import Kinds, Outputs
 from rrtf.records import Leak
 
 RULE = (
-    "A resemblance (n-gram, MinHash) counts as chance when both programs were run on probes and "
-    "returned different things or take different types; equal behaviour on the fixed probes counts "
-    "as chance when random probes tell the programs apart. Everything else counts as a leak."
+    "A resemblance (substring, n-gram, MinHash, embedding) counts as chance when both programs "
+    "were run on probes and returned different things or take different types; equal behaviour on "
+    "the fixed probes counts as chance when random probes tell the programs apart. Everything else "
+    "counts as a leak."
 )
+GENERIC = (
+    "A task's function of fewer than {nodes} nodes of its syntax tree is generic: programmers who "
+    "never saw each other's work write it the same. What resembles only such code (equal or near "
+    "code, the solution inside the row{passing}) counts as chance, unless a detector of "
+    "text finds the same pair. Everything else counts as a leak."
+)
+# The largest function that two of HumanEval, MBPP, LeetCode and CoderEval share, which different
+# people wrote, has 39 nodes (HumanEval/55 and Mbpp/960, Fibonacci): tests/benchmarks/bench_audit.py
+GENERIC_NODES = 40
+OF_CODE = ("code", "minhash code", "execution")
 
 OPTIONS = (  # the settings of a run that `audit` takes, by their names
     "remove_on",
+    "substring_words",
     "ngram_sizes",
     "ngram_share",
     "minhash_threshold",
     "minhash_permutations",
     "shingle",
+    "embedding_threshold",
     "seed",
 )
 Pair = tuple[str, str, str]  # row, benchmark, benchmark task
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """The benchmark task whose program acts most like a row's: `agreement` on all probes and
-    `resemblance` (Jaccard) of the words, both in [0, 1]."""
-
-    task_id: str
-    benchmark_task_id: str
-    agreement: float
-    resemblance: float
+Detector = Callable[[Corpus, Corpus], list[Leak]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Audit:
     """The verdict on `n_rows` rows.
 
     `leaks` resemble a benchmark task and no evidence speaks against it; `collisions` resemble one
-    by chance (RULE). `dropped` gives, for each row to be removed, the first
+    by chance, by `rule`. `dropped` gives, for each row to be removed, the first
     detector of `remove_on` that found it a leak. `too_short` lists tasks that n-grams cannot see,
     `unseen` rows and tasks that the behaviour detector cannot judge, `duplicates` groups of rows
     that compute one function.
@@ -64,6 +69,7 @@ class Audit:
     too_short: Mapping[int, tuple[str, ...]]
     unseen: Mapping[str, tuple[str, ...]]
     duplicates: tuple[tuple[str, ...], ...]
+    rule: str
 
 
 def is_chance(leak: Leak, ours: Behaviour, theirs: Behaviour, *, trust_code: bool = True) -> bool:
@@ -84,38 +90,49 @@ def audit(
     benchmarks: Mapping[str, Sequence[Row]],
     *,
     behaviour: Mapping[Row, Behaviour],
+    executed: Sequence[Leak] | None = None,
+    coincidences: Collection[Pair] | None = None,
+    execution_rule: str = "",
     remove_on: Sequence[str] = EQUALITIES,
+    substring_words: int = 10,
     ngram_sizes: Sequence[int] = (5, 8, 13),
     ngram_share: float = 0.7,
     minhash_threshold: float = 0.7,
     minhash_permutations: int = 128,
     shingle: int = 3,
+    embedding_threshold: float = 0.8,
+    embed: Callable[[Sequence[str]], Any] | None = None,
+    generic_nodes: int = 0,
     trust_code: bool = True,
     seed: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Every detector on `rows` against every benchmark, chance set apart, rows to drop named.
 
-    `behaviour` is what `observe` saw of rows and tasks together; without it ({}) the execution
-    detector finds nothing, and `remove_on` may not ask for it.
+    `behaviour` is what `observe` saw of rows and tasks together; without it ({}) that detector is
+    left out, and `remove_on` may not ask for it. `executed` are the findings of a detector
+    "execution" that ran elsewhere; of these `coincidences`, where given, are the pairs that
+    `execution_rule` takes for chance, instead of GENERIC. With `generic_nodes` GENERIC takes the
+    place of RULE (`GENERIC_NODES` for real rows). The options of the detectors are theirs.
     """
-    names = detectors.detector_names(ngram_sizes)
-    _check(rows, benchmarks, remove_on, names, bool(behaviour))
-    near = dict(
-        threshold=minhash_threshold, permutations=minhash_permutations, shingle=shingle, seed=seed
+    observed, ran = bool(behaviour), executed is not None
+    names = detectors.detector_names(ngram_sizes, observed=observed or not rows, executed=ran)
+    _check(rows, benchmarks, remove_on, names, observed)
+    near = {"threshold": minhash_threshold, "permutations": minhash_permutations}
+    work = _work(
+        near | {"shingle": shingle, "seed": seed},
+        {n: ngram_share for n in ngram_sizes},
+        substring_words,
+        {"threshold": embedding_threshold, "embed": embed},
+        behaviour,
     )
-    found: list[Leak] = []
-    for benchmark, tasks in benchmarks.items():
-        found += detectors.exact_text(rows, benchmark, tasks)
-        found += detectors.normalised_text(rows, benchmark, tasks)
-        found += detectors.same_code(rows, benchmark, tasks)
-        found += detectors.same_behaviour(rows, benchmark, tasks, behaviour)
-        for n in ngram_sizes:
-            found += detectors.ngram_overlap(rows, benchmark, tasks, n=n, share=ngram_share)
-        found += detectors.near_text(rows, benchmark, tasks, **near)
-        found += detectors.near_code(rows, benchmark, tasks, **near)
-    leaks, collisions = _split(found, rows, benchmarks, behaviour, trust_code)
-    tasks = [task for each in benchmarks.values() for task in each]
-    sets = {"rows": rows, **benchmarks}
+    sides = Corpus(rows), Corpus.of_benchmarks(benchmarks)
+    found = [*_found(work, sides, progress), *(executed or ())]
+    if generic_nodes:
+        leaks, collisions = _split_generic(found, sides[1], generic_nodes, coincidences)
+    else:
+        leaks, collisions = _split(found, rows, benchmarks, behaviour, trust_code)
+    sets = {"rows": rows, **benchmarks} if observed else {}
     return Audit(
         n_rows=len(rows),
         detectors=names,
@@ -123,10 +140,61 @@ def audit(
         leaks=leaks,
         collisions=collisions,
         dropped=_dropped(rows, leaks, remove_on),
-        too_short={n: detectors.too_short(tasks, n) for n in ngram_sizes},
+        too_short={n: detectors.too_short(sides[1], n) for n in ngram_sizes},
         unseen={name: unseen(members, behaviour) for name, members in sets.items()},
         duplicates=duplicates(rows, behaviour),
+        rule=_rule(generic_nodes, execution_rule),
     )
+
+
+def _rule(generic_nodes: int, execution_rule: str) -> str:
+    """What tells chance from leak, in words."""
+    passing = "" if execution_rule else ", passing the tests"
+    rule = GENERIC.format(nodes=generic_nodes, passing=passing) if generic_nodes else RULE
+    return f"{rule} {execution_rule}".strip()
+
+
+def audit_stages(
+    stages: Mapping[str, Sequence[Row]], benchmarks: Mapping[str, Sequence[Row]], **options: Any
+) -> dict[str, Audit]:
+    """`audit` (its options) of sets that follow each other: seeds, each round, responses, the end.
+
+    `views.stage_rows` shows at which of them a task leaks. `executed` findings are of one set and
+    cannot be given here.
+    """
+    return {name: audit(rows, benchmarks, **options) for name, rows in stages.items()}
+
+
+def _work(
+    near: Mapping[str, Any],
+    grams: Mapping[int, float],
+    substring_words: int,
+    neighbours: Mapping[str, Any],
+    behaviour: Mapping[Row, Behaviour],
+) -> list[Detector]:
+    """The detectors with their options, in the order of tables."""
+    return [
+        detectors.exact_text,
+        detectors.normalised_text,
+        detectors.same_code,
+        partial(detectors.same_behaviour, behaviour=behaviour),
+        partial(detectors.substrings, n=substring_words),
+        *(partial(detectors.ngram_overlap, n=n, share=share) for n, share in grams.items()),
+        partial(detectors.near_text, **near),
+        partial(detectors.near_code, **near),
+        partial(detectors.neighbours, **neighbours),
+    ]
+
+
+def _found(
+    work: Sequence[Detector],
+    sides: tuple[Corpus, Corpus],
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Leak]:
+    for done, detect in enumerate(work, start=1):
+        yield from detect(*sides)
+        if progress:
+            progress(done, len(work))
 
 
 def _check(
@@ -140,11 +208,11 @@ def _check(
         twice = [task_id for task_id, n in Counter(r.task_id for r in members).items() if n > 1]
         if twice:
             raise ValueError(f"{twice[0]}: occurs more than once in {where}")
+    if "behaviour" in remove_on and rows and not observed:
+        raise ValueError("remove_on asks for behaviour, but no program was observed")
     for name in remove_on:
         if name not in names:
             raise ValueError(f"remove_on: unknown detector {name!r}, expected {', '.join(names)}")
-    if "behaviour" in remove_on and rows and not observed:
-        raise ValueError("remove_on asks for behaviour, but no program was observed")
 
 
 def _split(
@@ -166,6 +234,32 @@ def _split(
         pair = ours[leak.task_id], theirs[leak.benchmark, leak.benchmark_task_id]
         sides[is_chance(leak, *pair, trust_code=trust_code)].append(leak)
     return tuple(sides[0]), tuple(sides[1])
+
+
+def _split_generic(
+    found: Sequence[Leak], tasks: Corpus, nodes: int, coincidences: Collection[Pair] | None
+) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:
+    """(leaks, chance collisions) by the rule GENERIC, both in their order.
+
+    Where the `coincidences` of the execution are known, these are what is chance of it.
+    """
+    places = ((name, row.task_id) for name, row in zip(tasks.names, tasks.rows, strict=True))
+    small = {place for place, size in zip(places, tasks.sizes, strict=True) if 0 < size < nodes}
+    told = {pair_of(leak) for leak in found if not _of_code(leak)}
+    sides: tuple[list[Leak], list[Leak]] = ([], [])
+    for leak in found:
+        pair = pair_of(leak)
+        chance = _of_code(leak) and pair[1:] in small and pair not in told
+        if leak.detector == "execution" and coincidences is not None:
+            chance = pair in coincidences
+        sides[chance].append(leak)
+    return tuple(sides[0]), tuple(sides[1])
+
+
+def _of_code(leak: Leak) -> bool:
+    """Whether a finding rests on code alone."""
+    inside = leak.detector in SUBSTRINGS and leak.evidence.startswith(detectors.SOLUTION)
+    return inside or leak.detector in OF_CODE
 
 
 def _dropped(
@@ -191,20 +285,6 @@ def unseen(rows: Sequence[Row], behaviour: Mapping[Row, Behaviour]) -> tuple[str
     )
 
 
-def out_of_sight(result: Audit) -> list[dict[str, Any]]:
-    """Table rows: what no n-gram, or no probe, could see, and how often rows repeat each other."""
-    short = [
-        {"what": f"tasks of fewer than {n} words, which no {n}-gram finds", "count": len(ids)}
-        for n, ids in result.too_short.items()
-    ]
-    silent = [
-        {"what": f"{name} whose program says nothing on the probes", "count": len(ids)}
-        for name, ids in result.unseen.items()
-    ]
-    repeats = sum(len(group) - 1 for group in result.duplicates)
-    return [*short, *silent, {"what": "rows that repeat another's function", "count": repeats}]
-
-
 def duplicates(
     rows: Sequence[Row], behaviour: Mapping[Row, Behaviour]
 ) -> tuple[tuple[str, ...], ...]:
@@ -222,138 +302,6 @@ def pairs(leaks: Sequence[Leak], detector: str = "") -> set[Pair]:
     return {pair_of(leak) for leak in leaks if detector in ("", leak.detector)}
 
 
-def detector_rows(result: Audit) -> list[dict[str, Any]]:
-    """One table row per detector: what it found, how much of that is chance, what it misses.
-
-    `found of same function` is the share of the pairs of equal behaviour that the detector also
-    reports: its recall where behaviour is taken for the truth (None if there is no such pair).
-    """
-    same = pairs(result.leaks, "behaviour")
-    table = []
-    for name in result.detectors:
-        leaks, chance = pairs(result.leaks, name), pairs(result.collisions, name)
-        table.append(
-            {
-                "detector": name,
-                "pairs": len(leaks) + len(chance),
-                "leaks": len(leaks),
-                "chance": len(chance),
-                "rows leaking": len({pair[0] for pair in leaks}),
-                "tasks leaked": len({pair[1:] for pair in leaks}),
-                "found of same function": len(leaks & same) / len(same) if same else None,
-                "removes": name in result.remove_on,
-            }
-        )
-    return table
-
-
-def agreement_matrix(result: Audit) -> list[list[int]]:
-    """Counts (D, D): pairs that both detectors found, leaks and chance together."""
-    found = {name: pairs([*result.leaks, *result.collisions], name) for name in result.detectors}
-    size = len(result.detectors)
-    counts = [len(found[a] & found[b]) for a, b in product(result.detectors, repeat=2)]
-    return [counts[at : at + size] for at in range(0, size * size, size)]
-
-
 def pair_of(leak: Leak) -> Pair:
     """The row and the benchmark task that a finding is about."""
     return leak.task_id, leak.benchmark, leak.benchmark_task_id
-
-
-def worst_pairs(result: Audit, count: int) -> list[list[Leak]]:
-    """The `count` leaking pairs that most detectors found, worst first, each with its findings.
-
-    Ties are ordered by the sum of the scores, then by task ids.
-    """
-    by_pair: defaultdict[Pair, list[Leak]] = defaultdict(list)
-    for leak in result.leaks:
-        by_pair[pair_of(leak)].append(leak)
-    found = by_pair.values()
-    return sorted(
-        found, key=lambda leaks: (-len(leaks), -sum(k.score for k in leaks), pair_of(leaks[0]))
-    )[:count]
-
-
-def only_by(result: Audit, detector: str) -> list[list[Leak]]:
-    """The pairs that `detector` alone calls a leak, each with its one finding."""
-    others = {pair_of(leak) for leak in result.leaks if leak.detector != detector}
-    own = [leak for leak in result.leaks if leak.detector == detector]
-    return [[leak] for leak in own if pair_of(leak) not in others]
-
-
-def compare(
-    found: Sequence[Sequence[Leak]], rows: Sequence[Row], benchmarks: Mapping[str, Sequence[Row]]
-) -> list[tuple[str, str, str]]:
-    """(who found it, the row, the benchmark task) as text for each pair of `found`."""
-    ours = {row.task_id: row for row in rows}
-    theirs = {(name, task.task_id): task for name, tasks in benchmarks.items() for task in tasks}
-    shown = []
-    for leaks in found:
-        row = ours[leaks[0].task_id]
-        task = theirs[leaks[0].benchmark, leaks[0].benchmark_task_id]
-        names = ", ".join(f"{leak.detector} ({leak.score:.2f})" for leak in leaks)
-        title = f"{row.task_id} and {task.task_id}: {names}"
-        shown.append((title, row.code or row.text, task.code or task.text))
-    return shown
-
-
-def answers(
-    rows: Mapping[str, Row], behaviour: Mapping[Row, Behaviour], *, n_random: int, seed: int
-) -> list[dict[str, str]]:
-    """What several programs returned on each probe: one table row a probe, one column a name.
-
-    The programs must have been observed with the same argument types.
-    """
-    kinds = next(iter(behaviour[next(iter(rows.values()))]))
-    inputs = probes.probe_inputs(kinds, n_random=n_random, seed=seed)
-    outputs = {name: behaviour[row][kinds] for name, row in rows.items()}
-    return [
-        {"arguments": ", ".join(map(repr, args))} | {name: o[at] for name, o in outputs.items()}
-        for at, args in enumerate(inputs)
-    ]
-
-
-def nearest(
-    rows: Sequence[Row], tasks: Sequence[Row], behaviour: Mapping[Row, Behaviour]
-) -> list[Neighbour]:
-    """For each row with a telling behaviour, the task of the same types that acts most like it.
-
-    Of several the first is taken. Shows whether words tell anything about behaviour.
-    """
-    by_kinds: defaultdict[Kinds, list[tuple[Row, Outputs]]] = defaultdict(list)
-    for task in tasks:
-        for kinds, outputs in behaviour.get(task, {}).items():
-            by_kinds[kinds].append((task, outputs))
-    found = []
-    for row in rows:
-        for kinds, outputs in behaviour.get(row, {}).items():
-            if by_kinds[kinds] and probes.is_telling(outputs):
-                same = [probes.agreement(outputs, theirs) for _, theirs in by_kinds[kinds]]
-                task = by_kinds[kinds][same.index(max(same))][0]
-                words = [similarity.words(side.text) for side in (row, task)]
-                resemblance = similarity.jaccard(*words)
-                found.append(Neighbour(row.task_id, task.task_id, max(same), resemblance))
-    return found
-
-
-def certificate(
-    result: Audit, benchmarks: Mapping[str, Sequence[Row]], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What was checked, how, and what came out: everything needed to check the claim again.
-
-    ValueError if rows in differ from rows kept + rows dropped by reason.
-    """
-    reasons = Counter(result.dropped.values())
-    kept = result.n_rows - len(result.dropped)
-    if kept + sum(reasons.values()) != result.n_rows:
-        raise ValueError(f"{result.n_rows} rows in, {kept} kept, dropped {dict(reasons)}")
-    return {
-        "rows": {"in": result.n_rows, "kept": kept, "dropped": dict(reasons)},
-        "benchmarks": {name: len(tasks) for name, tasks in benchmarks.items()},
-        "rule": RULE,
-        "settings": dict(settings),
-        "detectors": detector_rows(result),
-        "too_short": {str(n): list(ids) for n, ids in result.too_short.items()},
-        "unseen": {name: list(ids) for name, ids in result.unseen.items()},
-        "duplicates": [list(group) for group in result.duplicates],
-    }

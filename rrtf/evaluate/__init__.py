@@ -4,7 +4,8 @@ The notebook samples, executes, then scores; here is what happens before and aft
 part, the scores of executions, results with intervals, the planned comparisons, and sentences
 that say of a comparison no more than it shows.
 
-Modules: `exam` (who answers what, scores), `differences` (results, comparisons, sentences).
+Modules: `exam` (who answers what, scores), `differences` (results, comparisons, sentences),
+`flagged` (tasks that leak apart from the others).
 """
 
 from rrtf.evaluate.differences import (
@@ -30,17 +31,22 @@ from rrtf.evaluate.exam import (
     score,
     sit,
 )
+from rrtf.evaluate.flagged import CAUTION, PARTS, by_leak, flagged_tasks
 
 __all__ = [
+    "CAUTION",
+    "PARTS",
     "Contender",
     "Exam",
     "Sat",
     "brief",
+    "by_leak",
     "compare",
     "comparisons",
     "contenders",
     "differences",
     "exams",
+    "flagged_tasks",
     "gain_parts",
     "ladder",
     "points",

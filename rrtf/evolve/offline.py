@@ -1,7 +1,7 @@
-"""Stage 01: harder problems from easier ones (paper, section 3.1; Evol-Instruct).
+"""Evolution without a model: the five methods as transformations of a nano specification.
 
-Offline, the five methods are transformations of a nano problem's specification. Every evolved
-problem names its parent, its method and its depth; every attempt that yields none has a reason.
+Every evolved problem names its parent, its method and its depth; every attempt that yields none
+has a reason.
 """
 
 from collections import Counter
@@ -98,9 +98,12 @@ def lineage(problem: Problem, problems: Mapping[str, Problem]) -> list[Problem]:
     return chain
 
 
-def split_problems(problems: Sequence[Problem], seed: int) -> dict[str, list[Problem]]:
+def split_problems(
+    problems: Sequence[Problem], seed: int, *, families: Mapping[str, str] | None = None
+) -> dict[str, list[Problem]]:
     """A user's problems as `train`, `validation` and `test`, by a hash of the task id.
 
+    `families` maps task ids to what is hashed instead: those of one family stay together.
     ValueError for duplicate task ids or if one of the three is empty.
     """
     repeated = [name for name, n in Counter(p.task_id for p in problems).items() if n > 1]
@@ -108,7 +111,8 @@ def split_problems(problems: Sequence[Problem], seed: int) -> dict[str, list[Pro
         raise ValueError(f"duplicate task_id {repeated[0]!r} ({len(repeated)} in all)")
     found: dict[str, list[Problem]] = {"train": [], "validation": [], "test": []}
     for problem in problems:
-        ticket = config.derive_seed(seed, "split", problem.task_id) % 100
+        name = (families or {}).get(problem.task_id, problem.task_id)
+        ticket = config.derive_seed(seed, "split", name) % 100
         if ticket < SPLIT_SHARES["test"]:
             found["test"].append(problem)
         elif ticket < sum(SPLIT_SHARES.values()):

@@ -1,0 +1,218 @@
+"""What the audit sees: a benchmark's problems and anybody's training rows, in one shape."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrtf import prompts
+from rrtf.records import Problem
+
+QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
+ANSWERS = ("output", "completion", "response", "answer", "solution", "canonical_solution", "code")
+WHOLE = ("messages", "conversations", "text", "content")  # question and answer in one
+_ASKING, _ANSWERING = ("user", "human", "system"), ("assistant", "gpt", "model", "chatgpt")
+_FENCED = re.compile(
+    r"^[ \t]*(```|~~~)[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
+)
+_PYTHON = ("", "python", "python3", "py")
+_BEGINS = re.compile(r"^(?:def|class|import|from|async def)[ \t]|^@\w", re.MULTILINE)
+_CUTS = 3  # times that text behind code is cut off where it stops being Python
+_EXAMPLES = re.compile(r"^\s*Example 1:", re.MULTILINE)  # LeetCode's: examples, then constraints
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the audit sees of a training row or a benchmark task.
+
+    `text` is the description in words, `code` a whole program that defines `entry_point`,
+    `tests` any source that calls it (or `candidate`) with literal arguments. `answer` is what
+    answers the description as it stands: a task's reference, of a row
+    everything that is not its text.
+    """
+
+    task_id: str
+    text: str
+    code: str = ""
+    entry_point: str = ""
+    tests: str = ""
+    answer: str = ""
+
+    @property
+    def whole(self) -> str:
+        """All that it holds: what is told, then what answers it."""
+        return f"{self.text}\n{self.answer or self.code}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Which fields of a row are read: those that ask, those that answer, in this order."""
+
+    question: tuple[str, ...]
+    answer: tuple[str, ...]
+
+    def told(self) -> str:
+        """One line for people: what is read as what."""
+        parts = [("description", self.question), ("answer", self.answer)]
+        return "; ".join(f"{what}: {', '.join(names)}" for what, names in parts if names)
+
+
+def from_problem(problem: Problem) -> Row:
+    """The docstring as text, prompt and reference as program (none where there is no reference).
+
+    A prompt without a function head is described by its last string (MBPP, LeetCode), up to the
+    examples, or else is all text.
+    """
+    code = problem.prompt + problem.reference if problem.reference else ""
+    text = _description(problem)
+    return Row(problem.task_id, text, code, problem.entry_point, problem.tests, problem.reference)
+
+
+def _description(problem: Problem) -> str:
+    try:
+        return prompts.split_prompt(problem)[2] or problem.prompt
+    except ValueError:
+        tree, _ = _parsed(problem.prompt)
+        strings = [
+            node.value.value
+            for node in (tree.body if tree else ())
+            if isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ]
+        text = strings[0] if strings else problem.prompt
+        return _EXAMPLES.split(text, maxsplit=1)[0] or text
+
+
+def from_problems(problems: Sequence[Problem]) -> list[Row]:
+    """`from_problem` for each."""
+    return [from_problem(problem) for problem in problems]
+
+
+def guess_fields(rows: Iterable[Mapping[str, Any]], *, where: str) -> Fields:
+    """The fields that hold text, by the names that are customary (`QUESTIONS`, `ANSWERS`, `WHOLE`).
+
+    ValueError names what `where` has instead.
+    """
+    seen: dict[str, bool] = {}
+    for row in rows:
+        seen |= {name: True for name, value in row.items() if isinstance(value, str | list)}
+    question, answer, whole = (
+        tuple(name for name in names if name in seen) for names in (QUESTIONS, ANSWERS, WHOLE)
+    )
+    if question or answer:
+        return Fields(question, answer)
+    if whole:
+        return Fields(whole[:1], ())
+    raise ValueError(
+        f"{where}: no field holds text under a name that is known; it has "
+        f"{', '.join(seen) or 'no text'}: name them with --fields"
+    )
+
+
+def named_fields(names: Sequence[str]) -> Fields:
+    """Fields as somebody named them: what is called like an answer is read as one."""
+    answer = tuple(name for name in names if name in ANSWERS)
+    return Fields(tuple(name for name in names if name not in answer), answer)
+
+
+def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: str = "") -> Row:
+    """Any row: what asks as text, the Python found in the answer (else in the question) as code.
+
+    Python is found in fenced blocks, or where a field parses, or from its first definition on.
+    The entry point is the last function of the code. A message list counts by its roles. A field
+    that is absent or null is empty; ValueError for one that holds no text, naming `where`.
+    """
+    asking, answering = [], []
+    for names, into in ((fields.question, asking), (fields.answer, answering)):
+        for name in names:
+            value = row.get(name)
+            if isinstance(value, list) and name in WHOLE:
+                _read_messages(value, asking, answering, f"{where or task_id}: {name}")
+            elif value is None or isinstance(value, str):
+                into.append(value or "")
+            else:
+                raise ValueError(
+                    f"{where or task_id}: no text in field {name!r}, but {type(value).__name__}"
+                )
+    asked = [words_and_code(text) for text in asking]
+    answer = "\n".join(filter(None, answering))
+    given = [code for _, code in asked if code]
+    code = words_and_code(answer)[1] or "\n\n".join(given)
+    text = "\n".join(words for words, _ in asked if words)
+    return Row(task_id, text, code, _last_function(code), answer="\n".join([*given, answer]))
+
+
+def _read_messages(
+    messages: Sequence[Any], asking: list[str], answering: list[str], where: str
+) -> None:
+    """Adds the turns of OpenAI's or ShareGPT's form to what asks and what answers."""
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise ValueError(f"{where}: expected messages with role and content")
+        role = message.get("role", message.get("from"))
+        content = message.get("content", message.get("value")) or ""
+        if isinstance(content, list):
+            parts = [part for part in content if isinstance(part, Mapping)]
+            content = "\n".join(str(part.get("text", "")) for part in parts)
+        if role not in (*_ASKING, *_ANSWERING) or not isinstance(content, str):
+            raise ValueError(f"{where}: a message of role {role!r} and no text that is known")
+        if role != "system":
+            (answering if role in _ANSWERING else asking).append(content)
+
+
+def words_and_code(text: str) -> tuple[str, str]:
+    """(what is told in words, the Python in it, as one program); either may be empty."""
+    blocks = list(_FENCED.finditer(text))
+    python = [b[3] for b in blocks if b[2].lower() in _PYTHON and _is_code(b[3])]
+    if python:
+        return _FENCED.sub("", text).strip(), "\n\n".join(python)
+    if blocks:
+        return text, ""
+    if _is_code(text):
+        return "", text
+    begins = _BEGINS.search(text)
+    code = _parsing_part(text[begins.start() :]) if begins else ""
+    return (text[: begins.start()].strip(), code) if code else (text, "")
+
+
+def _parsing_part(text: str) -> str:
+    """As much of the start of `text` as is Python and defines something."""
+    lines = text.splitlines(keepends=True)
+    for _ in range(_CUTS):
+        tree, line = _parsed("".join(lines))
+        if tree is not None:
+            defines = any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in tree.body)
+            return "".join(lines) if defines else ""
+        lines = lines[: max(line - 1, 0)]
+    return ""
+
+
+def _is_code(text: str) -> bool:
+    """Whether Python reads it as more than names, numbers and strings."""
+    tree, _ = _parsed(text)
+    return tree is not None and any(
+        not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call | ast.Await)
+        for node in tree.body
+    )
+
+
+def _parsed(source: str) -> tuple[ast.Module | None, int]:
+    """(the tree, 0), or (None, the line that is no Python)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source), 0
+    except SyntaxError as error:
+        return None, error.lineno or 0
+    except (ValueError, RecursionError, MemoryError):
+        return None, 0
+
+
+def _last_function(code: str) -> str:
+    tree, _ = _parsed(code)
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [node.name for node in (tree.body if tree else ()) if isinstance(node, kinds)]
+    return names[-1] if names else ""

@@ -1,0 +1,155 @@
+"""The stage as notebook 01 walks through it, whichever way its settings name.
+
+With `generator = "nano"` specifications are transformed; with an address a model is asked there,
+about the nano seeds or about the rows of a file. Both give the same records.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rrtf import endpoint, prompts, reading, sandbox, strength
+from rrtf.evolve import offline
+from rrtf.evolve.growing import Asker, evolve_rows
+from rrtf.evolve.rules import Dropped, sieve
+from rrtf.evolve.seeds import as_problem, read_seeds
+from rrtf.evolve.testing import add_tests
+from rrtf.evolve.wording import Sampling
+from rrtf.records import Instruction, Problem
+from rrtf.store import Stage
+
+OFFLINE = "nano"
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What evolution made: all `evolved` problems, those to train on, and held-out ones.
+
+    `dropped`: attempts, rows and problems that went, by reason. `rows`: the family tree of what a
+    model wrote, empty offline.
+    """
+
+    evolved: list[Problem]
+    train: list[Problem]
+    validation: list[Problem]
+    test: list[Problem]
+    dropped: dict[str, int]
+    rows: list[Instruction]
+
+
+def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
+    """`seeds`, `evolvable`, `validation` and `test` of a run, as problems.
+
+    The rows of a file that a model is asked about are held out after they are evolved, by
+    family: until then `validation` and `test` are empty. `rows` are the seeds as instructions.
+    """
+    settings = stage.settings
+    if settings["generator"] == OFFLINE:
+        return offline.load_world(stage, n_seeds=n_seeds, workers=workers)
+    if settings["problems"] == "nano":
+        world = offline.load_world(stage, n_seeds=n_seeds, workers=workers)
+        return world | {"rows": [instruction_of(problem) for problem in world["seeds"]]}
+    path = stage.data(Path(settings["problems"]))
+    rows = read_seeds(reading.rows(str(path)), source=path.name.partition(".")[0])[0][:n_seeds]
+    seeds = [as_problem(row) for row in rows]
+    return {"seeds": seeds, "evolvable": seeds, "rows": rows, "validation": [], "test": []}
+
+
+def instruction_of(problem: Problem) -> Instruction:
+    """A problem as an instruction: its docstring as the task, its reference as the answer."""
+    try:
+        text = prompts.split_prompt(problem)[2] or problem.prompt
+    except ValueError:
+        text = problem.prompt
+    return Instruction(
+        task_id=problem.task_id,
+        instruction=text,
+        output=strength.reference_program(problem),
+        seed_id=problem.task_id,
+        source=problem.source,
+    )
+
+
+def grow(
+    stage: Stage,
+    world: Mapping[str, list],
+    *,
+    rounds: int,
+    weights: Mapping[str, int],
+    seed: int,
+    workers: int,
+    ask: Asker | None = None,
+) -> Grown:
+    """Evolves the world's seeds as the stage's settings say; `ask` stands in for the endpoint.
+
+    Errors as `evolve_problems`, `evolve_rows`, `add_tests` and `endpoint.ask`.
+    """
+    tell = stage.progress("evolve")
+    how = {"rounds": rounds, "weights": weights}
+    if stage.settings["generator"] == OFFLINE:
+        seeds, more = world["evolvable"], {"seed": seed, "workers": workers, "progress": tell}
+        evolved, dropped = offline.evolve_problems(seeds, **how, **more)
+        train = evolved or world["train"]
+        return Grown(evolved, train, world["validation"], world["test"], dropped, [])
+    ask = ask or _asker(stage, tell)
+    sampling = Sampling(seed=seed)
+    model = stage.settings["evolver"]
+    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, sampling=sampling, **how)
+    tested, gone = _tested(stage, [*world["rows"], *rows], ask, sampling, workers)
+    dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
+    dropped |= Counter(f"row: {why}" for _, why in gone)
+    sets = _split(world, tested, seed)
+    return Grown([as_problem(row) for row in rows], **sets, dropped=dropped, rows=rows)
+
+
+def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
+    settings = stage.settings
+    return partial(
+        endpoint.ask,
+        endpoint=endpoint.Endpoint(settings["generator"], settings["evolver"]),
+        replies=stage.folder / "replies",
+        concurrency=settings["concurrency"],
+        progress=lambda done, total, *_: tell(done, total),
+    )
+
+
+def _tested(
+    stage: Stage,
+    rows: Sequence[Instruction],
+    ask: Asker,
+    sampling: Sampling,
+    workers: int,
+) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
+    """(rows with problems whose reference passes, the others with their reasons), all counted."""
+    settings = stage.settings
+    kept, gone = sieve(rows)
+    found = add_tests(
+        kept,
+        ask=ask,
+        call=partial(sandbox.call, workers=workers),
+        answers=settings["test_answers"],
+        inputs=settings["test_inputs"],
+        least_share=settings["test_agreement"],
+        sampling=sampling,
+    )
+    broken = strength.broken_references([problem for _, problem in found.rows], workers=workers)
+    gone += found.dropped
+    gone += [(row, "tests: the reference fails") for row, p in found.rows if p.task_id in broken]
+    good = [(row, problem) for row, problem in found.rows if problem.task_id not in broken]
+    if len(rows) != len(good) + len(gone):
+        raise ValueError(f"{len(rows)} rows, but {len(good)} kept and {len(gone)} dropped")
+    return good, gone
+
+
+def _split(
+    world: Mapping[str, list], tested: Sequence[tuple[Instruction, Problem]], seed: int
+) -> dict[str, list[Problem]]:
+    """Held-out problems are the world's own where it has some, else whole families by hash."""
+    problems = [problem for _, problem in tested]
+    if world["test"]:
+        made = [problem for problem in problems if problem.depth]
+        return {"train": made, "validation": world["validation"], "test": world["test"]}
+    families = {row.task_id: row.seed_id for row, _ in tested}
+    return offline.split_problems(problems, seed, families=families)

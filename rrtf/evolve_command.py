@@ -1,0 +1,283 @@
+"""What the verb `evolve` does and prints: rows in, harder rows, problems and tables out."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rrtf import (
+    arguments,
+    config,
+    endpoint,
+    evolve,
+    grade,
+    reading,
+    sandbox,
+    store,
+    strength,
+    terminal,
+)
+from rrtf.endpoint import Ask, Reply
+from rrtf.evolve import Asker, Sampling
+from rrtf.records import Instruction, Problem
+
+N_MUTANTS = 20  # of a reference, where the strength of tests is measured
+Dropped = tuple[Instruction, str]
+
+
+def replies_folder(replies: Path | None, out: str | None) -> Path:
+    """Where replies are saved: as given, beside the output, or in the user's cache."""
+    if replies:
+        return replies
+    if out and out != "-":
+        return Path(f"{out}.replies")
+    return config.cache_dir() / "replies"
+
+
+def parse_weights(text: str) -> dict[str, int]:
+    """`'3,3,3,1,1'` -> how often each method is drawn; ValueError for anything else."""
+    parts = text.split(",")
+    names = evolve.methods()
+    if len(parts) != len(names) or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--weights {text!r}: expected {len(names)} numbers, as in 3,3,3,1,1")
+    weights = dict(zip(names, map(int, parts), strict=True))
+    if not sum(weights.values()):
+        raise ValueError(f"--weights {text!r}: all are 0")
+    return weights
+
+
+# --- without a model ---------------------------------------------------------------------------
+
+
+def evolve_nano(
+    seeds: str, *, rounds: int, weights: str, seed: int, out: str | None, workers: int
+) -> None:
+    """The verb with the generator `nano`: transforms the specifications of nano problems.
+
+    ValueError for problems without a specification, and for rows that are no problems.
+    """
+    terminal.check_out(out, seeds)
+    how = {"weights": parse_weights(weights), "seed": seed, "workers": workers}
+    rows = reading.rows(seeds)
+    problems = [store.from_row(row, Problem, where) for where, row in rows]
+    if any(not problem.spec for problem in problems):
+        raise ValueError(
+            f"{seeds}: only nano problems (with a spec) evolve without a model; --generator URL "
+            "asks one for any rows"
+        )
+    with terminal.progress("evolving") as tick:
+        evolved, dropped = evolve.evolve_problems(problems, rounds=rounds, progress=tick, **how)
+    if out:
+        terminal.write(out, [*problems, *evolved])
+    console = Console(stderr=out == "-", highlight=False)
+    console.print(_method_table(evolved))
+    attempts = len(evolved) + sum(dropped.values())
+    console.print(terminal.ledger("attempts", attempts, dropped, "evolved", len(evolved)))
+    _say_written(console, out, len(problems) + len(evolved), "problems, the seeds among them,")
+
+
+# --- through an endpoint -----------------------------------------------------------------------
+
+
+def evolve_asking(
+    seeds: str,
+    *,
+    generator: str,
+    model: str,
+    rounds: int,
+    out: str | None = None,
+    dropped: str | None = None,
+    rename: Sequence[str] | None = None,
+    weights: str,
+    after_failure: str,
+    clean: bool,
+    similarity: float,
+    seed: int,
+    tests: bool,
+    min_strength: float | None,
+    **options: Any,
+) -> None:
+    """The verb with an address as generator; `options` are those of asking, tests and execution.
+
+    ValueError and FileNotFoundError before anything is asked for what a caller can get wrong;
+    errors of the endpoint as `endpoint.ask`, with every reply that came saved.
+    """
+    how = {"weights": parse_weights(weights), "rounds": rounds, "after_failure": after_failure}
+    _check(seeds, out, dropped, options["agreement"])
+    rows, names = evolve.read_seeds(
+        reading.rows(seeds),
+        source=arguments.name_of(seeds),
+        renamed=arguments.renames(rename or ()),
+    )
+    arguments.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
+    sampling = Sampling(options["temperature"], options["top_p"], options["max_tokens"], seed)
+    ask = _asker(generator, model, replies_folder(options["replies"], out), options)
+    evolved, failed = evolve.evolve_rows(rows, ask=ask, generator=model, sampling=sampling, **how)
+    console = Console(stderr="-" in (out, dropped), highlight=False)
+    _print_rounds(console, evolved, failed)
+    everything, gone = [*rows, *evolved], list(failed)
+    kept, refused = evolve.sieve(everything, threshold=similarity) if clean else (everything, [])
+    if clean:
+        reasons = evolve.reason_counts(refused)
+        console.print(terminal.ledger("rows", len(everything), reasons, "kept", len(kept)))
+    gone += refused
+    written: list[Any] = kept
+    if tests:
+        written, untested = _with_tests(
+            console, kept, ask, sampling, {**options, "min_strength": min_strength, "seed": seed}
+        )
+        gone += untested
+    if out:
+        terminal.write(out, written)
+    if dropped:
+        terminal.write(dropped, [store.to_row(row) | {"reason": why} for row, why in gone])
+    _say_written(console, out, len(written), "problems" if tests else "rows")
+    _say_written(console, dropped, len(gone), "dropped rows")
+    silent = sum(reason.endswith("no reply") for _, reason in failed)
+    if silent:
+        terminal.say(console, f"{silent} requests have no reply; the same command asks them again")
+
+
+def _check(seeds: str, out: str | None, dropped: str | None, agreement: float) -> None:
+    for place in (out, dropped):
+        terminal.check_out(place, seeds)
+    if out and out == dropped:
+        raise ValueError(f"--dropped {dropped}: is --out too")
+    if not 0.5 < agreement <= 1:
+        raise ValueError(
+            f"--agreement {agreement}: expected a share above 0.5, so that no two outputs can "
+            "both have it, up to 1"
+        )
+
+
+def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -> Asker:
+    """`endpoint.ask` for one model, saying how far it is."""
+    bound = partial(
+        endpoint.ask,
+        endpoint=endpoint.Endpoint(address, model, options["api_key_env"]),
+        replies=folder,
+        concurrency=options["concurrency"],
+        attempts=options["attempts"],
+        timeout=options["timeout"],
+        requests_per_minute=options["rate"],
+        max_spend_tokens=options["spend"],
+    )
+
+    def ask(asks: Sequence[Ask]) -> list[Reply]:
+        with terminal.spending(f"asking {model}") as tell:
+            return bound(asks, progress=tell)
+
+    return ask
+
+
+def _with_tests(
+    console: Console,
+    rows: Sequence[Instruction],
+    ask: Asker,
+    sampling: Sampling,
+    options: Mapping[str, Any],
+) -> tuple[list[dict], list[Dropped]]:
+    """(rows that are problems with valid tests, the others with their reasons); prints both."""
+    runs = {"workers": options["workers"], "level": options["level"]}
+    runs |= {"memory_mb": options["memory_mb"], "cpu_seconds": options["cpu_seconds"] or 2.0}
+    try:
+        found = evolve.add_tests(
+            rows,
+            ask=ask,
+            call=partial(sandbox.call, **runs),
+            answers=options["answers"],
+            inputs=options["inputs"],
+            least_share=options["agreement"],
+            sampling=sampling,
+        )
+    except RuntimeError as error:  # no sandbox to be had here
+        raise OSError(str(error)) from error
+    offered = dict(found.inputs)
+    kept = offered.pop("kept", 0)
+    console.print(
+        "", terminal.ledger("inputs", kept + sum(offered.values()), offered, "kept", kept)
+    )
+    problems, weak = _valid(console, [p for _, p in found.rows], options, runs)
+    names = {problem.task_id for problem in problems}
+    gone = list(found.dropped) + [(r, weak[p.task_id]) for r, p in found.rows if p.task_id in weak]
+    lost = evolve.reason_counts(gone)
+    console.print("", terminal.ledger("rows", len(rows), lost, "problems with tests", len(names)))
+    if found.n_trials and found.n_alike == found.n_trials:
+        arguments.tell(
+            "note: all answers to each task are one text, so they agree on nothing: does this "
+            "endpoint draw its answers (--temperature)?"
+        )
+    both = [store.to_row(r) | store.to_row(p) for r, p in found.rows if p.task_id in names]
+    return both, gone
+
+
+def _valid(
+    console: Console,
+    problems: Sequence[Problem],
+    options: Mapping[str, Any],
+    runs: Mapping[str, Any],
+) -> tuple[list[Problem], dict[str, str]]:
+    """(problems whose reference passes and whose tests are strong enough, why the others are not).
+
+    Prints how strong the tests are.
+    """
+    least = options["min_strength"] or 0.0
+    with terminal.progress("checking tests") as tick:
+        broken, measured = strength.examine(
+            problems,
+            limit=N_MUTANTS,
+            seed=options["seed"],
+            execute=grade.execute,
+            progress=tick,
+            **runs,
+        )
+    kept, _ = strength.drop_broken(problems, broken)
+    strong, _ = strength.drop_weak(kept, measured, min_strength=least)
+    names = {problem.task_id for problem in strong}
+    told = f"tests: they kill less than {least:g} of the mutants"
+    reasons = {p.task_id: told for p in problems if p.task_id not in names}
+    reasons |= {name: f"tests: the reference fails: {why}" for name, why in broken.items()}
+    values = sorted(strength.shares(measured)["without those like the reference"])
+    if values:
+        middle = values[len(values) // 2]
+        killed = sum(one.n_killed for one in measured)
+        mutants = sum(one.n_mutants - one.n_alike for one in measured)
+        terminal.say(
+            console,
+            f"tests of {len(values)} problems kill {killed} of {mutants} mutants that differ "
+            f"from their reference; of the median problem {100 * middle:.0f} %",
+        )
+    return strong, reasons
+
+
+# --- what is printed ---------------------------------------------------------------------------
+
+
+def _print_rounds(
+    console: Console, evolved: Sequence[Instruction], failed: Sequence[Dropped]
+) -> None:
+    if not evolved and not failed:
+        return
+    console.print(_method_table(evolved))
+    reasons = evolve.reason_counts(failed)
+    total = len(evolved) + len(failed)
+    console.print("", terminal.ledger("attempts", total, reasons, "evolved", len(evolved)), "")
+
+
+def _method_table(evolved: Sequence[Instruction] | Sequence[Problem]) -> Table:
+    """Evolved rows by method and generation."""
+    rows = evolve.by_method(evolved)
+    table = Table(box=None, pad_edge=False)
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(str, row.values()))
+    return table
+
+
+def _say_written(console: Console, out: str | None, count: int, what: str) -> None:
+    if out and out != "-":
+        terminal.say(console, f"{count} {what} in {out}")

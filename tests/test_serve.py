@@ -1,0 +1,105 @@
+"""A real server on this machine: `transformers serve` with the small student."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from rrtf import config, endpoint, engines
+from rrtf.endpoint import Ask, Endpoint, Reply
+
+pytestmark = pytest.mark.slow
+
+PROMPTS = (
+    'def double(n):\n    """Return two times n."""\n',
+    'def shout(text):\n    """Return the text in upper case."""\n',
+    'def total(numbers):\n    """Return the sum of the numbers."""\n',
+)
+# A base model has no chat template, without which the server answers 500: here the messages alone.
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(the running process, its address, the folder of the model); ended with the module."""
+    for package in ("fastapi", "uvicorn", "openai"):
+        pytest.importorskip(package, reason=f"transformers serve needs {package}")
+    folder = tmp_path_factory.mktemp("served") / "student"
+    shutil.copytree(config.home() / "data" / "nano" / "models" / "student", folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = "from transformers.cli.transformers import main; main()"
+    where = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, "-c", program, "serve", folder.name, *where]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=folder.parent, env=os.environ, **quiet) as process:
+        try:
+            _wait(process, f"http://127.0.0.1:{port}/health")
+            yield process, f"http://127.0.0.1:{port}/v1", folder
+        finally:
+            process.kill()
+
+
+def _wait(process: subprocess.Popen, address: str, seconds: float = 300) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            direct.open(address, timeout=5)
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    pytest.fail(f"transformers serve did not start (exit code {process.poll()})")
+
+
+def asks() -> list[Ask]:
+    return [Ask((("user", prompt),), max_tokens=20) for prompt in (*PROMPTS, PROMPTS[0])]
+
+
+@pytest.fixture(scope="module")
+def replies(served, tmp_path_factory) -> tuple[list[Reply], Path]:
+    """The greedy replies of the server, and the folder that they are saved in."""
+    folder = tmp_path_factory.mktemp("replies")
+    place = Endpoint(served[1], "student")
+    return endpoint.ask(asks(), endpoint=place, replies=folder, concurrency=2), folder
+
+
+def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replies):
+    engine = engines.open_engine("transformers", served[2])
+    greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stops": ()}
+    own = engine.generate(PROMPTS, max_new_tokens=20, **greedy)
+    found, _ = replies
+    assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]
+    with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]
+    assert [reply.completion_tokens for reply in found[:3]] == with_end
+    counts = [len(engines.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
+    assert [reply.prompt_tokens for reply in found[:3]] == counts
+    assert [reply.finish_reason for reply in found[:3]] == [one.finish_reason for (one,) in own]
+    assert found[3] == found[0]
+
+
+def test_a_model_that_the_server_does_not_have_is_said_so(served, tmp_path):
+    place = Endpoint(served[1], "teacher")
+    (reply,) = endpoint.ask(asks()[:1], endpoint=place, replies=tmp_path)
+    assert reply.error == "HTTP 400: Server is pinned to 'student'; requested 'teacher'."
+
+
+def test_when_the_server_is_gone_its_replies_remain(served, replies):
+    process, url, _ = served
+    process.kill()
+    process.wait()
+    found, folder = replies
+    place = Endpoint(url, "student")
+    assert endpoint.ask(asks(), endpoint=place, replies=folder) == found
+    with pytest.raises(ConnectionError, match="no connection in 2 attempts"):
+        options = {"attempts": 2, "backoff": 0.05}
+        endpoint.ask([Ask((("user", "new"),))], endpoint=place, replies=folder, **options)

@@ -1,0 +1,35 @@
+"""What the commands write while they ask an endpoint."""
+
+import pytest
+
+from rrtf import terminal
+
+
+@pytest.mark.parametrize(
+    "numbers, text",
+    [
+        ((0, 0, 0.0), "0 tokens"),
+        ((12_300, 95_000, 450.4), "12,300 tokens, about 95,000 and 0:07:30 to come"),
+        ((9, 0, 0.0), "9 tokens"),
+        ((1_000, 2_000, 100_000), "1,000 tokens, about 2,000 and 1 day, 3:46:40 to come"),
+    ],
+)  # fmt: skip
+def test_spending_is_told_in_tokens_and_time(numbers, text):
+    assert terminal.spent(*numbers) == text
+
+
+def test_without_a_terminal_there_is_no_bar(capsys):
+    with terminal.spending("asking") as tell:
+        assert tell is None
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_the_bar_takes_what_the_endpoint_tells(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with terminal.spending("asking") as tell:
+        tell(3, 10, 45, 105, 7.0)
+        tell(10, 10, 150, 0, 0.0)
+    written = capsys.readouterr().err
+    assert "asking" in written and "10/10" in written and "150 tokens" in written
