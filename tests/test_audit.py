@@ -10,7 +10,7 @@ import pytest
 
 from rrtf import audit, figures, probes, sandbox, store
 from rrtf.audit import detectors
-from rrtf.records import Problem
+from rrtf.records import Problem, Response
 
 
 @dataclass(frozen=True)
@@ -340,3 +340,21 @@ def test_one_leak_shows_two_programs_with_one_set_of_answers(nano_problems):
     assert len(text) == 1 and text[0][1] != text[0][2]
     assert all(row["held out"] == row["disguised"] for row in shown)
     assert audit.one_leak(TASKS, call, n_random=3, seed=1) == ([], [])
+
+
+def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
+    asked = PLANTS["clean"]
+    texts = ["    return max(x for x in xs if x % 2)\n", f"    {TASKS[0].reference.strip()}\n"]
+    right, wrong = (
+        Response(asked.task_id, "teacher", index, text, asked.prompt + text)
+        for index, text in enumerate(texts)
+    )
+    sets = {"all": [right, wrong], "right": [right]}
+    how = dict(call=call, n_random=20, seed=1)
+    found = audit.audit_answers(sets, [asked], {"test": TASKS}, **how)
+    assert list(found["all"].dropped) == ["clean#teacher-1"]
+    assert {leak.benchmark_task_id for leak in found["all"].leaks} == {"t/sum"}
+    assert not found["right"].dropped and found["right"].n_rows == 1
+    stranger = replace(right, task_id="another")
+    with pytest.raises(ValueError, match="another: an answer, but no such problem"):
+        audit.audit_answers({"all": [stranger]}, [asked], {"test": TASKS}, **how)

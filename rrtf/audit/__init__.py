@@ -17,6 +17,7 @@ from rrtf.audit.rows import (
     from_fields,
     from_problem,
     from_problems,
+    from_responses,
     guess_fields,
     named_fields,
 )
@@ -27,6 +28,7 @@ from rrtf.audit.verdict import (
     RULE,
     Audit,
     audit,
+    audit_answers,
     audit_stages,
     pairs,
 )
@@ -60,6 +62,7 @@ __all__ = [
     "agreement_matrix",
     "answers",
     "audit",
+    "audit_answers",
     "audit_stages",
     "by_name",
     "certificate",
@@ -69,6 +72,7 @@ __all__ = [
     "from_fields",
     "from_problem",
     "from_problems",
+    "from_responses",
     "guess_fields",
     "named_fields",
     "nearest",

@@ -4,11 +4,11 @@ import ast
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rrtf import prompts
-from rrtf.records import Problem
+from rrtf.records import Problem, Response
 
 QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
 ANSWERS = ("output", "completion", "response", "answer", "solution", "canonical_solution", "code")
@@ -89,6 +89,23 @@ def _description(problem: Problem) -> str:
 def from_problems(problems: Sequence[Problem]) -> list[Row]:
     """`from_problem` for each."""
     return [from_problem(problem) for problem in problems]
+
+
+def from_responses(problems: Sequence[Problem], responses: Sequence[Response]) -> list[Row]:
+    """A row for each answer: its problem's description and tests, its own program.
+
+    ValueError for an answer to none of `problems`.
+    """
+    asked = {problem.task_id: from_problem(problem) for problem in problems}
+    rows = []
+    for answer in responses:
+        if answer.task_id not in asked:
+            raise ValueError(f"{answer.task_id}: an answer, but no such problem")
+        name = f"{answer.task_id}#{answer.source}-{answer.index}"
+        rows.append(
+            replace(asked[answer.task_id], task_id=name, code=answer.program, answer=answer.text)
+        )
+    return rows
 
 
 def guess_fields(rows: Iterable[Mapping[str, Any]], *, where: str) -> Fields:

@@ -13,9 +13,9 @@ from rrtf import probes
 from rrtf.audit import detectors
 from rrtf.audit.corpus import Corpus
 from rrtf.audit.detectors import EQUALITIES, SUBSTRINGS, Behaviour
-from rrtf.audit.rows import Row
+from rrtf.audit.rows import Row, from_problems, from_responses
 from rrtf.probes import Kinds, Outputs
-from rrtf.records import Leak
+from rrtf.records import Leak, Problem, Response
 
 RULE = (
     "A resemblance (substring, n-gram, MinHash, embedding) counts as chance when both programs "
@@ -163,6 +163,28 @@ def audit_stages(
     cannot be given here.
     """
     return {name: audit(rows, benchmarks, **options) for name, rows in stages.items()}
+
+
+def audit_answers(
+    sets: Mapping[str, Sequence[Response]],
+    problems: Sequence[Problem],
+    benchmarks: Mapping[str, Sequence[Problem]],
+    *,
+    call: Callable[..., list],
+    seed: int,
+    n_random: int = 20,
+    **options: Any,
+) -> dict[str, Audit]:
+    """`audit_stages` of named sets of answers to `problems`, with what each program does.
+
+    A wrong answer to one problem may be a right one to a held-out problem. `call`, `n_random` and
+    `seed` as in `observe`.
+    """
+    stages = {name: from_responses(problems, answers) for name, answers in sets.items()}
+    tasks = {name: from_problems(members) for name, members in benchmarks.items()}
+    every = [row for rows in (*stages.values(), *tasks.values()) for row in rows]
+    seen = detectors.observe(every, call, n_random=n_random, seed=seed)
+    return audit_stages(stages, tasks, behaviour=seen, seed=seed, **options)
 
 
 def _work(
