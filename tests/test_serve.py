@@ -11,8 +11,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from rrtf import config, endpoint, engines
+from rrtf import config, endpoint, engines, store
+from rrtf.__main__ import app
 from rrtf.endpoint import Ask, Endpoint, Reply
 
 pytestmark = pytest.mark.slow
@@ -91,6 +93,22 @@ def test_a_model_that_the_server_does_not_have_is_said_so(served, tmp_path):
     place = Endpoint(served[1], "teacher")
     (reply,) = endpoint.ask(asks()[:1], endpoint=place, replies=tmp_path)
     assert reply.error == "HTTP 400: Server is pinned to 'student'; requested 'teacher'."
+
+
+def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(served, tmp_path):
+    code = "```python\ndef total(xs):\n    return sum(xs)\n```"
+    tasks = ("Add up the numbers of a list.", "Compute what all items of a basket cost together.")
+    store.write(tmp_path / "rows.jsonl", [{"instruction": t, "output": code} for t in tasks])
+    out, dropped = tmp_path / "out.jsonl", tmp_path / "dropped.jsonl"
+    asked = ["--generator", served[1], "--model", "student", "--max-tokens", "24"]
+    command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
+    done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
+    assert done.exit_code == 0, done.output
+    kept = [row for _, row in store.read_rows(out)]
+    gone = [row for _, row in store.read_rows(dropped)]
+    assert {row["depth"] for row in kept if not row["parent_id"]} == {0}
+    assert len(kept) + len(gone) == 4, "two seeds and what became of each"
+    assert all(row["reason"] for row in gone)
 
 
 def test_when_the_server_is_gone_its_replies_remain(served, replies):
