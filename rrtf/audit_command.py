@@ -90,7 +90,7 @@ def audit_rows(
     options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
     if execute:
         options |= {"remove_on": (*REMOVE, running.DETECTOR)}
-        options |= run_tests(material.rows, problems, **fences)
+        options |= run_tests(material.rows, problems, tasks, **fences)
     with terminal.progress("auditing") as tick:
         result = audit.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
     paper = certify(result, material, tasks, name=name, embedding=embedding)
@@ -132,6 +132,7 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
 def run_tests(
     rows: Sequence[audit.Row],
     problems: Mapping[str, Sequence[Problem]],
+    tasks: Mapping[str, Sequence[audit.Row]],
     *,
     level: str,
     workers: int,
@@ -139,17 +140,17 @@ def run_tests(
 ) -> dict[str, Any]:
     """What `audit.audit` takes of the detector `execution`: findings, those by chance, the rule.
 
-    `level` and `workers` as in `sandbox.call`; with `shards` an interrupted run goes on.
+    `tasks` are the problems as the audit sees them. `level` and `workers` as in
+    `sandbox.call`; with `shards` an interrupted run goes on.
     """
     fences = {"level": level, "workers": workers}
     call = partial(sandbox.call, **fences)
     judge = partial(execution.execute, shards=shards, **fences)
     executed = []
-    for name, tasks in problems.items():
+    for name, members in problems.items():
         with terminal.progress(f"running on {name}") as tick:
             how = {"call": call, "judge": judge, "shards": shards, "progress": tick}
-            executed += running.passes_tests(rows, name, tasks, **how)
-    tasks = {name: audit.from_problems(members) for name, members in problems.items()}
+            executed += running.passes_tests(rows, name, members, **how)
     by_chance = chance.coincidences(executed, rows, tasks)
     return {"executed": executed, "coincidences": by_chance, "execution_rule": chance.RULE}
 

@@ -171,8 +171,11 @@ def evaluate_entries(
 
 def _leaks(path: Path) -> list[Leak]:
     """The findings of the verb `audit` that its rule does not take for chance."""
-    rows = zip(store.read_rows(path), store.read(path, Leak), strict=True)
-    return [leak for (_, row), leak in rows if not row.get("chance")]
+    return [
+        store.from_row(row, Leak, f"{path}:{number}")
+        for number, row in store.read_rows(path)
+        if not (isinstance(row, dict) and row.get("chance"))
+    ]
 
 
 def _print_board(

@@ -111,13 +111,15 @@ def near_duplicates(
         raise ValueError(f"the MinHash threshold must lie in (0, 1], found {threshold}")
     index = MinHashLSH(threshold=threshold, num_perm=permutations)
     blank = MinHash(num_perm=permutations, seed=seed)
-    for j, shingle_set in enumerate(right):
-        if shingle_set:
-            index.insert(j, _sketch(blank, shingle_set))
+    sketches = [_sketch(blank, shingle_set) for shingle_set in right]
+    for j, sketch in enumerate(sketches):
+        if right[j]:
+            index.insert(j, sketch)
     pairs = []
-    for i, shingle_set in enumerate(left):
-        found = index.query(_sketch(blank, shingle_set)) if shingle_set else []
-        pairs += [(i, j, jaccard(shingle_set, right[j])) for j in sorted(found)]
+    asked = sketches if left is right else (_sketch(blank, shingle_set) for shingle_set in left)
+    for i, sketch in enumerate(asked):
+        found = index.query(sketch) if left[i] else []
+        pairs += [(i, j, jaccard(left[i], right[j])) for j in sorted(found)]
     return [pair for pair in pairs if pair[2] >= threshold]
 
 

@@ -15,22 +15,20 @@ from collections.abc import Collection, Mapping, Sequence
 from rrtf import similarity
 from rrtf.audit.corpus import Corpus
 from rrtf.audit.rows import Row
+from rrtf.audit.verdict import GENERIC_NODES, Pair
 from rrtf.records import Leak
 
 RESEMBLES = 0.2  # share of a task's words, weighed by rarity, from which on a row speaks of it
-SHORT = 40  # nodes of the syntax tree; independent authors share no longer functions
 COMMON = 5  # rows that pass a task: so many cannot all have been copied from it
 RULE = (
     "A function that passes a task's tests does so by chance where its row holds less than "
     f"{RESEMBLES:.0%} of the task's words (weighed by rarity) and one of these holds: the task's "
-    f"function has fewer than {SHORT} nodes; {COMMON} or more rows pass the task; function and "
-    "reference return different things to calls that no test makes. Everything else counts as a "
-    "leak."
+    f"function has fewer than {GENERIC_NODES} nodes; {COMMON} or more rows pass the task; function "
+    "and reference return different things to calls that no test makes. Everything else counts "
+    "as a leak."
 )
 _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _ENDINGS = ("ing", "ed", "es", "s")
-
-Pair = tuple[str, str, str]  # row, benchmark, benchmark task
 
 
 def coincidences(
@@ -49,7 +47,7 @@ def coincidences(
         place = leak.benchmark, leak.benchmark_task_id
         name = leak.evidence.partition(" passes ")[0]
         share = resemblance(_words(ours[leak.task_id], name), _words(theirs[place]), rarity)
-        generic = sizes[place] < SHORT or len(passing[place]) >= COMMON or leak.score < 1.0
+        generic = sizes[place] < GENERIC_NODES or len(passing[place]) >= COMMON or leak.score < 1.0
         if share < RESEMBLES and generic:
             found.add((leak.task_id, *place))
     return found
