@@ -18,6 +18,7 @@ METHODS = {
     "sft-kept": "rrtf",  # with rank weight 0
     "sft-verified": "sft",
     "rrtf": "rrtf",
+    "rrtf-verified": "rrtf",  # where the teacher passes, at a learning rate of its own
     "rrhf": "rrhf",
     "dpo": "dpo",
 }
@@ -34,14 +35,14 @@ def training_set(
 
     `groups` hold every prompt with all its responses, the teacher's at `sft_index`; `pairs` are
     teacher and student of the prompts the paper's filter keeps. `sft` imitates the teacher
-    unseen, `sft-verified` where it passes, `sft-kept` and `rrtf` learn from the pairs, `rrhf` from
-    whole groups with the best response as target (the teacher's where it is among the best), cut
-    to `max_responses` (0 = all) by drawing the others by key, `dpo` from the pairs whose scores
-    differ.
+    unseen, `sft-verified` where it passes, `sft-kept` and `rrtf` learn from the pairs,
+    `rrtf-verified` from those whose teacher passes, `rrhf` from whole groups with the best
+    response as target (the teacher's where it is among the best), cut to `max_responses` (0 = all)
+    by drawing the others by key, `dpo` from the pairs whose scores differ.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    source = pairs if method in ("sft-kept", "rrtf", "dpo") else groups
+    source = groups if method in ("sft", "sft-verified", "rrhf") else pairs
     reasons = [_left_out(method, group) for group in source]
     kept = [group for group, reason in zip(source, reasons, strict=True) if not reason]
     dropped = Counter(reason for reason in reasons if reason)
@@ -54,7 +55,7 @@ def training_set(
 
 
 def _left_out(method: str, group: RankedGroup) -> str:
-    if method == "sft-verified" and group.outcomes[group.sft_index] != Outcome.PASS:
+    if method.endswith("-verified") and group.outcomes[group.sft_index] != Outcome.PASS:
         return "teacher_not_passing"
     if method == "rrhf" and len(group.responses) < 2:
         return "one_response"
@@ -117,14 +118,16 @@ def plan(
 ) -> list[Run]:
     """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
 
-    All share `options` (see `train`); run k of every method has the same seed, so it meets the
-    prompts in the same order. Longer runs come first, which keeps all processes busy.
+    A method that `learning_rates` has by its own name takes that one. All share `options` (see
+    `train`); run k of every method has the same seed, so it meets the prompts in the same order.
+    Longer runs come first, which keeps all processes busy.
     """
     runs = []
     for method, count in seeds.items():
         objective = METHODS[method]
         chosen, _ = training_set(method, groups, pairs, max_responses=max_responses)
-        own = {"objective": objective, "learning_rate": learning_rates[objective]}
+        rate = learning_rates.get(method, learning_rates[objective])
+        own = {"objective": objective, "learning_rate": rate}
         if method == "sft-kept":
             own |= {"rank_weight": 0.0}  # everything else as in RRTF, its learning rate too
         for k in range(count):
@@ -296,7 +299,7 @@ def lines(
 
 def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
     """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
-    runs = [rows for rows in steps if rows[0].run.startswith("rrtf-")]
+    runs = [rows for rows in steps if rows[0].run.rsplit("-s", 1)[0] == "rrtf"]
     ends = {"first": [r[:last] for r in runs], "last": [r[-last:] for r in runs]}
     figures = {}
     for when, chosen in ends.items():

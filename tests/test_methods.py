@@ -77,3 +77,20 @@ def test_a_large_group_is_cut_to_its_target_and_others_drawn_by_key():
     assert chosen == again and len(chosen[0].responses) == 4
     assert chosen[0].responses[chosen[0].sft_index] == "i", "the best response stays the target"
     assert len(whole[0].responses) == 9
+
+
+def test_the_verified_variant_learns_from_pairs_whose_teacher_passes_at_its_own_rate():
+    def pair(name: str, *outcomes: Outcome) -> RankedGroup:
+        scores = tuple(float(outcome) for outcome in outcomes)
+        return RankedGroup(name, "p", ("a", "b"), ("teacher", "student"), outcomes, scores, 0)
+
+    right = pair("t/right", Outcome.PASS, Outcome.FAILED_TESTS)
+    wrong = pair("t/wrong", Outcome.FAILED_TESTS, Outcome.RUNTIME_ERROR)
+    chosen, dropped = methods.training_set("rrtf-verified", [right, wrong], [right, wrong])
+    assert [group.task_id for group in chosen] == ["t/right"]
+    assert dropped == {"teacher_not_passing": 1}
+    how = {"seeds": {"rrtf": 1, "rrtf-verified": 1}, "seed": 0, "updates": 2}
+    rates = {"rrtf": 1e-5, "rrtf-verified": 1e-4}
+    runs = methods.plan([right, wrong], [right, wrong], learning_rates=rates, **how)
+    assert {run.method: run.options["learning_rate"] for run in runs} == rates
+    assert {run.options["objective"] for run in runs} == {"rrtf"}

@@ -13,7 +13,8 @@ from rrtf import benchmarks, config, execution
 from rrtf.metrics import label, parse_label
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
-ORDER = ("sft", "sft-kept", "sft-verified", "rrhf", "dpo", "rrtf")  # of tables and pictures
+# of tables and pictures
+ORDER = ("sft", "sft-kept", "sft-verified", "rrhf", "dpo", "rrtf", "rrtf-verified")
 STEPS = ("answers", "executions")
 
 

@@ -29,6 +29,7 @@ COLOURS = {
     "rrhf": "#CC79A7",
     "dpo": "#D55E00",
     "rrtf": "#0072B2",
+    "rrtf-verified": "#5B3E99",
 }
 OUTCOME_COLOURS = {
     "COMPILE_ERROR": "#8A2D00",
