@@ -28,6 +28,7 @@ KEY = "VLLM_API_KEY"  # the variable that the server itself takes its key from
 CONCURRENCY = 64  # the server batches what is under way
 SHOWN = 15  # last lines of a server's log in an error
 LOOK = 0.5  # seconds between two looks whether it is up
+ENDING = 2.0  # seconds that a server whose requests fail may take to be seen to end
 TELL = 30.0  # seconds between two lines that say how far it is
 KEEPER = Path(__file__).with_name("keeper.py")
 INSTALL = (
@@ -129,10 +130,10 @@ class Server:
                 told = now
             time.sleep(LOOK)
 
-    def check(self) -> None:
-        """OSError with the last lines of the log where the server has ended."""
-        code = self._process.poll()
-        if code is not None:
+    def check(self, seconds: float = 0.0) -> None:
+        """OSError with the last lines of the log where the server has ended, or does meanwhile."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(seconds)
             raise OSError(f"vllm: the server of {self.model} ended (exit code {code}){self.last()}")
 
     def last(self, lines: int = SHOWN) -> str:
@@ -186,13 +187,14 @@ class VllmEngine(AskingEngine):
             return super().generate(prompts, **options)
         except OSError:
             if self.server:
-                self.server.check()
+                self.server.check(ENDING)
             raise
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
         """As the protocol has it; nothing is recorded. ValueError for a chat message."""
         with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(self._score, prompts, answers, strict=True))
+            running = [pool.submit(self._score, *p) for p in zip(prompts, answers, strict=True)]
+        return [one.result() for one in running]
 
     def _score(self, prompt: str, answer: str) -> tuple[float, int]:
         if isinstance(prompt, Message):
