@@ -19,19 +19,24 @@ import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# (prompt or message, chat?, seed, request) -> (whole text, its tokens, whether it ended by itself)
-Answer = Callable[[str, bool, int, dict], tuple[str, list[int], bool]]
+# (prompt or message, whether chat, seed, request) ->
+# (text, number of tokens, whether it ended by itself, the stop sequence that ended it)
+Answer = Callable[[str, bool, int, dict], tuple[str, int, bool, str | None]]
 
 
-def letters(prompt: str, chat: bool, seed: int, request: dict) -> tuple[str, list[int], bool]:
+def letters(prompt: str, chat: bool, seed: int, request: dict) -> tuple[str, int, bool, str | None]:
     """A token per letter; the text tells whose answer it is."""
     drawn = seed if request["temperature"] else 0
-    text = hashlib.sha256(f"{prompt}/{drawn}/{chat}".encode()).hexdigest()[:12]
-    text = text[: request["max_tokens"]]
-    return text, [ord(c) for c in text], len(text) < request["max_tokens"]
+    whole = hashlib.sha256(f"{prompt}/{drawn}/{chat}".encode()).hexdigest()[:12]
+    text = whole[: request["max_tokens"]]
+    found = [(text.find(stop), stop) for stop in request.get("stop", []) if stop in text]
+    if found:
+        at, stop = min(found)
+        return text[:at], at + len(stop), False, stop
+    return text, len(text), len(whole) < request["max_tokens"], None
 
 
-def broken(*asked: object) -> tuple[str, list[int], bool]:
+def broken(*asked: object) -> tuple[str, int, bool, str | None]:
     """The end of the whole program."""
     print("CUDA error: an illegal memory access was encountered", flush=True)
     os._exit(3)
@@ -72,14 +77,9 @@ class ScriptedVllm:
         return 200, _response(every, len(prompt), sum(len(one["token_ids"]) for one in every))
 
     def _choice(self, prompt: str, chat: bool, k: int, request: dict) -> dict:
-        text, tokens, ended = self.answer(prompt, chat, request["seed"] + k, request)
-        found = [(text.find(stop), stop) for stop in request.get("stop", []) if stop in text]
-        at, stop = min(found, default=(-1, None))
-        if stop is None:
-            tokens = [*tokens, 0] if ended else tokens
-        choice = {"index": k, "token_ids": tokens, "stop_reason": stop}
+        text, count, ended, stop = self.answer(prompt, chat, request["seed"] + k, request)
+        choice = {"index": k, "token_ids": [7] * count + [0] * ended, "stop_reason": stop}
         choice["finish_reason"] = "stop" if ended or stop else "length"
-        text = text if stop is None else text[:at]
         content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
         return choice | content
 

@@ -147,7 +147,9 @@ def choose_engine(folder: Path) -> str:
 
     if torch.cuda.is_available():
         return "transformers"
-    return "gptbigcode" if architecture(folder) == "gpt_bigcode" else "ctranslate2"
+    if architecture(folder) == "gpt_bigcode":
+        return "gptbigcode"
+    return next(iter(able(folder)), "transformers")
 
 
 def remote(name: str) -> bool:
