@@ -132,12 +132,14 @@ BEHAVIOURS: dict[str, bytes | Callable] = {
 class ScriptedEndpoint:
     """The server in a thread of its own. `requests` has (prompt, start, end, headers) of each.
 
-    `asked` counts requests by prompt and seed; `most` is the most requests at a time.
+    `bodies` are what was sent, `asked` counts requests by prompt and seed; `most` is the most
+    requests at a time.
     """
 
     def __init__(self, script: Callable[[str, int], str] | None = None, *, service: float = 0.0):
         self.script, self.service = script or (lambda prompt, number: "ok"), service
         self.requests: list[tuple[str, float, float, str]] = []
+        self.bodies: list[dict] = []
         self.asked: Counter[tuple[str, int]] = Counter()
         self.here = self.most = self.connections = 0
 
@@ -199,15 +201,20 @@ class ScriptedEndpoint:
         return [(start, end) for _, start, end, _ in self.requests]
 
     async def _reply(self, head: str, request: dict, writer: asyncio.StreamWriter) -> bool:
-        start, prompt = time.monotonic(), request["messages"][-1]["content"]
+        start = time.monotonic()
+        prompt = request.get("prompt") or request["messages"][-1]["content"]
         name = prompt, request["seed"]
+        self.bodies.append(request)
         self.asked[name] += 1
         behaviour = self.script(prompt, self.asked[name])
         if self.service:
             await asyncio.sleep(self.service)
         self.requests.append((prompt, start, time.monotonic(), head))
         more = "Connection: close\r\n" if behaviour == "closing" else ""
-        done = BEHAVIOURS.get(behaviour, http(200, json.dumps(good(*name)).encode(), more=more))
+        answer = good(*name)
+        if "prompt" in request:
+            answer["choices"][0]["text"] = answer["choices"][0].pop("message")["content"]
+        done = BEHAVIOURS.get(behaviour, http(200, json.dumps(answer).encode(), more=more))
         if callable(done):
             await done(writer)
             return False

@@ -1,16 +1,9 @@
 """A real server on this machine: `transformers serve` with the small student."""
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
+from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
 from rrtf import config, endpoint, engines, store
@@ -24,43 +17,14 @@ PROMPTS = (
     'def shout(text):\n    """Return the text in upper case."""\n',
     'def total(numbers):\n    """Return the sum of the numbers."""\n',
 )
-# A base model has no chat template, without which the server answers 500: here the messages alone.
-TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """(the running process, its address, the folder of the model); ended with the module."""
-    for package in ("fastapi", "uvicorn", "openai"):
-        pytest.importorskip(package, reason=f"transformers serve needs {package}")
-    folder = tmp_path_factory.mktemp("served") / "student"
-    shutil.copytree(config.home() / "data" / "nano" / "models" / "student", folder)
-    (folder / "chat_template.jinja").write_text(TEMPLATE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = "from transformers.cli.transformers import main; main()"
-    where = ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu"]
-    command = [sys.executable, "-c", program, "serve", folder.name, *where]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=folder.parent, env=os.environ, **quiet) as process:
-        try:
-            _wait(process, f"http://127.0.0.1:{port}/health")
-            yield process, f"http://127.0.0.1:{port}/v1", folder
-        finally:
-            process.kill()
-
-
-def _wait(process: subprocess.Popen, address: str, seconds: float = 300) -> None:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            direct.open(address, timeout=5)
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    pytest.fail(f"transformers serve did not start (exit code {process.poll()})")
+    folder = chat_copy(config.home() / "data" / "nano" / "models" / "student", tmp_path_factory)
+    with transformers_serve(folder) as (process, url):
+        yield process, url, folder
 
 
 def asks() -> list[Ask]:

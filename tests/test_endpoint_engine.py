@@ -1,0 +1,221 @@
+"""The engines openai and replay, and what is said when an engine cannot be had."""
+
+import json
+import socket
+import warnings
+
+import pytest
+from scripted_endpoint import ScriptedEndpoint, reply_text
+
+from rrtf import asking, engines
+from rrtf.endpoint import Reply
+from rrtf.engines.endpoint_engine import AskingEngine, completion, make_asks
+from rrtf.records import Problem
+
+SAMPLED = {"n": 3, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 40, "stops": (), "seed": 5}
+GREEDY = SAMPLED | {"n": 1, "temperature": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch, tmp_path):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
+
+
+def opened(server: ScriptedEndpoint, folder, **options) -> engines.Generator:
+    return engines.open_engine(f"openai@{server.url}", "m", replies=folder, **options)
+
+
+# --- what is asked -----------------------------------------------------------------------------
+
+
+def test_every_sample_is_a_request_with_a_seed_of_its_own(tmp_path):
+    with ScriptedEndpoint() as server:
+        rows = opened(server, tmp_path).generate(["a", "b", "a"], **SAMPLED)
+    assert len({one.text for row in rows for one in row}) == 9, "a prompt twice: other samples"
+    assert len({body["seed"] for body in server.bodies}) == 9
+    assert {body["seed"] < 2**31 for body in server.bodies} == {True}
+
+
+def test_the_seeds_of_a_prompt_do_not_depend_on_the_prompts_beside_it():
+    alone = make_asks(["b"], **SAMPLED)
+    assert make_asks(["a", "b"], **SAMPLED)[3:] == alone
+    assert make_asks(["b"], **SAMPLED | {"n": 5})[:3] == alone
+    assert make_asks(["b"], **SAMPLED | {"seed": 6}) != alone
+
+
+def test_a_greedy_answer_has_no_seed_and_is_asked_for_once(tmp_path):
+    with ScriptedEndpoint() as server:
+        engine = opened(server, tmp_path)
+        first = engine.generate(["a", "a"], **GREEDY)
+        assert engine.generate(["a", "a"], **GREEDY | {"seed": 6}) == first
+    assert server.asked == {("a", 0): 1}
+
+
+def test_a_hosted_server_gets_no_more_stop_sequences_than_it_takes(tmp_path):
+    stops = ["1", "2", "3", "4", "ï"]
+    with ScriptedEndpoint() as server:
+        ((one,),) = opened(server, tmp_path).generate(["a"], **GREEDY | {"stops": stops})
+    (body,) = server.bodies
+    assert body["stop"] == stops[:4]
+    whole = reply_text("a")
+    assert one.text == whole[: min(whole.find(s) for s in stops if s in whole)]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "expected"),
+    [
+        ("ab\nc", "length", ("ab", "stop")),
+        ("ab\nc", "stop", ("ab", "stop")),
+        ("ab", "stop", ("ab", "stop")),
+        ("ab", "length", ("ab", "length")),
+        ("ab", "content_filter", ("ab", "content_filter")),
+    ],
+)
+def test_a_reply_is_cut_at_the_first_stop_sequence_whatever_the_server_did(text, reason, expected):
+    one = completion(Reply(text, reason, 3, 4), ["c", "\n"])
+    assert (one.text, one.finish_reason) == expected and one.n_tokens == 4
+
+
+def test_a_remote_engine_is_given_the_message_and_a_text_as_it_is(tmp_path):
+    problem = Problem("t", "def f(x):\n", "f", ())
+    spelled = "openai@http://127.0.0.1:1/v1"
+    message = asking.asker("nowhere", "chat", engine=spelled)(problem)
+    raw = asking.asker("nowhere", "starcoder", engine=spelled)(problem)
+    (chat,), (text,) = make_asks([message], **GREEDY), make_asks([raw], **GREEDY)
+    assert chat.messages == (("user", str(message)),) and not chat.prompt
+    assert text.prompt == "def f(x):" and not text.messages
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        asking.asker("nowhere", "chat")
+
+
+# --- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_server_that_draws_no_samples_is_told_of():
+    def same(asks):
+        return [Reply(f"of {one.prompt}", "stop", 1, 1) for one in asks]
+
+    asked = list("abcdefgh")
+    with pytest.warns(UserWarning, match=r"the 3 samples of every prompt are one text.*do_sample"):
+        AskingEngine("openai-m", same).generate(asked, **SAMPLED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AskingEngine("openai-m", same).generate(asked, **GREEDY)
+        AskingEngine("openai-m", same).generate(asked, **SAMPLED | {"temperature": 0.1})
+
+
+def test_a_prompt_that_the_server_refuses_is_a_bad_input_that_is_named(tmp_path):
+    with ScriptedEndpoint(lambda prompt, number: "400" if prompt == "b" else "ok") as server:
+        engine = opened(server, tmp_path, concurrency=1)
+        words = r"no reply to 1 of 3 requests; the first, of prompt 1: HTTP 400: the prompt is too"
+        with pytest.raises(ValueError, match=words):
+            engine.generate(["a", "b", "c"], **GREEDY)
+
+
+def test_requests_that_stay_without_reply_are_an_error_that_says_why(tmp_path):
+    with ScriptedEndpoint(lambda prompt, number: "500") as server:
+        engine = opened(server, tmp_path, attempts=1)
+        with pytest.raises(OSError, match=r"no reply to 3 of 3 requests.*HTTP 500: out of luck"):
+            engine.generate(["a"], **SAMPLED)
+
+
+def test_a_dead_endpoint_a_missing_model_and_a_wrong_key_say_what_to_do(tmp_path, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"openai@http://127.0.0.1:{unused.getsockname()[1]}/v1"
+        engine = engines.open_engine(dead, "m", replies=tmp_path, attempts=1)
+        with pytest.raises(ConnectionError, match="is the server up, and is this its address"):
+            engine.generate(["a"], **GREEDY)
+    with ScriptedEndpoint(lambda prompt, number: "404") as server:
+        words = "no model 'm' there, or no /completions .*it serves scripted, scripted-large"
+        with pytest.raises(FileNotFoundError, match=words):
+            opened(server, tmp_path).generate(["a"], **GREEDY)
+    with ScriptedEndpoint(lambda prompt, number: "401") as server:
+        with pytest.raises(PermissionError, match=r"no key in \$OPENAI_API_KEY \(set it\)"):
+            opened(server, tmp_path).generate(["a"], **GREEDY)
+        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+        with pytest.raises(PermissionError, match=r"\$OPENAI_API_KEY was not accepted"):
+            opened(server, tmp_path).generate(["a"], **GREEDY)
+
+
+def test_a_server_that_does_not_score_names_the_engines_that_do(tmp_path):
+    engine = engines.open_engine("openai@http://127.0.0.1:1/v1", "m", replies=tmp_path)
+    with pytest.raises(ValueError, match="transformers, ctranslate2, gptbigcode and vllm do"):
+        engine.score(["a"], ["b"])
+
+
+# --- recordings --------------------------------------------------------------------------------
+
+
+def test_a_recording_answers_without_a_server_and_names_what_it_does_not_have(tmp_path):
+    with ScriptedEndpoint() as server:
+        rows = opened(server, tmp_path / "a" / "b").generate(["x", "y"], **SAMPLED)
+    replay = engines.open_engine(f"replay@{tmp_path}", "m", replies=tmp_path / "unused")
+    assert replay.generate(["y"], **SAMPLED) == rows[1:]
+    assert replay.generate(["y"], **SAMPLED | {"n": 2}) == [rows[1][:2]]
+    for more in ({"seed": 6}, {"stops": ("x",)}, {"max_new_tokens": 41}, {"n": 4}):
+        with pytest.raises(ValueError, match=r"no recorded reply of 'm' to 'y' at temperature 0.8"):
+            replay.generate(["y"], **SAMPLED | more)
+    other = engines.open_engine(f"replay@{tmp_path}", "other")
+    with pytest.raises(ValueError, match="no recorded reply of 'other'"):
+        other.generate(["y"], **SAMPLED)
+    with pytest.raises(FileNotFoundError, match="no recorded replies"):
+        engines.open_engine(f"replay@{tmp_path / 'nowhere'}", "m")
+
+
+def test_without_a_folder_of_their_own_replies_go_to_the_users_cache(tmp_path):
+    with ScriptedEndpoint() as server:
+        rows = engines.open_engine(f"openai@{server.url}", "m").generate(["x"], **GREEDY)
+    cache = tmp_path / "home" / "cache" / "replies"
+    assert engines.open_engine(f"replay@{cache}", "m").generate(["x"], **GREEDY) == rows
+
+
+# --- spellings, and engines that cannot --------------------------------------------------------
+
+
+def test_the_spelling_says_whether_an_engine_is_a_server():
+    assert [name for name in engines.ENGINES if engines.remote(name)] == [
+        "vllm",
+        "openai",
+        "replay",
+    ]
+    assert engines.remote("openai@http://a/v1") and not engines.remote("transformers")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("openai", r"where\? with a place: openai@http://HOST"),
+        ("replay", r"where\?"),
+        ("transformers@here", "transformers runs here"),
+        ("vlm@x", "unknown engine 'vlm@x': expected one of auto, .*vllm, openai, replay"),
+        ("openai@localhost:8000", "expected an address like http://127.0.0.1:8000/v1"),
+    ],
+)
+def test_an_engine_that_is_misspelt_is_told_how_it_is_spelled(name, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        engines.open_engine(name, "m").generate(["a"], **GREEDY)
+    with pytest.raises(ValueError, match="no model is named"):
+        engines.open_engine("openai@http://127.0.0.1:1/v1", "", replies=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "words"),
+    [
+        ("gptbigcode", "llama", "engines that can: ctranslate2, transformers; vllm"),
+        ("gptbigcode", "starcoder2", "engines that can: transformers; vllm"),
+        ("ctranslate2", "starcoder2", "engines that can: transformers; vllm"),
+        ("transformers", "t5", "no local engine can; vllm"),
+        ("auto", "t5", "no local engine can; vllm"),
+    ],
+)
+def test_an_engine_that_cannot_names_those_that_can(tiny_model, tmp_path, engine, kind, words):
+    from transformers import AutoConfig
+
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / file).write_bytes((tiny_model / file).read_bytes())
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
+    with pytest.raises(engines.UnsupportedModel, match=words):
+        engines.open_engine(engine, tmp_path)
