@@ -14,7 +14,7 @@ from rrtf.records import Problem
 Asker = Callable[[Problem], str]
 
 
-def asker(model: str | Path, prompt_format: str) -> Asker:
+def asker(model: str | Path, prompt_format: str, *, engine: str = "auto") -> Asker:
     """The function from a problem to the text that `model` is given.
 
     `prompt_format` is one of `prompts.FORMATS`. Only `chat` looks at the model: ValueError where

@@ -25,6 +25,7 @@ __all__ = [
     "open_engine",
     "processes",
     "prompt_ids",
+    "remote",
     "resolve_model",
 ]
 
@@ -113,6 +114,11 @@ def chat_template(folder: Path) -> Callable[[str], str]:
         return tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
 
     return ask
+
+
+def remote(name: str) -> bool:
+    """Whether an engine's spelling means a server, or a recording of one."""
+    return "@" in name or name == "vllm"
 
 
 def processes(workers: int) -> int:
