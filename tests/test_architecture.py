@@ -17,7 +17,7 @@ PACKAGE = ROOT / "rrtf"
 LEVELS = (
     ("records", "config", "packing", "likelihood", "reading"),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "blocks", "probes", "source", "sharding", "journal", "cluster"),
+     "blocks", "probes", "source", "sharding", "journal", "cluster", "crew"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
      "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
