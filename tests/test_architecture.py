@@ -20,13 +20,14 @@ LEVELS = (
      "blocks", "probes", "source", "sharding", "journal", "cluster", "crew"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options"),
+     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options",
+     "sample_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest", "ablation", "exits"),
-    ("commands", "train_command", "audit_command", "evolve_command"),
-    ("audit_verb", "evolve_verb"),
+    ("commands", "train_command", "audit_command", "evolve_command", "sample_command"),
+    ("audit_verb", "evolve_verb", "sample_verb"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
