@@ -15,14 +15,16 @@ Asker = Callable[[Problem], str]
 
 
 def asker(model: str | Path, prompt_format: str, *, engine: str = "auto") -> Asker:
-    """The function from a problem to the text that `model` is given.
+    """The function from a problem to the text that `model` is given in `engine`.
 
     `prompt_format` is one of `prompts.FORMATS`. Only `chat` looks at the model: ValueError where
-    its tokenizer brings no template, FileNotFoundError where there is no such model.
+    its tokenizer brings no template, FileNotFoundError where there is no such model. A remote
+    engine gets the message itself, and its server puts it into the template.
     """
     template = None
     if prompt_format == "chat":
-        template = _template(engines.model_folder(model))
+        is_remote = engines.remote(engine)
+        template = engines.Message if is_remote else _template(engines.model_folder(model))
     return partial(prompts.format_prompt, style=prompt_format, template=template)
 
 

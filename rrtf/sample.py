@@ -142,11 +142,11 @@ def _jobs(problems: Sequence[Problem], temperatures: Sequence[float]) -> list[Jo
 
 
 def _identity(model: str | Path, engine: str) -> str:
-    """The hash of a local model's files, the name of any other; which server has it."""
-    place = f"{engine} " if engines.remote(engine) else ""
-    resolved = model if "@" in engine else engines.resolve_model(model)
-    folder = Path(resolved)
-    return place + (store.sha256(folder) if folder.is_dir() else str(resolved))
+    """The hash of a local model's files, the name of any other; what a server has, and which."""
+    if engines.remote(engine):
+        return f"{engine} {engines.served_name(engine, model)}"
+    resolved = engines.resolve_model(model)
+    return store.sha256(Path(resolved)) if Path(resolved).is_dir() else str(resolved)
 
 
 def _key(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _here(
     tell: Callable[[int], None],
 ) -> None:
     """Shards into their files by this process and, where it is worth it, by helpers."""
-    opened = {"replies": str(replies)} if replies else {}
+    opened = {"replies": replies} if replies else {}
     n_answers = sum(len(job.problems) for job, _ in left) * settings["n_samples"]
     helpers = min(workers, len(left)) - 1
     if helpers > 0:
@@ -201,7 +201,7 @@ def _size(model: str) -> int:
     return sum(path.stat().st_size for path in engines.model_folder(model).iterdir())
 
 
-def _save(place: tuple[Job, Path], *, opened: dict[str, str], **settings) -> None:
+def _save(place: tuple[Job, Path], *, opened: dict[str, Path], **settings) -> None:
     job, path = place
     store.write(path, _answer(job, opened=opened, **settings))
 
@@ -277,7 +277,7 @@ def _answer(
     max_new_tokens: int,
     prompt_format: str,
     seed: int,
-    opened: dict[str, str],
+    opened: dict[str, Path],
 ) -> list[Response]:
     ids = [problem.task_id for problem in job.problems]
     ask = asking.asker(model, prompt_format, engine=engine)
@@ -310,7 +310,7 @@ def _answer(
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(engine: str, model: str, identity: str, **options: str) -> engines.Generator:
+def _opened(engine: str, model: str, identity: str, **options: Path) -> engines.Generator:
     """The engine of this process; `identity` opens it anew when the folder's content changed."""
     return engines.open_engine(engine, model, threads=1, **options)
 

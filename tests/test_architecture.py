@@ -15,13 +15,13 @@ PACKAGE = ROOT / "rrtf"
 
 # A module may import from lower lines only; a sub-package counts as one module.
 LEVELS = (
-    ("records", "config", "packing", "likelihood", "reading"),
+    ("records", "config", "packing", "likelihood", "reading", "journal"),
+    ("endpoint",),
     ("store", "prompts", "stats", "similarity", "sandbox", "engines", "loss", "nano", "attention",
-     "blocks", "probes", "source", "sharding", "journal", "cluster", "crew"),
+     "blocks", "probes", "source", "sharding", "cluster", "crew"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options", "endpoint", "evolve_options",
-     "sample_options"),
+     "train_options", "networks", "outputs", "plan_options", "evolve_options", "sample_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),

@@ -174,7 +174,7 @@ def test_the_request_holds_what_was_asked(tmp_path):
         send(server, [ask], tmp_path)
     (head,) = (head for *_, head in server.requests)
     assert head.startswith("POST /v1/chat/completions HTTP/1.1") and "Authorization" not in head
-    assert json.loads(client.messages.body(ask, "m")) == {
+    assert json.loads(client.messages.body([ask], Endpoint(server.url, "m"))) == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hé"}],
         "temperature": 0.5,
@@ -443,7 +443,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(
 @pytest.mark.parametrize(
     "ask, words",
     [
-        (Ask(()), "ask 2: messages"),
+        (Ask(()), "ask 2: expected either messages or a prompt"),
         (Ask((("user", 3),)), "ask 2: messages"),
         (one("a", temperature=float("nan")), "ask 2: temperature = nan"),
         (one("a", top_p=0.0), "ask 2: top_p = 0.0"),
@@ -472,13 +472,13 @@ def test_options_out_of_range_are_named(tmp_path, option):
 def test_halves_of_surrogate_pairs_are_replaced_and_whole_pairs_kept(tmp_path):
     answer = good("x")
     answer["choices"][0]["message"]["content"] = "a\ud83d b\ud83d\ude00"
-    assert parse(json.dumps(answer).encode()).text == "a\N{REPLACEMENT CHARACTER} b😀"
+    assert parse(json.dumps(answer).encode())[0].text == "a\N{REPLACEMENT CHARACTER} b😀"
 
 
 def test_a_content_of_null_is_an_empty_text_with_its_reason():
     answer = good("x")
     answer["choices"][0] |= {"message": {"content": None}, "finish_reason": "length"}
-    assert parse(json.dumps(answer).encode()) == Reply("", "length", 10, 5)
+    assert parse(json.dumps(answer).encode()) == [Reply("", "length", 10, 5)]
     del answer["choices"][0]["message"]["content"]
     with pytest.raises(ValueError, match="JSON without content"):
         parse(json.dumps(answer).encode())

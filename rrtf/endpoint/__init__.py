@@ -1,27 +1,30 @@
 """Asking any OpenAI-compatible endpoint: vLLM, `transformers serve`, a hosted API.
 
 `ask` sends many requests at a time and saves each reply the moment it came, so that a killed run
-goes on where it was. Modules: `messages` (records and their JSON), `line` (one connection, one
-deadline), `attempt` (what a server's behaviour means), `desk` (what the workers share). Not
-covered: streamed replies, several answers per request (ask again with another seed), SOCKS, models
-that take `max_completion_tokens` only. A server's sampling may not follow the seed (that of
+goes on where it was; `recorded` reads what was saved. Modules: `messages` (records and their
+JSON), `line` (one connection, one deadline), `attempt` (what a server's behaviour means), `desk`
+(what the workers share). Not covered: streamed replies, SOCKS, models that take
+`max_completion_tokens` only. A server's sampling may not follow the seed (that of
 `transformers serve` does not once requests run side by side): the saved replies are what repeats.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rrtf import config
-from rrtf.endpoint.attempt import Again, Refused, attempt, read_key
+from rrtf.endpoint.attempt import Again, Refused, attempt, exchange, read_key, served
 from rrtf.endpoint.desk import Desk, Gate, SpendLimit
 from rrtf.endpoint.line import Line, check_address
 from rrtf.endpoint.messages import Ask, Endpoint, Reply, check, from_row, key, to_row
 from rrtf.journal import Journal, read
 
-__all__ = ["Ask", "Endpoint", "Reply", "SpendLimit", "ask"]
+__all__ = ["Ask", "Endpoint", "Reply", "SpendLimit", "ask", "call", "key", "ready", "recorded"]
 
 FILE = "replies.jsonl"
 PATIENCE = 10  # times as many attempts where the server itself says when to come back
@@ -46,11 +49,12 @@ def ask(
     """The replies to `asks`, in their order; equal asks are sent once and share theirs.
 
     A reply is saved in the folder `replies` as it comes, under the sha256 of model and ask; what
-    is there is not asked again, and where all is there no connection is made. At most
-    `concurrency` requests are under way. Each has `timeout` seconds from connecting to its last
-    byte, and up to `attempts` attempts, `backoff` seconds apart, doubling up to a minute, times a
-    jitter between 0.5 and 1 that follows from the ask. A Retry-After holds back all requests, and
-    an attempt that brought one does not count (up to ten times `attempts`).
+    is there is not asked again, and where all is there no connection is made. vLLM gets asks that
+    differ in consecutive seeds alone, one after the other in `asks`, as one request for several
+    answers. At most `concurrency` requests are under way. Each has `timeout` seconds from
+    connecting to its last byte, and up to `attempts` attempts, `backoff` seconds apart, doubling up
+    to a minute, times a jitter between 0.5 and 1 that follows from the ask. A Retry-After holds
+    back all requests, and an attempt that brought one does not count (up to ten times `attempts`).
     An ask that stays without reply has `Reply.error` and is asked again by the next call.
     `requests_per_minute` counts every attempt (0: no limit). `max_spend_tokens` bounds the tokens
     of all replies in the folder, those of earlier calls too: an ask is sent only if the longest
@@ -73,14 +77,68 @@ def ask(
         with Journal(replies / FILE) as journal:
             found, spent = _saved(replies / FILE, wanted)
             missing = {name: one for name, one in wanted.items() if name not in found}
-            desk = Desk(missing, endpoint.base_url, budget=max_spend_tokens, spent=spent)
+            groups = _groups(missing) if endpoint.vllm else [(name,) for name in missing]
+            budget = {"budget": max_spend_tokens, "spent": spent}
+            desk = Desk(missing, groups, endpoint.base_url, **budget)
             gate = Gate(60 / requests_per_minute if requests_per_minute else 0.0)
             once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout)
             patience = partial(_patiently, once, gate, desk, attempts=attempts, backoff=backoff)
-            lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(missing)))]
+            lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(groups)))]
             _work(lines, desk, partial(_serve, patience, desk, journal), progress)
             found |= desk.replies
     return [found[name] for name in names]
+
+
+def _groups(asks: Mapping[str, Ask]) -> list[tuple[str, ...]]:
+    """The keys of asks that follow each other and differ in consecutive seeds alone, together."""
+    groups: list[list[str]] = []
+    for name, one in asks.items():
+        last = asks[groups[-1][-1]] if groups else None
+        if last and one == replace(last, seed=last.seed + 1):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return [tuple(group) for group in groups]
+
+
+def recorded(folder: Path) -> dict[str, Reply]:
+    """Every reply saved in `folder` or below it, by the key of its ask and model.
+
+    FileNotFoundError where there is none.
+    """
+    paths = sorted(folder.rglob(FILE))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no recorded replies ({FILE}) there or below")
+    rows = ((row, f"{path}:{n}") for path in paths for n, row in enumerate(read(path), start=1))
+    return dict(from_row(row, where) for row, where in rows)
+
+
+def call(
+    endpoint: Endpoint, path: str, request: Mapping[str, Any], *, timeout: float = 120.0
+) -> Any:
+    """The JSON that the server answers to one POST: sent once, not saved.
+
+    ValueError for what the server refuses; errors else as `ask`.
+    """
+    sent, bounds = json.dumps(request).encode(), {"timeout": timeout, "limit": 1 << 28}
+    line = Line(endpoint.base_url)
+    try:
+        return json.loads(exchange(line, path, sent, endpoint, read_key(endpoint), **bounds))
+    except Refused as refusal:
+        raise ValueError(f"{endpoint.base_url}{path}: {refusal}") from None
+    except (Again, ValueError) as error:
+        raise OSError(f"{endpoint.base_url}{path}: {error}") from None
+    finally:
+        line.close()
+
+
+def ready(endpoint: Endpoint) -> bool:
+    """Whether the server is up and says that it has the model."""
+    line = Line(endpoint.base_url)
+    try:
+        return endpoint.model in served(line, read_key(endpoint))
+    finally:
+        line.close()
 
 
 def _check(endpoint, asks, concurrency, attempts, timeout, per_minute, tokens) -> None:
@@ -140,13 +198,15 @@ def _work(
 def _serve(patiently: Callable, desk: Desk, journal: Journal, line: Line) -> None:
     """One worker: takes asks and brings replies, each saved before it counts."""
     try:
-        while (name := desk.take()) is not None:
-            reply, mendable = patiently(line, name)
-            if reply is None:
+        while (names := desk.take()) is not None:
+            replies = patiently(line, names)
+            if replies is None:
                 return
-            if not reply.error:
-                journal.append(to_row(name, reply))
-            desk.put(name, reply, mendable=mendable)
+            found = dict(zip(names, replies, strict=True))
+            for name, reply in found.items():
+                if not reply.error:
+                    journal.append(to_row(name, reply))
+            desk.put(found)
     except BaseException as error:  # raised again where `ask` was called
         desk.stop(error)
     finally:
@@ -154,43 +214,45 @@ def _serve(patiently: Callable, desk: Desk, journal: Journal, line: Line) -> Non
 
 
 def _patiently(
-    once: Callable[[Line, Ask], Reply],
+    once: Callable[[Line, Sequence[Ask]], list[Reply]],
     gate: Gate,
     desk: Desk,
     line: Line,
-    name: str,
+    names: Sequence[str],
     *,
     attempts: int,
     backoff: float,
-) -> tuple[Reply | None, bool]:
-    """The reply to one ask after as many attempts as it takes, and whether more could mend it.
+) -> list[Reply] | None:
+    """The replies to the asks of one request, after as many attempts as it takes.
 
     None where the work stopped meanwhile; ConnectionError where there never was a connection.
     """
     failed = 0
     for number in range(1, PATIENCE * attempts + 1):
         if not gate.through(desk.stopped):
-            return None, True
+            return None
         try:
-            return once(line, desk.asks[name]), True
+            return once(line, [desk.asks[name] for name in names])
         except Refused as refusal:
-            return Reply("", "", 0, 0, error=str(refusal)), False
+            return [Reply("", "", 0, 0, error=str(refusal), refused=True)] * len(names)
         except Again as again:
             last = again
         failed += not last.wait
         if last.wait:
             gate.hold(last.wait)
-        pause = last.wait + _pause(name, number, backoff, doubled=0 if last.wait else failed - 1)
+        doubled = 0 if last.wait else failed - 1
+        pause = last.wait + _pause(names[0], number, backoff, doubled=doubled)
         if failed == attempts or desk.stopped.wait(pause):
             break
     if desk.stopped.is_set() and failed < attempts:
-        return None, True
+        return None
     if last.unreachable:
         raise ConnectionError(
             f"{line.base_url}: no connection in {number} attempts ({last}); is the server up, "
             "and is this its address? What came is saved, the same command goes on from there"
         )
-    return Reply("", "", 0, 0, error=f"no reply in {number} attempts; the last: {last}"), True
+    error = f"no reply in {number} attempts; the last: {last}"
+    return [Reply("", "", 0, 0, error=error)] * len(names)
 
 
 def _pause(name: str, number: int, backoff: float, *, doubled: int) -> float:

@@ -6,10 +6,11 @@ import os
 import re
 import ssl
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 
 from rrtf.endpoint.line import Line, TooLong, Unreachable
-from rrtf.endpoint.messages import Ask, Endpoint, Reply, body, parse
+from rrtf.endpoint.messages import Ask, Endpoint, Reply, body, parse, path
 
 LONGEST_WAIT = 900.0  # seconds that a Retry-After may ask for before we rather stop
 AGAIN = (408, 409, 425, 429)  # of the 4xx, those that another attempt may mend; and all 5xx
@@ -51,19 +52,43 @@ def headers(secret: str) -> dict[str, str]:
     return plain | ({"Authorization": f"Bearer {secret}"} if secret else {})
 
 
-def largest(ask: Ask) -> int:
+def largest(asks: Sequence[Ask]) -> int:
     """Bytes that a valid answer stays under: long tokens, escaped, and much around them."""
-    return (1 << 20) + 256 * ask.max_tokens
+    return (1 << 20) + 256 * sum(ask.max_tokens for ask in asks)
 
 
-def attempt(line: Line, ask: Ask, endpoint: Endpoint, secret: str, *, timeout: float) -> Reply:
-    """The reply, or `Again`, or `Refused`, or an OSError that says why to ask nothing more."""
-    sent = body(ask, endpoint.model)
-    bounds = {"timeout": timeout, "limit": largest(ask)}
+def attempt(
+    line: Line, asks: Sequence[Ask], endpoint: Endpoint, secret: str, *, timeout: float
+) -> list[Reply]:
+    """The replies to asks that go out as one, or what `exchange` raises."""
+    bounds = {"timeout": timeout, "limit": largest(asks)}
+    sent = body(asks, endpoint)
+    answer = exchange(line, path(asks[0]), sent, endpoint, secret, **bounds)
     try:
-        answer = line.exchange("POST", "/chat/completions", headers(secret), sent, **bounds)
+        return parse(answer, len(asks))
+    except ValueError as error:
+        raise Again(_shown(str(error), secret)) from None
+
+
+def exchange(
+    line: Line,
+    where: str,
+    sent: bytes,
+    endpoint: Endpoint,
+    secret: str,
+    *,
+    timeout: float,
+    limit: int,
+) -> bytes:
+    """The JSON that answers a POST to the path `where`.
+
+    `Again`, or `Refused`, or an OSError that says why to ask nothing more.
+    """
+    try:
+        bounds = {"timeout": timeout, "limit": limit}
+        answer = line.exchange("POST", where, headers(secret), sent, **bounds)
     except TooLong:
-        raise Again(f"more than {largest(ask)} bytes") from None
+        raise Again(f"more than {limit} bytes") from None
     except TimeoutError:
         raise Again(f"no whole answer within {timeout:g} s") from None
     except ssl.SSLCertVerificationError as error:
@@ -76,19 +101,16 @@ def attempt(line: Line, ask: Ask, endpoint: Endpoint, secret: str, *, timeout: f
         said = error.strerror or str(error)
         raise Again(said, unreachable=isinstance(error, Unreachable)) from None
     if answer.status != 200:
-        _complain(answer, line, endpoint, secret)
+        _complain(answer, line, where, endpoint, secret)
     kind = answer.headers.get("content-type", "none").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Again(f"content type {_shown(kind, secret)} instead of application/json")
     if answer.headers.get("content-encoding", "identity") != "identity":
         raise Again("a compressed body, which was not asked for")
-    try:
-        return parse(answer.body)
-    except ValueError as error:
-        raise Again(_shown(str(error), secret)) from None
+    return answer.body
 
 
-def _complain(answer, line: Line, endpoint: Endpoint, secret: str) -> None:
+def _complain(answer, line: Line, where: str, endpoint: Endpoint, secret: str) -> None:
     """Raises what follows from a status that is not 200."""
     status, said = answer.status, _message(answer.body, secret)
     what = f"HTTP {status}" + (f": {said}" if said else "")
@@ -108,8 +130,8 @@ def _complain(answer, line: Line, endpoint: Endpoint, secret: str) -> None:
         )
     if status == 404:
         raise FileNotFoundError(
-            f"{endpoint.base_url}: no model {endpoint.model!r} there, or no chat endpoint under "
-            f"this address, which mostly ends in /v1 ({what}){_served(line, secret)}"
+            f"{endpoint.base_url}: no model {endpoint.model!r} there, or no {where} under this "
+            f"address, which mostly ends in /v1 ({what}){_listed(served(line, secret), secret)}"
         )
     if 200 < status < 300:
         raise Again(f"HTTP {status} instead of 200")
@@ -119,13 +141,16 @@ def _complain(answer, line: Line, endpoint: Endpoint, secret: str) -> None:
     raise Refused(what)
 
 
-def _served(line: Line, secret: str) -> str:
-    """The models that the server says it has, where it does say so."""
+def served(line: Line, secret: str) -> list[str]:
+    """The models that the server says it has; none where it does not say so."""
     try:
         answer = line.exchange("GET", "/models", headers(secret), timeout=10, limit=1 << 20)
-        names = [str(entry["id"]) for entry in json.loads(answer.body)["data"]]
+        return [str(entry["id"]) for entry in json.loads(answer.body)["data"]]
     except (OSError, http.client.HTTPException, TooLong, ValueError, KeyError, TypeError):
-        return ""
+        return []
+
+
+def _listed(names: Sequence[str], secret: str) -> str:
     return f"; it serves {_shown(', '.join(names), secret)}" if names else ""
 
 

@@ -3,11 +3,11 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rrtf.endpoint.messages import Ask, Reply, most_tokens
 
-FRUITLESS = 20  # asks in a row without a reply after which the endpoint counts as broken
+FRUITLESS = 20  # requests in a row without a reply after which the endpoint counts as broken
 
 
 class SpendLimit(OSError):
@@ -42,24 +42,33 @@ class Gate:
 class Desk:
     """Asks out and replies in, under one lock; the first error stops all work.
 
-    `asks` by key go to `address`; `budget` bounds the tokens (0: no bound), of which `spent` are
-    gone already. `replies` and `error` are the result.
+    `asks` by key go to `address`, those whose keys are one of `groups` together; `budget` bounds
+    the tokens (0: no bound), of which `spent` are gone already. `replies` and `error` are the
+    result.
     """
 
-    def __init__(self, asks: Mapping[str, Ask], address: str, *, budget: int, spent: int):
+    def __init__(
+        self,
+        asks: Mapping[str, Ask],
+        groups: Sequence[tuple[str, ...]],
+        address: str,
+        *,
+        budget: int,
+        spent: int,
+    ):
         self.asks, self.address = asks, address
         self.budget, self.spent, self.before = budget, spent, spent
         self.replies: dict[str, Reply] = {}
         self.error: BaseException | None = None
         self.stopped = threading.Event()
         self._answered = self._fruitless = self._pledged = 0
-        self._waiting = deque(asks)
+        self._waiting = deque(groups)
         self._changed = threading.Condition()
 
-    def take(self) -> str | None:
-        """The next ask's key; None when there is none left or all work has stopped.
+    def take(self) -> tuple[str, ...] | None:
+        """The keys of the next request; None when none is left or all work has stopped.
 
-        While an ask could exceed the budget together with those under way, it waits for them.
+        While a request could exceed the budget together with those under way, it waits for them.
         """
         with self._changed:
             while self._waiting and not self.stopped.is_set():
@@ -73,32 +82,33 @@ class Desk:
                     self._changed.wait()
             return None
 
-    def _cost(self, name: str) -> int:
-        return most_tokens(self.asks[name]) if self.budget else 0
+    def _cost(self, names: Sequence[str]) -> int:
+        return sum(most_tokens(self.asks[name]) for name in names) if self.budget else 0
 
     def _exhausted(self, cost: int) -> SpendLimit:
-        left = f"{len(self._waiting)} of {len(self.asks)} asks were not sent"
+        left = f"{sum(map(len, self._waiting))} of {len(self.asks)} asks were not sent"
         return SpendLimit(
             f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next "
             f"ask may take {cost}: {left}; what came is saved, and with a higher limit the same "
             "command goes on from there"
         )
 
-    def put(self, name: str, reply: Reply, *, mendable: bool = True) -> None:
-        """Counts a reply, or an ask without one: too many of those in a row stop all work.
+    def put(self, replies: Mapping[str, Reply]) -> None:
+        """Counts the replies to one request: too many errors in a row stop all work.
 
-        One that the server refuses (not `mendable`) tells against it only while it has answered
-        nothing: prompts that are too long can stand side by side.
+        One that the server refuses tells against it only while it has answered nothing: prompts
+        that are too long can stand side by side.
         """
         with self._changed:
-            self.replies[name] = reply
-            self._pledged -= self._cost(name)
-            self.spent += reply.prompt_tokens + reply.completion_tokens
-            self._answered += not reply.error
-            self._fruitless = self._fruitless + 1 if reply.error else 0
-            known = mendable or not self._answered + self.before
+            self.replies |= replies
+            self._pledged -= self._cost(list(replies))
+            first = next(iter(replies.values()))
+            self.spent += sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
+            self._answered += 0 if first.error else len(replies)
+            self._fruitless = self._fruitless + 1 if first.error else 0
+            known = not first.refused or not self._answered + self.before
             if self._fruitless >= FRUITLESS and known:
-                self._stop(self._broken(reply.error))
+                self._stop(self._broken(first.error))
             self._changed.notify_all()
 
     def _broken(self, last: str) -> OSError:

@@ -1,8 +1,12 @@
-"""Engines: prompts in, completions out, whichever library does the work.
+"""Engines: prompts in, completions out, whichever library or server does the work.
 
 An engine is opened by name and imported only then. All engines agree on the meaning of the
 options (temperature 0 is greedy; the text ends before the first stop sequence) and in float32 on
 greedy text; samples differ between engines, because each has its own random numbers.
+
+Remote engines are spelled with where they are: `openai@http://HOST:8000/v1` (any OpenAI-compatible
+endpoint), `vllm@http://HOST:8000/v1`, `replay@FOLDER` (what the two recorded). `vllm` alone starts
+a server. They take a model by the name that the server has for it.
 """
 
 import json
@@ -12,11 +16,13 @@ from typing import Protocol
 
 from rrtf import config
 from rrtf.engines.answers import Completion, UnsupportedModel, check_sampling, prompt_ids
+from rrtf.engines.endpoint_engine import Message
 
 __all__ = [
     "ENGINES",
     "Completion",
     "Generator",
+    "Message",
     "UnsupportedModel",
     "chat_template",
     "check_sampling",
@@ -27,9 +33,12 @@ __all__ = [
     "prompt_ids",
     "remote",
     "resolve_model",
+    "served_name",
 ]
 
-ENGINES = ("auto", "transformers", "ctranslate2", "gptbigcode")
+LOCAL = ("auto", "transformers", "ctranslate2", "gptbigcode")
+REMOTE = ("vllm", "openai", "replay")
+ENGINES = LOCAL + REMOTE
 
 
 class Generator(Protocol):
@@ -116,11 +125,6 @@ def chat_template(folder: Path) -> Callable[[str], str]:
     return ask
 
 
-def remote(name: str) -> bool:
-    """Whether an engine's spelling means a server, or a recording of one."""
-    return "@" in name or name == "vllm"
-
-
 def processes(workers: int) -> int:
     """How many processes of one engine make sense here: `workers` on CPU, one on a GPU."""
     import torch
@@ -146,21 +150,97 @@ def choose_engine(folder: Path) -> str:
     return "gptbigcode" if architecture(folder) == "gpt_bigcode" else "ctranslate2"
 
 
+def remote(name: str) -> bool:
+    """Whether an engine's spelling means a server, or a recording of one."""
+    return name.partition("@")[0] in REMOTE
+
+
+def served_name(name: str, model: str | Path) -> str:
+    """What the remote engine `name` calls `model` in requests and recordings.
+
+    Where `vllm` serves (or served) a local folder, this names its content too; so it tells whether
+    two answers are of the same model.
+    """
+    from rrtf.engines.vllm_engine import content_name
+
+    return str(model) if name.startswith("openai") else content_name(resolve_model(model))
+
+
 def open_engine(name: str, model: str | Path, *, threads: int = 1, **options) -> Generator:
     """Loads `model` into the engine `name` (one of `ENGINES`); `options` are the engine's own.
 
-    FileNotFoundError for a missing model, `UnsupportedModel` (a ValueError) where the engine
-    cannot run the architecture.
+    Remote engines record their replies below the folder `replies` (default: in the user's cache).
+    FileNotFoundError for a missing model, environment or recording; `UnsupportedModel` (a
+    ValueError) that names other engines where this one cannot run the architecture.
     """
-    if name not in ENGINES:
+    kind, _, where = name.partition("@")
+    if kind not in ENGINES:
         raise ValueError(f"unknown engine {name!r}: expected one of {', '.join(ENGINES)}")
+    if kind in REMOTE:
+        return _open_remote(kind, where, model, **options)
+    if where:
+        raise ValueError(f"engine {name!r}: {kind} runs here; {_SPELLED}")
     folder = model_folder(model)
-    if name != "auto":
-        return _open(name, folder, threads=threads, **options)
+    if kind != "auto":
+        return _open_named(kind, folder, threads=threads, **options)
     try:
         return _open(choose_engine(folder), folder, threads=threads, **options)
     except UnsupportedModel:
-        return _open("transformers", folder, threads=threads, **options)
+        return _open_named("transformers", folder, threads=threads, **options)
+
+
+_SPELLED = "with a place: openai@http://HOST:8000/v1, vllm@http://HOST:8000/v1, replay@FOLDER"
+
+
+def _open_remote(
+    kind: str, where: str, model: str | Path, *, replies: Path | None = None, **options
+) -> Generator:
+    """What is replayed is recorded already, so `replies` is nothing to `replay`."""
+    replies = replies or config.cache_dir() / "replies"
+    if not where and kind != "vllm":
+        raise ValueError(f"engine {kind!r}: where? {_SPELLED}")
+    if not str(model):
+        raise ValueError(f"engine {kind!r}: no model is named; give the name that the server has")
+    if kind == "openai":
+        from rrtf.engines.endpoint_engine import open_server
+
+        return open_server(where, str(model), replies=replies, **options)
+    if kind == "replay":
+        from rrtf.engines.endpoint_engine import open_recording
+
+        return open_recording(Path(where), served_name(kind, model), **options)
+    from rrtf.engines import vllm_engine
+
+    if where:
+        return vllm_engine.point(where, str(model), replies=replies, **options)
+    return vllm_engine.start(resolve_model(model), replies=replies, **options)
+
+
+def able(folder: Path) -> tuple[str, ...]:
+    """The local engines that have the architecture of a model folder."""
+    from ctranslate2.converters import transformers as converters
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = settings.get("model_type", "")
+    found = []
+    if kind == "gpt_bigcode" and settings.get("multi_query", True):
+        found.append("gptbigcode")
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        name = type(AutoConfig.for_model(kind)).__name__
+        found += ["ctranslate2"] * (name in converters._MODEL_LOADERS) + ["transformers"]
+    return tuple(found)
+
+
+def _open_named(name: str, folder: Path, **options) -> Generator:
+    """`_open`, with the engines that can in the error of one that cannot."""
+    try:
+        return _open(name, folder, **options)
+    except UnsupportedModel as error:
+        others = [other for other in able(folder) if other != name]
+        told = f"engines that can: {', '.join(others)}" if others else "no local engine can"
+        raise UnsupportedModel(f"{error} ({told}; vllm has some that others lack)") from error
 
 
 def _open(name: str, folder: Path, *, threads: int, **options) -> Generator:

@@ -58,7 +58,8 @@ def ours(url: str, n: int, concurrency: int) -> int:
 def bare(url: str, n: int, concurrency: int) -> int:
     """The least that a client in Python does: nothing is checked, bounded, retried or saved."""
     parts = urlsplit(url)
-    bodies = iter([messages.body(ask, "scripted") for ask in asks(n)])
+    place = Endpoint(url, "scripted")
+    bodies = iter([messages.body([ask], place) for ask in asks(n)])
     taking, answered = threading.Lock(), []
 
     def work() -> None:

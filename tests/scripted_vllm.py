@@ -1,0 +1,143 @@
+"""A double of vLLM's server: what its documented API says, with answers of our choosing.
+
+Written after vLLM's documentation and its protocol classes (`CompletionRequest`,
+`CompletionResponseChoice`, `TokenizeCompletionRequest`): `n` answers with the seeds `seed`, `seed`
++ 1, ..., cut at a stop sequence that `stop_reason` names, `token_ids` with the end token where
+asked for, `prompt_logprobs` by token, `/tokenize` beside `/v1`. In a test: `with
+ScriptedVllm(answer) as server`. As a program it takes the command line of `vllm serve`, loads as
+long as $LOAD says, and is broken as $BROKEN says.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# (prompt or message, chat?, seed, request) -> (whole text, its tokens, whether it ended by itself)
+Answer = Callable[[str, bool, int, dict], tuple[str, list[int], bool]]
+
+
+def letters(prompt: str, chat: bool, seed: int, request: dict) -> tuple[str, list[int], bool]:
+    """A token per letter; the text tells whose answer it is."""
+    drawn = seed if request["temperature"] else 0
+    text = hashlib.sha256(f"{prompt}/{drawn}/{chat}".encode()).hexdigest()[:12]
+    text = text[: request["max_tokens"]]
+    return text, [ord(c) for c in text], len(text) < request["max_tokens"]
+
+
+def broken(*asked: object) -> tuple[str, list[int], bool]:
+    """The end of the whole program."""
+    print("CUDA error: an illegal memory access was encountered", flush=True)
+    os._exit(3)
+
+
+class ScriptedVllm:
+    """The server in threads of this process; `requests` are the (path, body) that came."""
+
+    def __init__(self, answer: Answer = letters, *, model: str = "m", port: int = 0):
+        self.answer, self.model = answer, model
+        self.requests: list[tuple[str, dict]] = []
+        handler = type("Handler", (_Handler,), {"double": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+
+    def __enter__(self) -> "ScriptedVllm":
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def reply(self, path: str, request: dict) -> tuple[int, dict]:
+        self.requests.append((path, request))
+        if request["model"] != self.model:
+            return 404, {"error": {"message": f"The model `{request['model']}` does not exist."}}
+        if path == "/tokenize":
+            tokens = [256] * request["add_special_tokens"] + list(request["prompt"].encode())
+            return 200, {"tokens": tokens, "count": len(tokens)}
+        chat = path == "/v1/chat/completions"
+        prompt = request["messages"][-1]["content"] if chat else request["prompt"]
+        if request.get("prompt_logprobs") is not None:
+            choice = {"index": 0, "text": "?", "finish_reason": "length"}
+            choice["prompt_logprobs"] = [None, *map(_ranked, prompt[1:])]
+            return 200, _response([choice], len(prompt), 1)
+        every = [self._choice(prompt, chat, k, request) for k in range(request["n"])]
+        return 200, _response(every, len(prompt), sum(len(one["token_ids"]) for one in every))
+
+    def _choice(self, prompt: str, chat: bool, k: int, request: dict) -> dict:
+        text, tokens, ended = self.answer(prompt, chat, request["seed"] + k, request)
+        found = [(text.find(stop), stop) for stop in request.get("stop", []) if stop in text]
+        at, stop = min(found, default=(-1, None))
+        if stop is None:
+            tokens = [*tokens, 0] if ended else tokens
+        choice = {"index": k, "token_ids": tokens, "stop_reason": stop}
+        choice["finish_reason"] = "stop" if ended or stop else "length"
+        text = text if stop is None else text[:at]
+        content = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        return choice | content
+
+
+def _ranked(token: int) -> dict:
+    """The token's own log-probability, minus its number, beside the likeliest one."""
+    return {str(token): {"logprob": -token / 100, "rank": 9}, "999": {"logprob": -0.1, "rank": 1}}
+
+
+def _response(choices: list[dict], read: int, written: int) -> dict:
+    return {"choices": choices, "usage": {"prompt_tokens": read, "completion_tokens": written}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    double: ScriptedVllm
+
+    def _send(self, status: int, answer: dict) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self._send(200, {"data": [{"id": self.double.model}]})
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self._send(*self.double.reply(self.path, request))
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _serve() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("verb", choices=["serve"])
+    parser.add_argument("model")
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--served-model-name")
+    parser.add_argument("--tensor-parallel-size", type=int)
+    parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--max-model-len", type=int)
+    given = parser.parse_args()
+    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    print("told", json.dumps(vars(given)), flush=True)
+    print("environment", json.dumps(dict(os.environ)), flush=True)
+    print("pids", os.getpid(), worker.pid, flush=True)
+    time.sleep(float(os.environ.get("LOAD", "0")))
+    if os.environ.get("BROKEN") == "while loading":
+        sys.exit("ValueError: No available memory for the cache blocks.")
+    answer = broken if os.environ.get("BROKEN") == "while serving" else letters
+    with ScriptedVllm(answer, model=given.served_model_name, port=given.port):
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    _serve()
