@@ -381,6 +381,7 @@ def test_a_cluster_that_loses_a_node_gives_the_records_of_one_process(
             "RAY_TMPDIR": folder,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address only
+            "RAY_raylet_start_wait_time_s": "300",  # where others keep the machine busy
         }
         environment.pop("RAY_ADDRESS", None)
         try:
