@@ -173,14 +173,11 @@ def sampled(
 ) -> list[Response]:
     """The answers of a model; `options` are those of `sample.sample` but for what `one` says.
 
-    Without `max_new_tokens` the shipped models get what the nano profile gives them, others 512.
     OSError where the engine, or what it needs, is not to be had.
     """
     from rrtf.sample import sample
 
-    if max_new_tokens is None:
-        ships = one.place.startswith("nano-") and not Path(one.place).exists()
-        max_new_tokens = int(config.resolve("nano", "sample")["max_new_tokens"]) if ships else 512
+    max_new_tokens = max_new_tokens or longest(one.place)
     try:
         found = sample(
             tasks,
@@ -204,6 +201,12 @@ def sampled(
     return [
         replace(r, program=prompts.extract(by_id[r.task_id], r.text, one.extract)) for r in found
     ]
+
+
+def longest(model: str) -> int:
+    """Where an answer is cut if nobody says: a shipped model's as in the nano profile, else 512."""
+    ships = model.startswith("nano-") and not Path(model).exists()
+    return int(config.resolve("nano", "sample")["max_new_tokens"]) if ships else 512
 
 
 def answers(

@@ -5,26 +5,17 @@ by the hash of all of that, of the sandbox's source and of Python's version. So 
 killed goes on where it was, and nothing that could change a verdict meets an old one.
 """
 
-import ast
 import hashlib
 import json
-import os
-import platform
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 
-from rrtf import sandbox, source, store
+from rrtf import cluster, sandbox, source, store
 from rrtf.records import Execution, Outcome, Problem, Response
 
-ENGINES = ("local", "ray")
 SHARD_SIZE = 512  # distinct programs: one to two seconds of two cores
 WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
-RETRIES = 8  # of a shard whose Ray worker or node was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +50,17 @@ def execute(
 ) -> list[Execution]:
     """The verdict of every response, in the order of `responses`, as `sandbox.execute` gives it.
 
-    `engine` is `local` or `ray`: the cluster that `$RAY_ADDRESS` names or this machine is part
-    of, else one started here for this call. `workers` programs are judged at a time, by each of
-    Ray's tasks, which reserve as many CPUs. Every finished shard is saved in the folder `shards`
-    and found again; a lost process costs the shards under way. The rest as `sandbox.execute`.
+    `engine` is `local` or `ray`, a cluster as `cluster.spread` finds it. `workers` programs are
+    judged at a time, on a cluster by each of its workers, which reserve as many CPUs. Every
+    finished shard is saved in the folder `shards` and found again; a lost process costs the
+    shards under way. The rest as `sandbox.execute`.
 
     Errors as `sandbox.execute`. A damaged shard is a ValueError that names its file: it is not
     made anew in silence, because whatever changed it may have changed others. ImportError where
     Ray is wanted and missing.
     """
-    if engine not in ENGINES:
-        raise ValueError(f"unknown engine {engine!r}: expected one of {', '.join(ENGINES)}")
+    if engine not in cluster.PLACES:
+        raise ValueError(f"unknown engine {engine!r}: expected one of {', '.join(cluster.PLACES)}")
     if shard_size < 1 or workers < 1:
         raise ValueError(f"shard_size {shard_size}, workers {workers}: expected at least 1")
     limits = {"level": level, "exactly": exactly, "cpu_seconds": float(cpu_seconds)}
@@ -80,7 +71,7 @@ def execute(
     copies = [len(where) for where in places]
     ledger = _Ledger(problems, firsts, limits, copies=copies, progress=progress)
     ledger.cut(shard_size, shards)
-    (_run_here if engine == "local" else _run_on_ray)(ledger, workers)
+    (_run_here if engine == "local" else _run_on_cluster)(ledger, workers)
     number = {place: n for n, where in enumerate(places) for place in where}
     return [
         replace(ledger.verdicts[number[place]], source=response.source, index=response.index)
@@ -88,13 +79,9 @@ def execute(
     ]
 
 
-@cache
 def version() -> str:
     """The hash of the code that decides verdicts: the sandbox's, comments and layout apart."""
-    total = hashlib.sha256(platform.python_version().encode())
-    for path in source.closure(ast.parse("import rrtf.sandbox")):
-        total.update(ast.dump(source.parse(path.read_text(encoding="utf-8"), str(path))).encode())
-    return total.hexdigest()
+    return source.version("rrtf.sandbox")
 
 
 class _Ledger:
@@ -201,94 +188,28 @@ def _run_here(ledger: _Ledger, workers: int) -> None:
         )
 
 
-# --- Ray ---------------------------------------------------------------------------------------
+def _run_on_cluster(ledger: _Ledger, workers: int) -> None:
+    """One job per shard; each reserves as many CPUs as it judges programs at a time."""
+
+    def finished(shard: range, found: list) -> None:
+        verdicts = [
+            Execution(task_id, "", 0, Outcome(outcome), *rest) for task_id, outcome, *rest in found
+        ]
+        ledger.add(dict(zip(shard, verdicts, strict=True)))
+
+    shards = ledger.left()
+    cluster.spread(judge, shards, message=ledger.message, finished=finished, cpus=workers)
 
 
-def _run_on_ray(ledger: _Ledger, workers: int) -> None:
-    """One task per shard, as many under way as keep the cluster busy."""
-    ray = _import_ray()
-    waiting, running = deque(ledger.left()), {}
-    if not waiting:
-        return
-    with _connected(ray):
-        smallest = min(int(n["Resources"].get("CPU", 0)) or workers for n in ray.nodes())
-        cpus = min(workers, smallest)
-        judge = ray.remote(_judge_shard).options(num_cpus=cpus, max_retries=RETRIES)
-        try:
-            while waiting or running:
-                slots = int(ray.cluster_resources().get("CPU", 0)) // cpus
-                while waiting and len(running) < 2 * slots + 1:
-                    shard = waiting.popleft()
-                    message = ledger.message(shard) | {"workers": cpus}
-                    running[judge.remote(json.dumps(message))] = shard
-                (ready,), _ = ray.wait(list(running), num_returns=1)
-                ledger.add(_verdicts(ray, ready, running.pop(ready)))
-        finally:
-            for task in running:
-                ray.cancel(task, force=True)
+def judge(job: dict, workers: int) -> list:
+    """The verdicts of a shard on a node of a cluster, `job` as `_Ledger.message` has it.
 
-
-def _import_ray() -> ModuleType:
-    try:
-        import ray
-    except ImportError:
-        raise ImportError("engine 'ray' needs Ray: pip install 'rrtf[ray]'") from None
-    return ray
-
-
-@contextmanager
-def _connected(ray: ModuleType) -> Iterator[None]:
-    """Joins the cluster at hand, or starts one of this machine's cores that ends with the call."""
-    if ray.is_initialized():
-        yield
-        return
-    quiet = {"log_to_driver": False, "logging_level": "WARNING"}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        if os.environ.get("RAY_ADDRESS"):
-            raise
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", include_dashboard=False, **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _judge_shard(message: str) -> str:
-    """Runs on a node: JSON in, JSON out, so that Ray pickles nothing but strings.
-
-    A node that may not judge (another version of the code, too weak an isolation) says so.
+    RuntimeError where the node may not judge: other packages, too weak an isolation.
     """
-    job = json.loads(message)
-    here = platform.node()
-    try:
-        if job["version"] != version():
-            raise RuntimeError("another version of rrtf or of Python than the caller's")
-        asked = job["limits"].get("packages", ())
-        if job.get("packages", {}) != sandbox.packages.versions(asked):
-            raise RuntimeError(f"other packages than the caller's {job['packages']}")
-        problems = [Problem(*row) for row in job["problems"]]
-        responses = [Response(task_id, "", 0, "", program) for task_id, program in job["programs"]]
-        found = sandbox.execute(problems, responses, workers=job["workers"], **job["limits"])
-    except ValueError as error:
-        return json.dumps({"ValueError": str(error)})
-    except RuntimeError as error:
-        return json.dumps({"RuntimeError": f"node {here}: {error}"})
-    return json.dumps({"verdicts": [[e.task_id, e.outcome, *_rest(e)] for e in found]})
-
-
-def _verdicts(ray: ModuleType, task: object, shard: range) -> dict[int, Execution]:
-    try:
-        answer = json.loads(ray.get(task))
-    except ray.exceptions.RayError as error:
-        raise RuntimeError(f"Ray gave up a shard of {len(shard)} programs: {error}") from error
-    for kind in (ValueError, RuntimeError):
-        if kind.__name__ in answer:
-            raise kind(answer[kind.__name__])
-    verdicts = [
-        Execution(task_id, "", 0, Outcome(outcome), *rest)
-        for task_id, outcome, *rest in answer["verdicts"]
-    ]
-    return dict(zip(shard, verdicts, strict=True))
+    here = sandbox.packages.versions(job["limits"]["packages"])
+    if job["packages"] != here:
+        raise RuntimeError(f"other packages than the caller's {job['packages']}: {here}")
+    problems = [Problem(*row) for row in job["problems"]]
+    responses = [Response(task_id, "", 0, "", program) for task_id, program in job["programs"]]
+    found = sandbox.execute(problems, responses, workers=workers, **job["limits"])
+    return [[e.task_id, e.outcome, *_rest(e)] for e in found]

@@ -1,7 +1,7 @@
 """Stage 03: what student and teacher answer, at several temperatures (section 3.2.1).
 
 Tasks are sampled in fixed shards, each with a seed derived from what it is, so the result depends
-neither on the number of processes nor on interruptions.
+neither on the number of processes or nodes nor on interruptions.
 """
 
 import functools
@@ -9,13 +9,19 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
-from rrtf import asking, config, engines, prompts, store
+from rrtf import asking, config, crew, engines, prompts, store
+from rrtf import source as code
+from rrtf.cluster import PLACES, spread
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
-WORTH_A_PROCESS = 1000  # answers; fewer are there before a process has loaded its libraries
+WORTH_A_PROCESS = 16e9  # answers times bytes of the model; fewer are there before it has started
+LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decide samples too
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,109 +71,198 @@ def sample_temperatures(
     prompt_format: str = "starcoder",
     seed: int = 0,
     workers: int = 1,
+    cluster: str = "local",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Response]:
     """`n_samples` answers per problem and temperature, by task; `index` counts through them all.
 
-    Finished shards lie in the folder `shards` and are not sampled again. `workers` above 1 are
-    processes of one thread that open the model once each; for few answers, and on a GPU, there
-    is one. ValueError for a task id or a temperature that comes twice, or a bad option.
+    Finished shards lie in the folder `shards` and are not sampled again, wherever they were
+    sampled. `workers` above 1 are processes of one thread that open the model once each; for few
+    answers, and on a GPU, there is one. `cluster` is `local` or `ray`: there every GPU, where
+    there are none every CPU, has a worker (`cluster.spread`), which needs the model under the
+    same name. An engine that asks a server (`engines.remote`) has its own concurrency: it asks
+    from here, in one process, and its replies are kept in `shards` too.
+
+    ValueError for a task or a temperature that comes twice, a task without a prompt, or a bad
+    option; FileNotFoundError for a missing model; RuntimeError for nodes that differ in the model
+    or in the engine that `auto` means there.
     """
+    if cluster not in PLACES:
+        raise ValueError(f"unknown cluster {cluster!r}: expected one of {', '.join(PLACES)}")
     for temperature in temperatures:
         engines.check_sampling(
             n=n_samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
         )
     jobs = _jobs(problems, temperatures)
-    n_answers = len(problems) * n_samples * len(temperatures)
-    work = functools.partial(
-        _through_shard,
-        model=str(model),
-        identity=_identity(model),
-        engine=engine,
-        source=source,
-        n_samples=n_samples,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        prompt_format=prompt_format,
-        seed=seed,
-        shards=shards,
-    )
-    workers = min(workers, len(jobs), n_answers // WORTH_A_PROCESS)
-    workers = engines.processes(workers) if workers > 1 else 1
-    run = _in_processes if workers > 1 else _here
-    return _numbered(run(work, jobs, workers, progress))
+    away = engines.remote(engine)
+    settings = {"model": str(model), "identity": _identity(model, engine), "engine": engine}
+    settings |= {"source": source, "n_samples": n_samples, "top_p": top_p, "seed": seed}
+    settings |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format}
+    places = [store.shard_path(shards, _key(job, settings)) for job in jobs]
+    left = [(job, path) for job, path in zip(jobs, places, strict=True) if not path.exists()]
+
+    def tell(done: int) -> None:
+        if progress:
+            progress(len(jobs) - len(left) + done, len(jobs))
+
+    if cluster == "ray" and not away:
+        _on_cluster(left, settings, tell)
+    else:
+        _here(left, settings, 1 if away else workers, shards / "replies" if away else None, tell)
+    read = [_saved(job, path, n_samples) for job, path in zip(jobs, places, strict=True)]
+    return _numbered(list(itertools.chain(*read)))
+
+
+@functools.cache
+def version() -> str:
+    """The code and the libraries that decide what is sampled."""
+    found = [code.version("rrtf.sample")]
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version_of(name).partition('+')[0]}")  # +cpu, +cu130: one code
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
 
 
 def _jobs(problems: Sequence[Problem], temperatures: Sequence[float]) -> list[Job]:
+    """The shards; of a problem only what its answers depend on."""
     ordered = sorted(problems, key=lambda problem: problem.task_id)
     for first, second in itertools.pairwise(ordered):
         if first.task_id == second.task_id:
             raise ValueError(f"{first.task_id}: the task comes twice")
+    for problem in ordered:
+        if not problem.prompt.strip():
+            raise ValueError(f"{problem.task_id}: no prompt; the model has nothing to continue")
     if len(set(temperatures)) < len(temperatures):
         raise ValueError(f"temperatures {list(temperatures)}: one of them comes twice")
-    shards = [tuple(ordered[at : at + SHARD]) for at in range(0, len(ordered), SHARD)]
+    bare = [Problem(p.task_id, p.prompt, p.entry_point, tests="") for p in ordered]
+    shards = [tuple(bare[at : at + SHARD]) for at in range(0, len(bare), SHARD)]
     return [Job(temperature, shard) for temperature in temperatures for shard in shards]
 
 
-def _identity(model: str | Path) -> str:
-    """The hash of a local model's files, the name of any other."""
+def _identity(model: str | Path, engine: str) -> str:
+    """The hash of a local model's files, the name of any other; what a server has, and which."""
+    if engines.remote(engine):
+        return f"{engine} {engines.served_name(engine, model)}"
     resolved = engines.resolve_model(model)
     return store.sha256(Path(resolved)) if Path(resolved).is_dir() else str(resolved)
 
 
+def _key(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything that the answers of a shard depend on."""
+    named = {name: value for name, value in settings.items() if name not in ("model", "identity")}
+    tasks = [[p.task_id, p.prompt, p.entry_point] for p in job.problems]
+    named |= {"model": settings["identity"], "temperature": job.temperature, "tasks": tasks}
+    return named | {"version": version()}
+
+
+def _saved(job: Job, path: Path, n_samples: int) -> list[Response]:
+    """A shard's answers; ValueError where its file was changed or cut."""
+    found = store.read(path, Response)
+    wanted = [problem.task_id for problem in job.problems for _ in range(n_samples)]
+    if [response.task_id for response in found] != wanted:
+        raise ValueError(
+            f"{path}: damaged: expected {len(wanted)} answers, {n_samples} to each task; delete "
+            "it to have them sampled again"
+        )
+    return found
+
+
+# Who samples.
+
+
 def _here(
-    work: Callable[[Job], list[Response]],
-    jobs: Sequence[Job],
+    left: Sequence[tuple[Job, Path]],
+    settings: dict[str, Any],
     workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[Response]:
-    results: list[Response] = []
-    for done, job in enumerate(jobs, start=1):
-        results += work(job)
-        if progress:
-            progress(done, len(jobs))
-    return results
-
-
-def _in_processes(
-    work: Callable[[Job], list[Response]],
-    jobs: Sequence[Job],
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[Response]:
-    """As `_here`, by `workers` fresh processes; a failing shard cancels those not begun."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=config.set_threads,
-        initargs=(1,),
+    replies: Path | None,
+    tell: Callable[[int], None],
+) -> None:
+    """Shards into their files by this process and, where it is worth it, by helpers."""
+    opened = {"replies": replies} if replies else {}
+    n_answers = sum(len(job.problems) for job, _ in left) * settings["n_samples"]
+    helpers = min(workers, len(left)) - 1
+    if helpers > 0:
+        helpers = min(helpers, int(n_answers * _size(settings["model"]) / WORTH_A_PROCESS))
+    crew.work_off(
+        functools.partial(_save, opened=opened, **settings),
+        left,
+        helpers=max(helpers, 0),
+        ready=functools.partial(
+            _ready, settings["engine"], settings["model"], settings["identity"]
+        ),
+        progress=tell,
     )
-    with pool:
-        futures = [pool.submit(work, job) for job in jobs]
-        try:
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                if progress:
-                    progress(done, len(jobs))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [response for future in futures for response in future.result()]
 
 
-def _through_shard(job: Job, *, shards: Path, identity: str, **settings) -> list[Response]:
-    """The responses of one job, from its shard file or sampled into it."""
+def _size(model: str) -> int:
+    """Bytes of a model's files."""
+    return sum(path.stat().st_size for path in engines.model_folder(model).iterdir())
 
-    def key(job: Job) -> dict:
-        texts = [[problem.task_id, problem.prompt] for problem in job.problems]
-        named = {name: value for name, value in settings.items() if name != "model"}
-        return named | {"model": identity, "temperature": job.temperature, "tasks": texts}
 
-    work = functools.partial(_answer, identity=identity, **settings)
-    return store.through_shards(shards, [job], key, work, Response)
+def _save(place: tuple[Job, Path], *, opened: dict[str, Path], **settings) -> None:
+    job, path = place
+    store.write(path, _answer(job, opened=opened, **settings))
+
+
+def _ready(engine: str, model: str, identity: str) -> bool:
+    """Opens the model; False on a GPU, which one process fills."""
+    if engines.processes(2) == 1:
+        return False
+    _opened(engine, model, identity)
+    return True
+
+
+def _on_cluster(
+    left: Sequence[tuple[Job, Path]], settings: dict[str, Any], tell: Callable[[int], None]
+) -> None:
+    """Shards into their files, sampled by the nodes of a cluster."""
+    made: set[str] = set()
+    done = itertools.count(1)
+    folder = Path(settings["model"])
+    named = settings | {"model": str(folder.absolute())} if folder.is_dir() else settings
+
+    def message(place: tuple[Job, Path]) -> dict[str, Any]:
+        job, _ = place
+        tasks = [[p.task_id, p.prompt, p.entry_point] for p in job.problems]
+        return {"settings": named, "temperature": job.temperature, "tasks": tasks}
+
+    def finished(place: tuple[Job, Path], answered: dict[str, Any]) -> None:
+        made.add(answered["made_by"])
+        if len(made) > 1:
+            raise RuntimeError(
+                f"the nodes differ: {' and '.join(sorted(made))}; name an engine that is the same "
+                "on all of them, and have one revision of the model"
+            )
+        store.write(place[1], answered["responses"])
+        tell(next(done))
+
+    uses_gpu = settings["engine"] in ("auto", "transformers")
+    spread(answer, left, message=message, finished=finished, gpu=uses_gpu)
+
+
+def answer(message: dict[str, Any], cpus: int) -> dict[str, Any]:
+    """A shard's answers on a node of a cluster, JSON in and out, and what made them.
+
+    FileNotFoundError where the node lacks the model, RuntimeError where it has another.
+    """
+    settings = message["settings"]
+    folder = _checked(settings["model"], settings["engine"], settings["identity"])
+    job = Job(message["temperature"], tuple(Problem(*task, "") for task in message["tasks"]))
+    responses = [store.to_row(response) for response in _answer(job, opened={}, **settings)]
+    opened = _opened(settings["engine"], settings["model"], settings["identity"])
+    return {"responses": responses, "made_by": f"{opened.name} on {opened.device}, {folder}"}
+
+
+@functools.cache
+def _checked(model: str, engine: str, identity: str) -> str:
+    """The name of the node's model folder, for a hub's model its revision, once it is checked."""
+    folder = engines.model_folder(model)
+    found = _identity(model, engine)
+    if found != identity:
+        raise RuntimeError(f"{model}: another model than the caller's ({found}, not {identity})")
+    return folder.name
 
 
 def _answer(
@@ -182,11 +277,12 @@ def _answer(
     max_new_tokens: int,
     prompt_format: str,
     seed: int,
+    opened: dict[str, Path],
 ) -> list[Response]:
     ids = [problem.task_id for problem in job.problems]
-    ask = asking.asker(model, prompt_format)
+    ask = asking.asker(model, prompt_format, engine=engine)
     try:
-        answers = _opened(engine, model, identity).generate(
+        answers = _opened(engine, model, identity, **opened).generate(
             [ask(problem) for problem in job.problems],
             n=n_samples,
             temperature=job.temperature,
@@ -214,9 +310,9 @@ def _answer(
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(engine: str, model: str, identity: str) -> engines.Generator:
+def _opened(engine: str, model: str, identity: str, **options: Path) -> engines.Generator:
     """The engine of this process; `identity` opens it anew when the folder's content changed."""
-    return engines.open_engine(engine, model, threads=1)
+    return engines.open_engine(engine, model, threads=1, **options)
 
 
 def _numbered(responses: Sequence[Response]) -> list[Response]:

@@ -8,7 +8,9 @@ do not count, prose does not count.
 import ast
 import hashlib
 import json
+import platform
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -95,4 +97,13 @@ def digest(notebook: Path, package: Path = PACKAGE) -> str:
     for path in closure(ast.Module(body=trees, type_ignores=[]), package):
         tree = parse(path.read_text(encoding="utf-8"), str(path))
         total.update(f"{path.relative_to(package)}\n{ast.dump(tree)}\n".encode())
+    return total.hexdigest()
+
+
+@cache
+def version(module: str) -> str:
+    """The hash of a module (`rrtf.sandbox`), of all it reaches, and of Python's version."""
+    total = hashlib.sha256(platform.python_version().encode())
+    for path in closure(ast.parse(f"import {module}")):
+        total.update(ast.dump(parse(path.read_text(encoding="utf-8"), str(path))).encode())
     return total.hexdigest()

@@ -184,22 +184,20 @@ def test_a_missing_ray_says_what_to_install(monkeypatch):
 # --- Ray ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("why", ["another version", "isolation"])
-def test_a_node_that_may_not_judge_says_why(monkeypatch, why):
+def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
     job = {
         "problems": [["t", "", "f", "assert f() == 1"]],
         "programs": [["t", "def f(): return 1"]],
+        "limits": {"level": "landlock+seccomp", "packages": []},
+        "packages": {},
     }
-    job |= {"limits": {"level": "landlock+seccomp"}, "workers": 1, "version": execution.version()}
-    assert json.loads(execution._judge_shard(json.dumps(job))) == {
-        "verdicts": [["t", Outcome.PASS, "", 1, 1, sandbox.probe()]]
-    }
-    if why == "isolation":
-        monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
-    else:
-        monkeypatch.setattr(execution, "version", lambda: "other")
-    answer = json.loads(execution._judge_shard(json.dumps(job)))
-    assert answer["RuntimeError"].startswith("node ") and why in answer["RuntimeError"]
+    found = json.loads(json.dumps(execution.judge(json.loads(json.dumps(job)), 1)))
+    assert found == [["t", Outcome.PASS, "", 1, 1, sandbox.probe()]]
+    with pytest.raises(RuntimeError, match="other packages"):
+        execution.judge(job | {"packages": {"numpy": "0.1"}}, 1)
+    monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
+    with pytest.raises(RuntimeError, match="isolation"):
+        execution.judge(job, 1)
 
 
 CLUSTER = """

@@ -1,12 +1,24 @@
 """Stage 03: the same answers whatever the processes, the order and the interruptions."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from test_execution import with_environment
 
+from rrtf import engines, store
 from rrtf import sample as stage
+from rrtf.engines import Completion
 from rrtf.records import Response
 
+ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {
     "engine": "gptbigcode",
     "source": "student",
@@ -49,7 +61,75 @@ def test_the_result_does_not_depend_on_workers_or_order(
         **OPTIONS,
     )
     assert alone == pair
-    assert calls == [(1, 2), (2, 2)]
+    assert calls[-1] == (2, 2)
+
+
+def test_few_answers_get_no_helper_and_finished_shards_ask_for_none(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        stage.crew, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
+    )
+    monkeypatch.setattr(stage, "_saved", lambda *a: [])
+    weight = sum(path.stat().st_size for path in tiny_model.iterdir())
+    for worth, helpers in ((1, 1), (10 * 2 * weight, 4), (41 * 2 * weight, 0)):
+        monkeypatch.setattr(stage, "WORTH_A_PROCESS", worth)
+        stage.sample(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
+        assert asked.pop() == (2, min(helpers, 1)), "two shards: one here, one by a helper"
+    monkeypatch.setattr(stage, "SHARD", 1)
+    monkeypatch.setattr(stage, "WORTH_A_PROCESS", 10 * 2 * weight)
+    stage.sample(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
+    assert asked.pop() == (40, 4)
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from rrtf import sample as stage, store
+from rrtf.records import Problem
+
+stage.SHARD, stage.WORTH_A_PROCESS = 1, 1
+calls = []
+
+def tell(done, total):
+    time.sleep(0.2)  # the helper overtakes
+    calls.append(done)
+    if done - len(calls) >= 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+problems = store.read(Path({folder!r}) / "problems.jsonl", Problem)
+stage.sample(problems, model={model!r}, shards=Path({folder!r}) / "shards", workers=2,
+             progress=tell, **{options!r})
+"""
+
+
+@pytest.mark.slow
+def test_two_killed_processes_lose_only_the_shards_under_way_and_change_no_record(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    problems = [replace(p, task_id=f"{p.task_id}/{n}") for n in range(5) for p in problems]
+    store.write(tmp_path / "problems.jsonl", problems)
+    script = KILLED.format(folder=str(tmp_path), model=str(tiny_model), options=OPTIONS)
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RRTF_TEST": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == -signal.SIGKILL, run.stderr[-2000:]
+    end = time.monotonic() + 60
+    while (left := with_environment(f"RRTF_TEST={tmp_path}")) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left, "the helper notices that its caller is gone"
+    shards = tmp_path / "shards"
+    kept = {path: path.stat().st_mtime_ns for path in shards.glob("*.jsonl")}
+    assert 4 <= len(kept) < len(problems)
+    monkeypatch.setattr(stage, "SHARD", 1)
+    resumed = stage.sample(problems, model=tiny_model, shards=shards, **OPTIONS)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    whole = stage.sample(problems, model=tiny_model, shards=tmp_path / "other", **OPTIONS)
+    assert resumed == whole
 
 
 def test_an_interrupted_run_continues_with_the_same_result(problems, tiny_model, tmp_path):
@@ -125,6 +205,199 @@ def test_a_prompt_that_is_too_long_names_its_shard(problems, tiny_model, tmp_pat
         stage.sample(
             problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"max_new_tokens": 250}
         )
+
+
+def test_a_task_without_a_prompt_and_an_unknown_cluster_are_named(problems, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="toy/000: no prompt"):
+        bare = [replace(problems[0], prompt=" \n")]
+        stage.sample(bare, model=tiny_model, shards=tmp_path, **OPTIONS)
+    with pytest.raises(ValueError, match="unknown cluster 'slurm': expected one of local, ray"):
+        stage.sample(problems, model=tiny_model, shards=tmp_path, cluster="slurm", **OPTIONS)
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "exchanged"])
+def test_a_damaged_shard_is_named(problems, tiny_model, tmp_path, damage):
+    first = stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+    path, other = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(
+        {"cut": "".join(lines[:-1]), "emptied": "", "exchanged": other.read_text()}[damage]
+    )
+    with pytest.raises(ValueError, match=f"{path.name}: damaged"):
+        stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+    path.unlink()
+    assert stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
+
+
+@pytest.mark.parametrize("changed", ["code", "entry point"])
+def test_other_code_or_another_function_is_sampled_anew(
+    problems, tiny_model, tmp_path, monkeypatch, changed
+):
+    stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
+    if changed == "code":
+        monkeypatch.setattr(stage, "version", lambda: "other")
+    else:
+        problems[0] = replace(problems[0], entry_point="sum")
+    stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# Servers.
+
+
+class Server:
+    """A double of a remote engine: answers with what it is asked, and counts."""
+
+    device = "remote"
+    name = "double"
+
+    def __init__(self):
+        self.opened, self.asked = [], []
+
+    def open(self, engine, model, **options):
+        self.opened.append((engine, model, options))
+        return self
+
+    def generate(self, prompts, *, n, **options):
+        self.asked.append((list(prompts), n, options))
+        return [[Completion(f"    return {k}", 3, "stop") for k in range(n)] for _ in prompts]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    double = Server()
+    monkeypatch.setattr(engines, "open_engine", double.open)
+    stage._opened.cache_clear()
+    yield double
+    stage._opened.cache_clear()
+
+
+@pytest.mark.parametrize("cluster", ["local", "ray"])
+def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
+    problems, server, tmp_path, monkeypatch, cluster
+):
+    monkeypatch.setattr(stage, "WORTH_A_PROCESS", 1)
+    options = OPTIONS | {"engine": "openai@http://127.0.0.1:9/v1", "prompt_format": "chat"}
+    how = {"model": "their/model", "shards": tmp_path, "workers": 8, "cluster": cluster}
+    found = stage.sample(problems, **how, **options)
+    assert [r.text for r in found[:2]] == ["    return 0", "    return 1"]
+    assert server.opened == [
+        (options["engine"], "their/model", {"threads": 1, "replies": tmp_path / "replies"})
+    ]
+    assert [len(prompts) for prompts, _, _ in server.asked] == [32, 8]
+    asked, n, told = server.asked[0]
+    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], engines.Message)
+    assert stage.sample(problems, **how, **options) == found and len(server.asked) == 2
+    stage.sample(problems, **how | {"model": "other"}, **options)
+    stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})
+    assert len(server.asked) == 6, "another name or another server is another model"
+
+
+# Clusters.
+
+
+def test_a_node_answers_what_json_brings_it_or_says_what_it_lacks(problems, tiny_model, tmp_path):
+    local = stage.sample(problems[:3], model=tiny_model, shards=tmp_path, **OPTIONS)
+    settings = {name: value for name, value in OPTIONS.items() if name != "temperature"}
+    settings |= {"model": str(tiny_model), "identity": store.sha256(tiny_model)}
+    tasks = [[p.task_id, p.prompt, p.entry_point] for p in problems[:3]]
+    message = {"settings": settings, "temperature": 1.0, "tasks": tasks}
+    found = json.loads(json.dumps(stage.answer(json.loads(json.dumps(message)), 1)))
+    assert [store.from_row(row, Response) for row in found["responses"]] == local
+    assert found["made_by"].startswith("gptbigcode") and "cpu" in found["made_by"]
+    with pytest.raises(RuntimeError, match="another model than the caller's"):
+        stage.answer(message | {"settings": settings | {"identity": "0"}}, 1)
+    with pytest.raises(FileNotFoundError, match="nowhere: no such model folder"):
+        stage.answer(message | {"settings": settings | {"model": str(tmp_path / "nowhere")}}, 1)
+
+
+def test_nodes_that_differ_are_named_and_what_they_sampled_is_not_mixed(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    def spread(work, jobs, *, message, finished, gpu):
+        for number, job in enumerate(jobs):
+            answered = work(json.loads(json.dumps(message(job))), 1)
+            if number:
+                answered["made_by"] = "transformers bfloat16 on cuda"
+            finished(job, answered)
+
+    monkeypatch.setattr(stage, "spread", spread)
+    with pytest.raises(RuntimeError, match=r"nodes differ: gptbigcode.* and transformers bfloat16"):
+        stage.sample(problems, model=tiny_model, shards=tmp_path, cluster="ray", **OPTIONS)
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+
+
+CLUSTER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from ray.cluster_utils import Cluster
+from test_isolation import descendants
+from rrtf import sample as stage, store
+from rrtf.records import Problem
+
+stage.SHARD = 2
+quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
+         "health_check_timeout_ms": 500, "health_check_failure_threshold": 4}}
+node = {{"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}}
+cluster = Cluster(initialize_head=True, head_node_args=node | {{"include_dashboard": False,
+                                                              "_system_config": quick}})
+lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
+os.environ["RAY_ADDRESS"] = cluster.address
+killed = []
+
+def watch(done, total):
+    busy = any("_Worker" in open(f"/proc/{{n}}/cmdline").read() for n in descendants(lost))
+    if busy and not killed:
+        killed.append(done)
+        os.kill(lost, 9)
+
+problems = store.read(Path({folder!r}) / "problems.jsonl", Problem)
+stage.sample(problems, model={model!r}, shards=Path({folder!r}) / "shards", cluster="ray",
+             progress=watch, **{options!r})
+cluster.shutdown()
+print(killed[0])
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_node_gives_the_records_of_one_process(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    pytest.importorskip("ray")
+    store.write(tmp_path / "problems.jsonl", problems)
+    options = OPTIONS | {"max_new_tokens": 100, "n_samples": 8}
+    script = CLUSTER.format(
+        tests=str(Path(__file__).parent),
+        folder=str(tmp_path),
+        model=str(tiny_model),
+        options=options,
+    )
+    with tempfile.TemporaryDirectory(prefix="rrtf-") as folder:  # short: Ray puts sockets there
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "HOME": folder,
+            "TMPDIR": folder,
+            "RAY_TMPDIR": folder,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address only
+            "RAY_raylet_start_wait_time_s": "300",  # where others keep the machine busy
+        }
+        environment.pop("RAY_ADDRESS", None)
+        try:
+            run = subprocess.run(
+                [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+            )
+        finally:
+            for pid in with_environment(folder):
+                os.kill(pid, signal.SIGKILL)
+    assert not run.returncode, run.stderr[-3000:]
+    monkeypatch.setattr(stage, "SHARD", 2)
+    assert 0 <= int(run.stdout.splitlines()[-1]) < 20
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
+    found = stage.sample(problems, model=tiny_model, shards=tmp_path / "shards", **options)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 20
+    assert found == stage.sample(problems, model=tiny_model, shards=tmp_path / "here", **options)
 
 
 def test_the_survey_counts_what_a_reader_counts():
