@@ -61,11 +61,13 @@ def quantise(job: dict) -> dict:
         bits=job["bits"], group_size=job["group_size"], desc_act=False, sym=True
     )
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["rows"]]
+    # Half precision is slow on a CPU; there the weights are rounded to it when they are done.
+    dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     with cpu_in_place_of_cuda(torch):
-        model = AutoGPTQForCausalLM.from_pretrained(
-            job["model"], settings, torch_dtype=torch.float16
-        )
+        model = AutoGPTQForCausalLM.from_pretrained(job["model"], settings, torch_dtype=dtype)
         model.quantize(rows, batch_size=job["batch_size"])
+    model.model.half()
+    model.model.config.torch_dtype = torch.float16
     model.save_quantized(job["output"], use_safetensors=True)
     return versions(job)
 
