@@ -26,6 +26,25 @@ from rrtf.engines.answers import (
 PERIOD = 8  # tokens between two looks for stop sequences
 
 
+PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16")
+
+
+def check_precision(precision: str) -> None:
+    """ValueError where this CPU does not compute in `precision`; it names those that it does.
+
+    CTranslate2 would store such a type and compute in another one.
+    """
+    import ctranslate2
+
+    can = ctranslate2.get_supported_compute_types("cpu")
+    if precision not in can:
+        named = ", ".join(name for name in PRECISIONS if name in can)
+        raise ValueError(
+            f"ctranslate2-{precision}: CTranslate2 does not compute in it on this CPU; "
+            f"what it can: {named}"
+        )
+
+
 def convert(folder: Path, output: Path, *, precision: str) -> Path:
     """Writes `folder` (transformers' form) as a CTranslate2 model of `precision` to `output`.
 

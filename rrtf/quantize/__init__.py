@@ -18,7 +18,7 @@ from typing import Any
 
 from rrtf import asking, config, prompts, store
 from rrtf.quantize.table import Measured, detectable, differences, records, rows, shown, timing
-from rrtf.quantize.variants import round_to
+from rrtf.quantize.variants import VARIANTS, round_to
 from rrtf.records import Problem, Response
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
     "shown",
     "timing",
 ]
-
-VARIANTS = ("full", "ctranslate2-float32", "ctranslate2-int8", "gptq-int8", "gptq-int4")
 
 
 def measure(

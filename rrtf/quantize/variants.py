@@ -1,7 +1,11 @@
 """One variant of one model: made, asked and timed, in the process it has for itself."""
 
 import ctypes
+import hashlib
 import json
+import math
+import os
+import shutil
 import signal
 import sys
 import time
@@ -9,8 +13,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import store
+from rrtf import engines, store
 
+VARIANTS = (
+    "full",
+    "ctranslate2-float32",
+    "ctranslate2-int8",
+    "ctranslate2-int16",
+    "ctranslate2-float16",
+    "ctranslate2-bfloat16",
+    "gptq-int8",
+    "gptq-int4",
+    "auto-gptq-int8",
+    "auto-gptq-int4",
+)
 TIMED_TOKENS = 32
 REPETITIONS = 5
 
@@ -36,12 +52,9 @@ def _die_with_parent() -> None:
 
 def _result(job: Mapping[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
-    engine, size = build(
-        job["variant"],
-        Path(job["model"]),
-        Path(job["output"]),
-        calibration=job["calibration"],
-    )
+    what = job["variant"], Path(job["model"]), Path(job["output"])
+    make(*what, calibration=job["calibration"])
+    engine, size = open_variant(*what), weight_bytes(*what)
     how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "seed": job["seed"]}
     answers = engine.generate(
         job["prompts"], stops=job["stops"], max_new_tokens=job["max_new_tokens"], **how
@@ -57,50 +70,126 @@ def _result(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def build(
-    variant: str, model: Path, output: Path, *, calibration: Sequence[str]
-) -> tuple[Any, int]:
-    """(an engine that runs `variant` of `model`, bytes of its weights); makes it in `output`.
+def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence[str]) -> None:
+    """Writes `variant` of the model folder `model` to the folder `output`, whole or not at all.
 
-    The bytes are those of the weight file; of `full`, which may lie on disk in another precision
-    than it computes in, those in memory.
+    Nothing for `full`. GPTQ reads the texts of `calibration` and leaves beside its weights what
+    they were (`calibration.json`). ValueError where this machine or this model does not allow the
+    variant; the message says what can be made.
     """
-    library, _, precision = variant.partition("-")
+    library, precision = parts(variant)
+    if library == "full":
+        return
+    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        if library == "ctranslate2":
+            from rrtf.engines.ctranslate2_engine import check_precision, convert
+
+            check_precision(precision)
+            convert(Path(model), beside, precision=precision)
+        else:
+            bits = int(precision.removeprefix("int"))
+            _gptq(library).make(Path(model), beside, bits=bits, calibration=calibration)
+        shutil.rmtree(output, ignore_errors=True)
+        beside.rename(output)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def open_variant(
+    variant: str, model: str | Path, output: Path, *, threads: int = 1
+) -> engines.Generator:
+    """An engine that runs what `make` wrote to `output`; its `name` says what really computes.
+
+    FileNotFoundError where nothing was made.
+    """
+    library, precision = parts(variant)
     if library == "full":
         from rrtf.engines.transformers_engine import TransformersEngine
 
-        engine = TransformersEngine(model)
-        parameters = engine.model.parameters()
-        return engine, sum(weight.numel() * weight.element_size() for weight in parameters)
+        return TransformersEngine(Path(model), threads=threads)
+    _weights(variant, model, output)
     if library == "ctranslate2":
-        from rrtf.engines.ctranslate2_engine import CTranslate2Engine, convert
+        from rrtf.engines.ctranslate2_engine import CTranslate2Engine
 
-        convert(model, output, precision=precision)
-        engine = CTranslate2Engine(model, dtype=precision, converted=output)
-        return engine, (output / "model.bin").stat().st_size
-    return _gptq(model, output, bits=int(precision.removeprefix("int")), calibration=calibration)
+        return CTranslate2Engine(Path(model), threads=threads, dtype=precision, converted=output)
+    return _gptq(library).open_engine(Path(model), output, threads=threads)
 
 
-def _gptq(model: Path, output: Path, *, bits: int, calibration: Sequence[str]) -> tuple[Any, int]:
-    """GPTQ in groups of 128 weights. `offload_to_disk=False` makes it bit-deterministic, and
-    `pack_impl="original"` needs no compiler."""
-    from gptqmodel import GPTQModel, QuantizeConfig
+def weight_bytes(variant: str, model: str | Path, output: Path) -> int:
+    """Bytes of the weight files.
 
-    from rrtf.engines.transformers_engine import TransformersEngine, open_tokenizer
+    Of `full`, which may lie on disk in another precision than it computes in, those in memory.
+    """
+    files = _weights(variant, model, output)
+    if variant != "full":
+        return sum(file.stat().st_size for file in files)
+    import torch
 
-    tokenizer = open_tokenizer(model)
-    rows = [dict(tokenizer(text)) for text in calibration]
-    settings = QuantizeConfig(
-        bits=bits, group_size=128, offload_to_disk=False, pack_impl="original"
-    )
-    quantised = GPTQModel.load(str(model), settings)
-    quantised.quantize(rows, batch_size=8)
-    quantised.save(str(output))
-    loaded = GPTQModel.load(str(output), device="cpu").model
-    engine = TransformersEngine(model, loaded=loaded)
-    kernels = {type(m).__name__ for m in loaded.modules() if hasattr(m, "qweight")}
-    engine.name = f"gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"
-    return engine, sum(file.stat().st_size for file in output.glob("*.safetensors"))
+    size = 2 if torch.cuda.is_available() else 4  # what TransformersEngine computes in
+    shapes = (entry["shape"] for file in files for entry in _header(file).values())
+    return sum(size * math.prod(shape) for shape in shapes)
+
+
+def weights_hash(variant: str, model: str | Path, output: Path) -> str:
+    """sha256 over the weights: names, types, shapes and bytes of the tensors, in order of name.
+
+    Settings, versions and dates that lie beside the weights do not count.
+    """
+    files = _weights(variant, model, output)
+    if files[0].suffix == ".bin":  # CTranslate2 writes nothing but the weights
+        return store.sha256(files[0])
+    places = {name: file for file in files for name in _header(file)}
+    digest = hashlib.sha256()
+    for name in sorted(places):
+        _add_tensor(digest, places[name], name)
+    return digest.hexdigest()
+
+
+def _weights(variant: str, model: str | Path, output: Path) -> list[Path]:
+    """The files with the weights of a variant; FileNotFoundError where there are none."""
+    library, _ = parts(variant)
+    folder = Path(model) if library == "full" else output
+    found = sorted(folder.glob("model.bin" if library == "ctranslate2" else "*.safetensors"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no weights of {variant} there")
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """name -> {dtype, shape, data_offsets} of a safetensors file's tensors."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
+def _add_tensor(digest: Any, path: Path, name: str) -> None:
+    entry = _header(path)[name]
+    digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
+    start, stop = entry["data_offsets"]
+    with path.open("rb") as file:
+        begin = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(begin + start)
+        left = stop - start
+        while left:
+            block = file.read(min(left, 1 << 24))
+            digest.update(block)
+            left -= len(block)
+
+
+def parts(variant: str) -> tuple[str, str]:
+    """(library, precision) of a variant's name; ValueError for one that is not in `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: expected one of {', '.join(VARIANTS)}")
+    library, _, precision = variant.rpartition("-") if variant != "full" else (variant, "", "")
+    return library, precision
+
+
+def _gptq(library: str) -> Any:
+    """The module that makes and opens the checkpoints of `gptq` or `auto-gptq`."""
+    from rrtf.quantize import gptq, lane
+
+    return lane if library == "auto-gptq" else gptq
 
 
 def _nll(engine: Any, texts: Sequence[str], references: Sequence[str]) -> float | None:
