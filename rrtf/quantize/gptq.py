@@ -3,14 +3,18 @@
 Not covered: mixed bit widths, activation order. On a CPU GPTQ saves space, not time.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rrtf import store
+from rrtf.quantize import migrate
 
 GROUP = 128  # weights that share a scale
 ROWS = 8  # calibration texts per forward pass
@@ -20,81 +24,112 @@ def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -
     """Quantises the model in `folder` to `bits` bits (8 or 4) in groups of 128 weights.
 
     The same texts give the same weights, bit by bit. ValueError for an empty calibration set and
-    for widths that no group divides.
+    for widths that are no multiple of a group.
     """
     check(folder, calibration)
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # read at import; without it two cores die
-    from gptqmodel import GPTQModel, QuantizeConfig
+    rows = tokens(folder, calibration)
+    GPTQModel = _library()
+    from gptqmodel import QuantizeConfig
 
-    from rrtf.engines.transformers_engine import open_tokenizer
-
-    tokenizer = open_tokenizer(folder)
-    rows = [dict(tokenizer(text)) for text in calibration]
     # In memory it is bit-deterministic; the packing named "original" needs no compiler.
     settings = QuantizeConfig(
         bits=bits, group_size=GROUP, offload_to_disk=False, pack_impl="original"
     )
-    quantised = GPTQModel.load(str(folder), settings)
-    quantised.quantize(rows, batch_size=ROWS)
-    quantised.save(str(output))
-    record(output, calibration, rows, bits=bits)
+    masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
+    source, target = folder.resolve(), output.resolve()
+    # It writes logs where it is started.
+    with tempfile.TemporaryDirectory(prefix="rrtf-gptq-") as scratch, contextlib.chdir(scratch):
+        quantised = GPTQModel.load(str(source), settings)
+        quantised.quantize(masked, batch_size=ROWS, calibration_data_min_length=1)
+        quantised.save(str(target))
+    versions = {name: version(name) for name in ("gptqmodel", "transformers", "torch")}
+    record(output, calibration, rows, bits=bits, versions=versions)
 
 
 def record(
-    output: Path, calibration: Sequence[str], rows: Sequence[dict[str, Any]], *, bits: int
+    output: Path,
+    calibration: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    *,
+    bits: int,
+    versions: Mapping[str, str | None],
 ) -> None:
     """Writes `calibration.json`: what was calibrated on, and how."""
     texts = json.dumps(list(calibration), ensure_ascii=False)
     entry = {
-        "texts": len(calibration),
-        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "texts": len(rows),
+        "tokens": sum(len(row) for row in rows),
         "sha256": hashlib.sha256(texts.encode()).hexdigest(),
         "settings": {"bits": bits, "group_size": GROUP, "batch_size": ROWS},
+        "versions": dict(versions),
     }
     store.write_json(output / "calibration.json", entry)
 
 
 def check(folder: Path, calibration: Sequence[str]) -> None:
-    """ValueError where GPTQ has nothing to calibrate on, or a width that no group divides."""
-    if not any(text.strip() for text in calibration):
+    """ValueError where there is nothing to calibrate on, or a width that groups do not divide."""
+    if isinstance(calibration, str) or not any(text.strip() for text in calibration):
         raise ValueError(
             "GPTQ needs calibration texts and there are none; give problems with prompts, or "
             "take ctranslate2-int8, which needs no calibration"
         )
-    for name, width in widths(folder).items():
+    found = widths(folder)
+    if not found:
+        raise ValueError(f"{folder}: no linear layers to quantise; take ctranslate2-int8")
+    for name, width in found.items():
         if width % GROUP:
             raise ValueError(
-                f"{folder}: {name} reads {width} values, no multiple of the {GROUP} weights of "
-                "a GPTQ group; take ctranslate2-int8, which has no groups"
+                f"{folder}: {name} reads {width} values, which is no multiple of the {GROUP} "
+                "weights of a GPTQ group; take ctranslate2-int8, which has no groups"
             )
 
 
 def widths(folder: Path) -> dict[str, int]:
     """name -> number of inputs of each linear layer inside the blocks; no weights are read."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from torch.nn import Linear
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model = migrate.skeleton(store.read_json(folder / "config.json"))
     head = model.get_output_embeddings()
     return {
         name: module.in_features
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
+        if isinstance(module, Linear) and module is not head
     }
+
+
+def tokens(folder: Path, calibration: Sequence[str]) -> list[list[int]]:
+    """The token ids of the calibration texts that are not blank, cut to the model's positions."""
+    from transformers import AutoConfig
+
+    from rrtf.engines.transformers_engine import open_tokenizer, positions_of
+
+    tokenizer = open_tokenizer(folder)
+    positions = positions_of(AutoConfig.from_pretrained(folder))
+    return [tokenizer(text)["input_ids"][:positions] for text in calibration if text.strip()]
 
 
 def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
     """The GPTQ checkpoint in `output` behind a `Generator`; its name says which kernel runs."""
-    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")
     import torch
-    from gptqmodel import GPTQModel
 
     from rrtf.engines.transformers_engine import TransformersEngine
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = GPTQModel.load(str(output), device=device).model
+    loaded = _library().load(str(output.resolve()), device=device).model
     engine = TransformersEngine(folder, threads=threads, loaded=loaded)
-    kernels = {type(m).__name__ for m in loaded.modules() if hasattr(m, "qweight")}
+    kernels = {type(module).__name__ for module in loaded.modules() if hasattr(module, "qweight")}
     engine.name = f"gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"
     return engine
+
+
+def _library() -> Any:
+    """gptqmodel's `GPTQModel`; its default number of workers takes two cores down."""
+    os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # read at import
+    try:
+        from gptqmodel import GPTQModel
+    except ImportError as error:
+        raise ValueError(
+            f"gptqmodel cannot be imported ({error}); install it (pip install gptqmodel==7.6.0) "
+            "or take ctranslate2-int8"
+        ) from None
+    return GPTQModel

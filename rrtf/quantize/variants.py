@@ -20,6 +20,8 @@ VARIANTS = (
     "ctranslate2-bfloat16",
     "gptq-int8",
     "gptq-int4",
+    "auto-gptq-int8",
+    "auto-gptq-int4",
 )
 
 
@@ -41,9 +43,8 @@ def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence
             check_precision(precision)
             convert(Path(model), beside, precision=precision)
         else:
-            from rrtf.quantize import gptq
-
-            gptq.make(Path(model), beside, bits=_bits(precision), calibration=calibration)
+            bits = int(precision.removeprefix("int"))
+            _gptq(library).make(Path(model), beside, bits=bits, calibration=calibration)
         shutil.rmtree(output, ignore_errors=True)
         beside.rename(output)
     finally:
@@ -67,9 +68,7 @@ def open_variant(
         from rrtf.engines.ctranslate2_engine import CTranslate2Engine
 
         return CTranslate2Engine(Path(model), threads=threads, dtype=precision, converted=output)
-    from rrtf.quantize import gptq
-
-    return gptq.open_engine(Path(model), output, threads=threads)
+    return _gptq(library).open_engine(Path(model), output, threads=threads)
 
 
 def weight_bytes(variant: str, model: str | Path, output: Path) -> int:
@@ -141,8 +140,11 @@ def parts(variant: str) -> tuple[str, str]:
     return library, precision
 
 
-def _bits(precision: str) -> int:
-    return int(precision.removeprefix("int"))
+def _gptq(library: str) -> Any:
+    """The module that makes and opens the checkpoints of `gptq` or `auto-gptq`."""
+    from rrtf.quantize import gptq, lane
+
+    return lane if library == "auto-gptq" else gptq
 
 
 def round_to(weights: Any, *, bits: int) -> tuple[Any, float]:
