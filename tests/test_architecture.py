@@ -25,8 +25,8 @@ LEVELS = (
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest", "ablation", "exits"),
-    ("commands", "train_command", "audit_command", "evolve_command"),
-    ("audit_verb", "evolve_verb"),
+    ("commands", "train_command", "audit_command", "evolve_command", "quantize_command"),
+    ("audit_verb", "evolve_verb", "quantize_verb"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

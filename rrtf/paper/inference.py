@@ -92,7 +92,7 @@ def noise_note(paper: Figures, *, alpha: float) -> str:
     verdict = "inside the noise" if bounds.smallest >= alpha else "not settled by the counts"
     return (
         f"{name} solves {small.solved} tasks, {full.name} {full.solved} of {full.tasks}: "
-        f"{more:+d}. One standard error of either count is {error:.1f} tasks; whatever tasks the two have in "
-        f"common, exact McNemar gives p = {bounds.smallest:.2g} or more, and a lead of fewer than "
-        f"{least_lead(alpha)} tasks can never go below {alpha:g}. The lead is {verdict}."
+        f"{more:+d}. One standard error of either count is {error:.1f} tasks. Whatever tasks the "
+        f"two have in common, exact McNemar gives p = {bounds.smallest:.2g} or more; a lead of "
+        f"fewer than {least_lead(alpha)} tasks can never go below {alpha:g}. The lead is {verdict}."
     )

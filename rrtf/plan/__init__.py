@@ -13,12 +13,13 @@ from rrtf import config, store
 from rrtf.plan.facts import device, device_of
 from rrtf.plan.planning import Asked, Plan, model_override, plan
 from rrtf.plan.printed import rows, show
-from rrtf.plan.serving import Serving, beside_paper, serving
+from rrtf.plan.serving import Serving, assumed, beside_paper, serving
 
 __all__ = [
     "Asked",
     "Plan",
     "Serving",
+    "assumed",
     "beside_paper",
     "device",
     "device_of",

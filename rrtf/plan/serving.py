@@ -69,14 +69,14 @@ def serving(
     *,
     on: Device,
     batch_sizes: Sequence[int],
-    prompt: float,
-    answer: float,
+    answer: int,
 ) -> list[Serving]:
     """The estimates of `variants` of a model by its configuration, on the GPU `on`.
 
-    `prompt` and `answer` are tokens; times are those in the middle of an answer. Errors as
-    `models.find` and `weights`.
+    `answer` is in tokens; times are those in its middle, behind a prompt of the assumed length.
+    Errors as `models.find` and `weights`.
     """
+    prompt = facts()["other_prompt_tokens"].value
     shape = models.shape(models.build(models.find(model).settings))
     per_token = 2 * BYTES["float16"] * shape.layers * shape.key_value
     reach, context = facts()["bandwidth_share"].value * on.bandwidth, prompt + answer / 2
@@ -91,6 +91,17 @@ def serving(
             ms[batch] = 1000 * max(moved / reach, computed)
         found.append(Serving(variant, whole, read, (prompt + answer) * per_token, ms))
     return found
+
+
+def assumed(model: str, *, on: Device, answer: int) -> str:
+    """What the estimates rest on, in a line."""
+    share, prompt = facts()["bandwidth_share"], facts()["other_prompt_tokens"]
+    kind = "measured" if share.measured else "assumed"
+    return (
+        f"Estimates for {model} on one {on.name}: {on.bandwidth / 1e9:,.0f} GB/s "
+        f"({on.source}), {100 * share.value:.0f} % of it reached ({kind}), answers of {answer} "
+        f"tokens to prompts of {prompt.value:.0f}"
+    )
 
 
 def beside_paper(

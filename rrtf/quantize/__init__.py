@@ -4,11 +4,12 @@ Modules: `variants` (made, opened, weighed), `gptq`, `measuring` (what one proce
 variant), `jobs` (those processes), `sanity` (is it still a model), `table` (rates, tests, rows).
 """
 
-from rrtf.quantize.jobs import Jobs, calibration_texts, check_variants, measure
+from rrtf.quantize.jobs import Jobs, calibration_texts, check_variants, measure, with_reference
 from rrtf.quantize.table import (
     Measured,
     Sampled,
     differences,
+    ran_on,
     records,
     rows,
     shown,
@@ -27,6 +28,7 @@ __all__ = [
     "check_variants",
     "differences",
     "measure",
+    "ran_on",
     "records",
     "round_to",
     "rows",
@@ -34,4 +36,5 @@ __all__ = [
     "tested",
     "time_lines",
     "timing",
+    "with_reference",
 ]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,7 @@ class Jobs:
     def _done(self, job: dict[str, Any], marker: Path | None) -> dict[str, Any]:
         """The saved result of a job, or that of a process that does it now."""
         key = _key(job | {"model": self.identity})
-        path = marker or self.folder / "results" / f"{job['variant']}-{job['what']}-{key}.json"
+        path = marker or self.folder / ".results" / f"{job['variant']}-{job['what']}-{key}.json"
         if path.exists():
             found = store.read_json(path)
             if isinstance(found, dict) and found.get("key") == key:
@@ -106,6 +107,7 @@ class Jobs:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            start_new_session=True,  # so that what it starts in turn ends with it
         )
         self.running.add(child)
         try:
@@ -114,8 +116,7 @@ class Jobs:
             return f"not done after {self.timeout:g} s"
         finally:
             self.running.discard(child)
-            child.kill()
-            child.wait()
+            _end(child)
         return _reason(child.returncode, told) if child.returncode else ""
 
     def side_by_side(
@@ -132,9 +133,17 @@ class Jobs:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in list(self.running):
-                    child.kill()
+                    _end(child)
                 raise
         return [future.result() for future in futures]
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Kills a process that still runs, and those that it started."""
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 def _key(job: Mapping[str, Any]) -> str:
@@ -161,7 +170,7 @@ def measure(
     problems: Sequence[Problem],
     *,
     model: str | Path,
-    calibration: Sequence[Problem],
+    calibration: Sequence[str],
     folder: Path,
     prompt_format: str,
     max_new_tokens: int,
@@ -176,10 +185,10 @@ def measure(
 ) -> list[Measured]:
     """Makes, asks and times every variant of `model`; the first one is what others are held to.
 
-    Greedy and `sampled` answers to `problems`; GPTQ calibrates on prompts and references of
-    `calibration`. Variants lie under `folder`. `workers` processes at a time make and ask, on a
-    GPU one; timing has the machine to itself, and only what answers like a model is timed
-    (`sanity.fault`). ValueError for an unknown variant or one that comes twice.
+    Greedy and `sampled` answers to `problems`; GPTQ reads the texts of `calibration`. Variants lie
+    under `folder`. `workers` processes at a time make and ask, on a GPU one; timing has the machine
+    to itself, and only what answers like a model is timed (`sanity.fault`). ValueError for an
+    unknown variant or one that comes twice.
     """
     check_variants(variants)
     ask = asking.asker(model, prompt_format)
@@ -195,10 +204,9 @@ def measure(
         "seed": seed,
     }
     jobs = Jobs(model, folder, timeout=timeout)
-    learned = calibration_texts(calibration, model=model, prompt_format=prompt_format)
 
     def answered(variant: str) -> Measured:
-        made = jobs.make(variant, learned)
+        made = jobs.make(variant, calibration)
         return (
             _answered(made, jobs.result(made, "answer", **asked), problems, sampled)
             if made.ok
@@ -231,7 +239,12 @@ def calibration_texts(
 ) -> list[str]:
     """What GPTQ reads: the prompts as the model is asked, followed by their references."""
     ask = asking.asker(model, prompt_format)
-    return [ask(problem) + _continuation(problem) for problem in problems]
+    return [with_reference(problem, ask) for problem in problems]
+
+
+def with_reference(problem: Problem, ask: asking.Asker) -> str:
+    """The prompt as a model is asked, followed by the reference."""
+    return ask(problem) + _continuation(problem)
 
 
 def _continuation(problem: Problem) -> str:

@@ -323,3 +323,10 @@ def time_lines(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         line[f"ms/token, {batch}"] = f"{row['ms']:.2f} ({spread})"
         line[f"peak MB, {batch}"] = f"{row['memory_mb']:.0f} of {row['process_mb']:.0f}"
     return list(lines.values())
+
+
+def ran_on(found: Sequence[Mapping[str, Any]]) -> str:
+    """The device, threads and library versions that `timing` was taken with, in a line."""
+    devices = sorted({f"{row['device']}, {row['threads']} thread" for row in found})
+    used = {name: version for row in found for name, version in row["versions"].items()}
+    return "; ".join([*devices, ", ".join(f"{name} {used[name]}" for name in sorted(used))])
