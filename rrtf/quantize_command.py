@@ -8,11 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, asking, config, engines, grade, quantize, store, terminal
+from rrtf import arguments, asking, engines, grade, quantize, store, terminal
 from rrtf.quantize import Jobs, Measured, Sampled
-from rrtf.records import Problem
+from rrtf.quantize_options import STAGE
+from rrtf.records import Problem, QuantRow
 
-STAGE = config.resolve("nano", "quantize")  # what is not given
 BAD = ("ValueError", "FileNotFoundError", "UnsupportedModel")  # a variant that cannot be had
 
 
@@ -44,27 +44,18 @@ def quantize_model(
     tasks = arguments.load_problems(problems, data=data) if problems else []
     ask = {"model": folder, "prompt_format": prompt_format}
     texts = calibration_of(calibration, variants, tasks, **ask)
-    console = Console(highlight=False)
     with _kept(out) as place:
         if tasks:
-            if max_new_tokens is None:
-                max_new_tokens = _longest(model)
-            measured = _measured(
-                tasks, variants, place, texts, sampled, timeout=timeout, seed=seed,
-                max_new_tokens=max_new_tokens, workers=options["workers"], **ask,
-            )  # fmt: skip
-            _report(console, measured, tasks, arguments.name_of(model), sampled, seed, out, {
-                **grade.limits(problems or "", options)
-            })  # fmt: skip
+            ask |= {"max_new_tokens": max_new_tokens or _longest(model), "sampled": sampled}
+            ask |= {"timeout": timeout, "seed": seed, "workers": options["workers"]}
+            measured = _measured(tasks, variants, place, texts, **ask)
+            limits = grade.limits(problems or "", options)
+            table = _graded(measured, tasks, place, arguments.name_of(model), sampled, seed, limits)
+            _show(table, measured, out)
         else:
-            jobs = Jobs(folder, place, timeout=timeout)
-            with terminal.progress("quantising") as tick:
-                measured = jobs.side_by_side(
-                    lambda variant: jobs.make(variant, texts), variants, 1, tick
-                )
-            console.print(terminal.rows_table(_sizes(measured)))
+            measured = _made(Jobs(folder, place, timeout=timeout), variants, texts)
     if out:
-        terminal.say(console, f"{sum(entry.ok for entry in measured)} variants in {out}")
+        print(f"{sum(entry.ok for entry in measured)} variants in {out}")
     _check_all(measured)
 
 
@@ -126,50 +117,59 @@ def _kept(out: Path | None) -> Iterator[Path]:
         yield Path(scratch)
 
 
+def _made(jobs: Jobs, variants: Sequence[str], texts: Sequence[str]) -> list[Measured]:
+    """All variants, made and not measured; prints what they weigh."""
+    with terminal.progress("quantising") as tick:
+        found = jobs.side_by_side(lambda name: jobs.make(name, texts), variants, 1, tick)
+    Console(highlight=False).print(terminal.rows_table(_sizes(found)))
+    return found
+
+
 def _measured(
     tasks: Sequence[Problem],
     variants: Sequence[str],
     place: Path,
     texts: Sequence[str],
-    sampled: Sampled,
     **how: Any,
 ) -> list[Measured]:
-    """All variants, full precision in front, which the others are compared with."""
+    """All variants, behind full precision, which they are compared with."""
     everything = ["full", *(variant for variant in variants if variant != "full")]
     stage = {name: STAGE[name] for name in ("batch_sizes", "repetitions", "nll_margin")}
     with terminal.progress("quantising") as tick:
-        return quantize.measure(
-            everything, tasks, calibration=texts, folder=place, sampled=sampled,
-            progress=tick, **stage, **how,
-        )  # fmt: skip
+        found = quantize.measure(
+            everything, tasks, calibration=texts, folder=place, progress=tick, **stage, **how
+        )
+    if not found[0].ok:
+        raise OSError(f"full: {found[0].status}; there is nothing to compare with")
+    return found
 
 
-def _report(
-    console: Console,
+def _graded(
     measured: Sequence[Measured],
     tasks: Sequence[Problem],
+    place: Path,
     name: str,
     sampled: Sampled,
     seed: int,
-    out: Path | None,
-    options: Mapping[str, Any],
-) -> None:
-    """Grades the answers, prints the tables, and keeps the rows where there is an `out`."""
+    limits: Mapping[str, Any],
+) -> list[QuantRow]:
     answers = [answer for one in measured for answer in (*one.greedy, *one.sampled)]
-    if not measured[0].ok:
-        raise OSError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
-    if out:
-        options = {**options, "shards": out / ".shards"}
     with terminal.progress("grading") as tick:
-        executions = grade.execute(tasks, answers, progress=tick, **options)
-    table = quantize.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
-    times = quantize.timing(measured)
-    terminal.say(console, f"{name}, {len(tasks)} tasks, {sampled.n} samples each\n")
+        shards = place / ".shards"
+        executions = grade.execute(tasks, answers, shards=shards, progress=tick, **limits)
+    return quantize.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
+
+
+def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | None) -> None:
+    """Prints the tables, and keeps the rows where there is an `out`."""
+    console, times = Console(highlight=False), quantize.timing(measured)
+    name, tasks, n = table[0].model, table[0].n_tasks, table[0].n_samples
+    terminal.say(console, f"{name}: {tasks} tasks, greedy and {n} samples each")
     for rows in (quantize.shown(table), quantize.tested(table), quantize.time_lines(times)):
         if rows:
-            console.print(terminal.rows_table(rows))
             console.print()
-    terminal.explain(console, quantize.ran_on(times))
+            console.print(terminal.rows_table(rows))
+    terminal.explain(console, f"\n{quantize.ran_on(times)}")
     if out:
         store.write_json(out / "quantization.json", quantize.records(table))
         store.write_json(out / "timing.json", times)
