@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options, sample_verb
+from rrtf import (
+    audit_verb,
+    config,
+    evolve_verb,
+    pipeline,
+    plan_options,
+    quantize_verb,
+    sample_verb,
+)
 from rrtf import train_options as tuned
 from rrtf.exits import exit_codes, how_to_go_on
 from rrtf.options import (
@@ -98,6 +106,7 @@ def run(
 app.command()(evolve_verb.evolve)
 app.command()(audit_verb.audit)
 app.command()(sample_verb.sample)
+app.command()(quantize_verb.quantize)
 
 
 @app.command()

@@ -237,6 +237,7 @@ def write_summary(profile: str, seconds: Mapping[str, float]) -> Path:
         "results": _rows(evaluate / "results.json"),
         "comparisons": _rows(evaluate / "comparisons.json"),
         "quantization": _rows(quantize / "quantization.json"),
+        "quantization_timing": _rows(quantize / "timing.json"),
         "paper_audit": _rows(evaluate / "paper_audit.json"),
         "paper_beside": _rows(audit / "beside.json"),
     }

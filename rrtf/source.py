@@ -94,9 +94,16 @@ def digest(notebook: Path, package: Path = PACKAGE) -> str:
             tree = parse(text(cell), f"{notebook}, cell {cell.get('id', '?')}")
             total.update(f"{cell.get('id', '')}\n{ast.dump(tree)}\n".encode())
             trees += tree.body
-    for path in closure(ast.Module(body=trees, type_ignores=[]), package):
-        tree = parse(path.read_text(encoding="utf-8"), str(path))
-        total.update(f"{path.relative_to(package)}\n{ast.dump(tree)}\n".encode())
+    total.update(code(ast.Module(body=trees, type_ignores=[]), package).encode())
+    return total.hexdigest()
+
+
+def code(tree: ast.Module, package: Path = PACKAGE) -> str:
+    """The hash of every module of `package` that `tree` reaches, comments and layout apart."""
+    total = hashlib.sha256()
+    for path in closure(tree, package):
+        reached = parse(path.read_text(encoding="utf-8"), str(path))
+        total.update(f"{path.relative_to(package)}\n{ast.dump(reached)}\n".encode())
     return total.hexdigest()
 
 

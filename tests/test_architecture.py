@@ -21,13 +21,15 @@ LEVELS = (
      "blocks", "probes", "source", "sharding", "cluster", "crew"),
     ("asking", "batches", "benchmarks", "execution", "trainer", "methods", "metrics", "paper",
      "kernel", "report", "nano_corpus", "samples", "terminal", "strength", "forms", "options",
-     "train_options", "networks", "outputs", "plan_options", "evolve_options", "sample_options"),
+     "train_options", "networks", "outputs", "plan_options", "evolve_options", "sample_options",
+     "quantize_options"),
     ("evolve", "audit", "sample", "rank", "train", "evaluate", "cases", "quantize", "plan",
      "figures", "explain", "nano_models", "grade", "grpo"),
     ("pipeline", "leaderboard", "arguments", "rounds"),
     ("contest", "ablation", "exits"),
-    ("commands", "train_command", "audit_command", "evolve_command", "sample_command"),
-    ("audit_verb", "evolve_verb", "sample_verb"),
+    ("commands", "train_command", "audit_command", "evolve_command", "sample_command",
+     "quantize_command"),
+    ("audit_verb", "evolve_verb", "sample_verb", "quantize_verb"),
     ("__main__",),
 )  # fmt: skip
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}

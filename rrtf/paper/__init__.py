@@ -3,12 +3,13 @@
 The paper prints rates without uncertainty. HumanEval has 164 tasks, so much follows from the
 figures alone. `printed` reads them, `tables` adds intervals, `pairs` tests two models on the same
 tasks, `claims` corrects all tests of what the paper claims at once, `audit` gathers the findings,
-and `beside` puts a run of this project next to them. Nothing but `beside` needs a run.
+and `beside` and `inference` put a run of this project next to them. Only these need a run.
 """
 
 from rrtf.paper.audit import audit, shown, verdicts
 from rrtf.paper.beside import answer_lines, beside, beside_rows, undisclosed
 from rrtf.paper.claims import claim_rows, claim_tests, claim_verdicts, range_lines, test_rows
+from rrtf.paper.inference import by_variant, inference_beside, noise_note
 from rrtf.paper.pairs import (
     Paired,
     detectable,
@@ -35,6 +36,7 @@ __all__ = [
     "audit",
     "beside",
     "beside_rows",
+    "by_variant",
     "claim_rows",
     "claim_tests",
     "claim_verdicts",
@@ -44,8 +46,10 @@ __all__ = [
     "figures",
     "greedy_panels",
     "greedy_rows",
+    "inference_beside",
     "inference_rows",
     "least_lead",
+    "noise_note",
     "p_range",
     "paired",
     "paired_rows",

@@ -13,8 +13,23 @@ from rrtf import config, store
 from rrtf.plan.facts import device, device_of
 from rrtf.plan.planning import Asked, Plan, model_override, plan
 from rrtf.plan.printed import rows, show
+from rrtf.plan.serving import Serving, assumed, beside_paper, serving
 
-__all__ = ["Asked", "Plan", "device", "device_of", "model_override", "plan", "rows", "run", "show"]
+__all__ = [
+    "Asked",
+    "Plan",
+    "Serving",
+    "assumed",
+    "beside_paper",
+    "device",
+    "device_of",
+    "model_override",
+    "plan",
+    "rows",
+    "run",
+    "serving",
+    "show",
+]
 
 
 def run(

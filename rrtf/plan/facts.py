@@ -25,12 +25,14 @@ class Fact:
 class Device:
     """One GPU, or one core of a CPU.
 
-    `memory` in bytes; `flops` per second at its best in bfloat16; `train` and `generate` are the
-    shares of them that training and generation reach; `watts` while it works.
+    `memory` in bytes, `bandwidth` of it in bytes per second; `flops` per second at its best in
+    bfloat16; `train` and `generate` are the shares of them that training and generation reach;
+    `watts` while it works.
     """
 
     name: str
     memory: float
+    bandwidth: float
     flops: float
     watts: float
     train: float
@@ -67,13 +69,15 @@ def _devices() -> dict[str, dict]:
 def device(name: str, **changes: float | None) -> Device:
     """The device `name`, with those of its figures replaced that are not None.
 
-    `memory` in GB and `flops` in TFLOP/s, as the file has them. ValueError for another name.
+    `memory` in GB, `bandwidth` in GB/s, `flops` in TFLOP/s, as the file has them.
+    ValueError for another name.
     """
     if name not in _devices():
         raise ValueError(f"unknown device {name!r}: expected one of {', '.join(_devices())}")
     row = {k: v for k, v in _devices()[name].items() if k != "profiles"}
     row |= {key: value for key, value in changes.items() if value is not None}
-    row |= {"memory": row["memory"] * 1e9, "flops": row["flops"] * 1e12}
+    units = {"memory": 1e9, "bandwidth": 1e9, "flops": 1e12}
+    row |= {key: row[key] * unit for key, unit in units.items()}
     return Device(name=name, **row)
 
 

@@ -254,10 +254,11 @@ def evaluate(
 
 
 def quantize(settings: Settings, shape: Shape, size: Lengths) -> Iterator[Work]:
-    """Stage 08: every variant made, timed and asked greedily."""
+    """Stage 08: every variant made, timed, and asked for a greedy answer and n sampled ones."""
     own = settings["quantize"]
     tasks, variants = own["n_tasks"], own["variants"]
-    many = {"prompts": tasks, "answers": tasks, "runs": len(variants)}
+    answers = tasks * (1 + own["n_samples"])
+    many = {"prompts": 2 * tasks, "answers": answers, "runs": len(variants)}
     yield _generated("quantize", "answers", shape, size.prompt, size.teacher, **many)
     calibrated = sum(name.startswith("gptq") for name in variants)
     tokens = own["n_calibration"] * (size.prompt + size.teacher)
@@ -265,4 +266,4 @@ def quantize(settings: Settings, shape: Shape, size: Lengths) -> Iterator[Work]:
         work = calibrated * flops.gptq(shape, tokens=tokens)
         facts_of = {"tokens": calibrated * tokens, "flops": work, "runs": calibrated}
         yield Work("quantize", "GPTQ calibration", "train", **facts_of)
-    yield Work("quantize", "programs", "execute", programs=tasks * len(variants))
+    yield Work("quantize", "programs", "execute", programs=answers * len(variants))

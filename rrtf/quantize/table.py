@@ -1,187 +1,332 @@
-"""Table 4 completed: sizes, rates with intervals, paired differences, times with their spread."""
+"""Table 4 completed: rates with intervals, paired differences, and which of them are noise."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from rrtf import stats
-from rrtf.records import Execution, Outcome, QuantRow, Response
+from rrtf import metrics, nano, stats
+from rrtf.records import Execution, Outcome, Problem, QuantRow, Response
+
+NOT_COUNTED = -1  # of a count that a failed variant does not have
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """How the sampled answers are drawn: `n` per task, at `temperature`, from the `top_p` nucleus.
+
+    The text of the paper's Table 4 says temperature 0.2 and top-p 0.95, and no n.
+    """
+
+    n: int
+    temperature: float
+    top_p: float
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one variant did. `status` is `ok` or `failed: ` and the reason; the rest is empty then.
+    """What one variant did. `status` is `ok` or `failed: ` and the reason.
 
-    `size_mb` is that of the weights (10^6 bytes), `nll` nats per token of the problems'
-    references, `ms` the milliseconds per generated token of each repetition, by batch size.
+    `weight_bytes` and `weights_sha256` are of what was made, `nll` nats per token of the tasks'
+    references; `greedy` and `sampled` the answers, none of a variant that failed. `time` is what
+    its timing process found: milliseconds per token of each repetition by batch size (`ms`), peak
+    memory, device, versions; empty if it was not timed. `seconds`, on the wall and of the
+    processor, by kind of process.
     """
 
     variant: str
     status: str
     engine: str = ""
-    size_mb: float = math.nan
+    weight_bytes: int = 0
+    weights_sha256: str = ""
     nll: float = math.nan
-    responses: tuple[Response, ...] = ()
-    ms: Mapping[int, tuple[float, ...]] | None = None
-    seconds: float = 0.0
+    greedy: tuple[Response, ...] = ()
+    sampled: tuple[Response, ...] = ()
+    time: Mapping[str, Any] = field(default_factory=dict)
+    seconds: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"
+
+
+def sources(variant: str, sampled: Sampled) -> tuple[str, str]:
+    """What the greedy and the sampled answers of a variant are labelled."""
+    return metrics.label(variant, 0, 0.0), metrics.label(variant, 0, sampled.temperature)
+
+
+Passed = Mapping[str, Mapping[str, float]]  # source -> task id -> share of its answers that pass
 
 
 def rows(
-    measured: Sequence[Measured], executions: Sequence[Execution], *, model: str
+    measured: Sequence[Measured],
+    executions: Sequence[Execution],
+    tasks: Sequence[Problem],
+    *,
+    model: str,
+    sampled: Sampled,
+    seed: int,
 ) -> list[QuantRow]:
-    """One row per variant, paired task by task with the first one (full precision).
+    """One row per variant, paired task by task with the first one, full precision.
 
-    `difference` is in pass@1, `p_value` exact McNemar; a variant that failed has no numbers (nan)
-    and its reason in `status`. ValueError if the first variant failed: nothing to compare with.
+    Greedy rates have Wilson's interval, sampled ones that of a bootstrap over families of tasks;
+    `seed` is that of bootstrap and permutation. Holm's correction runs over all tests of the
+    table. ValueError if the first variant failed: there is nothing to compare with.
     """
-    if measured[0].status != "ok":
+    if not measured[0].ok:
         raise ValueError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
-    passed = passes(executions)
-    full = passed[measured[0].variant]
-    return [_row(entry, passed.get(entry.variant, {}), full, model) for entry in measured]
-
-
-def passes(executions: Sequence[Execution]) -> dict[str, dict[str, bool]]:
-    """variant -> task id -> whether its greedy answer passes."""
-    found: dict[str, dict[str, bool]] = {}
-    for run in executions:
-        found.setdefault(run.source, {})[run.task_id] = run.outcome == Outcome.PASS
-    return found
-
-
-def _row(
-    entry: Measured, passed: Mapping[str, bool], full: Mapping[str, bool], model: str
-) -> QuantRow:
-    precision = entry.variant.partition("-")[2] or entry.engine.split("-")[1]
-    if entry.status != "ok":
-        numbers = [math.nan] * 6
-        return QuantRow(model, entry.variant, precision, *numbers, 0, entry.status)
-    if passed.keys() != full.keys():
-        raise ValueError(f"{entry.variant}: executed on other tasks than full precision")
-    gained, lost = discordant(passed, full)
-    rate = stats.wilson(sum(passed.values()), len(passed))
-    return QuantRow(
-        model=model,
-        variant=entry.variant,
-        precision=precision,
-        size_mb=round(entry.size_mb, 3),
-        pass_at_1=rate.value,
-        low=rate.low,
-        high=rate.high,
-        difference=(gained - lost) / len(full),
-        p_value=stats.mcnemar(gained, lost),
-        n_tasks=len(full),
-        status="ok",
-    )
-
-
-def discordant(passed: Mapping[str, bool], full: Mapping[str, bool]) -> tuple[int, int]:
-    """(tasks only the variant solves, tasks only full precision solves)."""
-    gained = sum(passed[task] and not full[task] for task in full)
-    lost = sum(full[task] and not passed[task] for task in full)
-    return gained, lost
-
-
-def detectable(gained: int, lost: int, n_tasks: int) -> float:
-    """The smallest true difference in pass@1 that such a paired comparison would find (power .8).
-
-    From the spread of the task-wise differences. Without any task solved by only one side it is
-    the bound that seeing none of `n_tasks` gives with 95 % confidence (the rule of three).
-    """
-    if gained + lost == 0:
-        return min(1.0, 3 / n_tasks)
-    mean = (gained - lost) / n_tasks
-    variance = ((gained + lost) / n_tasks - mean**2) / n_tasks
-    return stats.smallest_detectable(math.sqrt(variance)) if variance > 0 else 1.0
-
-
-def records(
-    table: Sequence[QuantRow], measured: Sequence[Measured], executions: Sequence[Execution]
-) -> list[dict[str, Any]]:
-    """The rows as JSON objects, with NLL, changed answers and the smallest detectable effect.
-
-    Numbers that do not exist are None.
-    """
-    passed = passes(executions)
-    full = measured[0]
+    passed = shares(executions)
+    full = [_values(passed, name, tasks) for name in sources(measured[0].variant, sampled)]
+    families = [nano.family(task) for task in tasks]
+    if len(set(families)) < 2:
+        raise ValueError(f"{len(tasks)} tasks of one family: an interval needs two families")
     found = []
-    for row, entry in zip(table, measured, strict=True):
-        more: dict[str, Any] = {"engine": entry.engine, "nll": entry.nll}
-        if entry.status == "ok":
-            gained, lost = discordant(passed[entry.variant], passed[full.variant])
-            texts = zip(entry.responses, full.responses, strict=True)
-            more |= {
-                "only_variant": gained,
-                "only_full": lost,
-                "detectable": detectable(gained, lost, row.n_tasks),
-                "changed_answers": sum(ours.program != theirs.program for ours, theirs in texts),
-            }
-        found.append({name: _none(value) for name, value in (asdict(row) | more).items()})
-    return found
+    for entry in measured:
+        row = _start(entry, model, sampled, len(tasks))
+        if entry.ok:
+            own = [_values(passed, name, tasks) for name in sources(entry.variant, sampled)]
+            row = replace(row, **_rates(*own, families, seed))
+            if entry is not measured[0]:
+                row = replace(row, **_against(*own, *full, families, seed))
+                texts = zip(entry.greedy, measured[0].greedy, strict=True)
+                changed = sum(ours.program != theirs.program for ours, theirs in texts)
+                row = replace(row, changed_answers=changed)
+        found.append(row)
+    return _corrected(found)
+
+
+def shares(executions: Sequence[Execution]) -> Passed:
+    """The share of answers that pass, of every source and task."""
+    runs: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for run in executions:
+        runs[run.source][run.task_id].append(run.outcome == Outcome.PASS)
+    return {
+        source: {task: sum(all_runs) / len(all_runs) for task, all_runs in of_task.items()}
+        for source, of_task in runs.items()
+    }
+
+
+def _values(passed: Passed, source: str, tasks: Sequence[Problem]) -> list[float]:
+    found = passed.get(source, {})
+    if found.keys() != {task.task_id for task in tasks}:
+        raise ValueError(f"{source}: executed on {len(found)} tasks, not on these {len(tasks)}")
+    return [found[task.task_id] for task in tasks]
+
+
+def _start(entry: Measured, model: str, sampled: Sampled, n_tasks: int) -> QuantRow:
+    """A row that knows what was made, and of all else that there is no number."""
+    empty = {f.name: math.nan if f.type is float else NOT_COUNTED for f in fields(QuantRow)}
+    known = {
+        "model": model,
+        "variant": entry.variant,
+        "precision": entry.variant.rpartition("-")[2],
+        "engine": entry.engine,
+        "status": entry.status,
+        "size_mb": entry.weight_bytes / 1e6 if entry.weight_bytes else math.nan,
+        "weights_sha256": entry.weights_sha256,
+        "nll": entry.nll,
+        "n_tasks": n_tasks if entry.ok else 0,
+        "n_samples": sampled.n if entry.ok else 0,
+        "temperature": sampled.temperature,
+        "top_p": sampled.top_p,
+    }
+    if entry.variant == "full" and entry.engine:  # transformers-float32-sdpa
+        known["precision"] = entry.engine.split("-")[1]
+    return QuantRow(**(empty | known))
+
+
+def _rates(
+    greedy: Sequence[float], sampled: Sequence[float], families: Sequence[Hashable], seed: int
+) -> dict[str, float]:
+    solved = stats.wilson(round(sum(greedy)), len(greedy))
+    drawn = stats.bootstrap(sampled, families, seed=seed)
+    return {
+        "pass_at_1": solved.value,
+        "low": solved.low,
+        "high": solved.high,
+        "sampled": drawn.value,
+        "sampled_low": drawn.low,
+        "sampled_high": drawn.high,
+    }
+
+
+def _against(
+    greedy: Sequence[float],
+    sampled: Sequence[float],
+    full_greedy: Sequence[float],
+    full_sampled: Sequence[float],
+    families: Sequence[Hashable],
+    seed: int,
+) -> dict[str, float]:
+    """The paired differences: exact McNemar of greedy, paired permutation of sampled answers."""
+    gained = sum(a > b for a, b in zip(greedy, full_greedy, strict=True))
+    lost = sum(a < b for a, b in zip(greedy, full_greedy, strict=True))
+    sure = stats.crossed([greedy], [full_greedy], families)
+    drawn = stats.crossed([sampled], [full_sampled], families)
+    differences = [a - b for a, b in zip(sampled, full_sampled, strict=True)]
+    return {
+        "only_variant": gained,
+        "only_full": lost,
+        "difference": sure.value,
+        "difference_low": sure.low,
+        "difference_high": sure.high,
+        "p_value": stats.mcnemar(gained, lost),
+        "detectable": stats.smallest_detectable(sure.standard_error, sure.df),
+        "sampled_difference": drawn.value,
+        "sampled_difference_low": drawn.low,
+        "sampled_difference_high": drawn.high,
+        "sampled_p": stats.permutation(differences, families, seed=seed),
+        "sampled_detectable": stats.smallest_detectable(drawn.standard_error, drawn.df),
+    }
+
+
+def _corrected(found: Sequence[QuantRow]) -> list[QuantRow]:
+    """The rows with Holm's adjusted p over every test that the table holds."""
+    compared = [at for at, row in enumerate(found) if not math.isnan(row.p_value)]
+    raw = [p for at in compared for p in (found[at].p_value, found[at].sampled_p)]
+    adjusted = iter(stats.holm(raw))
+    table = list(found)
+    for at in compared:
+        table[at] = replace(table[at], p_holm=next(adjusted), sampled_p_holm=next(adjusted))
+    return table
+
+
+# For programs and for readers
+
+
+def records(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
+    """The rows as JSON objects; numbers that do not exist are None."""
+    return [{name: _none(value) for name, value in asdict(row).items()} for row in table]
 
 
 def _none(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    missing = math.isnan(value) if isinstance(value, float) else value == NOT_COUNTED
+    return None if missing else value
 
 
 def timing(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Median, lowest and highest milliseconds per token, by variant and batch size."""
+    """One row per timed variant and batch size: the spread of its times, its memory, its device.
+
+    `ms` is the median, `lowest` and `highest` of the repetitions, per generated token of a whole
+    batch. `memory_mb` is the peak above what the process had before the model was loaded,
+    `process_mb` in all: resident on a CPU, allocated by torch on a GPU. `seconds` are those of
+    each kind of process, on the wall and of the processor.
+    """
     from statistics import median
 
     return [
         {
             "variant": entry.variant,
-            "batch": size,
-            "ms/token": median(values),
+            "engine": entry.engine,
+            "batch": int(size),
+            "ms": median(values),
             "lowest": min(values),
             "highest": max(values),
-            "seconds in all": entry.seconds,
+            "repetitions": len(values),
+            "memory_mb": entry.time["memory_bytes"][size][0] / 1e6,
+            "process_mb": entry.time["memory_bytes"][size][1] / 1e6,
+            "device": entry.time["device"],
+            "threads": entry.time["threads"],
+            "versions": dict(entry.time["versions"]),
+            "seconds": dict(entry.seconds),
         }
         for entry in measured
-        for size, values in (entry.ms or {}).items()
+        for size, values in entry.time.get("ms", {}).items()
     ]
 
 
-def differences(found: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float, float]]:
-    """(variant, difference, low, high) in pass@1 against full precision, for the figure.
-
-    The 95 % interval of the paired difference, from the spread of the task-wise differences.
-    """
+def differences(table: Sequence[QuantRow]) -> list[tuple[str, float, float, float]]:
+    """(variant and decoding, difference, low, high) against full precision, for the figure."""
     lines = []
-    for row in found[1:]:
-        if row["status"] != "ok":
-            continue
-        share = (row["only_variant"] + row["only_full"]) / row["n_tasks"]
-        spread = math.sqrt(max(0.0, share - row["difference"] ** 2) / row["n_tasks"])
-        low, high = (row["difference"] + sign * 1.96 * spread for sign in (-1, 1))
-        lines.append((row["variant"], row["difference"], low, high))
+    for row in table:
+        if not math.isnan(row.difference):
+            sampled = f"{row.variant}, T = {row.temperature:g}"
+            of_sampled = row.sampled_difference_low, row.sampled_difference_high
+            lines.append(
+                (f"{row.variant}, greedy", row.difference, row.difference_low, row.difference_high)
+            )
+            lines.append((sampled, row.sampled_difference, *of_sampled))
     return lines
 
 
-def shown(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """`records` for a reader: rates in percent, differences in points."""
+def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
+    """The rates for a reader, a line per variant: percent with intervals, NLL, weights."""
     return [
         {
-            "variant": row["variant"],
-            "MB": row["size_mb"],
-            "NLL": row["nll"],
-            "pass@1 %": _times(row["pass_at_1"], 100),
-            "95 %": _interval(row),
-            "difference": _times(row["difference"], 100),
-            "p": row["p_value"],
-            "detectable": _times(row.get("detectable"), 100),
-            "changed answers": row.get("changed_answers"),
-            "tasks": row["n_tasks"],
-            "status": row["status"],
+            "variant": row.variant,
+            "computes in": row.engine or None,
+            "MB": _none(row.size_mb),
+            "NLL": _none(row.nll),
+            "greedy %": _interval(row.pass_at_1, row.low, row.high),
+            f"T = {row.temperature:g} %": _interval(row.sampled, row.sampled_low, row.sampled_high),
+            "changed answers": _none(row.changed_answers),
+            "weights": row.weights_sha256[:8] or None,
+            "status": row.status,
         }
-        for row in found
+        for row in table
     ]
 
 
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else factor * value
+def tested(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
+    """The differences for a reader, in points, two lines per variant: greedy, then sampled."""
+    lines: list[dict[str, Any]] = []
+    for row in table:
+        if math.isnan(row.difference):
+            continue
+        greedy = row.difference, row.difference_low, row.difference_high
+        sampled = row.sampled_difference, row.sampled_difference_low, row.sampled_difference_high
+        tasks = f"{row.only_variant} won, {row.only_full} lost"
+        drawn = f"{row.n_samples} samples each"
+        lines.append(
+            _test_line(row.variant, "greedy", greedy, row.p_value, row.p_holm, row.detectable)
+            | {"tasks": tasks}
+        )
+        name = f"T = {row.temperature:g}"
+        of_sampled = row.sampled_p, row.sampled_p_holm, row.sampled_detectable
+        lines.append(_test_line(row.variant, name, sampled, *of_sampled) | {"tasks": drawn})
+    return lines
 
 
-def _interval(row: Mapping[str, Any]) -> str | None:
-    return None if row["low"] is None else f"{100 * row['low']:.1f} to {100 * row['high']:.1f}"
+def _test_line(
+    variant: str,
+    decoding: str,
+    points: tuple[float, float, float],
+    p: float,
+    p_holm: float,
+    detectable: float,
+) -> dict[str, Any]:
+    value, low, high = (100 * share for share in points)
+    return {
+        "variant": variant,
+        "decoding": decoding,
+        "points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
+        "p": p,
+        "p after Holm": p_holm,
+        "detectable": 100 * detectable,
+    }
+
+
+def _interval(value: float, low: float, high: float) -> str | None:
+    if math.isnan(value):
+        return None
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def time_lines(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`timing` for a reader: a line per variant, a column per batch size."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in found:
+        line = lines.setdefault(row["variant"], {"variant": row["variant"]})
+        batch = f"batch {row['batch']}"
+        spread = f"{row['lowest']:.2f} to {row['highest']:.2f}"
+        line[f"ms/token, {batch}"] = f"{row['ms']:.2f} ({spread})"
+        line[f"peak MB, {batch}"] = f"{row['memory_mb']:.0f} of {row['process_mb']:.0f}"
+    return list(lines.values())
+
+
+def ran_on(found: Sequence[Mapping[str, Any]]) -> str:
+    """The device, threads and library versions that `timing` was taken with, in a line."""
+    devices = sorted({f"{row['device']}, {row['threads']} thread" for row in found})
+    used = {name: version for row in found for name, version in row["versions"].items()}
+    return "; ".join([*devices, ", ".join(f"{name} {used[name]}" for name in sorted(used))])

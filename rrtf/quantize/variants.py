@@ -1,15 +1,11 @@
-"""One variant of one model: made, asked and timed, in the process it has for itself."""
+"""The variants of a model: made, opened, weighed and hashed."""
 
-import ctypes
 import hashlib
 import json
 import math
 import os
 import shutil
-import signal
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,47 +23,6 @@ VARIANTS = (
     "auto-gptq-int8",
     "auto-gptq-int4",
 )
-TIMED_TOKENS = 32
-REPETITIONS = 5
-
-
-def serve() -> None:
-    """Reads a job from standard input, measures its variant, writes the result file.
-
-    Whatever a library raises ends the process with one line that says so.
-    """
-    _die_with_parent()
-    job = json.load(sys.stdin)
-    try:
-        store.write_json(Path(job["result"]), _result(job))
-    except Exception as error:
-        sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
-
-
-def _die_with_parent() -> None:
-    """A run that is killed leaves no process behind (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def _result(job: Mapping[str, Any]) -> dict[str, Any]:
-    started = time.monotonic()
-    what = job["variant"], Path(job["model"]), Path(job["output"])
-    make(*what, calibration=job["calibration"])
-    engine, size = open_variant(*what), weight_bytes(*what)
-    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "seed": job["seed"]}
-    answers = engine.generate(
-        job["prompts"], stops=job["stops"], max_new_tokens=job["max_new_tokens"], **how
-    )
-    return {
-        "status": "ok",
-        "engine": engine.name,
-        "size_mb": size / 1e6,
-        "nll": _nll(engine, job["prompts"], job["references"]),
-        "answers": [[row[0].text, row[0].n_tokens, row[0].finish_reason] for row in answers],
-        "ms": {size: _ms_per_token(engine, job["prompts"], size) for size in job["batch_sizes"]},
-        "seconds": time.monotonic() - started,
-    }
 
 
 def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence[str]) -> None:
@@ -190,31 +145,6 @@ def _gptq(library: str) -> Any:
     from rrtf.quantize import gptq, lane
 
     return lane if library == "auto-gptq" else gptq
-
-
-def _nll(engine: Any, texts: Sequence[str], references: Sequence[str]) -> float | None:
-    """Nats per token of the references that there are; None without any."""
-    pairs = [(text, answer) for text, answer in zip(texts, references, strict=True) if answer]
-    if not pairs:
-        return None
-    scores = engine.score(*(list(side) for side in zip(*pairs, strict=True)))
-    return -sum(total for total, _ in scores) / sum(n for _, n in scores)
-
-
-def _ms_per_token(engine: Any, texts: Sequence[str], size: int) -> list[float]:
-    """Milliseconds per step of a batch of `size` rows, once per repetition, prefill included.
-
-    All rows are one prompt, of median length, so that no engine has to pad or to split the batch.
-    """
-    rows = [sorted(texts, key=len)[len(texts) // 2]] * size
-    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
-    found = []
-    for _ in range(REPETITIONS + 1):
-        started = time.perf_counter()
-        answers = engine.generate(rows, max_new_tokens=TIMED_TOKENS, **how)
-        steps = max(row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers)
-        found.append(1000 * (time.perf_counter() - started) / steps)
-    return found[1:]  # the first one warms up
 
 
 def round_to(weights: Any, *, bits: int) -> tuple[Any, float]:

@@ -1,0 +1,300 @@
+"""Every variant made, asked and timed in processes of their own; what was done is not done again.
+
+A result is found again by what it depends on: the model's files, the texts, the settings, the
+code that measures and the libraries' versions. Asking runs side by side, timing alone.
+"""
+
+import ast
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rrtf import asking, config, engines, prompts, source, store
+from rrtf.quantize import sanity
+from rrtf.quantize.table import Measured, Sampled, sources
+from rrtf.quantize.variants import parts, weight_bytes, weights_hash
+from rrtf.records import Problem, Response
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
+PROGRAM = "from rrtf.quantize.measuring import serve; serve()"
+LIBRARIES = ("torch", "transformers", "ctranslate2", "gptqmodel")
+THREADS = 1  # of a measured model
+Tick = Callable[[int, int], None] | None
+
+
+class Jobs:
+    """Processes that work on the variants of one model under `folder`, each up to `timeout` s."""
+
+    def __init__(self, model: str | Path, folder: Path, *, timeout: float):
+        self.model = engines.model_folder(model).resolve()
+        self.folder, self.timeout = folder.resolve(), timeout
+        self.identity = store.sha256(self.model)
+        self.running: set[subprocess.Popen] = set()
+
+    def output(self, variant: str) -> Path:
+        """Where the files of a variant lie."""
+        return self.folder / variant
+
+    def make(self, variant: str, calibration: Sequence[str]) -> Measured:
+        """Makes a variant in `output`, unless what lies there was made of the same.
+
+        ValueError for a folder that holds something else.
+        """
+        if variant == "full":  # lies there already
+            facts = variant, self.model, self.output(variant)
+            size, digest = weight_bytes(*facts), weights_hash(*facts)
+            return Measured(variant, "ok", weight_bytes=size, weights_sha256=digest)
+        job: dict[str, Any] = {"what": "make", "variant": variant}
+        job["calibration"] = list(calibration) if "gptq" in parts(variant)[0] else []
+        place = self.output(variant)
+        marker = self.folder / f".{variant}.json"
+        if place.exists() and not marker.exists():
+            raise ValueError(f"{place}: exists and no quantisation made it; name another folder")
+        if not (marker.exists() and place.exists()):
+            store.write_json(marker, {})  # what appears there from now on is ours
+        found = self._done(job, marker)
+        if "failure" in found:
+            return Measured(variant, found["failure"])
+        seconds = {"make": found["seconds"]}
+        size, digest = found["weight_bytes"], found["weights_sha256"]
+        return Measured(variant, "ok", weight_bytes=size, weights_sha256=digest, seconds=seconds)
+
+    def result(self, entry: Measured, what: str, **asked: Any) -> dict[str, Any]:
+        """What a process of kind `what` found of a variant that was made, or its `failure`."""
+        job = {"what": what, "variant": entry.variant, "threads": THREADS}
+        job |= {"weights": entry.weights_sha256, "weight_bytes": entry.weight_bytes, **asked}
+        return self._done(job, None)
+
+    def _done(self, job: dict[str, Any], marker: Path | None) -> dict[str, Any]:
+        """The saved result of a job, or that of a process that does it now."""
+        key = _key(job | {"model": self.identity})
+        path = marker or self.folder / ".results" / f"{job['variant']}-{job['what']}-{key}.json"
+        if path.exists():
+            found = store.read_json(path)
+            if isinstance(found, dict) and found.get("key") == key:
+                return found
+        place = {"model": str(self.model), "output": str(self.output(job["variant"]))}
+        with tempfile.TemporaryDirectory(prefix="rrtf-quantize-") as scratch:
+            result = Path(scratch) / "result.json"
+            failure = self._run(job | place | {"result": str(result)}, scratch)
+            if failure or not result.exists():
+                return {"failure": f"failed: {failure or 'no result'}"}
+            found = store.read_json(result) | {"key": key}
+        store.write_json(path, found)
+        return found
+
+    def _run(self, job: Mapping[str, Any], scratch: str) -> str:
+        """Why the process of a job failed, or `''`; libraries leave their logs in `scratch`."""
+        paths = [str(config.home()), *filter(None, sys.path)]
+        child = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
+            cwd=scratch,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that what it starts in turn ends with it
+        )
+        self.running.add(child)
+        try:
+            _, told = child.communicate(json.dumps(job), timeout=self.timeout)
+        except subprocess.TimeoutExpired:
+            return f"not done after {self.timeout:g} s"
+        finally:
+            self.running.discard(child)
+            _end(child)
+        return _reason(child.returncode, told) if child.returncode else ""
+
+    def side_by_side(
+        self, work: Callable[[Any], Measured], items: Sequence[Any], workers: int, tick: Tick
+    ) -> list[Measured]:
+        """`work` on all `items`, `workers` at a time; an interruption ends their processes."""
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(work, item) for item in items]
+            try:
+                for done, future in enumerate(as_completed(futures), start=1):
+                    future.result()
+                    if tick:
+                        tick(done, len(items))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for child in list(self.running):
+                    _end(child)
+                raise
+        return [future.result() for future in futures]
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Kills a process that still runs, and those that it started."""
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def _key(job: Mapping[str, Any]) -> str:
+    versions = {}
+    for name in LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    module = "variants" if job["what"] == "make" else "measuring"
+    code = source.code(ast.parse(f"import rrtf.quantize.{module}"))
+    text = json.dumps([job, versions, code], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _reason(status: int, told: str) -> str:
+    """The last line a failed process wrote, or how it ended."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if status < 0:
+        return f"killed by signal {-status}"
+    return lines[-1][:300] if lines else f"exit status {status}"
+
+
+def measure(
+    variants: Sequence[str],
+    problems: Sequence[Problem],
+    *,
+    model: str | Path,
+    calibration: Sequence[str],
+    folder: Path,
+    prompt_format: str,
+    max_new_tokens: int,
+    sampled: Sampled,
+    batch_sizes: Sequence[int],
+    repetitions: int,
+    nll_margin: float,
+    timeout: float,
+    workers: int,
+    seed: int,
+    progress: Tick = None,
+) -> list[Measured]:
+    """Makes, asks and times every variant of `model`; the first one is what others are held to.
+
+    Greedy and `sampled` answers to `problems`; GPTQ reads the texts of `calibration`. Variants lie
+    under `folder`. `workers` processes at a time make and ask, on a GPU one; timing has the machine
+    to itself, and only what answers like a model is timed (`sanity.fault`). ValueError for an
+    unknown variant or one that comes twice.
+    """
+    check_variants(variants)
+    ask = asking.asker(model, prompt_format)
+    texts = [ask(problem) for problem in problems]
+    asked = {
+        "prompts": texts,
+        "references": [_continuation(problem) for problem in problems],
+        "stops": list(prompts.stops(problems, prompt_format)),
+        "max_new_tokens": max_new_tokens,
+        "n": sampled.n,
+        "temperature": sampled.temperature,
+        "top_p": sampled.top_p,
+        "seed": seed,
+    }
+    jobs = Jobs(model, folder, timeout=timeout)
+
+    def answered(variant: str) -> Measured:
+        made = jobs.make(variant, calibration)
+        return (
+            _answered(made, jobs.result(made, "answer", **asked), problems, sampled)
+            if made.ok
+            else made
+        )
+
+    steps = 2 * len(variants)
+    both = progress and (lambda done, total: progress(done, steps))
+    found = jobs.side_by_side(answered, variants, engines.processes(workers), both)
+    timed = {"prompts": texts, "batch_sizes": list(batch_sizes), "repetitions": repetitions}
+    for at, entry in enumerate(found):
+        found[at] = _timed(jobs, _checked(entry, found[0], nll_margin), timed)
+        if progress:
+            progress(len(variants) + at + 1, steps)
+    return found
+
+
+def check_variants(variants: Sequence[str]) -> None:
+    """ValueError for an unknown variant, for one that comes twice, and for none."""
+    if not variants:
+        raise ValueError("no variants: name at least one")
+    for variant in variants:
+        parts(variant)
+        if list(variants).count(variant) > 1:
+            raise ValueError(f"variant {variant!r}: it comes twice")
+
+
+def calibration_texts(
+    problems: Sequence[Problem], *, model: str | Path, prompt_format: str
+) -> list[str]:
+    """What GPTQ reads: the prompts as the model is asked, followed by their references."""
+    ask = asking.asker(model, prompt_format)
+    return [with_reference(problem, ask) for problem in problems]
+
+
+def with_reference(problem: Problem, ask: asking.Asker) -> str:
+    """The prompt as a model is asked, followed by the reference."""
+    return ask(problem) + _continuation(problem)
+
+
+def _continuation(problem: Problem) -> str:
+    """The reference as it follows the prompt, whose last line break is left to the model."""
+    return "\n" + problem.reference.strip("\n") if problem.reference else ""
+
+
+def _answered(
+    made: Measured,
+    found: Mapping[str, Any],
+    problems: Sequence[Problem],
+    sampled: Sampled,
+) -> Measured:
+    if "failure" in found:
+        return replace(made, status=found["failure"])
+    greedy, drawn = sources(made.variant, sampled)
+    return replace(
+        made,
+        engine=found["engine"],
+        nll=math.nan if found["nll"] is None else found["nll"],
+        greedy=_responses(problems, found["greedy"], greedy, 0.0),
+        sampled=_responses(problems, found["sampled"], drawn, sampled.temperature),
+        seconds=made.seconds | {"answer": found["seconds"]},
+    )
+
+
+def _responses(
+    problems: Sequence[Problem], answers: Sequence[Any], source: str, temperature: float
+) -> tuple[Response, ...]:
+    return tuple(
+        Response(
+            problem.task_id, source, index, text, prompts.extract(problem, text), n_tokens, reason,
+            temperature,
+        )
+        for problem, row in zip(problems, answers, strict=True)
+        for index, (text, n_tokens, reason) in enumerate(row)
+    )  # fmt: skip
+
+
+def _checked(entry: Measured, full: Measured, nll_margin: float) -> Measured:
+    """`entry`, failed and without answers where they are no working model's."""
+    fault = sanity.fault(entry, full, nll_margin=nll_margin) if entry.ok and full.ok else ""
+    return replace(entry, status=f"failed: {fault}", greedy=(), sampled=()) if fault else entry
+
+
+def _timed(jobs: Jobs, entry: Measured, asked: Mapping[str, Any]) -> Measured:
+    if not entry.ok:
+        return entry
+    found = jobs.result(entry, "time", **asked)
+    if "failure" in found:
+        return replace(entry, status=found["failure"], greedy=(), sampled=())
+    seconds = entry.seconds | {"time": found.pop("seconds")}
+    return replace(entry, time=found, seconds=seconds)

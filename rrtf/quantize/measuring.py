@@ -1,0 +1,221 @@
+"""What one process does with one variant of one model: it makes it, asks it or times it, and ends.
+
+Every job has its process, so a library that crashes costs a row of the table and no more, and the
+peak memory of a process that times is that of running the model, not of making it.
+"""
+
+import ctypes
+import gc
+import json
+import platform
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rrtf import store
+from rrtf.engines import Generator
+from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
+
+TIMED_TOKENS = 32
+LIGHT = 1e9  # bytes of weights below which the libraries' own memory would hide the model's
+LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2", "gptqmodel", "auto-gptq")
+
+
+def serve() -> None:
+    """Reads a job from standard input, does it and writes the result file.
+
+    Whatever a library raises ends the process with one line that says so.
+    """
+    _die_with_parent()
+    job = json.load(sys.stdin)
+    work = {"make": _made, "answer": _answered, "time": _timed}[job["what"]]
+    started = time.monotonic()
+    try:
+        found = work(job, (job["variant"], Path(job["model"]), Path(job["output"])))
+        spent = {"wall": time.monotonic() - started, "cpu": time.process_time()}
+        store.write_json(Path(job["result"]), found | {"seconds": spent})
+    except Exception as error:
+        sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _die_with_parent() -> None:
+    """A run that is killed leaves no process behind (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+Place = tuple[str, Path, Path]  # variant, model, where the variant lies
+
+
+def _made(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    make(*place, calibration=job["calibration"])
+    return {"weight_bytes": weight_bytes(*place), "weights_sha256": weights_hash(*place)}
+
+
+def _answered(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Greedy and sampled answers to the prompts, and the likelihood of the references."""
+    engine = open_variant(*place, threads=job["threads"])
+    asked = {"max_new_tokens": job["max_new_tokens"], "stops": job["stops"], "seed": job["seed"]}
+    ways = {
+        "greedy": {"n": 1, "temperature": 0.0, "top_p": 1.0},
+        "sampled": {key: job[key] for key in ("n", "temperature", "top_p")},
+    }
+    answers = {
+        name: [
+            [[answer.text, answer.n_tokens, answer.finish_reason] for answer in row]
+            for row in engine.generate(job["prompts"], **way, **asked)
+        ]
+        for name, way in ways.items()
+    }
+    nll = negative_log_likelihood(engine, job["prompts"], job["references"])
+    return {"engine": engine.name, "nll": nll, **answers}
+
+
+def negative_log_likelihood(
+    engine: Generator, texts: Sequence[str], references: Sequence[str]
+) -> float | None:
+    """Nats per token of the references that there are; None without any."""
+    pairs = [(text, answer) for text, answer in zip(texts, references, strict=True) if answer]
+    if not pairs:
+        return None
+    scores = engine.score(*(list(side) for side in zip(*pairs, strict=True)))
+    return -sum(total for total, _ in scores) / sum(n for _, n in scores)
+
+
+def _timed(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """Milliseconds per token by batch size, and the memory that running the model took."""
+
+    def load() -> Generator:
+        return open_variant(*place, threads=job["threads"])
+
+    engine, memory = loaded_alone(load, light=job["weight_bytes"] < LIGHT)
+    ms, peaks = {}, {}
+    for size in sorted(job["batch_sizes"]):  # so that a peak is that of this size
+        ms[size] = ms_per_token(engine, job["prompts"], size, repetitions=job["repetitions"])
+        peaks[size] = memory()
+    return {
+        "engine": engine.name,
+        "ms": ms,
+        "memory_bytes": peaks,
+        "device": device_name(engine.device),
+        "threads": job["threads"],
+        "versions": _versions(),
+    }
+
+
+def ms_per_token(
+    engine: Generator, texts: Sequence[str], size: int, *, repetitions: int
+) -> list[float]:
+    """Milliseconds per step of a batch of `size` rows, once per repetition, prefill included.
+
+    All rows are one prompt, of median length, so that no engine has to pad or to split the batch.
+    """
+    rows = [sorted(texts, key=len)[len(texts) // 2]] * size
+    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
+    found = []
+    for _ in range(repetitions + 1):
+        started = time.perf_counter()
+        answers = engine.generate(rows, max_new_tokens=TIMED_TOKENS, **how)
+        steps = max(row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers)
+        found.append(1000 * (time.perf_counter() - started) / steps)
+    return found[1:]  # the first one warms up
+
+
+# Memory
+
+
+Memory = Callable[[], tuple[int, int]]
+
+
+def loaded_alone(load: Callable[[], Generator], *, light: bool) -> tuple[Generator, Memory]:
+    """An engine, and a function that tells the peak of its memory since before it was loaded.
+
+    (bytes above what was there before, bytes in all): resident memory of this process on a CPU;
+    on a GPU what torch allocated and reserved, and of a library that allocates by itself what the
+    device has less of. A `light` model on a CPU is opened, closed and opened again, because the
+    first one brings libraries in that take more than it does.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        engine = load()
+        if engine.device != "cpu":
+            return engine, lambda: _peak_on_gpu(before, free)
+    elif light:
+        engine = load()
+        del engine
+        _give_back()
+    _forget_peak()
+    before = _resident()[0]
+    return load(), lambda: (max(0, _resident()[1] - before), _resident()[1])
+
+
+def _peak_on_gpu(before: int, free: int) -> tuple[int, int]:
+    import torch
+
+    above, whole = torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved()
+    if above:
+        return above, whole
+    taken = free - torch.cuda.mem_get_info()[0]
+    return taken, taken
+
+
+def _give_back() -> None:
+    """Memory that is free but still this process's goes back to the system (glibc)."""
+    gc.collect()
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _forget_peak() -> None:
+    """Sets this process's peak of resident memory to what it is now, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return  # the peak then covers loading the libraries as well
+
+
+def _resident() -> tuple[int, int]:
+    """Resident memory of this process: now, and at its peak, in bytes.
+
+    Not from `getrusage` where there is a better source: its peak is inherited from the parent.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak, peak
+    lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
+    fields = {words[0]: words[1] for words in lines if len(words) == 3 and words[2] == "kB"}
+    return 1024 * int(fields["VmRSS:"]), 1024 * int(fields["VmHWM:"])
+
+
+# What it ran on
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the processor's."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    """Python and the libraries that this process loaded."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        if name.replace("-", "_") in sys.modules:
+            found[name] = metadata.version(name)
+    return found
