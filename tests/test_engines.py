@@ -103,11 +103,13 @@ def test_the_same_prompt_twice_gives_independent_samples(opened):
 
 
 def test_end_of_text_ends_an_answer(tiny_model):
-    from rrtf.engines.gptbigcode import Decoding
+    from rrtf.engines.decoding import run
+    from rrtf.engines.gptbigcode import Batch
 
     engine = engines.open_engine("gptbigcode", tiny_model, dtype="float32")
     options = {"temperature": 0, "top_p": 1, "stopped": lambda row: False}
-    ids, ended = Decoding(engine.model, engine._encode(["a"]), 24).run(None, **options)[0]
+    batch = Batch(engine.model, engine._encode(["a"]))
+    ids, ended = run(batch, None, limit=24, ends=frozenset(), **options)[0]
     assert len(ids) == 24 and not ended
     engine.model.end = ids[9]
     answer = engine.generate(["a"], **GREEDY)[0][0]

@@ -1,35 +1,31 @@
-"""A decode loop for GPTBigCode (StarCoder's architecture) on CPU, faster than the libraries.
+"""GPTBigCode (StarCoder's architecture) on CPU, faster than the libraries.
 
 Where its speed comes from: with multi-query attention the query heads of a token are rows of one
-matrix product on the single key head; a prompt is read once for all its samples; finished rows
-leave the batch; sampling is one uniform number per token instead of one per vocabulary entry,
-and top-p needs no sorting (`draw`).
+matrix product on the single key head, and so are those of all samples of a prompt on the prompt's
+keys, which are read and kept once; weights are laid out for the CPU once (`packed`); finished rows
+leave the batch; sampling is one uniform number per token, and top-p needs no sorting (`drawing`).
 
 Not covered: GPU, multi-head GPTBigCode, quantised weights.
 """
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from rrtf.config import derive_seed
-from rrtf.engines.answers import (
-    Completion,
-    UnsupportedModel,
-    batches,
-    check_lengths,
-    check_sampling,
-    complete,
-    stop_near_end,
-)
-from rrtf.engines.drawing import TRIES, draw
+from rrtf.engines import decoding
+from rrtf.engines.answers import Completion, UnsupportedModel
+from rrtf.engines.packed import Linear
 
-PERIOD = 8  # tokens between two looks at finished rows
 MASKED = -1e30  # finite, so that rows of padding stay numbers
+GRAIN = 32  # caches grow by as many tokens, see `decoding.rounded`
+READ = 2048  # tokens of prompts read at a time
+
+Cache = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (B, T, head width) per layer
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def supports_bfloat16() -> bool:
@@ -42,7 +38,7 @@ class GptBigCodeEngine:
 
     device = "cpu"
 
-    def __init__(self, folder: Path, *, threads: int = 1, dtype: str = "auto", rows: int = 256):
+    def __init__(self, folder: Path, *, threads: int = 1, dtype: str = "auto", rows: int = 1024):
         from tokenizers import Tokenizer
 
         torch.set_num_threads(threads)
@@ -56,39 +52,17 @@ class GptBigCodeEngine:
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        n: int,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        stops: Sequence[str],
-        seed: int,
-    ) -> list[list[Completion]]:
-        check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-        ids = self._encode(prompts)
-        lengths = [len(one) for one in ids]
-        check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.model.positions)
-        keys = _keys(prompts)
-        found: dict[tuple[int, int], Completion] = {}
-        for batch in batches(lengths, n=n, rows=self.rows):
-            seeds = [derive_seed(seed, *keys[prompt], sample) for prompt, sample in batch]
-            decoding = Decoding(self.model, [ids[prompt] for prompt, _ in batch], max_new_tokens)
-            uniforms = _uniforms(seeds, max_new_tokens) if temperature else None
-            rows = decoding.run(
-                uniforms,
-                temperature=temperature,
-                top_p=top_p,
-                stopped=lambda row: stop_near_end(row, stops, self._decode, fresh=PERIOD),
-            )
-            for pair, (row, ended) in zip(batch, rows, strict=True):
-                found[pair] = complete(row, stops=stops, decode=self._decode, ended=ended)
-        return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
+    def generate(self, prompts: Sequence[str], **options) -> list[list[Completion]]:
+        return decoding.generate(
+            prompts,
+            self._encode(prompts),
+            partial(Batch, self.model),
+            decode=self.tokenizer.decode,
+            ends=frozenset([self.model.end]),
+            positions=self.model.positions,
+            rows=self.rows,
+            **options,
+        )
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
@@ -96,115 +70,104 @@ class GptBigCodeEngine:
         for prompt, answer in zip(self._encode(prompts), self._encode(answers), strict=True):
             tokens = torch.tensor([prompt + answer])
             logits = self.model.logits(tokens)[0, len(prompt) - 1 : -1]  # (T, V)
-            logp = torch.log_softmax(logits.float(), -1)
+            logp = torch.log_softmax(logits, -1)
             picked = logp.gather(1, tokens[0, len(prompt) :, None])
             scores.append((picked.sum().item(), len(answer)))
         return scores
 
 
-def _keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
-    """(prompt, how often it came before): what the random numbers of a prompt depend on."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for prompt in prompts:
-        keys.append((prompt, seen[prompt]))
-        seen[prompt] += 1
-    return keys
-
-
-def _uniforms(seeds: Sequence[int], length: int) -> torch.Tensor:
-    """(R, length, TRIES) uniform numbers; a row's depend on its seed alone."""
-    import numpy
-
-    streams = (numpy.random.Generator(numpy.random.PCG64(seed)) for seed in seeds)
-    rows = [stream.random((length, TRIES), dtype=numpy.float32) for stream in streams]
-    return torch.from_numpy(numpy.stack(rows))
-
-
 class Weights:
-    """The tensors of a GPTBigCode model folder and its forward pass on a key/value cache."""
+    """The weights of a GPTBigCode model folder and its forward pass."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype):
-        from safetensors.torch import load_file
-
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         _check_settings(settings, folder)
         self.width, self.heads = settings["n_embd"], settings["n_head"]
-        self.layers, self.positions = settings["n_layer"], settings["n_positions"]
-        self.epsilon = settings.get("layer_norm_epsilon", 1e-5)
+        self.positions = settings["n_positions"]
+        self.head_width = self.width // self.heads
         end = settings.get("eos_token_id")
         self.end = -1 if end is None else end
-        self.head_width = self.width // self.heads
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise FileNotFoundError(f"{folder}: no .safetensors file")
-        tensors = {name: t.to(dtype) for file in files for name, t in load_file(file).items()}
-        tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
-        self.dtype, self.tensors = dtype, tensors
-        self.head = tensors.get("lm_head.weight", tensors["wte.weight"])  # (V, D)
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return F.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
-
-    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
-        return F.layer_norm(x, (self.width,), weight, bias, self.epsilon)
+        self.dtype = dtype
+        tensors = _tensors(folder, dtype)
+        norm = partial(_norm, tensors, settings.get("layer_norm_epsilon", 1e-5))
+        self.words, self.places = tensors["wte.weight"], tensors["wpe.weight"]
+        self.layers = [Layer(tensors, f"h.{i}", norm) for i in range(settings["n_layer"])]
+        self.norm = norm("ln_f")
+        self.head = Linear(tensors.get("lm_head.weight", self.words))  # (V, D)
 
     def forward(
-        self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        cache: list[tuple[torch.Tensor, torch.Tensor]],
-        at: int,
-        mask: torch.Tensor,
+        self, tokens: torch.Tensor, positions: torch.Tensor, attend: Attend
     ) -> torch.Tensor:
-        """Hidden states (B, T, D) of `tokens` (B, T); writes the cache at `at` : `at` + T.
+        """Hidden states (..., D) of `tokens` (...).
 
-        `cache` holds keys and values (B, C, head width) per layer; `mask`, added to the attention
-        scores, is (B, T * heads, C) or broadcasts to it.
+        `attend(layer, query, key, value)` mixes values: (..., D) of a query (..., D), a key and a
+        value (..., head width).
         """
-        size, length = tokens.shape
-        x = F.embedding(tokens, self.tensors["wte.weight"])
-        x = x + F.embedding(positions, self.tensors["wpe.weight"])  # (B, T, D)
-        for layer, (keys, values) in enumerate(cache):
-            name = f"h.{layer}"
-            mixed = self._linear(self._norm(x, f"{name}.ln_1"), f"{name}.attn.c_attn")
-            query, key, value = mixed.split([self.width, self.head_width, self.head_width], -1)
-            keys[:, at : at + length], values[:, at : at + length] = key, value
-            query = query.reshape(size, length * self.heads, self.head_width)
-            scale = self.head_width**-0.5
-            scores = torch.baddbmm(mask, query, keys.transpose(1, 2), alpha=scale)
-            mixed = torch.bmm(scores.softmax(-1), values).view(size, length, self.width)
-            x = x + self._linear(mixed, f"{name}.attn.c_proj")
-            inner = self._linear(self._norm(x, f"{name}.ln_2"), f"{name}.mlp.c_fc")
-            x = x + self._linear(F.gelu(inner, approximate="tanh"), f"{name}.mlp.c_proj")
+        x = F.embedding(tokens, self.words) + F.embedding(positions, self.places)
+        parts = [self.width, self.head_width, self.head_width]
+        for number, layer in enumerate(self.layers):
+            mixed = layer.attention(layer.norm_1(x)).split(parts, -1)
+            x = layer.projection.added(attend(number, *mixed), x)
+            x = layer.out.added(layer.inner.gelu(layer.norm_2(x)), x)
         return x
 
     def predict(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 of hidden states (..., D)."""
-        return F.linear(self._norm(hidden, "ln_f"), self.head).float()
+        return self.head(self.norm(hidden)).float()
 
-    def new_cache(self, rows: int, capacity: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        shape = (rows, capacity, self.head_width)
-        empty = [torch.zeros(shape, dtype=self.dtype) for _ in range(2 * self.layers)]
-        return list(zip(empty[::2], empty[1::2], strict=True))
-
-    def read(
-        self, tokens: torch.Tensor, padding: torch.Tensor
-    ) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    def read(self, tokens: torch.Tensor, padding: torch.Tensor) -> tuple[torch.Tensor, Cache]:
         """(hidden states, cache) of whole texts (B, T), left-padded by `padding` (B,)."""
         size, length = tokens.shape
         index = torch.arange(length)
         hidden = index[None, None] > index[None, :, None]  # (1, T, T): the future
         hidden = hidden | (index[None, None] < padding[:, None, None])  # (B, T, T)
         mask = (hidden * MASKED).to(self.dtype).repeat_interleave(self.heads, 1)
+        cache: Cache = []
+
+        def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor):
+            key, value = key.contiguous(), value.contiguous()
+            cache.append((key, value))
+            query = query.reshape(size, length * self.heads, self.head_width)
+            weights = self.match(query, key, mask).softmax(-1)
+            return torch.bmm(weights, value).view(size, length, self.width)
+
         positions = (index[None] - padding[:, None]).clamp(min=0)
-        cache = self.new_cache(size, length)
-        return self.forward(tokens, positions, cache, 0, mask), cache
+        return self.forward(tokens, positions, attend), cache
+
+    def match(self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Attention scores (B, Q, T) of queries (B, Q, W) on keys (B, T, W), plus `mask`."""
+        return torch.baddbmm(mask, query, key.transpose(1, 2), alpha=self.head_width**-0.5)
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, T, V) of `tokens` (B, T) without padding."""
         return self.predict(self.read(tokens, torch.zeros(len(tokens), dtype=torch.long))[0])
+
+
+class Layer:
+    """One block: two norms and four linear layers."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], name: str, norm: Callable):
+        def linear(part: str) -> Linear:
+            return Linear(tensors[f"{name}.{part}.weight"], tensors[f"{name}.{part}.bias"])
+
+        self.norm_1, self.norm_2 = norm(f"{name}.ln_1"), norm(f"{name}.ln_2")
+        self.attention, self.projection = linear("attn.c_attn"), linear("attn.c_proj")
+        self.inner, self.out = linear("mlp.c_fc"), linear("mlp.c_proj")
+
+
+def _norm(tensors: dict[str, torch.Tensor], epsilon: float, name: str) -> Callable:
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    return lambda x: torch.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def _tensors(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no .safetensors file")
+    loaded = {name: t.to(dtype) for file in files for name, t in load_file(file).items()}
+    return {name.removeprefix("transformer."): tensor for name, tensor in loaded.items()}
 
 
 def _check_settings(settings: dict, folder: Path) -> None:
@@ -220,86 +183,128 @@ def _check_settings(settings: dict, folder: Path) -> None:
         )
 
 
-class Decoding:
-    """One batch on its way: rows that are still written, their cache, and what came so far."""
+class Batch:
+    """Rows on their way: what their prompts left behind, once per prompt, and what each wrote.
 
-    def __init__(self, model: Weights, prompts: Sequence[Sequence[int]], max_new_tokens: int):
-        self.model, self.limit, self.end = model, max_new_tokens, model.end
-        self.prompts = [tuple(prompt) for prompt in prompts]
-        self.length = max(len(prompt) for prompt in prompts)
-        self.written = torch.full((len(prompts), max_new_tokens), self.end)  # (R, max_new)
-        self.alive = torch.arange(len(prompts))
+    A prompt has `places` for its samples; `place` (R,) tells which of all places a row has. That
+    makes the queries of a prompt's samples one matrix: (P * places, H, W) is (P, places * H, W).
+    """
 
-    def _prefill(self) -> torch.Tensor:
-        """Reads every distinct prompt once; logits (R, V) of the first new token."""
-        distinct = list(dict.fromkeys(self.prompts))
-        tokens = torch.zeros(len(distinct), self.length, dtype=torch.long)
-        for row, prompt in enumerate(distinct):
-            tokens[row, self.length - len(prompt) :] = torch.tensor(prompt)
-        padding = torch.tensor([self.length - len(prompt) for prompt in distinct])
-        hidden, cache = self.model.read(tokens, padding)
-        place = {prompt: row for row, prompt in enumerate(distinct)}
-        rows = torch.tensor([place[prompt] for prompt in self.prompts])
-        self.cache, self.padding = cache, padding
-        self.mask = ((torch.arange(self.length)[None] < padding[:, None]) * MASKED)[:, None]
-        self.mask = self.mask.to(self.model.dtype)  # (B, 1, T)
-        self._keep(rows, grow=PERIOD)
-        return self.model.predict(hidden[:, -1])[rows]
+    def __init__(self, model: Weights, prompts: decoding.Prompts):
+        self.model = model
+        distinct: dict[tuple[int, ...], int] = {}
+        numbers = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
+        of = torch.tensor(numbers)
+        self.places = int(torch.bincount(of).max())
+        self.place = of * self.places + _occurrence(numbers)
+        self.lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self.hidden = self._read(list(distinct))[of]
+        self.step = 0
+        self.own: Cache = [
+            (torch.zeros(len(of), 0, model.head_width, dtype=model.dtype),) * 2
+            for _ in model.layers
+        ]
+        self._grow()
 
-    def _keep(self, rows: torch.Tensor, *, grow: int) -> None:
-        """Selects `rows` of the batch and makes room for `grow` more tokens.
+    def _read(self, prompts: decoding.Prompts) -> torch.Tensor:
+        """Fills the prompts' cache, padded on the left; their last hidden states (P, D)."""
+        longest = _rounded_up(max(map(len, prompts)))
+        size = max(1, READ // longest)
+        states, caches = [], []
+        for at in range(0, len(prompts), size):
+            tokens, padding = _padded(prompts[at : at + size])
+            hidden, cache = self.model.read(tokens, padding)
+            states.append(hidden[:, -1])
+            behind = (0, 0, longest - tokens.shape[1], 0)
+            caches.append([(F.pad(k, behind), F.pad(v, behind)) for k, v in cache])
+        self.shared: Cache = [
+            (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
+            for parts in zip(*caches, strict=True)
+        ]
+        padding = torch.tensor([longest - len(prompt) for prompt in prompts])
+        mask = (torch.arange(longest)[None] < padding[:, None]) * MASKED
+        self.padding_mask = mask[:, None].to(self.model.dtype)  # (P, 1, T)
+        return torch.cat(states)
 
-        The cache stays contiguous: products with a slice of a larger one are five times slower.
-        """
-        self.cache = [(_extended(k, rows, grow), _extended(v, rows, grow)) for k, v in self.cache]
-        self.mask = F.pad(self.mask[rows], (0, grow), value=MASKED)
-        self.padding = self.padding[rows]
+    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.model.predict(hidden)
 
-    @torch.inference_mode()
-    def run(self, uniforms, *, temperature, top_p, stopped) -> list[tuple[list[int], bool]]:
-        """(generated ids, whether end of text followed) per row.
+    def advance(self, tokens: torch.Tensor) -> None:
+        if self.step == self.own[0][0].shape[1]:
+            self._grow()
+        self.unwritten[:, :, self.step] = 0
+        self.hidden = self.model.forward(tokens, self.lengths + self.step, self._attend)
+        self.step += 1
 
-        `uniforms` is (R, max_new, TRIES), None for greedy; `stopped(ids)` tells whether a stop
-        sequence ends in the last `PERIOD` of `ids`.
-        """
-        logits = self._prefill()
-        for step in range(self.limit):
-            numbers = uniforms[self.alive, step] if uniforms is not None else None
-            tokens = draw(logits, numbers, temperature=temperature, top_p=top_p)
-            self.written[self.alive, step] = tokens
-            if step + 1 == self.limit:
-                break
-            if (step + 1) % PERIOD == 0:
-                tokens = self._drop_finished(tokens, step + 1, stopped)
-                if not len(tokens):
-                    break
-            logits = self._advance(tokens, step)
-        return [self._result(row) for row in self.written.tolist()]
+    def _grow(self) -> None:
+        """Room for more tokens. The rows' caches stay contiguous: products with a slice of a
+        larger one are several times slower."""
+        self.own = [(F.pad(k, (0, 0, 0, GRAIN)), F.pad(v, (0, 0, 0, GRAIN))) for k, v in self.own]
+        self.unwritten = torch.zeros(1, 1, self.step + GRAIN, dtype=self.model.dtype)
+        self.unwritten[:, :, self.step :] = MASKED
 
-    def _advance(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
-        at = self.length + step
-        self.mask[:, :, at] = 0
-        positions = (at - self.padding)[:, None]
-        hidden = self.model.forward(tokens[:, None], positions, self.cache, at, self.mask)
-        return self.model.predict(hidden[:, -1])
+    def _attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention over a row's prompt and what it wrote: one softmax, two products each way."""
+        model = self.model
+        (read, seen), (keys, values) = self.shared[layer], self.own[layer]
+        keys[:, self.step], values[:, self.step] = key, value
+        query = query.reshape(len(query), model.heads, model.head_width)
+        by_prompt = model.match(self._to_places(query), read, self.padding_mask)
+        by_row = model.match(query, keys, self.unwritten)  # (R, H, C)
+        weights = torch.cat([self._to_rows(by_prompt), by_row], -1).softmax(-1)
+        prompt, own = weights.split([read.shape[1], keys.shape[1]], -1)
+        mixed = self._to_rows(torch.bmm(self._to_places(prompt), seen))
+        return (mixed + torch.bmm(own.contiguous(), values)).view(-1, model.width)
 
-    def _drop_finished(self, tokens: torch.Tensor, done: int, stopped) -> torch.Tensor:
-        """Rows at end of text or at a stop sequence leave the batch; the others' `tokens` stay."""
-        rows = self.written[self.alive, :done].tolist()
-        open_rows = [i for i, row in enumerate(rows) if self.end not in row and not stopped(row)]
-        keep = torch.tensor(open_rows, dtype=torch.long)
-        self._keep(keep, grow=PERIOD)
-        self.alive = self.alive[keep]
-        return tokens[keep]
+    def _to_places(self, x: torch.Tensor) -> torch.Tensor:
+        """(R, H, N) -> (P, places * H, N); places without a row are zeros."""
+        _, heads, size = x.shape
+        prompts = len(self.padding_mask)
+        placed = x.new_zeros(prompts * self.places, heads, size).index_copy_(0, self.place, x)
+        return placed.view(prompts, self.places * heads, size)
 
-    def _result(self, row: list[int]) -> tuple[list[int], bool]:
-        ended = self.end in row
-        return (row[: row.index(self.end)] if ended else row), ended
+    def _to_rows(self, x: torch.Tensor) -> torch.Tensor:
+        """(P, places * H, N) -> (R, H, N)."""
+        return x.view(-1, self.model.heads, x.shape[-1]).index_select(0, self.place)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.own = [(k[rows], v[rows]) for k, v in self.own]
+        self.lengths, self.place = self.lengths[rows], self.place[rows]
+        used = torch.zeros(len(self.padding_mask), dtype=torch.bool)
+        used[self.place // self.places] = True
+        staying = decoding.rounded(used)
+        if len(staying) < len(used):
+            self._keep_prompts(staying)
+
+    def _keep_prompts(self, staying: torch.Tensor) -> None:
+        self.shared = [(k[staying], v[staying]) for k, v in self.shared]
+        renumbered = torch.empty(len(self.padding_mask), dtype=torch.long)
+        renumbered[staying] = torch.arange(len(staying))
+        self.padding_mask = self.padding_mask[staying]
+        prompt, place = self.place // self.places, self.place % self.places
+        self.place = renumbered[prompt] * self.places + place
 
 
-def _extended(cached: torch.Tensor, rows: torch.Tensor, grow: int) -> torch.Tensor:
-    """(len(rows), C + grow, W): the selected rows of (R, C, W), zeros behind them."""
-    _, capacity, width = cached.shape
-    larger = cached.new_zeros(len(rows), capacity + grow, width)
-    torch.index_select(cached, 0, rows, out=larger[:, :capacity])
-    return larger
+def _occurrence(numbers: Sequence[int]) -> torch.Tensor:
+    """How often each number came before: [5, 5, 7, 5] -> [0, 1, 0, 2]."""
+    seen: dict[int, int] = {}
+    found = []
+    for number in numbers:
+        found.append(seen.get(number, 0))
+        seen[number] = found[-1] + 1
+    return torch.tensor(found)
+
+
+def _rounded_up(length: int) -> int:
+    return -(-length // GRAIN) * GRAIN
+
+
+def _padded(prompts: decoding.Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+    """(tokens (B, T) padded on the left, padding (B,)); T is a multiple of `GRAIN`."""
+    length = _rounded_up(max(map(len, prompts)))
+    tokens = torch.zeros(len(prompts), length, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        tokens[row, length - len(prompt) :] = torch.tensor(prompt)
+    return tokens, torch.tensor([length - len(prompt) for prompt in prompts])

@@ -1,0 +1,192 @@
+"""The decode loop that the engines on torch share: draw, write down, let finished rows leave.
+
+A model takes part by a `Batch`, which remembers what its rows have read. The random numbers of a
+row depend on the seed, its prompt and its sample number alone, so neither the size nor the order
+of batches decides what is drawn.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+from rrtf.config import derive_seed
+from rrtf.engines.answers import (
+    Completion,
+    Decode,
+    batches,
+    check_lengths,
+    check_sampling,
+    complete,
+    stop_near_end,
+)
+from rrtf.engines.drawing import TRIES, draw
+
+PERIOD = 8  # tokens between two looks at finished rows
+DRAWN = 128  # rows whose logits are held at a time: in float32 they stay in a CPU's cache
+Prompts = Sequence[Sequence[int]]
+
+
+class Batch(Protocol):
+    """Rows that are being written, and what the model remembers of them."""
+
+    hidden: torch.Tensor  # (R, D): the last hidden state of every row
+
+    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits (r, V) of hidden states (r, D)."""
+        ...
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        """Reads one more token (R,) per row."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Goes on with the given rows (ascending indices) only."""
+        ...
+
+
+@torch.inference_mode()
+def generate(
+    prompts: Sequence[str],
+    ids: Prompts,
+    open_batch: Callable[[Prompts], Batch],
+    *,
+    decode: Decode,
+    ends: frozenset[int],
+    positions: int,
+    rows: int,
+    n: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    stops: Sequence[str],
+    seed: int,
+) -> list[list[Completion]]:
+    """`Generator.generate` for `prompts` of token `ids`, at most `rows` rows at a time.
+
+    `open_batch` reads prompts, one per row, and is handed the samples of a prompt in a row.
+    """
+    check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    lengths = [len(one) for one in ids]
+    check_lengths(lengths, max_new_tokens=max_new_tokens, positions=positions)
+    keys = _keys(prompts)
+    found: dict[tuple[int, int], Completion] = {}
+    for pairs in batches(lengths, n=n, rows=rows):
+        seeds = [derive_seed(seed, *keys[prompt], sample) for prompt, sample in pairs]
+        written = run(
+            open_batch([ids[prompt] for prompt, _ in pairs]),
+            uniforms(seeds, max_new_tokens) if temperature else None,
+            limit=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            ends=ends,
+            stopped=lambda row: stop_near_end(row, stops, decode, fresh=PERIOD),
+        )
+        for pair, (row, ended) in zip(pairs, written, strict=True):
+            found[pair] = complete(row, stops=stops, decode=decode, ended=ended)
+    return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
+
+
+def run(
+    batch: Batch,
+    numbers: torch.Tensor | None,
+    *,
+    limit: int,
+    temperature: float,
+    top_p: float,
+    ends: frozenset[int],
+    stopped: Callable[[Sequence[int]], bool],
+) -> list[tuple[list[int], bool]]:
+    """(generated ids, whether end of text followed) per row, at most `limit` tokens each.
+
+    `numbers` is (R, limit, TRIES), None for greedy; `stopped(ids)` tells whether a stop sequence
+    ends in the last `PERIOD` of `ids`.
+    """
+    device, size = batch.hidden.device, len(batch.hidden)
+    numbers = numbers.to(device) if numbers is not None else None
+    written = torch.zeros(size, limit, dtype=torch.long, device=device)
+    rows = torch.arange(size, device=device)  # those still in the batch
+    done = torch.zeros(size, dtype=torch.bool)
+    for step in range(limit):
+        now = numbers[rows, step] if numbers is not None else None
+        tokens = _next(batch, now, temperature=temperature, top_p=top_p)
+        written[rows, step] = tokens
+        if step + 1 == limit:
+            break
+        if (step + 1) % PERIOD == 0:
+            done |= _finished(written[rows, : step + 1].tolist(), done, ends, stopped)
+            if done.all():
+                break
+            staying = rounded(~done)
+            if len(staying) < len(done):
+                done, staying = done[staying], staying.to(device)
+                rows, tokens = rows[staying], tokens[staying]
+                batch.keep(staying)
+        batch.advance(tokens)
+    return [_until_end(row, ends) for row in written[:, : step + 1].tolist()]
+
+
+def _next(
+    batch: Batch, numbers: torch.Tensor | None, *, temperature: float, top_p: float
+) -> torch.Tensor:
+    """The next token (R,) of every row, a block of rows at a time."""
+    found = []
+    for at in range(0, len(batch.hidden), DRAWN):
+        block = slice(at, at + DRAWN)
+        logits = batch.predict(batch.hidden[block])
+        chosen = numbers[block] if numbers is not None else None
+        found.append(draw(logits, chosen, temperature=temperature, top_p=top_p))
+    return torch.cat(found)
+
+
+def _finished(
+    rows: Prompts,
+    done: torch.Tensor,
+    ends: frozenset[int],
+    stopped: Callable[[Sequence[int]], bool],
+) -> torch.Tensor:
+    """Which rows (R,) met end of text or a stop sequence in their last `PERIOD` tokens."""
+    flags = [
+        not before and (not ends.isdisjoint(row[-PERIOD:]) or stopped(row))
+        for row, before in zip(rows, done.tolist(), strict=True)
+    ]
+    return torch.tensor(flags)
+
+
+def rounded(wanted: torch.Tensor) -> torch.Tensor:
+    """Ascending indices of the `wanted` (R,) entries and of some others: a round number of them.
+
+    Matrix kernels are compiled for every size when it first comes, about a millisecond each on a
+    CPU. Few sizes cost less than a few finished rows that stay.
+    """
+    count = int(wanted.sum())
+    grain = 8 if count <= 32 else 32 if count <= 512 else 128
+    kept = torch.argsort(~wanted, stable=True)[: -(-count // grain) * grain]
+    return kept.sort().values
+
+
+def _until_end(row: list[int], ends: frozenset[int]) -> tuple[list[int], bool]:
+    for at, token in enumerate(row):
+        if token in ends:
+            return row[:at], True
+    return row, False
+
+
+def _keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
+    """(prompt, how often it came before): what the random numbers of a prompt depend on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        keys.append((prompt, seen[prompt]))
+        seen[prompt] += 1
+    return keys
+
+
+def uniforms(seeds: Sequence[int], length: int) -> torch.Tensor:
+    """(R, length, TRIES) uniform numbers; a row's depend on its seed alone."""
+    import numpy
+
+    streams = (numpy.random.Generator(numpy.random.PCG64(seed)) for seed in seeds)
+    rows = [stream.random((length, TRIES), dtype=numpy.float32) for stream in streams]
+    return torch.from_numpy(numpy.stack(rows))
