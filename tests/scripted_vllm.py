@@ -1,7 +1,8 @@
 """A double of vLLM's server: what its documented API says, with answers of our choosing.
 
-Written after vLLM's documentation and its protocol classes (`CompletionRequest`,
-`CompletionResponseChoice`, `TokenizeCompletionRequest`): `n` answers with the seeds `seed`, `seed`
+Written after vLLM's documentation and the protocol classes of its version 0.32.0, which took our
+requests for texts, chats and scores, and whose answers our client took; the server itself was never
+run with this package. `n` answers with the seeds `seed`, `seed`
 + 1, ..., cut at a stop sequence that `stop_reason` names, `token_ids` with the end token where
 asked for, `prompt_logprobs` by token, `/tokenize` beside `/v1`. In a test: `with
 ScriptedVllm(answer) as server`. As a program it takes the command line of `vllm serve`, loads as

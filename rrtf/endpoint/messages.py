@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MOST_STOPS = 4  # stop sequences that a hosted API takes
+MOST_STOPS = 4  # stop sequences that hosted APIs take, and vLLM 0.32
 # vLLM takes what a request does not say from the model's generation_config.json.
 VLLM = {
     "top_k": -1,
@@ -116,10 +116,10 @@ def body(asks: Sequence[Ask], endpoint: Endpoint) -> bytes:
     vLLM gives the answers of one request the seeds `seed`, `seed` + 1, ...; others get one ask.
     """
     request = _request(asks[0], endpoint.model)
+    if "stop" in request:
+        request["stop"] = request["stop"][:MOST_STOPS]
     if endpoint.vllm:
         request |= {"n": len(asks), **VLLM}
-    elif "stop" in request:
-        request["stop"] = request["stop"][:MOST_STOPS]
     return json.dumps(request, sort_keys=True).encode()
 
 
