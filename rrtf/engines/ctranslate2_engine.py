@@ -1,12 +1,14 @@
-"""CTranslate2: converts a model once and runs it on CPU, also in int8.
+"""CTranslate2: converts a model once and runs it on CPU or one GPU, also in int8.
 
-Not covered: GPU, architectures without a converter (CTranslate2 names them).
+Not covered: architectures without a converter (CTranslate2 names them).
 """
 
+import ctypes
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -29,18 +31,42 @@ PERIOD = 8  # tokens between two looks for stop sequences
 PRECISIONS = ("float32", "int8", "int16", "float16", "bfloat16")
 
 
+def choose_device() -> str:
+    """`cuda` where there is a GPU and the cuBLAS 12 that CTranslate2 is built for, else `cpu`."""
+    import ctranslate2
+
+    return "cuda" if ctranslate2.get_cuda_device_count() and _loads_cublas() else "cpu"
+
+
+def _loads_cublas() -> bool:
+    """Loads cuBLAS 12 from the package nvidia-cublas-cu12 or the system: torch brings another."""
+    package = find_spec("nvidia")
+    folders = package.submodule_search_locations if package else []
+    for name in [
+        *(f"{folder}/cublas/lib/libcublas.so.12" for folder in folders),
+        "libcublas.so.12",
+    ]:
+        try:
+            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            continue
+        return True
+    return False
+
+
 def check_precision(precision: str) -> None:
-    """ValueError where this CPU does not compute in `precision`; it names those that it does.
+    """ValueError where this device does not compute in `precision`; it names those that it does.
 
     CTranslate2 would store such a type and compute in another one.
     """
     import ctranslate2
 
-    can = ctranslate2.get_supported_compute_types("cpu")
+    device = choose_device()
+    can = ctranslate2.get_supported_compute_types(device)
     if precision not in can:
         named = ", ".join(name for name in PRECISIONS if name in can)
         raise ValueError(
-            f"ctranslate2-{precision}: CTranslate2 does not compute in it on this CPU; "
+            f"ctranslate2-{precision}: CTranslate2 does not compute in it on this {device}; "
             f"what it can: {named}"
         )
 
@@ -96,8 +122,6 @@ class CTranslate2Engine:
     really computes: int16, for one, silently becomes int8 on CPUs without MKL.
     """
 
-    device = "cpu"
-
     def __init__(
         self,
         folder: Path,
@@ -112,6 +136,7 @@ class CTranslate2Engine:
         from rrtf.engines.transformers_engine import open_tokenizer, positions_of
 
         self.rows, self.threads = rows, threads
+        self.device = choose_device()
         if converted is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="rrtf-ctranslate2-")
             converted = Path(self._temporary.name) / "model"
@@ -130,7 +155,7 @@ class CTranslate2Engine:
         import ctranslate2
 
         return ctranslate2.Generator(
-            str(self.path), device="cpu", compute_type=self.dtype, intra_threads=self.threads
+            str(self.path), device=self.device, compute_type=self.dtype, intra_threads=self.threads
         )
 
     def _seed(self, seed: int) -> None:

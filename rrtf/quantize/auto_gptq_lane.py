@@ -12,8 +12,10 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 from unittest import mock
 
 PACKAGES = ("auto-gptq", "transformers", "torch", "tokenizers", "accelerate")
@@ -61,17 +63,19 @@ def quantise(job: dict) -> dict:
         bits=job["bits"], group_size=job["group_size"], desc_act=False, sym=True
     )
     rows = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in job["rows"]]
+    # Half precision is slow on a CPU; there the weights are rounded to it when they are done.
+    dtype = torch.float16 if torch.cuda.is_available() else torch.float32
     with cpu_in_place_of_cuda(torch):
-        model = AutoGPTQForCausalLM.from_pretrained(
-            job["model"], settings, torch_dtype=torch.float16
-        )
+        model = AutoGPTQForCausalLM.from_pretrained(job["model"], settings, torch_dtype=dtype)
         model.quantize(rows, batch_size=job["batch_size"])
+    model.model.half()
+    model.model.config.torch_dtype = torch.float16
     model.save_quantized(job["output"], use_safetensors=True)
     return versions(job)
 
 
 @contextmanager
-def cpu_in_place_of_cuda(torch):
+def cpu_in_place_of_cuda(torch: Any) -> Iterator[None]:
     """Lets auto-gptq quantise without CUDA; with CUDA it changes nothing.
 
     It refuses to start where there is none, and names the first GPU as the place to compute and
@@ -91,7 +95,7 @@ def cpu_in_place_of_cuda(torch):
 
 
 def nll(job: dict) -> dict:
-    """Nats per token of the tails, each after its head, under the auto-gptq checkpoint `model`.
+    """Nats per token of the tails, each after its head, under each auto-gptq checkpoint.
 
     `pairs` are (head, tail) of token ids; it computes in float32 on a CPU and float16 on a GPU.
     """
@@ -99,25 +103,32 @@ def nll(job: dict) -> dict:
     from auto_gptq import AutoGPTQForCausalLM
 
     gpu = torch.cuda.is_available()
-    model = AutoGPTQForCausalLM.from_quantized(
-        job["model"],
-        device="cuda:0" if gpu else "cpu",
-        use_safetensors=True,
-        torch_dtype=torch.float16 if gpu else torch.float32,
-        disable_exllama=True,
-        disable_exllamav2=True,  # their kernels are of early 2024
-    )
+    found = []
+    for folder in job["models"]:
+        model = AutoGPTQForCausalLM.from_quantized(
+            folder,
+            device="cuda:0" if gpu else "cpu",
+            use_safetensors=True,
+            torch_dtype=torch.float16 if gpu else torch.float32,
+            disable_exllama=True,
+            disable_exllamav2=True,  # their kernels are of early 2024
+        )
+        found.append(_nll(torch, model, job["pairs"]))
+    return {"nll": found}
+
+
+def _nll(torch: Any, model: Any, pairs: list) -> float:
     total, count = 0.0, 0
     with torch.inference_mode():
-        for head, tail in job["pairs"]:
+        for head, tail in pairs:
             tokens = torch.tensor([head + tail], device=model.device)
             logits = model(input_ids=tokens).logits[0, len(head) - 1 : -1].float()  # (T, V)
             picked = torch.log_softmax(logits, -1).gather(1, tokens[0, len(head) :, None])
             total, count = total - picked.sum().item(), count + len(tail)
-    return {"nll": total / count, "tokens": count}
+    return total / count
 
 
-def _quiet_torch(job: dict):
+def _quiet_torch(job: dict) -> Any:
     """torch, with the threads of the job; a line per layer of every library is not written."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     import torch

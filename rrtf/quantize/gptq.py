@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
+from rrtf.engines import UnsupportedModel
 from rrtf.quantize import migrate
 
 GROUP = 128  # weights that share a scale
@@ -39,11 +40,20 @@ def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -
     source, target = folder.resolve(), output.resolve()
     # It writes logs where it is started.
     with tempfile.TemporaryDirectory(prefix="rrtf-gptq-") as scratch, contextlib.chdir(scratch):
-        quantised = GPTQModel.load(str(source), settings)
+        quantised = _loaded(GPTQModel, source, settings)
         quantised.quantize(masked, batch_size=ROWS, calibration_data_min_length=1)
         quantised.save(str(target))
     versions = {name: version(name) for name in ("gptqmodel", "transformers", "torch")}
     record(output, calibration, rows, bits=bits, versions=versions)
+
+
+def _loaded(GPTQModel: Any, folder: Path, settings: Any) -> Any:
+    try:
+        return GPTQModel.load(str(folder), settings)
+    except TypeError as error:
+        raise UnsupportedModel(
+            f"{folder}: gptqmodel does not know this kind of model ({error}); take ctranslate2-int8"
+        ) from error
 
 
 def record(

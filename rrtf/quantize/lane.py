@@ -102,9 +102,10 @@ def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -
     gptq.record(output, calibration, rows, bits=bits, versions=versions)
 
 
-def nll(folder: Path, pairs: Sequence[tuple[list[int], list[int]]]) -> float:
-    """Nats per token of the tails of (head, tail) token ids, computed by auto-gptq itself."""
-    return ask("nll", model=str(folder.resolve()), pairs=[list(pair) for pair in pairs])["nll"]
+def nll(folders: Sequence[Path], pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+    """Nats per token of the tails of (head, tail) token ids, by auto-gptq, per checkpoint."""
+    models = [str(folder.resolve()) for folder in folders]
+    return ask("nll", models=models, pairs=[list(pair) for pair in pairs])["nll"]
 
 
 def open_engine(folder: Path, output: Path, *, threads: int) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
+from rrtf.engines import UnsupportedModel
 
 THEIRS_ONLY = (
     "is_marlin_format",
@@ -113,13 +114,23 @@ def copy_tokenizer(source: Path, output: Path) -> None:
 
 
 def skeleton(config: Mapping[str, Any]) -> Any:
-    """The unquantised model of these settings, with shapes and without weights."""
+    """The unquantised model of these settings, with shapes and without weights.
+
+    `UnsupportedModel` where transformers has no such causal language model.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     plain = {name: value for name, value in config.items() if name != "quantization_config"}
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**plain))
+    kind = plain.pop("model_type", "")
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **plain))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UnsupportedModel(
+            f"model_type {kind!r} is no causal language model that transformers knows ({reason}...)"
+        ) from None
 
 
 def _ends(config: Mapping[str, Any]) -> tuple[str, str, bool]:

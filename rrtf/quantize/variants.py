@@ -35,6 +35,7 @@ def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence
     library, precision = parts(variant)
     if library == "full":
         return
+    _check_source(Path(model))
     beside = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if library == "ctranslate2":
@@ -49,6 +50,13 @@ def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence
         beside.rename(output)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_source(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder}: not a model folder (no config.json)")
+    if "quantization_config" in store.read_json(folder / "config.json"):
+        raise ValueError(f"{folder}: already quantised; give the model in full precision")
 
 
 def open_variant(
