@@ -45,7 +45,7 @@ def inference_beside(
 
 
 def _times(full: float, small: float) -> str:
-    return f"{full / small:.1f} times"
+    return f"{full / small:.1f}\u00a0times"
 
 
 def _ratio(values: Mapping[str, float], variant: str) -> str:

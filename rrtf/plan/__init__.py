@@ -13,7 +13,7 @@ from rrtf import config, store
 from rrtf.plan.facts import device, device_of
 from rrtf.plan.planning import Asked, Plan, model_override, plan
 from rrtf.plan.printed import rows, show
-from rrtf.plan.serving import Serving, assumed, beside_paper, serving
+from rrtf.plan.serving import Serving, assumed, beside_paper, estimates
 
 __all__ = [
     "Asked",
@@ -23,11 +23,11 @@ __all__ = [
     "beside_paper",
     "device",
     "device_of",
+    "estimates",
     "model_override",
     "plan",
     "rows",
     "run",
-    "serving",
     "show",
 ]
 

@@ -63,7 +63,7 @@ def weights(variant: str, shape: Shape) -> tuple[float, float]:
     raise ValueError(f"{variant!r}: no estimate for weights of this form")
 
 
-def serving(
+def estimates(
     model: str,
     variants: Sequence[str],
     *,

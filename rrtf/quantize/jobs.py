@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rrtf import asking, config, engines, prompts, source, store
 from rrtf.quantize import sanity
@@ -30,8 +30,10 @@ from rrtf.records import Problem, Response
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1"}
 PROGRAM = "from rrtf.quantize.measuring import serve; serve()"
 LIBRARIES = ("torch", "transformers", "ctranslate2", "gptqmodel")
+MODULES = {"make": "variants", "answer": "measuring", "time": "measuring"}
 THREADS = 1  # of a measured model
 Tick = Callable[[int, int], None] | None
+Result = TypeVar("Result")
 
 
 class Jobs:
@@ -41,6 +43,7 @@ class Jobs:
         self.model = engines.model_folder(model).resolve()
         self.folder, self.timeout = folder.resolve(), timeout
         self.identity = store.sha256(self.model)
+        self.code = {what: _code(module) for what, module in MODULES.items()}
         self.running: set[subprocess.Popen] = set()
 
     def output(self, variant: str) -> Path:
@@ -79,7 +82,7 @@ class Jobs:
 
     def _done(self, job: dict[str, Any], marker: Path | None) -> dict[str, Any]:
         """The saved result of a job, or that of a process that does it now."""
-        key = _key(job | {"model": self.identity})
+        key = _key(job | {"model": self.identity, "code": self.code[job["what"]]})
         path = marker or self.folder / ".results" / f"{job['variant']}-{job['what']}-{key}.json"
         if path.exists():
             found = store.read_json(path)
@@ -120,16 +123,19 @@ class Jobs:
         return _reason(child.returncode, told) if child.returncode else ""
 
     def side_by_side(
-        self, work: Callable[[Any], Measured], items: Sequence[Any], workers: int, tick: Tick
-    ) -> list[Measured]:
-        """`work` on all `items`, `workers` at a time; an interruption ends their processes."""
+        self, work: Callable[[str], Result], variants: Sequence[str], workers: int, tick: Tick
+    ) -> list[Result]:
+        """`work` on all `variants`, `workers` at a time; an interruption ends their processes.
+
+        What it does in this process has to bear threads, as Python's own parser does not.
+        """
         with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(work, item) for item in items]
+            futures = [pool.submit(work, variant) for variant in variants]
             try:
                 for done, future in enumerate(as_completed(futures), start=1):
                     future.result()
                     if tick:
-                        tick(done, len(items))
+                        tick(done, len(variants))
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for child in list(self.running):
@@ -146,14 +152,17 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
+def _code(module: str) -> str:
+    """The hash of the code that does the work of a module of this package."""
+    return source.code(ast.parse(f"import rrtf.quantize.{module}"))
+
+
 def _key(job: Mapping[str, Any]) -> str:
     versions = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    module = "variants" if job["what"] == "make" else "measuring"
-    code = source.code(ast.parse(f"import rrtf.quantize.{module}"))
-    text = json.dumps([job, versions, code], sort_keys=True)
+    text = json.dumps([job, versions], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -205,17 +214,14 @@ def measure(
     }
     jobs = Jobs(model, folder, timeout=timeout)
 
-    def answered(variant: str) -> Measured:
+    def work(variant: str) -> tuple[Measured, dict[str, Any]]:
         made = jobs.make(variant, calibration)
-        return (
-            _answered(made, jobs.result(made, "answer", **asked), problems, sampled)
-            if made.ok
-            else made
-        )
+        return made, jobs.result(made, "answer", **asked) if made.ok else {"failure": made.status}
 
     steps = 2 * len(variants)
     both = progress and (lambda done, total: progress(done, steps))
-    found = jobs.side_by_side(answered, variants, engines.processes(workers), both)
+    both_of = jobs.side_by_side(work, variants, engines.processes(workers), both)
+    found = [_answered(made, answers, problems, sampled) for made, answers in both_of]
     timed = {"prompts": texts, "batch_sizes": list(batch_sizes), "repetitions": repetitions}
     for at, entry in enumerate(found):
         found[at] = _timed(jobs, _checked(entry, found[0], nll_margin), timed)

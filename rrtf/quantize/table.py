@@ -9,6 +9,7 @@ from typing import Any
 from rrtf import metrics, nano, stats
 from rrtf.records import Execution, Outcome, Problem, QuantRow, Response
 
+UNBROKEN = "\u00a0"  # a space at which no line is broken
 NOT_COUNTED = -1  # of a count that a failed variant does not have
 
 
@@ -251,7 +252,11 @@ def differences(table: Sequence[QuantRow]) -> list[tuple[str, float, float, floa
 
 
 def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
-    """The rates for a reader, a line per variant: percent with intervals, NLL, weights."""
+    """The rates for a reader, a line per variant: percent with intervals, NLL, weights.
+
+    `status` is a column where a variant failed.
+    """
+    failed = any(row.status != "ok" for row in table)
     return [
         {
             "variant": row.variant,
@@ -262,8 +267,8 @@ def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
             f"T = {row.temperature:g} %": _interval(row.sampled, row.sampled_low, row.sampled_high),
             "changed answers": _none(row.changed_answers),
             "weights": row.weights_sha256[:8] or None,
-            "status": row.status,
         }
+        | ({"status": row.status} if failed else {})
         for row in table
     ]
 
@@ -303,14 +308,14 @@ def _test_line(
         "points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
         "p": p,
         "p after Holm": p_holm,
-        "detectable": 100 * detectable,
+        "detectable": f"{100 * detectable:.1f}",
     }
 
 
 def _interval(value: float, low: float, high: float) -> str | None:
     if math.isnan(value):
         return None
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", UNBROKEN)
 
 
 def time_lines(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
