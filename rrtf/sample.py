@@ -20,7 +20,7 @@ from rrtf.cluster import PLACES, spread
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
-WORTH_A_PROCESS = 16e9  # answers times bytes of the model; fewer are there before it has started
+WORTH_A_PROCESS = 7e9  # answers times bytes of the model; fewer are there before it has started
 LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decide samples too
 
 
