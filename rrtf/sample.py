@@ -309,10 +309,16 @@ def _answer(
     ]
 
 
-@functools.lru_cache(maxsize=1)
+_HELD: dict[tuple, engines.Generator] = {}  # the engine of this process
+
+
 def _opened(engine: str, model: str, identity: str, **options: Path) -> engines.Generator:
     """The engine of this process; `identity` opens it anew when the folder's content changed."""
-    return engines.open_engine(engine, model, threads=1, **options)
+    key = engine, model, identity, *options.values()
+    if key not in _HELD:
+        _HELD.clear()  # first: two models, or the servers of two, may not fit beside each other
+        _HELD[key] = engines.open_engine(engine, model, threads=1, **options)
+    return _HELD[key]
 
 
 def _numbered(responses: Sequence[Response]) -> list[Response]:

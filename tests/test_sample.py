@@ -266,9 +266,8 @@ class Server:
 def server(monkeypatch):
     double = Server()
     monkeypatch.setattr(engines, "open_engine", double.open)
-    stage._opened.cache_clear()
-    yield double
-    stage._opened.cache_clear()
+    monkeypatch.setattr(stage, "_HELD", {})
+    return double
 
 
 @pytest.mark.parametrize("cluster", ["local", "ray"])
@@ -290,6 +289,24 @@ def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
     stage.sample(problems, **how | {"model": "other"}, **options)
     stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})
     assert len(server.asked) == 6, "another name or another server is another model"
+
+
+def test_one_model_is_let_go_before_the_next_is_opened(problems, tmp_path, monkeypatch):
+    import weakref
+
+    living = weakref.WeakSet()
+
+    def open_engine(engine, model, **options):
+        assert not living
+        living.add(double := Server())
+        return double
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    monkeypatch.setattr(stage, "_HELD", {})
+    options = OPTIONS | {"engine": "openai@http://127.0.0.1:9/v1"}
+    for model in ("one", "another", "one"):
+        stage.sample(problems, model=model, shards=tmp_path, **options | {"source": model})
+    assert len(living) == 1
 
 
 # Clusters.
