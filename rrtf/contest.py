@@ -181,7 +181,7 @@ def sampled(
     try:
         found = sample(
             tasks,
-            model=engines.resolve_model(one.place),
+            model=one.place,
             source=label(one.name, 0, one.temperature or 0.0),
             temperature=one.temperature or 0.0,
             max_new_tokens=max_new_tokens,
@@ -222,8 +222,9 @@ def answers(
 
     Every model's answers are kept in shards under `folder`, if there is one.
     """
+    away = engines.remote((sampling or {}).get("engine", "auto"))
     for one in every:
-        if one.is_model:
+        if one.is_model and not away:
             engines.model_folder(one.place)
     found = []
     for one in sorted(every, key=lambda one: one.is_model):

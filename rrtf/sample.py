@@ -20,7 +20,7 @@ from rrtf.cluster import PLACES, spread
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
-WORTH_A_PROCESS = 16e9  # answers times bytes of the model; fewer are there before it has started
+WORTH_A_PROCESS = 7e9  # answers times bytes of the model; fewer are there before it has started
 LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decide samples too
 
 
@@ -309,10 +309,16 @@ def _answer(
     ]
 
 
-@functools.lru_cache(maxsize=1)
+_HELD: dict[tuple, engines.Generator] = {}  # the engine of this process
+
+
 def _opened(engine: str, model: str, identity: str, **options: Path) -> engines.Generator:
     """The engine of this process; `identity` opens it anew when the folder's content changed."""
-    return engines.open_engine(engine, model, threads=1, **options)
+    key = engine, model, identity, *options.values()
+    if key not in _HELD:
+        _HELD.clear()  # first: two models, or the servers of two, may not fit beside each other
+        _HELD[key] = engines.open_engine(engine, model, threads=1, **options)
+    return _HELD[key]
 
 
 def _numbered(responses: Sequence[Response]) -> list[Response]:

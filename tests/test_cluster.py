@@ -1,10 +1,14 @@
 """A cluster's workers: what goes out and comes back, which errors, who may not work."""
 
 import json
+import os
 import platform
+import signal
 import sys
+import time
 
 import pytest
+import ray_alone
 
 from rrtf import cluster
 
@@ -53,3 +57,59 @@ def test_a_missing_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'rrtf\[ray\]'"):
         cluster.spread(double, [1], message=dict, finished=print)
+
+
+def place(message, cpus):
+    """Where a job is done; some end in their own ways."""
+    time.sleep(0.2)
+    if message["ends"] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if message["ends"] == "wrongly":
+        raise KeyError("unforeseen")
+    return [os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")]
+
+
+CLUSTER = """
+import json
+import test_cluster
+from rrtf import cluster as module
+
+cluster.add_node(**node | {"num_cpus": 3, "num_gpus": 2})
+module.RETRIES = 1
+
+def spread(jobs, finished, **how):
+    module.spread(test_cluster.place, jobs, message=lambda end: {"ends": end},
+                  finished=finished, **how)
+
+def told(job, **how):
+    try:
+        spread([job], lambda job, answer: None, **how)
+    except RuntimeError as error:
+        return str(error)
+
+def interrupt(job, answer):
+    raise KeyboardInterrupt
+
+devices = []
+spread([""] * 12, lambda job, answer: devices.append(answer), gpu=True)
+told = [told("killed"), told("wrongly")]
+try:
+    spread([""] * 12, interrupt)
+except KeyboardInterrupt:
+    told.append("interrupted")
+cluster.shutdown()
+print(json.dumps([devices, told]))
+"""
+
+
+@pytest.mark.slow
+def test_on_a_real_cluster_gpus_are_reserved_errors_are_told_and_nothing_is_left():
+    devices, (killed, wrongly, interrupted) = json.loads(ray_alone.run(CLUSTER))
+    assert len(devices) == 12, "every job once"
+    owners = {pid: device for pid, device in devices}
+    assert set(owners.values()) <= {"0", "1"}, "one GPU each, and none without"
+    assert len(owners) == len(set(owners.values())), "no two share one"
+    assert all(owners[pid] == device for pid, device in devices)
+    assert killed == "Ray gave up: a job is lost, 2 times in a row"
+    assert wrongly.startswith("unexpected error on a node") and "unforeseen" in wrongly
+    assert interrupted == "interrupted"

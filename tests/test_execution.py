@@ -6,11 +6,11 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import ray_alone
 
 from rrtf import execution, sandbox
 from rrtf.records import Outcome, Problem, Response
@@ -201,24 +201,16 @@ def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
 
 
 CLUSTER = """
-import json, os, sys
-sys.path.insert(0, {tests!r})
-from ray.cluster_utils import Cluster
+import json
 from test_execution import world
 from test_isolation import descendants
 from rrtf import execution
 
-quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
-         "health_check_timeout_ms": 500, "health_check_failure_threshold": 4}}
-node = {{"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}}
-cluster = Cluster(initialize_head=True, head_node_args=node | {{"include_dashboard": False,
-                                                              "_system_config": quick}})
 lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
-os.environ["RAY_ADDRESS"] = cluster.address
 killed = []
 
 def watch(done, total):
-    names = [open(f"/proc/{{n}}/cmdline").read() for n in descendants(lost)]
+    names = [open(f"/proc/{n}/cmdline").read() for n in descendants(lost)]
     if not killed and any("rrtf.sandbox.zygote" in name for name in names):  # it is judging
         killed.append(done)
         os.kill(lost, 9)
@@ -229,47 +221,11 @@ print(json.dumps([killed, [[e.outcome, e.reason, e.n_passed, e.isolation] for e 
 """
 
 
-def with_environment(text: str) -> list[int]:
-    """Living processes that have `text` in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if text.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.slow
 def test_a_cluster_that_loses_a_node_gives_the_same_verdicts_and_leaves_nothing():
-    pytest.importorskip("ray")
-    with tempfile.TemporaryDirectory(prefix="rrtf-") as folder:  # short: Ray puts sockets there
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "HOME": folder,
-            "TMPDIR": folder,
-            "RAY_TMPDIR": folder,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address only
-        }
-        environment.pop("RAY_ADDRESS", None)
-        script = CLUSTER.format(tests=str(ROOT / "tests"))
-        run = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-        )
-        try:
-            assert not run.returncode, run.stderr[-2000:]
-            end = time.monotonic() + 10
-            while (left := with_environment(folder)) and time.monotonic() < end:
-                time.sleep(0.1)
-            assert not left
-            assert not list(Path(folder).glob("rrtf-scratch-*"))
-        finally:
-            for pid in with_environment(folder):
-                os.kill(pid, signal.SIGKILL)
+    said = ray_alone.run(CLUSTER)
     problems, responses = world(40)
-    (killed,), verdicts = json.loads(run.stdout.splitlines()[-1])
+    (killed,), verdicts = json.loads(said)
     assert 0 < killed < len(responses)
     expected = sandbox.execute(problems, responses)
     assert verdicts == [[e.outcome, e.reason, e.n_passed, e.isolation] for e in expected]

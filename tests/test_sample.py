@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_execution import with_environment
+import ray_alone
 
 from rrtf import engines, store
 from rrtf import sample as stage
@@ -119,7 +118,7 @@ def test_two_killed_processes_lose_only_the_shards_under_way_and_change_no_recor
     )
     assert run.returncode == -signal.SIGKILL, run.stderr[-2000:]
     end = time.monotonic() + 60
-    while (left := with_environment(f"RRTF_TEST={tmp_path}")) and time.monotonic() < end:
+    while (left := ray_alone.with_environment(f"RRTF_TEST={tmp_path}")) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left, "the helper notices that its caller is gone"
     shards = tmp_path / "shards"
@@ -267,9 +266,8 @@ class Server:
 def server(monkeypatch):
     double = Server()
     monkeypatch.setattr(engines, "open_engine", double.open)
-    stage._opened.cache_clear()
-    yield double
-    stage._opened.cache_clear()
+    monkeypatch.setattr(stage, "_HELD", {})
+    return double
 
 
 @pytest.mark.parametrize("cluster", ["local", "ray"])
@@ -291,6 +289,24 @@ def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
     stage.sample(problems, **how | {"model": "other"}, **options)
     stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})
     assert len(server.asked) == 6, "another name or another server is another model"
+
+
+def test_one_model_is_let_go_before_the_next_is_opened(problems, tmp_path, monkeypatch):
+    import weakref
+
+    living = weakref.WeakSet()
+
+    def open_engine(engine, model, **options):
+        assert not living
+        living.add(double := Server())
+        return double
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    monkeypatch.setattr(stage, "_HELD", {})
+    options = OPTIONS | {"engine": "openai@http://127.0.0.1:9/v1"}
+    for model in ("one", "another", "one"):
+        stage.sample(problems, model=model, shards=tmp_path, **options | {"source": model})
+    assert len(living) == 1
 
 
 # Clusters.
@@ -328,33 +344,24 @@ def test_nodes_that_differ_are_named_and_what_they_sampled_is_not_mixed(
 
 
 CLUSTER = """
-import os, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from ray.cluster_utils import Cluster
 from test_isolation import descendants
 from rrtf import sample as stage, store
 from rrtf.records import Problem
 
-stage.SHARD = 2
-quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 500,
-         "health_check_timeout_ms": 500, "health_check_failure_threshold": 4}}
-node = {{"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}}
-cluster = Cluster(initialize_head=True, head_node_args=node | {{"include_dashboard": False,
-                                                              "_system_config": quick}})
 lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
-os.environ["RAY_ADDRESS"] = cluster.address
+stage.SHARD = 2
 killed = []
 
 def watch(done, total):
-    busy = any("_Worker" in open(f"/proc/{{n}}/cmdline").read() for n in descendants(lost))
+    busy = any("_Worker" in open(f"/proc/{n}/cmdline").read() for n in descendants(lost))
     if busy and not killed:
         killed.append(done)
         os.kill(lost, 9)
 
-problems = store.read(Path({folder!r}) / "problems.jsonl", Problem)
-stage.sample(problems, model={model!r}, shards=Path({folder!r}) / "shards", cluster="ray",
-             progress=watch, **{options!r})
+problems = store.read(Path(FOLDER) / "problems.jsonl", Problem)
+stage.sample(problems, model=MODEL, shards=Path(FOLDER) / "shards", cluster="ray",
+             progress=watch, **OPTIONS)
 cluster.shutdown()
 print(killed[0])
 """
@@ -364,36 +371,12 @@ print(killed[0])
 def test_a_cluster_that_loses_a_node_gives_the_records_of_one_process(
     problems, tiny_model, tmp_path, monkeypatch
 ):
-    pytest.importorskip("ray")
     store.write(tmp_path / "problems.jsonl", problems)
     options = OPTIONS | {"max_new_tokens": 100, "n_samples": 8}
-    script = CLUSTER.format(
-        tests=str(Path(__file__).parent),
-        folder=str(tmp_path),
-        model=str(tiny_model),
-        options=options,
-    )
-    with tempfile.TemporaryDirectory(prefix="rrtf-") as folder:  # short: Ray puts sockets there
-        environment = os.environ | {
-            "PYTHONPATH": str(ROOT),
-            "HOME": folder,
-            "TMPDIR": folder,
-            "RAY_TMPDIR": folder,
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the loopback address only
-            "RAY_raylet_start_wait_time_s": "300",  # where others keep the machine busy
-        }
-        environment.pop("RAY_ADDRESS", None)
-        try:
-            run = subprocess.run(
-                [sys.executable, "-c", script], env=environment, capture_output=True, text=True
-            )
-        finally:
-            for pid in with_environment(folder):
-                os.kill(pid, signal.SIGKILL)
-    assert not run.returncode, run.stderr[-3000:]
+    given = {"FOLDER": str(tmp_path), "MODEL": str(tiny_model), "OPTIONS": options}
+    lost_after = ray_alone.run("".join(f"{k} = {v!r}\n" for k, v in given.items()) + CLUSTER)
     monkeypatch.setattr(stage, "SHARD", 2)
-    assert 0 <= int(run.stdout.splitlines()[-1]) < 20
+    assert 0 <= int(lost_after) < 20
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
     found = stage.sample(problems, model=tiny_model, shards=tmp_path / "shards", **options)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 20
