@@ -31,10 +31,14 @@ Prompts = Sequence[Sequence[int]]
 class Batch(Protocol):
     """Rows that are being written, and what the model remembers of them."""
 
-    hidden: torch.Tensor  # (R, D): the last hidden state of every row
+    device: torch.device
 
-    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (r, V) of hidden states (r, D)."""
+    def __len__(self) -> int:
+        """R, the rows."""
+        ...
+
+    def predict(self, rows: slice) -> torch.Tensor:
+        """Logits (r, V) of the next token of some rows."""
         ...
 
     def advance(self, tokens: torch.Tensor) -> None:
@@ -103,7 +107,7 @@ def run(
     `numbers` is (R, limit, TRIES), None for greedy; `stopped(ids)` tells whether a stop sequence
     ends in the last `PERIOD` of `ids`.
     """
-    device, size = batch.hidden.device, len(batch.hidden)
+    device, size = batch.device, len(batch)
     numbers = numbers.to(device) if numbers is not None else None
     written = torch.zeros(size, limit, dtype=torch.long, device=device)
     rows = torch.arange(size, device=device)  # those still in the batch
@@ -132,11 +136,10 @@ def _next(
 ) -> torch.Tensor:
     """The next token (R,) of every row, a block of rows at a time."""
     found = []
-    for at in range(0, len(batch.hidden), DRAWN):
+    for at in range(0, len(batch), DRAWN):
         block = slice(at, at + DRAWN)
-        logits = batch.predict(batch.hidden[block])
         chosen = numbers[block] if numbers is not None else None
-        found.append(draw(logits, chosen, temperature=temperature, top_p=top_p))
+        found.append(draw(batch.predict(block), chosen, temperature=temperature, top_p=top_p))
     return torch.cat(found)
 
 

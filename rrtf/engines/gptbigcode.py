@@ -190,6 +190,8 @@ class Batch:
     makes the queries of a prompt's samples one matrix: (P * places, H, W) is (P, places * H, W).
     """
 
+    device = torch.device("cpu")
+
     def __init__(self, model: Weights, prompts: decoding.Prompts):
         self.model = model
         distinct: dict[tuple[int, ...], int] = {}
@@ -226,8 +228,11 @@ class Batch:
         self.padding_mask = mask[:, None].to(self.model.dtype)  # (P, 1, T)
         return torch.cat(states)
 
-    def predict(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.model.predict(hidden)
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def predict(self, rows: slice) -> torch.Tensor:
+        return self.model.predict(self.hidden[rows])
 
     def advance(self, tokens: torch.Tensor) -> None:
         if self.step == self.own[0][0].shape[1]:
@@ -270,6 +275,7 @@ class Batch:
         return x.view(-1, self.model.heads, x.shape[-1]).index_select(0, self.place)
 
     def keep(self, rows: torch.Tensor) -> None:
+        self.hidden = self.hidden[rows]
         self.own = [(k[rows], v[rows]) for k, v in self.own]
         self.lengths, self.place = self.lengths[rows], self.place[rows]
         used = torch.zeros(len(self.padding_mask), dtype=torch.bool)

@@ -1,29 +1,22 @@
 """Any causal language model through `transformers`, on CPU or one GPU.
 
 On CUDA in half precision `flash_attention_2` is taken where the package is there, else SDPA.
-Not covered: several GPUs, batching that refills finished rows.
+Prompts of similar length are batched, a prompt is read once for all its samples, and finished rows
+leave the batch. Not covered: several GPUs, models without a key and value cache.
 """
 
+import inspect
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import DynamicCache
 
-from rrtf.config import derive_seed
-from rrtf.engines.answers import (
-    Completion,
-    UnsupportedModel,
-    batches,
-    check_lengths,
-    check_sampling,
-    complete,
-    prompt_ids,
-    stop_near_end,
-)
-
-PERIOD = 8  # tokens between two looks for stop sequences
+from rrtf.engines import decoding
+from rrtf.engines.answers import Completion, UnsupportedModel, prompt_ids
 
 
 def choose_attention(device: str, dtype: torch.dtype) -> str:
@@ -62,72 +55,17 @@ class TransformersEngine:
         self.positions = positions_of(self.model.config)
         self.ends = _ends(self.model)
 
-    def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        n: int,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        stops: Sequence[str],
-        seed: int,
-    ) -> list[list[Completion]]:
-        check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-        ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
-        lengths = [len(one) for one in ids]
-        check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.positions)
-        options = self._options(temperature, top_p, max_new_tokens)
-        found: dict[tuple[int, int], Completion] = {}
-        for batch in batches(lengths, n=n, rows=self.rows):
-            # The seed names the batch by what is in it: its texts and sample numbers.
-            names = [f"{sample}:{prompts[prompt]}" for prompt, sample in batch]
-            rows = self._batch(
-                [ids[prompt] for prompt, _ in batch], options, stops, derive_seed(seed, *names)
-            )
-            for pair, (row, ended) in zip(batch, rows, strict=True):
-                found[pair] = complete(row, stops=stops, decode=self._decode, ended=ended)
-        return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
-
-    def _options(self, temperature: float, top_p: float, max_new_tokens: int) -> dict:
-        """Exactly the distribution asked for: no top-k, no penalties of the model's own."""
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": 1}
-        if temperature > 0:
-            options |= {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        else:
-            options |= {"do_sample": False}
-        ends = sorted(self.ends)
-        return options | {"eos_token_id": ends or None, "pad_token_id": ends[0] if ends else 0}
-
-    @torch.inference_mode()
-    def _batch(
-        self, rows: list[list[int]], options: dict, stops: Sequence[str], seed: int
-    ) -> list[tuple[list[int], bool]]:
-        from transformers import GenerationConfig, StoppingCriteriaList
-
-        length = max(len(row) for row in rows)
-        pad = options["pad_token_id"]
-        tokens = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
-        criteria = StoppingCriteriaList([_Stopped(self._decode, stops, length)] if stops else [])
-        settings = GenerationConfig(**options)
-        self.model.generation_config = settings
-        devices = [torch.cuda.current_device()] if self.device == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            output = self.model.generate(
-                tokens.to(self.device),
-                attention_mask=mask.to(self.device),
-                generation_config=settings,
-                stopping_criteria=criteria,
-            )
-        return [self._until_end(row) for row in output[:, length:].tolist()]
-
-    def _until_end(self, row: list[int]) -> tuple[list[int], bool]:
-        for at, token in enumerate(row):
-            if token in self.ends:
-                return row[:at], True
-        return row, False
+    def generate(self, prompts: Sequence[str], **options) -> list[list[Completion]]:
+        return decoding.generate(
+            prompts,
+            [prompt_ids(self.tokenizer, prompt) for prompt in prompts],
+            partial(Batch, self.model),
+            decode=self._decode,
+            ends=self.ends,
+            positions=self.positions,
+            rows=self.rows,
+            **options,
+        )
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(
@@ -147,21 +85,53 @@ class TransformersEngine:
         return scores
 
 
-class _Stopped:
-    """A stopping criterion of `generate`: rows in which a stop sequence has appeared."""
+class Batch:
+    """Rows on their way through `model`, which reads every distinct prompt once.
 
-    def __init__(self, decode, stops: Sequence[str], length: int):
-        self.decode, self.stops, self.length = decode, tuple(stops), length
-        self.done: set[int] = set()
+    The cache grows by concatenation: a static one holds every row at full length, and its fixed
+    shape is worth nothing where finished rows leave.
+    """
 
-    def __call__(self, tokens: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        written = tokens.shape[1] - self.length
-        if written % PERIOD == 0:
-            for row, ids in enumerate(tokens[:, self.length :].tolist()):
-                if stop_near_end(ids, self.stops, self.decode, fresh=PERIOD):
-                    self.done.add(row)
-        flags = [row in self.done for row in range(len(tokens))]
-        return torch.tensor(flags, device=tokens.device)
+    def __init__(self, model: Any, prompts: decoding.Prompts):
+        self.model, self.device = model, model.device
+        distinct: dict[tuple[int, ...], int] = {}
+        numbers = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
+        length = max(map(len, distinct))
+        tokens = [[0] * (length - len(prompt)) + list(prompt) for prompt in distinct]
+        mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in distinct]
+        self.mask = torch.tensor(mask, device=self.device)  # (R, T): 0 for padding
+        named = inspect.signature(model.forward).parameters
+        self.takes_positions = "position_ids" in named
+        self.cache = DynamicCache(config=model.config)
+        self.logits = self._read(torch.tensor(tokens, device=self.device))
+        self.keep(torch.tensor(numbers, device=self.device))
+
+    def _read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits (R, V) after `tokens` (R, T), the last T that `mask` has."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        placed = {"position_ids": positions} if self.takes_positions else {}
+        return self.model(
+            tokens,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **placed,
+        ).logits[:, -1]
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def predict(self, rows: slice) -> torch.Tensor:
+        return self.logits[rows]
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], -1)
+        self.logits = self._read(tokens[:, None])
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask, self.logits = self.mask[rows], self.logits[rows]
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -182,10 +152,10 @@ def positions_of(config: Any) -> int:
     return 1 << 30
 
 
-def _ends(model: Any) -> set[int]:
+def _ends(model: Any) -> frozenset[int]:
     ends = model.generation_config.eos_token_id
     ends = model.config.eos_token_id if ends is None else ends
-    return set(ends if isinstance(ends, list) else [ends]) - {None}
+    return frozenset(ends if isinstance(ends, list) else [ends]) - {None}
 
 
 def _load(folder: Path, dtype: str, attention: str) -> Any:

@@ -1,93 +1,219 @@
-"""Tokens per second of the engines on one model and the same prompts, on this machine.
+"""How fast the engines sample on this CPU: against `transformers.generate`, and against the CPU.
 
-    python tests/benchmarks/bench_generation.py [MODEL] [--prompts 32] [--samples 8] [--new 64]
+    python tests/benchmarks/bench_generation.py [--prompts 300] [--samples 8] [--repeat 3]
 
-Without MODEL: a random GPTBigCode of the nano shape (4 layers, width 256, vocabulary 2048), whose
-texts do not end by themselves. Sampled at T = 0.8, one thread, no stop sequences; tokens per
-second count generated tokens, prefill included. Engines take turns in every repetition, so a busy
-machine slows them alike; shown are the median and the range.
+The nano base answers the nano world's validation prompts: top-p 0.95, temperature 0.8, at most 140
+tokens, real ends and stop sequences. Nothing is written. Three tables:
+
+1. Our engines, CTranslate2 int8, and plain `transformers.generate`, whose best batch size,
+   precision and threads a few batches find first (by tokens per second). The peer gets its prompts
+   sorted by length and a cheap stop criterion. Engines take turns, a busy machine slows them alike.
+2. The share of the bound: operations of the answers' and prompts' tokens over what plain matrix
+   products of the model's shapes do in the same precision, and bytes over what a copy moves; both
+   are measured beside every round.
+3. n samples per prompt against n separate prompts, which differ in a number in front.
+
+Tokens are those of the answers; what was generated behind an end or a stop does not count. CPU
+seconds compare engines on a shared machine better than wall seconds do.
 """
 
 import argparse
 import statistics
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
-from rrtf import engines
+from rrtf import config, engines, nano, prompts
+from rrtf.engines.answers import complete, stop_near_end
 
-ENGINES = (
-    ("gptbigcode", "bfloat16"),
-    ("gptbigcode", "float32"),
-    ("transformers", "bfloat16"),
-    ("transformers", "float32"),
-    ("ctranslate2", "int8"),
-    ("ctranslate2", "float32"),
-)
-PROMPT = (
-    'def f{}(xs):\n    """Return the items of xs that are larger than {}, sorted in descending '
-    'order and without duplicates.\n    >>> f{}([1, 200])\n    [200]\n    """'
-)
+SAMPLED = {"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 140}
+MODEL = "nano-student"
+Result = tuple[int, float, float]  # tokens, wall seconds, CPU seconds
 
 
-def random_model(folder: Path) -> Path:
-    """The nano shape with random weights and a byte-level tokenizer padded to 2,048 entries."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM, PreTrainedTokenizerFast
+class Peer:
+    """`transformers.generate` in batches of prompts of similar length."""
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = ["<|endoftext|>", *alphabet, *(f"<unused{i}>" for i in range(2047 - len(alphabet)))]
-    tokenizer = Tokenizer(models.BPE(vocab={w: i for i, w in enumerate(words)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    end = dict.fromkeys(("eos_token", "bos_token", "pad_token"), "<|endoftext|>")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **end).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = GPTBigCodeConfig(
-        vocab_size=2048, n_positions=512, n_embd=256, n_layer=4, n_head=4, multi_query=True,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )  # fmt: skip
-    GPTBigCodeForCausalLM(config).save_pretrained(folder)
-    return folder
+    def __init__(self, dtype: str, rows: int, threads: int):
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = engines.model_folder(MODEL)
+        self.rows, self.threads = rows, threads
+        self.name = f"transformers.generate {dtype}, batch {rows}, {threads} threads"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def generate(self, texts: Sequence[str], n: int) -> int:
+        """Tokens of all answers."""
+        torch.set_num_threads(self.threads)
+        ordered = sorted(texts, key=lambda text: len(self.tokenizer.encode(text)))
+        at_once = max(1, self.rows // n)
+        batches = (ordered[at : at + at_once] for at in range(0, len(ordered), at_once))
+        return sum(self._batch(batch, n) for batch in batches)
+
+    def _batch(self, texts: Sequence[str], n: int) -> int:
+        inputs = self.tokenizer(list(texts), return_tensors="pt", padding=True)
+        length = inputs.input_ids.shape[1]
+        done = torch.zeros(len(texts) * n, dtype=torch.bool)
+
+        def stopped(tokens: torch.Tensor, scores: torch.Tensor, **options) -> torch.Tensor:
+            if (tokens.shape[1] - length) % 8 == 0:
+                for row, ids in enumerate(tokens[:, length:].tolist()):
+                    if not done[row] and stop_near_end(ids, prompts.STOPS, self.decode, fresh=8):
+                        done[row] = True
+            return done
+
+        sampled = {"do_sample": True, "top_k": 0, "num_return_sequences": n, "pad_token_id": 0}
+        with torch.inference_mode():
+            rows = self.model.generate(**inputs, **SAMPLED, **sampled, stopping_criteria=[stopped])[
+                :, length:
+            ].tolist()
+        cut = (row[: row.index(0)] if 0 in row else row for row in rows)
+        answers = (complete(r, stops=prompts.STOPS, decode=self.decode, ended=True) for r in cut)
+        return sum(answer.n_tokens for answer in answers)
 
 
-def tokens_per_second(engine: engines.Generator, prompts: list[str], **options) -> float:
-    started = time.perf_counter()
-    answers = engine.generate(prompts, temperature=0.8, stops=(), seed=1, **options)
-    total = sum(answer.n_tokens for row in answers for answer in row)
-    return total / (time.perf_counter() - started)
+class Ours:
+    """An engine of the package, on one thread."""
+
+    def __init__(self, name: str, **options):
+        self.engine = engines.open_engine(name, MODEL, **options)
+        self.name = self.engine.name
+
+    def generate(self, texts: Sequence[str], n: int) -> int:
+        """Tokens of all answers."""
+        torch.set_num_threads(1)
+        answers = self.engine.generate(texts, n=n, stops=prompts.STOPS, seed=1, **SAMPLED)
+        return sum(answer.n_tokens for row in answers for answer in row)
+
+
+def timed(work: Callable[[], int]) -> Result:
+    wall, cpu = time.perf_counter(), time.process_time()
+    tokens = work()
+    return tokens, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def best_peer(texts: Sequence[str], n: int) -> Peer:
+    """The setting with the most tokens per wall second on a few of the prompts.
+
+    Batch sizes are tried on one thread, then the best of each precision on two.
+    """
+    found = []
+    for dtype in ("bfloat16", "float32"):
+        tried = [_tried(Peer(dtype, rows, 1), texts, n) for rows in (32, 128, 512)]
+        rows = max(tried, key=lambda one: one[0])[1].rows
+        found += [*tried, _tried(Peer(dtype, rows, 2), texts, n)]
+    return max(found, key=lambda one: one[0])[1]
+
+
+def _tried(peer: Peer, texts: Sequence[str], n: int) -> tuple[float, Peer]:
+    tokens, wall, cpu = timed(lambda: peer.generate(texts, n))
+    print(f"  tried {peer.name}: {tokens / wall:.0f} tokens/s, {tokens / cpu:.0f} per CPU s")
+    return tokens / wall, peer
+
+
+def shapes() -> list[tuple[int, int]]:
+    """(inputs, outputs) of every matrix that a token of the model goes through, the head last."""
+    weights = engines.open_engine("transformers", MODEL).model.state_dict()
+    kept = {name: w for name, w in weights.items() if w.ndim == 2 and ".h." in name}
+    return [(w.shape[1], w.shape[0]) for w in kept.values()] + [
+        tuple(reversed(weights["transformer.wte.weight"].shape))
+    ]
+
+
+def product_speed(sizes: Sequence[tuple[int, int]], *, rows: int = 256) -> float:
+    """Operations per CPU second of plain bfloat16 products of these shapes, weights warm."""
+    pairs = [(torch.randn(rows, i).bfloat16(), torch.randn(o, i).bfloat16()) for i, o in set(sizes)]
+    operations = sum(2 * x.shape[0] * w.numel() for x, w in pairs)
+    started = time.process_time()
+    for _ in range(200):
+        for x, w in pairs:
+            torch.nn.functional.linear(x, w)
+    return 200 * operations / (time.process_time() - started)
+
+
+def copy_speed(size: int = 1 << 26) -> float:
+    """Bytes read and written per CPU second by a copy larger than the caches."""
+    source, target = torch.zeros(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
+    started = time.process_time()
+    for _ in range(20):
+        target.copy_(source)
+    return 20 * 2 * size / (time.process_time() - started)
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def print_speeds(rounds: dict[str, list[Result]]) -> None:
+    print(f"\n{'engine':58} {'tokens/s':>24} {'tokens per CPU s':>24}  times the peer (CPU)")
+    peer = next(found for name, found in rounds.items() if name.startswith("transformers.gen"))
+    for name, found in rounds.items():
+        wall, cpu = [[r[0] / r[i] for r in found] for i in (1, 2)]
+        gain = [(a[0] / a[2]) / (b[0] / b[2]) for a, b in zip(found, peer, strict=True)]
+        print(f"{name:58} {spread(wall):>24} {spread(cpu):>24}  {spread(gain, 1)}")
+
+
+def print_bound(found: list[Result], products: list[float], copies: list[float], read: int) -> None:
+    """`read`: tokens of the prompts, each read once."""
+    sizes = shapes()
+    whole = 2 * sum(i * o for i, o in sizes)  # operations of a token with its logits
+    body = whole - 2 * sizes[-1][0] * sizes[-1][1]
+    shares, traffic = [], []
+    for (tokens, _, cpu), product, copy in zip(found, products, copies, strict=True):
+        shares.append(100 * (tokens * whole + read * body) / cpu / product)
+        steps = tokens / 256  # weights are read at least once in as many rows
+        traffic.append(100 * steps * whole / cpu / copy)  # whole / 2 weights of 2 bytes
+    print(f"\nplain bfloat16 products: {spread([p / 1e9 for p in products])} GFLOP per CPU s")
+    print(f"copy: {spread([c / 1e9 for c in copies], 1)} GB per CPU s")
+    print(f"our default engine: {spread(shares)} % of the arithmetic bound")
+    print(f"weights in batches of 256 rows: {spread(traffic, 1)} % of the memory bound")
+
+
+def print_sharing(opened: Sequence[Ours], texts: Sequence[str], n: int, repeat: int) -> None:
+    print(f"\n{n} samples per prompt against {n} separate prompts, {len(texts)} prompts")
+    apart = [f"# {i}\n{text}" for text in texts for i in range(n)]
+    shared = [f"# 0\n{text}" for text in texts]
+    for one in opened:
+        gains = []
+        for _ in range(repeat):
+            together, alone = (
+                timed(lambda one=one, t=t, k=k: one.generate(t, k))
+                for t, k in ((shared, n), (apart, 1))
+            )
+            gains.append((together[0] / together[2]) / (alone[0] / alone[2]))
+        print(f"{one.name:58} {spread(gains, 2)} times the tokens per CPU s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?")
-    parser.add_argument("--prompts", type=int, default=32)
+    parser.add_argument("--prompts", type=int, default=300)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--new", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
-    prompts = [PROMPT.format(*[i] * 3) for i in range(given.prompts)]
-    with tempfile.TemporaryDirectory() as folder:
-        model = given.model or random_model(Path(folder))
-        rows = given.prompts * given.samples
-        opened = {
-            f"{name} {dtype}": engines.open_engine(name, model, dtype=dtype, rows=rows)
-            for name, dtype in ENGINES
-        }
-        for top_p in (1.0, 0.95):
-            options = {"n": given.samples, "max_new_tokens": given.new, "top_p": top_p}
-            speeds: dict[str, list[float]] = {name: [] for name in opened}
-            for _ in range(given.repeat + 1):
-                for name, engine in opened.items():
-                    speeds[name].append(tokens_per_second(engine, prompts, **options))
-            print(f"\n{rows} rows, {given.new} new tokens, top_p {top_p}")
-            print(f"{'engine':24} {'tokens/s':>9} {'lowest':>9} {'highest':>9}")
-            for name, found in speeds.items():
-                kept = found[1:]  # the first round warms up
-                middle = statistics.median(kept)
-                print(f"{name:24} {middle:9.0f} {min(kept):9.0f} {max(kept):9.0f}")
+    config.set_threads(1)
+    problems = nano.world(1, last="validation")["validation"][0][: given.prompts]
+    texts = [prompts.starcoder(problem) for problem in problems]
+    ours = [Ours("gptbigcode"), Ours("gptbigcode", dtype="float32"), Ours("transformers")]
+    int8 = Ours("ctranslate2", dtype="int8")
+    peer = best_peer(texts[:: max(1, len(texts) // 64)], given.samples)
+    rounds: dict[str, list[Result]] = {one.name: [] for one in (*ours, int8, peer)}
+    products, copies = [], []
+    for _ in range(given.repeat):
+        for one in (*ours, int8, peer):
+            rounds[one.name].append(timed(lambda one=one: one.generate(texts, given.samples)))
+        torch.set_num_threads(1)
+        products.append(product_speed(shapes()))
+        copies.append(copy_speed())
+    print_speeds(rounds)
+    read = sum(len(ids) for ids in ours[0].engine._encode(texts))
+    print_bound(rounds[ours[0].name], products, copies, read)
+    print_sharing([ours[0], ours[2]], texts[: len(texts) // 4], given.samples, given.repeat)
 
 
 if __name__ == "__main__":
