@@ -88,8 +88,8 @@ class TransformersEngine:
 class Batch:
     """Rows on their way through `model`, which reads every distinct prompt once.
 
-    The cache grows by concatenation: a static one holds every row at full length, and its fixed
-    shape is worth nothing where finished rows leave.
+    The cache grows by concatenation, so that rows can leave it; a static one, which holds every row
+    at full length, was not compared.
     """
 
     def __init__(self, model: Any, prompts: decoding.Prompts):
