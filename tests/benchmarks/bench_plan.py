@@ -48,13 +48,14 @@ def yields() -> dict[str, float]:
     names = ("00_rrtf_by_hand", "01_evolve", "02_audit", "04_rank")
     start, evolve, audit, rank = (store.manifest("nano", name) for name in names)
     offered = evolve["settings"]["n_seeds"] * evolve["settings"]["rounds"]
-    variants = store.read_json(stage("08_quantize") / "timing.json")
-    seconds = {row["variant"]: row["seconds in all"] for row in variants}
+    timing = store.read_json(stage("08_quantize") / "timing.json")
+    spent = {row["variant"]: row["seconds"].values() for row in timing}  # by kind of process
+    variants = [sum(seconds["cpu"] for seconds in kinds) for kinds in spent.values()]
     return {
         "prompts_per_seed_and_round": audit["counts"]["kept"] / offered,
         "pairs_per_prompt": rank["counts"]["pairs"] / rank["counts"]["problems kept"],
         "cpu_start_seconds": start["seconds"],
-        "cpu_variant_seconds": statistics.mean(seconds.values()),
+        "cpu_variant_seconds": statistics.mean(variants),
     }
 
 
