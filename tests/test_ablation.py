@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import ablation, evaluate, nano, store
+from rrtf import ablation, config, evaluate, nano, store
 from rrtf.ablation import making, runs, sets
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
@@ -263,3 +263,21 @@ def test_an_oracle_answers_right_in_its_style():
 
     verdicts = sandbox.execute(problems, [*canonical, *varied], workers=1)
     assert all(run.outcome == P for run in verdicts)
+
+
+def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
+    ledger = store.read(config.home() / "data" / "ablation.jsonl", ablation.Line)
+    path = ablation.answers_file()
+    tasks = dict.fromkeys(row["task_id"] for _, row in store.read_rows(path))
+    problems = [Problem(task, "def f(x):\n", "f", "") for task in tasks]
+    answers = ablation.given(path, problems)
+    kept = sets.Material(problems, dict.fromkeys(tasks, "def f(x):"), answers["student"], answers)
+    for name in ("sft", "rrtf", "sft-verified", "dpo", "rrtf, slips", "sft, own"):
+        groups, _ = sets.training_set(PLAN.arms[name], kept, seed=20230727)
+        found = {(line.prompts, line.responses) for line in ledger if line.arm == name}
+        assert found == {(len(groups), sum(len(g.responses) for g in groups))}, name
+
+
+def test_an_answer_to_no_problem_of_the_run_is_named_by_its_line():
+    with pytest.raises(ValueError, match=r"ablation_answers.jsonl.gz:1: nano/.* not among"):
+        ablation.given(ablation.answers_file(), [])

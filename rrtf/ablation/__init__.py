@@ -6,7 +6,7 @@ and the ledger), `results` (rates, contrasts, tables).
 """
 
 from rrtf.ablation.making import make
-from rrtf.ablation.material import collect, held_out, oracle, sampling
+from rrtf.ablation.material import answers_file, collect, given, held_out, oracle, sampling
 from rrtf.ablation.registration import Arm, Registration, place, read
 from rrtf.ablation.results import (
     arm_rows,
@@ -41,6 +41,7 @@ __all__ = [
     "Line",
     "Material",
     "Registration",
+    "answers_file",
     "arm_rows",
     "carry_out",
     "chosen_rates",
@@ -48,6 +49,7 @@ __all__ = [
     "curve",
     "exams",
     "finals",
+    "given",
     "grid",
     "grid_rows",
     "held_out",

@@ -1,57 +1,82 @@
 """What all arms share: problems, answers of student and teachers, and problems nobody has seen."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, execution, nano, nano_corpus, prompts, sample
+from rrtf import asking, config, execution, nano, nano_corpus, prompts, store
 from rrtf.ablation.sets import Answers, Material
-from rrtf.records import Execution, Problem, Response
+from rrtf.records import Execution, Outcome, Problem, Response
 
 ORACLES = ("canonical", "varied")
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One answer of those that the registered runs learn from, with its verdict.
+
+    `by` is `student` or the name of a teacher.
+    """
+
+    by: str
+    task_id: str
+    index: int
+    text: str
+    temperature: float
+    outcome: Outcome
+    reason: str
+    n_passed: int
+    n_tests: int
+    isolation: str
+
+
+def answers_file() -> Path:
+    """Where the answers lie that were registered: another engine or processor draws others."""
+    return config.home() / "data" / "ablation_answers.jsonl.gz"
+
+
+def given(path: Path, problems: Sequence[Problem]) -> dict[str, Answers]:
+    """`student` or teacher's name -> the answers in `path` with their verdicts.
+
+    ValueError that names the line of an answer to none of `problems`.
+    """
+    by_task = {problem.task_id: problem for problem in problems}
+    found: dict[str, Answers] = {}
+    for number, row in enumerate(store.read(path, Given), start=1):
+        if row.task_id not in by_task:
+            raise ValueError(f"{path}:{number}: {row.task_id}: not among the run's problems")
+        place = row.task_id, "student" if row.by == "student" else "teacher", row.index
+        answers = found.setdefault(row.by, Answers([], []))
+        program = prompts.extract(by_task[row.task_id], row.text)
+        drawn = {"temperature": row.temperature}
+        answers.responses.append(Response(*place, text=row.text, program=program, **drawn))
+        verdict = row.outcome, row.reason, row.n_passed, row.n_tests, row.isolation
+        answers.executions.append(Execution(*place, *verdict))
+    return found
+
+
 def collect(
     problems: Sequence[Problem],
-    responses: Sequence[Response],
-    executions: Sequence[Execution],
+    answers: Mapping[str, Answers],
     *,
     student: str | Path,
-    slips: str | Path,
-    sampling: Mapping[str, Any],
     limits: Mapping[str, Any],
     shards: Path,
 ) -> Material:
-    """The nano run's own answers, and those of the further teachers, sampled and executed here.
+    """The `given` answers, and those of the oracles, executed here.
 
-    `responses` and `executions` are those of its stages 03 and 04, of the sources `student` and
-    `teacher`; `sampling` are options of `sample.sample` for the second teacher, the same as for
-    the first, `limits` those of `execution.execute`.
+    `limits` are options of `execution.execute`; prompts are those that `student` is asked with.
     """
     ask = asking.asker(student, "starcoder")
-    others = {
-        "slips": sample.sample(
-            problems, model=slips, source="teacher", n_samples=1, shards=shards, **sampling
-        ),
-        **{style: oracle(problems, style) for style in ORACLES},
+    oracles = {style: oracle(problems, style) for style in ORACLES}
+    teachers = {name: found for name, found in answers.items() if name != "student"}
+    teachers |= {
+        style: Answers(found, execution.execute(problems, found, shards=shards, **limits))
+        for style, found in oracles.items()
     }
-    run = {"shards": shards, **limits}
-    teachers = {
-        name: Answers(found, execution.execute(problems, found, **run))
-        for name, found in others.items()
-    }
-    return Material(
-        problems=problems,
-        prompts={problem.task_id: ask(problem) for problem in problems},
-        student=_of("student", responses, executions),
-        teachers={"blind_spots": _of("teacher", responses, executions), **teachers},
-    )
-
-
-def _of(source: str, responses: Sequence[Response], executions: Sequence[Execution]) -> Answers:
-    pairs = zip(responses, executions, strict=True)
-    kept = [(response, run) for response, run in pairs if response.source == source]
-    return Answers([response for response, _ in kept], [run for _, run in kept])
+    asked = {problem.task_id: ask(problem) for problem in problems}
+    return Material(problems, asked, student=answers["student"], teachers=teachers)
 
 
 def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
