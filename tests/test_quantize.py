@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rrtf import quantize, stats
+from rrtf.engines import Completion
 from rrtf.quantize import Jobs, Measured, Sampled, jobs, measuring, sanity
 from rrtf.quantize.table import sources
 from rrtf.records import Execution, Outcome, Problem, Response
@@ -346,33 +347,34 @@ def test_float32_variants_answer_alike_and_are_measured_once(problems, tiny_mode
 
 
 class Ticking:
-    """An engine that writes all tokens it may, each taking no time."""
+    """An engine whose own clock says 20 ms for reading and 1 ms per token, two a letter at most."""
 
     device, name = "cpu", "ticking"
 
     def __init__(self):
-        self.batches = []
+        self.batches, self.seconds = [], 0.0
 
     def generate(self, prompts, *, max_new_tokens, **options):
         self.batches.append(list(prompts))
-        answer = measuring_completion(max_new_tokens)
-        return [[answer] for _ in prompts]
+        wanted = [min(max_new_tokens, 2 * len(prompt)) for prompt in prompts]
+        self.seconds += 0.020 + 0.001 * max(wanted)
+        return [[Completion("x", n, "length")] for n in wanted]
 
     def score(self, prompts, answers):
         return [(-2.0 * len(answer), len(answer)) for answer in answers]
 
 
-def measuring_completion(n_tokens):
-    from rrtf.engines import Completion
-
-    return Completion("x", n_tokens, "length")
-
-
-def test_a_batch_is_one_prompt_of_median_length_and_the_first_run_is_a_warm_up():
+def test_the_time_per_token_leaves_out_the_reading_of_the_prompt(monkeypatch):
     engine = Ticking()
-    values = measuring.ms_per_token(engine, ["a", "ccc", "bb"], 4, repetitions=5)
-    assert engine.batches == [["bb"] * 4] * 6 and len(values) == 5
-    assert all(value > 0 for value in values)
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: engine.seconds)
+    values = measuring.ms_per_token(engine, ["aa", "cccc", "bbb"], 4, repetitions=5)
+    assert engine.batches == [["aa", "bbb", "cccc"]] + [["cccc"] * 4] * 12, "the longest answer"
+    assert values == pytest.approx([1.0] * 5), "the first of six repetitions warms up"
+
+
+def test_answers_that_end_at_once_have_no_time_per_token():
+    with pytest.raises(ValueError, match="ends at its first token"):
+        measuring.ms_per_token(Ticking(), ["", ""], 1, repetitions=1)
 
 
 def test_the_likelihood_counts_tokens_of_references_that_there_are():

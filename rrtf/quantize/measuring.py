@@ -21,7 +21,8 @@ from rrtf import store
 from rrtf.engines import Generator
 from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
 
-TIMED_TOKENS = 32
+TIMED_TOKENS = 33
+CANDIDATES = 8  # prompts whose answers are looked at for one long enough to time
 LIGHT = 1e9  # bytes of weights below which the libraries' own memory would hide the model's
 LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2", "gptqmodel", "auto-gptq")
 
@@ -111,19 +112,29 @@ def _timed(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def ms_per_token(
     engine: Generator, texts: Sequence[str], size: int, *, repetitions: int
 ) -> list[float]:
-    """Milliseconds per step of a batch of `size` rows, once per repetition, prefill included.
+    """Milliseconds per step of a batch of `size` rows, once per repetition, reading not counted.
 
-    All rows are one prompt, of median length, so that no engine has to pad or to split the batch.
+    The time of a long answer less that of its first token, which ends the reading of the prompt:
+    engines differ in whether they read equal prompts more than once. All rows are one prompt, so
+    that no engine has to pad or to split the batch: of those of about median length the one with
+    the longest answer. ValueError where all of these end at their first token.
     """
-    rows = [sorted(texts, key=len)[len(texts) // 2]] * size
     how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
-    found = []
-    for _ in range(repetitions + 1):
+    middle, ordered = len(texts) // 2, sorted(texts, key=len)
+    near = ordered[max(0, middle - CANDIDATES // 2) :][:CANDIDATES]
+    answers = engine.generate(near, max_new_tokens=TIMED_TOKENS, **how)
+    steps = [row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers]
+    if max(steps) < 2:
+        raise ValueError("every answer ends at its first token; there is no time per token")
+    rows = [near[steps.index(max(steps))]] * size
+
+    def spent(tokens: int) -> float:
         started = time.perf_counter()
-        answers = engine.generate(rows, max_new_tokens=TIMED_TOKENS, **how)
-        steps = max(row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers)
-        found.append(1000 * (time.perf_counter() - started) / steps)
-    return found[1:]  # the first one warms up
+        engine.generate(rows, max_new_tokens=tokens, **how)
+        return time.perf_counter() - started
+
+    found = [spent(TIMED_TOKENS) - spent(1) for _ in range(repetitions + 1)]
+    return [1000 * seconds / (max(steps) - 1) for seconds in found[1:]]  # the first warms up
 
 
 # Memory
