@@ -429,4 +429,5 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_gptqmodel_made(ready, made, texts
     save_file(tensors, file, {"format": "pt"})
     *scores, silently_wrong = lane.nll([*theirs, untied], ids(texts[1]))
     assert scores == pytest.approx([entry["nll"] for entry in found.values()], abs=SAME)
-    assert silently_wrong > max(scores) + 0.5  # why the tied layer is written out
+    # Why the tied layer is written out: memory that nobody filled is in its place, often nan.
+    assert not silently_wrong <= max(scores) + 0.5
