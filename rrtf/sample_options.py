@@ -21,21 +21,6 @@ Temperatures = Annotated[
     typer.Option("--temperature", metavar="T", help="once or more", show_default="0, greedy"),
 ]
 TopP = Annotated[float, typer.Option(metavar="P", help="nucleus")]
-Format = Annotated[
-    str,
-    typer.Option(metavar="starcoder|pangu|wizardcoder|chat", help="how a task is put to the model"),
-]
-Longest = Annotated[
-    int | None,
-    typer.Option(
-        "--max-new-tokens",
-        metavar="N",
-        min=1,
-        help="where an answer is cut",
-        show_default="512; 140 of a shipped model",
-    ),
-]
-Draw = Annotated[int, typer.Option("--seed", metavar="N")]
 Engine = Annotated[
     str,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from rrtf import sample_options as asked
 from rrtf.exits import exit_codes
-from rrtf.options import ALL_CORES, Data, Joint, Packages, Problems, Since
+from rrtf.options import ALL_CORES, Asked, Data, Draw, Joint, Longest, Packages, Problems, Since
 
 
 def sample(
@@ -11,9 +11,9 @@ def sample(
     n: asked.Number = 1,
     temperature: asked.Temperatures = None,
     top_p: asked.TopP = 1.0,
-    max_new_tokens: asked.Longest = None,
-    prompt_format: asked.Format = "starcoder",
-    seed: asked.Draw = asked.STAGE["seed"],
+    max_new_tokens: Longest = None,
+    prompt_format: Asked = "starcoder",
+    seed: Draw = asked.STAGE["seed"],
     out: asked.Out = None,
     data: Data = None,
     since: Since = None,

@@ -1,5 +1,6 @@
 """What every engine shares: checked options, fair batches, and text cut at the first stop."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,16 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     first = tokenizer.bos_token
     written = bool(first) and prompt.startswith(first)
     return tokenizer.encode(prompt, add_special_tokens=not written)
+
+
+def prompt_keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
+    """(prompt, how often it came before): what the random numbers of a prompt depend on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        keys.append((prompt, seen[prompt]))
+        seen[prompt] += 1
+    return keys
 
 
 def check_lengths(lengths: Sequence[int], *, max_new_tokens: int, positions: int) -> None:

@@ -5,7 +5,6 @@ row depend on the seed, its prompt and its sample number alone, so neither the s
 of batches decides what is drawn.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from rrtf.engines.answers import (
     check_lengths,
     check_sampling,
     complete,
+    prompt_keys,
     stop_near_end,
 )
 from rrtf.engines.drawing import TRIES, draw
@@ -74,7 +74,7 @@ def generate(
     check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
     lengths = [len(one) for one in ids]
     check_lengths(lengths, max_new_tokens=max_new_tokens, positions=positions)
-    keys = _keys(prompts)
+    keys = prompt_keys(prompts)
     found: dict[tuple[int, int], Completion] = {}
     for pairs in batches(lengths, n=n, rows=rows):
         seeds = [derive_seed(seed, *keys[prompt], sample) for prompt, sample in pairs]
@@ -174,16 +174,6 @@ def _until_end(row: list[int], ends: frozenset[int]) -> tuple[list[int], bool]:
         if token in ends:
             return row[:at], True
     return row, False
-
-
-def _keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
-    """(prompt, how often it came before): what the random numbers of a prompt depend on."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for prompt in prompts:
-        keys.append((prompt, seen[prompt]))
-        seen[prompt] += 1
-    return keys
 
 
 def uniforms(seeds: Sequence[int], length: int) -> torch.Tensor:

@@ -9,7 +9,6 @@ repeats.
 
 import hashlib
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from rrtf import endpoint
 from rrtf.config import derive_seed
 from rrtf.endpoint import Ask, Endpoint, Reply
-from rrtf.engines.answers import Completion, check_sampling, first_stop
+from rrtf.engines.answers import Completion, check_sampling, first_stop, prompt_keys
 
 SEEDS = 2**30  # every server takes these, and the few above them for further samples
 TELLING = 8  # prompts whose samples are all alike before a server counts as one that draws none
@@ -43,12 +42,11 @@ def make_asks(
     has none to depend on. ValueError for options out of range and an empty prompt.
     """
     check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    asks, seen = [], Counter[str]()
+    asks, keys = [], prompt_keys(prompts)
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
-        first = derive_seed(seed, prompt, seen[prompt]) % SEEDS if temperature else 0
-        seen[prompt] += 1
+        first = derive_seed(seed, *keys[number]) % SEEDS if temperature else 0
         chat = isinstance(prompt, Message)
         asked = {"messages": (("user", str(prompt)),)} if chat else {"prompt": prompt}
         asked |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
