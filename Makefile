@@ -7,11 +7,13 @@
 #   SYSTEM=1           no environment: use the interpreter at hand, as it is (Colab, a container);
 #                      `make install SYSTEM=1` puts the pinned packages into it first; an empty
 #                      VENV= means the same
+#   TESTS=             processes that share the tests: as many as cores, at most four
 #   PIP_ARGS=          more for pip: an index that has torch's CPU build, a proxy, find-links
 
 PROFILE ?= nano
 ARGS ?=
 VENV ?= .venv
+TESTS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 SYSTEM ?=
 PIP_ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12; do \
@@ -41,7 +43,7 @@ reports: $(READY)  ## run the notebooks of PROFILE (nano) and render their repor
 
 test: $(READY)  ## make the environment if need be and run the tests
 	@echo "== test: pytest over tests/"
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest $(ARGS) || { code=$$?; \
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TESTS) --dist loadfile $(ARGS) || { code=$$?; \
 	  echo "== test: failed; the lines above name the tests"; exit $$code; }
 	@echo "== test: all passed"
 

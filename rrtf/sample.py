@@ -76,8 +76,9 @@ def sample_temperatures(
 ) -> list[Response]:
     """`n_samples` answers per problem and temperature, by task; `index` counts through them all.
 
-    Finished shards lie in the folder `shards` and are not sampled again, wherever they were
-    sampled. `workers` above 1 are processes of one thread that open the model once each; for few
+    Finished shards lie in the folder `shards` and are not sampled again; those of this
+    machine's CPU, of its GPU and of a cluster are told apart, because they may differ.
+    `workers` above 1 are processes of one thread that open the model once each; for few
     answers, and on a GPU, there is one. `cluster` is `local` or `ray`: there every GPU, where
     there are none every CPU, has a worker (`cluster.spread`), which needs the model under the
     same name. An engine that asks a server (`engines.remote`) has its own concurrency: it asks
@@ -98,7 +99,8 @@ def sample_temperatures(
     settings = {"model": str(model), "identity": _identity(model, engine), "engine": engine}
     settings |= {"source": source, "n_samples": n_samples, "top_p": top_p, "seed": seed}
     settings |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format}
-    places = [store.shard_path(shards, _key(job, settings)) for job in jobs]
+    device = "server" if away else "nodes" if cluster == "ray" else engines.device()
+    places = [store.shard_path(shards, _key(job, settings, device)) for job in jobs]
     left = [(job, path) for job, path in zip(jobs, places, strict=True) if not path.exists()]
 
     def tell(done: int) -> None:
@@ -149,12 +151,12 @@ def _identity(model: str | Path, engine: str) -> str:
     return store.sha256(Path(resolved)) if Path(resolved).is_dir() else str(resolved)
 
 
-def _key(job: Job, settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything that the answers of a shard depend on."""
+def _key(job: Job, settings: dict[str, Any], device: str) -> dict[str, Any]:
+    """Everything that the answers of a shard depend on; the device says what `auto` means."""
     named = {name: value for name, value in settings.items() if name not in ("model", "identity")}
     tasks = [[p.task_id, p.prompt, p.entry_point] for p in job.problems]
     named |= {"model": settings["identity"], "temperature": job.temperature, "tasks": tasks}
-    return named | {"version": version()}
+    return named | {"device": device, "version": version()}
 
 
 def _saved(job: Job, path: Path, n_samples: int) -> list[Response]:

@@ -228,13 +228,15 @@ def test_a_damaged_shard_is_named(problems, tiny_model, tmp_path, damage):
     assert stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
 
 
-@pytest.mark.parametrize("changed", ["code", "entry point"])
-def test_other_code_or_another_function_is_sampled_anew(
+@pytest.mark.parametrize("changed", ["code", "entry point", "device"])
+def test_by_other_code_for_another_function_or_on_a_gpu_is_sampled_anew(
     problems, tiny_model, tmp_path, monkeypatch, changed
 ):
     stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
     if changed == "code":
         monkeypatch.setattr(stage, "version", lambda: "other")
+    elif changed == "device":
+        monkeypatch.setattr(stage.engines, "device", lambda: "cuda")
     else:
         problems[0] = replace(problems[0], entry_point="sum")
     stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)

@@ -27,6 +27,7 @@ __all__ = [
     "chat_template",
     "check_sampling",
     "choose_engine",
+    "device",
     "model_folder",
     "open_engine",
     "processes",
@@ -125,11 +126,16 @@ def chat_template(folder: Path) -> Callable[[str], str]:
     return ask
 
 
-def processes(workers: int) -> int:
-    """How many processes of one engine make sense here: `workers` on CPU, one on a GPU."""
+def device() -> str:
+    """Where local engines run on this machine: `cuda` or `cpu`."""
     import torch
 
-    return 1 if torch.cuda.is_available() else workers
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def processes(workers: int) -> int:
+    """How many processes of one engine make sense here: `workers` on CPU, one on a GPU."""
+    return 1 if device() == "cuda" else workers
 
 
 def architecture(folder: Path) -> str:
@@ -143,9 +149,7 @@ def choose_engine(folder: Path) -> str:
     CUDA: transformers. CPU: the decode loop of this package for GPTBigCode with multi-query
     attention; CTranslate2 for others (where it converts them, else transformers).
     """
-    import torch
-
-    if torch.cuda.is_available():
+    if device() == "cuda":
         return "transformers"
     if architecture(folder) == "gpt_bigcode":
         return "gptbigcode"

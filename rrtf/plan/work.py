@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, methods, metrics, store
+from rrtf import benchmarks, config, loss, methods, metrics, store
 from rrtf.plan import flops
 from rrtf.plan.facts import Fact, facts
 from rrtf.plan.models import Shape
@@ -186,7 +186,7 @@ def train(
         one = row(method, settings, size)
         work = groups * flops.train(shape, one, checkpointing=checkpointing, frozen=frozen)
         tokens = groups * one.packed
-        if methods.METHODS[method].startswith("dpo"):
+        if methods.METHODS[method] in loss.REFERENCED:
             scored = prompts * facts()["pairs_per_prompt"].value
             work += scored * flops.group(shape, one)
             tokens += scored * one.packed
