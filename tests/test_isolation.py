@@ -376,7 +376,7 @@ def test_four_fold_oversubscription_changes_no_verdict(add_problem):
     programs += [works.format(i) for i in range(12)]
     programs += [f"{source}\n# {i}" for i in range(40) for source in (ADD, WRONG)]
     responses = respond(*programs, task_id=add_problem.task_id)
-    limits = {"cpu_seconds": 0.8, "wall_seconds": 1.0}
+    limits = {"cpu_seconds": 0.8, "wall_seconds": 2.0}  # of which a starved program has five
     cores = len(os.sched_getaffinity(0))
     quiet = sandbox.execute([add_problem], responses, workers=cores, **limits)
     busy = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in range(cores)]
