@@ -170,6 +170,11 @@ def test_a_table_escapes_what_it_shows_and_keeps_code_as_code():
     assert '<td class="number">3</td>' in html and '<td class="number">0.123</td>' in html
 
 
+def test_a_rate_and_its_interval_stay_on_one_line_and_a_sentence_does_not():
+    html = figures.table([{"a": "36.7 [33.6, 39.9]", "b": "+1.1 [-0.6, +2.7]", "c": "a b-c"}]).data
+    assert html.count('<td class="name">') == 2 and "<td>a b-c</td>" in html
+
+
 def test_a_table_shows_missing_values_as_a_dash_and_its_caption():
     html = figures.table([{"a": None, "b": float("nan"), "c": True}], caption="what & why").data
     assert html.count("–") == 2 and "what &amp; why" in html and "<td>yes</td>" in html

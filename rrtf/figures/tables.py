@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from numbers import Integral, Real
@@ -55,6 +56,7 @@ def table(
 
 
 NAME = 32  # characters of a name that is not broken at its hyphens
+INTERVAL = re.compile(r"[+-]?[\d.]+ \[[^ ]+ [^ ]+\]")  # `36.7 [33.6, 39.9]`, not broken either
 
 
 def _cell(value: Any, digits: int) -> str:
@@ -69,8 +71,9 @@ def _cell(value: Any, digits: int) -> str:
     text = escape(str(value))
     if "\n" in text:
         return f"<td><pre>{text}</pre></td>"
-    whole = ' class="name"' if len(text) <= NAME and "-" in text and " " not in text else ""
-    return f"<td{whole}>{text}</td>"
+    name = len(text) <= NAME and "-" in text and " " not in text
+    whole = name or INTERVAL.fullmatch(text)
+    return f'<td class="name">{text}</td>' if whole else f"<td>{text}</td>"
 
 
 def side_by_side(pairs: Sequence[tuple[str, str, str]], *, run: int = 4) -> HTML:
