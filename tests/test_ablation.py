@@ -254,6 +254,16 @@ def test_the_contrasts_are_those_of_the_lines_and_what_is_missing_is_said():
         ablation.scores(wrong, problems, family=nano.family)
 
 
+def test_the_cost_of_rounds_is_that_of_all_and_online_rl_has_no_targets_of_its_own():
+    problems = [Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(4)]
+    lines = [finished(arm, s, [1, 0, 1, 0]) for arm in ("rrtf, 2 rounds", "grpo") for s in range(3)]
+    rows = ablation.scores(lines, problems, family=nano.family)
+    table = {row["arm"]: row for row in ablation.arm_rows(PLAN, lines, rows, {}, "C")}
+    cost = ("updates", "million tokens", "targets that fail")
+    assert [table["rrtf, 2 rounds"][name] for name in cost] == [300, 0.3, 0]
+    assert [table["grpo"][name] for name in cost] == [150, None, None]
+
+
 def test_an_oracle_answers_right_in_its_style():
     problems = nano.build("finetune", 6, workers=1)[0]
     canonical = ablation.oracle(problems, "canonical")

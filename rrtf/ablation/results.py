@@ -104,7 +104,11 @@ def arm_rows(
     groups: Mapping[str, Sequence[RankedGroup]],
     tier: str,
 ) -> list[dict[str, Any]]:
-    """Every arm of `tier` with its rate and interval, training set and cost, or `not run`."""
+    """Every arm of `tier` with its rate and interval, training set and cost, or `not run`.
+
+    Of an arm in rounds, updates and tokens of all, as if every round's answers were as long as the
+    first's. Online RL draws its answers itself: neither targets nor tokens are known.
+    """
     measured = evaluate.results(rows, [metrics.parse_metric(plan.metric)]) if rows else []
     best = {result.model: result for result in metrics.headline(measured)}
     made = {line.arm: line for line in lines if line.split == HELD_OUT}
@@ -120,7 +124,9 @@ def _arm_row(
 ) -> dict[str, Any]:
     if result is None or line is None:
         return {"arm": arm.name, "what": arm.what, "pass@1, %": "not run"}
+    given = arm.method == "train"
     wrong = sum(group.outcomes[group.sft_index] != Outcome.PASS for group in groups)
+    updates = line.updates * arm.rounds
     return {
         "arm": arm.name,
         "what": arm.what,
@@ -128,9 +134,9 @@ def _arm_row(
         "seeds": result.n_seeds,
         "learning rate": f"{line.learning_rate:g}",
         "prompts": line.prompts,
-        "targets that fail": wrong,
-        "updates": line.updates,
-        "million tokens": round(line.tokens * line.updates / 1e6, 2),
+        "targets that fail": wrong if given else None,
+        "updates": updates,
+        "million tokens": round(line.tokens * updates / 1e6, 2) if given else None,
     }
 
 

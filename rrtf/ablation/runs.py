@@ -36,7 +36,8 @@ class Line:
 
     `tokens` went through the network in one update, on average; bit i of `solved` (hexadecimal,
     the first problem is the highest bit) says whether problem i of the split was solved greedily;
-    `key` is the hash of all that decided it.
+    `key` is the hash of all that decided it. Online RL takes only its prompts from the training set
+    that `responses` and `tokens` describe.
     """
 
     arm: str
