@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
-from rrtf.engines import UnsupportedModel
+from rrtf.engines import UnsupportedModel, device
 from rrtf.quantize import migrate
 
 GROUP = 128  # weights that share a scale
@@ -120,12 +120,9 @@ def tokens(folder: Path, calibration: Sequence[str]) -> list[list[int]]:
 
 def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
     """The GPTQ checkpoint in `output` behind a `Generator`; its name says which kernel runs."""
-    import torch
-
     from rrtf.engines.transformers_engine import TransformersEngine
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = _library().load(str(output.resolve()), device=device).model
+    loaded = _library().load(str(output.resolve()), device=device()).model
     engine = TransformersEngine(folder, threads=threads, loaded=loaded)
     kernels = {type(module).__name__ for module in loaded.modules() if hasattr(module, "qweight")}
     engine.name = f"gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"

@@ -87,9 +87,7 @@ def weight_bytes(variant: str, model: str | Path, output: Path) -> int:
     files = _weights(variant, model, output)
     if variant != "full":
         return sum(file.stat().st_size for file in files)
-    import torch
-
-    size = 2 if torch.cuda.is_available() else 4  # what TransformersEngine computes in
+    size = 2 if engines.device() == "cuda" else 4  # what TransformersEngine computes in
     shapes = (entry["shape"] for file in files for entry in _header(file).values())
     return sum(size * math.prod(shape) for shape in shapes)
 
