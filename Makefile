@@ -89,7 +89,7 @@ models: $(READY)  ## pre-train the small student and teachers again (half an hou
 
 ablation: $(READY)  ## the registered ablation; what data/ablation.jsonl holds is not run again
 	@echo "== ablation: notebooks/appendix_ablation.ipynb; hours from nothing, resumable"
-	@for stage in 01 02 03 04; do $(RUN) -m rrtf run --only $$stage || exit $$?; done
+	@for stage in 01 02; do $(RUN) -m rrtf run --only $$stage || exit $$?; done
 	@$(RUN) -m rrtf run --only ablation $(ARGS)
 
 lint: $(READY)  ## ruff
