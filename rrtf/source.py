@@ -1,8 +1,9 @@
 """Which code a notebook's result depends on, as one hash.
 
 A stage is run again when its code changed, and only then: the hash covers the notebook's code
-cells and every `rrtf` module they reach, imports inside functions included. Comments and layout
-do not count, prose does not count.
+cells and every `rrtf` module they reach, imports inside functions included. Comments, layout and
+docstrings do not count, nor where code stands: a module that moves or gets another name does not
+change the hash, as long as the code that uses it calls it what it did before.
 """
 
 import ast
@@ -85,26 +86,61 @@ def closure(tree: ast.Module, package: Path = PACKAGE) -> tuple[Path, ...]:
     return tuple(sorted(found))
 
 
+class _Essence(ast.NodeTransformer):
+    """Leaves out what says nothing of what code does: prose, and where its own parts are found.
+
+    An import from `package` goes, because what it reaches is hashed itself; one from elsewhere
+    stays, because what it reaches is not.
+    """
+
+    def __init__(self, package: str):
+        self.package = package
+
+    def visit_Import(self, node: ast.Import) -> ast.Import | None:
+        names = [a for a in node.names if a.name.partition(".")[0] != self.package]
+        return ast.Import(names) if names else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
+        own = node.level or (node.module or "").partition(".")[0] == self.package
+        return None if own else node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
+        prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if prose else self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
+        face = [t.id for t in node.targets if isinstance(t, ast.Name)] == ["__all__"]
+        return None if face else self.generic_visit(node)
+
+    def visit_Pass(self, node: ast.Pass) -> None:
+        return None
+
+
+def essence(code: str, where: str, package: Path = PACKAGE) -> str:
+    """What `code` does, as one line; `''` of a file with nothing but prose and own imports."""
+    tree = _Essence(package.name).visit(parse(code, where))
+    return ast.dump(tree) if tree.body else ""
+
+
 def digest(notebook: Path, package: Path = PACKAGE) -> str:
     """The hash of a notebook's code cells and of the modules they reach."""
     total = hashlib.sha256()
     trees = []
     for cell in cells(notebook):
         if cell["cell_type"] == "code":
-            tree = parse(text(cell), f"{notebook}, cell {cell.get('id', '?')}")
-            total.update(f"{cell.get('id', '')}\n{ast.dump(tree)}\n".encode())
-            trees += tree.body
+            where = f"{notebook}, cell {cell.get('id', '?')}"
+            does = essence(text(cell), where, package)
+            total.update(f"{cell.get('id', '')}\n{does}\n".encode())
+            trees += parse(text(cell), where).body
     total.update(code(ast.Module(body=trees, type_ignores=[]), package).encode())
     return total.hexdigest()
 
 
 def code(tree: ast.Module, package: Path = PACKAGE) -> str:
-    """The hash of every module of `package` that `tree` reaches, comments and layout apart."""
-    total = hashlib.sha256()
-    for path in closure(tree, package):
-        reached = parse(path.read_text(encoding="utf-8"), str(path))
-        total.update(f"{path.relative_to(package)}\n{ast.dump(reached)}\n".encode())
-    return total.hexdigest()
+    """The hash of every module of `package` that `tree` reaches, wherever in it they stand."""
+    reached = closure(tree, package)
+    found = [essence(path.read_text(encoding="utf-8"), str(path), package) for path in reached]
+    return hashlib.sha256("\n".join(sorted(filter(None, found))).encode()).hexdigest()
 
 
 @cache

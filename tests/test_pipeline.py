@@ -402,19 +402,61 @@ def test_a_second_run_of_the_same_profile_is_refused_and_the_first_is_named(plac
 # --- source, formulas, progress ----------------------------------------------------------------
 
 
-def test_the_source_hash_sees_lazy_and_indirect_imports_but_no_comments(tmp_path):
+@pytest.fixture
+def sources(tmp_path):
+    """Writes modules of a package and an `act` cell; returns the notebook's hash."""
     package = tmp_path / "rrtf"
-    package.mkdir()
-    (package / "far.py").write_text("value = 1\n")
-    (package / "near.py").write_text("def f():\n    from rrtf import far\n    return far.value\n")
-    (package / "apart.py").write_text("x = 1\n")
-    notebook = write_notebook(tmp_path, FIRST, "from rrtf import near", save="near.f()")
-    before = source.digest(notebook, package)
-    (package / "apart.py").write_text("x = 2\n")
-    (package / "far.py").write_text("# why\nvalue = (1)\n")
-    assert source.digest(notebook, package) == before
-    (package / "far.py").write_text("value = 2\n")
-    assert source.digest(notebook, package) != before
+
+    def write(act="from rrtf import near", **modules: str) -> str:
+        for path in package.rglob("*.py"):
+            path.unlink()
+        for name, text in {**NEAR_AND_FAR, **modules}.items():
+            path = package.joinpath(*name.split("__")).with_suffix(".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        notebook = write_notebook(tmp_path, FIRST, act, save="near.f()")
+        return source.digest(notebook, package)
+
+    return write
+
+
+NEAR_AND_FAR = {
+    "near": "def f():\n    from rrtf import far\n\n    return far.value\n",
+    "far": "from math import tau\n\nvalue = 1\n\n\ndef g():\n    return tau\n",
+    "apart": "x = 1\n",
+}
+
+
+def test_the_source_hash_sees_lazy_and_indirect_imports_but_no_comments(sources):
+    before = sources()
+    told = "# why\nfrom math import tau\nvalue = (1)\ndef g(): return tau  # so\n"
+    assert sources(apart="x = 2\n", far=told) == before
+    for old, new in (("value = 1", "value = 2"), ("return tau", "return -tau")):
+        assert sources(far=NEAR_AND_FAR["far"].replace(old, new)) != before
+    assert sources(near=NEAR_AND_FAR["near"].replace("value", "value + 0")) != before
+
+
+def test_prose_does_not_change_the_source_hash(sources):
+    classes = "class A:\n    pass\n\n\nclass B:\n    x = 1\n\n    def m(self):\n        pass\n"
+    before = sources(far=NEAR_AND_FAR["far"] + classes)
+    told = classes.replace("    pass\n\n\n", '    """The first."""\n\n\n')
+    told = told.replace("x = 1\n", 'x = 1\n    """What x is."""\n').replace("pass", '"""No."""')
+    told = NEAR_AND_FAR["far"].replace("    return", '    """Twice pi."""\n    return') + told
+    assert sources(far=f'"""Far away."""\n\n{told}') == before
+    assert sources(far=NEAR_AND_FAR["far"] + classes.replace("x = 1", "x = '1'")) != before
+
+
+def test_a_module_may_move_and_change_its_name_without_changing_the_source_hash(sources):
+    before = sources()
+    moved = {"far": "", "room____init__": '"""A room."""\n', "room__away": NEAR_AND_FAR["far"]}
+    near = NEAR_AND_FAR["near"].replace("from rrtf import far", "from rrtf.room import away as far")
+    assert sources(near=near, **moved) == before
+    face = "from rrtf.room import away\n\n__all__ = ['away']\n"
+    assert sources(near=near, **moved | {"room____init__": face}) == before
+    near = near.replace("def f", "import rrtf.room.away\n\n\ndef f")
+    assert sources("import rrtf.near\nfrom rrtf import near", near=near, **moved) == before
+    assert sources("from rrtf import near as far") == before, "a cell's own imports"
+    assert sources("from rrtf import near\nimport math") != before, "math is not hashed itself"
 
 
 def test_formulas_become_mathml_and_code_and_prices_stay():
