@@ -10,7 +10,7 @@ path and up to 1.1 times as fast as `eager` (forward and backward, 4 layers of w
 
 import importlib.util
 import logging
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,67 +54,7 @@ def shared_prompt_attention(
         query, key = query.to(value.dtype), key.to(value.dtype)
         return attend(query, key, value, layout, scale=scale, dropout=dropout), None
     given = (module, query, key, value, attention_mask)
-    if key.shape[1] == 1 and query.device.type == "cpu":
-        return multi_query_attention(*given, dropout=dropout, scaling=scale)
     return sdpa_attention_forward(*given, dropout=dropout, scaling=scale, **others)
-
-
-def multi_query_attention(
-    module: "torch.nn.Module",
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    attention_mask: "torch.Tensor | None",
-    *,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: object,
-) -> "tuple[torch.Tensor, None]":
-    """softmax(q k^T * scaling) v with one key/value head; causal where no mask is given.
-
-    query (B, H, T, D); key, value (B, 1, S, D); attention_mask None, or bool (True = visible) or
-    additive, (B or 1, 1, T, S). Returns (B, T, H, D) and no weights. ValueError for several
-    key/value heads.
-    """
-    import torch
-    from torch.nn import functional
-
-    if key.shape[1] != 1:
-        raise ValueError(f"multi-query attention needs one key/value head, found {key.shape[1]}")
-    batch, heads, length, width = query.shape
-    seen = key.shape[2]
-    scale = width**-0.5 if scaling is None else scaling
-    rows = (query.transpose(1, 2) * scale).reshape(batch, length * heads, width)
-    scores = torch.bmm(rows, key[:, 0].transpose(1, 2)).view(batch, length, heads, seen)
-    scores = scores + _additive(attention_mask, length, seen, scores)  # (B, T, H, S)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-    weights = functional.dropout(weights, dropout, module.training) if dropout else weights
-    mixed = torch.bmm(weights.view(batch, length * heads, seen), value[:, 0])
-    return mixed.view(batch, length, heads, width), None
-
-
-def _additive(
-    mask: "torch.Tensor | None", length: int, seen: int, like: "torch.Tensor"
-) -> "torch.Tensor":
-    """The mask as (B or 1, T, 1, S) numbers to add to scores of the dtype of `like`."""
-    import torch
-
-    if mask is None:
-        return _causal(length, seen, like.dtype, like.device)
-    mask = mask[..., :seen].transpose(1, 2)
-    if mask.dtype == torch.bool:
-        zero = torch.zeros((), dtype=like.dtype, device=like.device)
-        return torch.where(mask, zero, torch.finfo(like.dtype).min)
-    return mask.to(like.dtype)
-
-
-@lru_cache(maxsize=64)
-def _causal(length: int, seen: int, dtype: "torch.dtype", device: "torch.device") -> "torch.Tensor":
-    """(1, T, 1, S): query t of the last `length` positions sees keys up to its own position."""
-    import torch
-
-    hidden = torch.full((length, seen), torch.finfo(dtype).min, dtype=dtype, device=device)
-    return hidden.triu(1 + seen - length).view(1, length, 1, seen)
 
 
 def choose(

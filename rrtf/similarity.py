@@ -6,7 +6,6 @@ function of text; what two programs *do* is compared in `rrtf.audit`.
 
 import ast
 import difflib
-import hashlib
 import re
 import textwrap
 import unicodedata
@@ -148,12 +147,6 @@ def canonical_functions(source: str) -> dict[str, str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or nested too deep
         return {}
     return found
-
-
-def code_hashes(source: str) -> dict[str, str]:
-    """{function name: sha256 of its canonical text}; equal hashes = the same code, restyled."""
-    found = canonical_functions(source).items()
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in found}
 
 
 def tokens(text: str) -> list[str]:

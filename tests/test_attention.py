@@ -1,4 +1,4 @@
-"""Multi-query attention against transformers' sdpa."""
+"""Our attention on plain rows against transformers' sdpa."""
 
 import pytest
 import torch
@@ -56,12 +56,6 @@ def test_decoding_with_a_cache_equals_sdpa(models):
         for model in models
     ]
     assert torch.equal(*texts)
-
-
-def test_several_key_value_heads_are_refused():
-    query, key = torch.zeros(1, 4, 3, 8), torch.zeros(1, 2, 3, 8)
-    with pytest.raises(ValueError, match="one key/value head, found 2"):
-        attention.multi_query_attention(torch.nn.Identity(), query, key, key, None)
 
 
 def test_architectures_that_were_not_tested_keep_sdpa():

@@ -7,11 +7,11 @@ import re
 import sys
 
 import pytest
+import restyling
 from typer.testing import CliRunner
 
 from rrtf import audit_command, benchmarks, sandbox, store
 from rrtf.__main__ import app
-from rrtf.audit import restyling
 
 TASKS = benchmarks.load("nano-validation")
 LEAK = audit_command.audit.from_problem(TASKS[0])

@@ -4,10 +4,12 @@ import re
 from dataclasses import replace
 from functools import partial
 
+import disguises
 import pytest
+import restyling
 
 from rrtf import audit, config, execution, sandbox, similarity
-from rrtf.audit import disguises, restyling, running
+from rrtf.audit import running
 from rrtf.records import Problem
 
 call = partial(sandbox.call, workers=1, level="none", cpu_seconds=1.0)
@@ -58,14 +60,14 @@ def test_other_names_leave_the_canonical_code_and_no_name_of_its_own():
     row = plant("other names").row
     names = set(re.findall(r"\w+", row.code))
     assert not names & {"keep_shorter", "words", "size", "word"}
-    (code,) = similarity.code_hashes(row.code).values()
-    assert code == similarity.code_hashes(TASK.prompt + TASK.reference)["keep_shorter"]
+    (code,) = similarity.canonical_functions(row.code).values()
+    assert code == similarity.canonical_functions(TASK.prompt + TASK.reference)["keep_shorter"]
 
 
 def test_another_style_changes_the_canonical_code():
     code = plant("other words, other style").row.code
-    (own,) = similarity.code_hashes(code).values()
-    assert own not in similarity.code_hashes(TASK.prompt + TASK.reference).values()
+    (own,) = similarity.canonical_functions(code).values()
+    assert own not in similarity.canonical_functions(TASK.prompt + TASK.reference).values()
 
 
 def test_other_words_come_in_another_order_and_leave_no_seven_words_as_they_were():

@@ -25,9 +25,9 @@ def f(xs, k=3):
 """
 
 
-def only_hash(source: str) -> str:
-    (digest,) = similarity.code_hashes(source).values()
-    return digest
+def only_text(source: str) -> str:
+    (text,) = similarity.canonical_functions(source).values()
+    return text
 
 
 def test_normal_text_ignores_case_layout_and_punctuation():
@@ -79,7 +79,7 @@ def test_shared_runs_are_longest_first():
 
 
 def test_renaming_comments_annotations_and_docstrings_do_not_change_a_code_hash():
-    assert only_hash(SUM_EVEN) == only_hash(RENAMED)
+    assert only_text(SUM_EVEN) == only_text(RENAMED)
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_renaming_comments_annotations_and_docstrings_do_not_change_a_code_hash(
     ],
 )
 def test_a_changed_meaning_changes_the_code_hash(changed):
-    assert only_hash(changed) != only_hash(RENAMED)
+    assert only_text(changed) != only_text(RENAMED)
 
 
 def test_builtins_and_attributes_keep_their_names():
     body = "def f(xs):\n    return {}(xs)\n"
-    assert only_hash(body.format("max")) != only_hash(body.format("min"))
-    assert only_hash("def f(s):\n    return s.upper()") != only_hash(
+    assert only_text(body.format("max")) != only_text(body.format("min"))
+    assert only_text("def f(s):\n    return s.upper()") != only_text(
         "def f(s):\n    return s.lower()"
     )
 
@@ -107,30 +107,30 @@ def test_builtins_and_attributes_keep_their_names():
 def test_names_are_renamed_scope_by_scope():
     reused = "def f(x):\n    return [x for x in x] + [x for x in x]\n"
     apart = "def g(a):\n    return [b for b in a] + [c for c in a]\n"
-    assert only_hash(reused) == only_hash(apart)
-    assert only_hash("def f(x, y):\n    return (lambda x: x + y)(x)") == only_hash(
+    assert only_text(reused) == only_text(apart)
+    assert only_text("def f(x, y):\n    return (lambda x: x + y)(x)") == only_text(
         "def f(a, b):\n    return (lambda c: c + b)(a)"
     )
-    assert only_hash("def f(x):\n    try:\n        return x[0]\n    except KeyError as e:\n"
-                     "        return e") == only_hash(
+    assert only_text("def f(x):\n    try:\n        return x[0]\n    except KeyError as e:\n"
+                     "        return e") == only_text(
         "def f(y):\n    try:\n        return y[0]\n    except KeyError as err:\n        return err"
     )  # fmt: skip
 
 
 def test_recursion_is_recognised_under_another_name():
     source = "def {0}(n):\n    return 1 if n < 2 else n * {0}(n - 1)\n"
-    assert only_hash(source.format("fact")) == only_hash(source.format("g"))
+    assert only_text(source.format("fact")) == only_text(source.format("g"))
 
 
-def test_every_function_and_method_is_hashed_alone():
+def test_every_function_and_method_stands_alone():
     source = SUM_EVEN + "\nclass Solution:\n    def run(self, a):\n        return a\nprint(1)\n"
-    assert set(similarity.code_hashes(source)) == {"sum_even", "run"}
-    assert only_hash(SUM_EVEN) in similarity.code_hashes(source).values()
+    assert set(similarity.canonical_functions(source)) == {"sum_even", "run"}
+    assert only_text(SUM_EVEN) in similarity.canonical_functions(source).values()
 
 
 @pytest.mark.parametrize("body", ["pass", "...", '"""Doc."""', "raise NotImplementedError"])
-def test_a_function_without_a_body_has_no_hash(body):
-    assert similarity.code_hashes(f"def f(x):\n    {body}\n") == {}
+def test_a_function_without_a_body_has_no_text(body):
+    assert similarity.canonical_functions(f"def f(x):\n    {body}\n") == {}
 
 
 @pytest.mark.parametrize(

@@ -59,12 +59,3 @@ def refused(
     """Tasks of a benchmark that `load` leaves out: task_id -> why they cannot be judged here."""
     known = catalogue.entry(name).name
     return _JUDGED[known](data, joint=joint, packages=packages)[1] if known in _JUDGED else {}
-
-
-def omitted(problems: Sequence[Problem]) -> dict[str, str]:
-    """Problems of the plus sets whose tests lack inputs, and the line of the tests that says so."""
-    return {
-        problem.task_id: problem.tests.partition("\n")[0].removeprefix("# ")
-        for problem in problems
-        if problem.tests.startswith("# ") and " inputs are left out" in problem.tests[:200]
-    }

@@ -82,11 +82,6 @@ class Tested:
     n_trials: int  # rows whose programs ran
     n_alike: int  # of these, rows whose answers are all one but for names and layout
 
-    @property
-    def share_kept(self) -> float:
-        """Of the inputs offered, in [0, 1]; 0 without any."""
-        return self.inputs.get("kept", 0) / (sum(self.inputs.values()) or 1)
-
 
 def add_tests(
     rows: Sequence[Instruction],

@@ -6,16 +6,15 @@ runs of stage 05. Where one side has no answer, that is said instead of a number
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from rrtf import config, store
 from rrtf.paper.pairs import detectable_rows, p_range, p_text, paired, spread
-from rrtf.paper.printed import IN_FIG_5, Figures, counts, row, tasks_of
+from rrtf.paper.printed import IN_FIG_5, Figures, Row, counts, row, tasks_of
 
-Row = Mapping[str, Any]
 OURS, RIVAL, BASE = IN_FIG_5
 
 

@@ -6,9 +6,7 @@ from typing import Any
 from rrtf import stats
 from rrtf.paper.beside import FULL, TWINS
 from rrtf.paper.pairs import least_lead, p_range, p_text
-from rrtf.paper.printed import Figures, counts, name_of, solved, tasks_of
-
-Row = Mapping[str, Any]
+from rrtf.paper.printed import Figures, Row, counts, name_of, solved, tasks_of
 
 
 def by_variant(paper: Figures) -> dict[str, Row]:

@@ -9,6 +9,7 @@ from typing import Any
 from rrtf import config
 
 Figures = Mapping[str, Any]
+Row = Mapping[str, Any]  # a line of results, ours or the paper's
 LEVELS = ("easy", "medium", "hard")  # of LeetCode
 IN_FIG_5 = ("PanGu-Coder2", "WizardCoder", "StarCoder")
 

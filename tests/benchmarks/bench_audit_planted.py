@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_audit_planted.py --data FOLDER [--only humaneval] [--every 6]
 
 Planted are HumanEval's 164 tasks and every sixth of MBPP's, under each disguise of
-`rrtf.audit.disguises`; a plant whose solution no longer passes the task's own tests is left out and
+`disguises`; a plant whose solution no longer passes the task's own tests is left out and
 counted. A plant counts as found by a detector that reports it with its own task, and the rule does
 not take that for chance. `any` counts what at least one detector finds.
 
@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import disguises
+
 from rrtf import audit, benchmarks, execution, sandbox
-from rrtf.audit import chance, disguises, running
+from rrtf.audit import chance, running
 from rrtf.records import Leak, Problem
 
 TARGETS = ("humaneval", "mbpp")

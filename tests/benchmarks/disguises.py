@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import restyling
+
 from rrtf import config
-from rrtf.audit import restyling
 from rrtf.audit.callables import Function
 from rrtf.audit.rows import Row, from_problem
 from rrtf.audit.running import Judge, as_responses
