@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrtf import (
-    audit_verb,
-    config,
-    evolve_verb,
-    pipeline,
-    plan_options,
-    quantize_verb,
-    sample_verb,
-)
+from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options, quantize_verb, sample_verb
 from rrtf import train_options as tuned
 from rrtf.exits import exit_codes, how_to_go_on
 from rrtf.options import (
@@ -352,14 +344,16 @@ def plan(
 
     Needs a model's configuration only, no weights; nothing is run.
     """
-    from rrtf import plan
+    from rrtf import plan as plan_module
 
     figures = {"memory": gpu_memory, "flops": tflops, "watts": watts}
     figures |= {"train": mfu, "generate": mfu_generate}
     work = {"gpus": gpus, "groups_at_a_time": groups_at_a_time, "prompts": prompts}
     work |= {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
     with exit_codes():
-        plan.run(profile, model=model, changes=set_ or (), out=out, on=device, **figures, **work)
+        plan_module.run(
+            profile, model=model, changes=set_ or (), out=out, on=device, **figures, **work
+        )
 
 
 def _execution(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import forms, grade, prompts, samples, store, terminal
+from rrtf import forms, grade, prompts, reading, samples, terminal
 from rrtf.records import Problem
 
 SHOWN = 5  # task ids in a message
@@ -53,7 +53,7 @@ def load_samples(
     names = renames(renamed or ())
     rows = forms.rows(lines, tasks)
     if beside:
-        said = store.read_rows(Path(beside))
+        said = reading.read_rows(Path(beside))
         rows = iter(samples.with_verdicts(rows, said, file=lines, verdict_file=beside))
     return samples.parse(rows, tasks, file=lines, extract=extract, renamed=names, **options)
 

@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from rrtf import engines, prompts
+from rrtf.engines import message
 from rrtf.records import Problem
 
 Asker = Callable[[Problem], str]
@@ -24,7 +25,7 @@ def asker(model: str | Path, prompt_format: str, *, engine: str = "auto") -> Ask
     template = None
     if prompt_format == "chat":
         is_remote = engines.remote(engine)
-        template = engines.Message if is_remote else _template(engines.model_folder(model))
+        template = message.Message if is_remote else _template(engines.model_folder(model))
     return partial(prompts.format_prompt, style=prompt_format, template=template)
 
 

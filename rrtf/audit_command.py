@@ -11,20 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import (
-    arguments,
-    audit,
-    benchmarks,
-    config,
-    execution,
-    figures,
-    reading,
-    sandbox,
-    store,
-    terminal,
-)
-from rrtf.audit import chance, running
+from rrtf import arguments, config, execution, reading, store, terminal
+from rrtf.audit import chance, corpus, running, verdict, views
+from rrtf.audit.embedding import by_name
+from rrtf.audit.rows import Fields, Row, from_fields, from_problems, guess_fields, named_fields
+from rrtf.benchmarks import catalogue, loading
+from rrtf.figures import tables as figures_tables
 from rrtf.records import Problem
+from rrtf.sandbox import executor
 
 # These find nothing between benchmarks that different people wrote, but for generic code, at these
 # thresholds (tests/benchmarks/audit.txt). Near code does, and neighbours almost: they are reported.
@@ -40,7 +34,7 @@ DETECTORS = {
     "minhash_permutations": 128,
     "shingle": 3,
     "embedding_threshold": 0.85,
-    "generic_nodes": audit.GENERIC_NODES,
+    "generic_nodes": verdict.GENERIC_NODES,
     "remove_on": REMOVE,
     "seed": 1,
 }
@@ -53,8 +47,8 @@ class Material:
     """Rows as they were read and as the audit sees them; parallel."""
 
     raw: tuple[Mapping[str, Any], ...]
-    rows: tuple[audit.Row, ...]
-    fields: audit.Fields
+    rows: tuple[Row, ...]
+    fields: Fields
 
 
 def audit_rows(
@@ -84,7 +78,7 @@ def audit_rows(
         if place and place.exists() and Path(name).exists() and place.samefile(name):
             raise ValueError(f"{option} {place}: is the input")
     problems = load_problems(benchmarks, data=data)
-    tasks = {benchmark: audit.from_problems(members) for benchmark, members in problems.items()}
+    tasks = {benchmark: from_problems(members) for benchmark, members in problems.items()}
     material = read(name, fields)
     arguments.tell(f"fields: {material.fields.told()}")
     options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
@@ -92,7 +86,7 @@ def audit_rows(
         options |= {"remove_on": (*REMOVE, running.DETECTOR)}
         options |= run_tests(material.rows, problems, tasks, **fences)
     with terminal.progress("auditing") as tick:
-        result = audit.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
+        result = verdict.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
     paper = certify(result, material, tasks, name=name, embedding=embedding)
     _print(Console(stderr="-" in (out, clean), highlight=False), result, paper)
     if out:
@@ -117,9 +111,9 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
         raise ValueError(f"--benchmarks {names!r}: expected names, as in humaneval,mbpp")
     every = wanted == ["all"]
     found = {}
-    for name in benchmarks.names() if every else [benchmarks.entry(n).name for n in wanted]:
+    for name in catalogue.names() if every else [catalogue.entry(n).name for n in wanted]:
         try:
-            found[name] = benchmarks.load(name, data=data)
+            found[name] = loading.load(name, data=data)
         except FileNotFoundError:
             if not every:
                 raise
@@ -130,9 +124,9 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
 
 
 def run_tests(
-    rows: Sequence[audit.Row],
+    rows: Sequence[Row],
     problems: Mapping[str, Sequence[Problem]],
-    tasks: Mapping[str, Sequence[audit.Row]],
+    tasks: Mapping[str, Sequence[Row]],
     *,
     level: str,
     workers: int,
@@ -144,7 +138,7 @@ def run_tests(
     `sandbox.call`; with `shards` an interrupted run goes on.
     """
     fences = {"level": level, "workers": workers}
-    call = partial(sandbox.call, **fences)
+    call = partial(executor.call, **fences)
     judge = partial(execution.execute, shards=shards, **fences)
     executed = []
     for name, members in problems.items():
@@ -168,17 +162,17 @@ def read(name: str, fields: str | None = None) -> Material:
     if not raw:
         raise ValueError(f"{name}: no rows in it")
     if fields:
-        chosen = audit.named_fields([word.strip() for word in fields.split(",") if word.strip()])
+        chosen = named_fields([word.strip() for word in fields.split(",") if word.strip()])
         known = {field for _, row in raw for field in row}
         for field in (*chosen.question, *chosen.answer):
             if field not in known:
                 has = ", ".join(sorted(known))
                 raise ValueError(f"{name}: no row has a field {field!r}; they have {has}")
     else:
-        chosen = audit.guess_fields((row for _, row in islice(raw, N_GUESS)), where=name)
+        chosen = guess_fields((row for _, row in islice(raw, N_GUESS)), where=name)
     stem = "stdin" if name == "-" else Path(name).name.partition(".")[0]
     rows = [
-        audit.from_fields(row, task_id=stem + where[len(name) :], fields=chosen, where=where)
+        from_fields(row, task_id=stem + where[len(name) :], fields=chosen, where=where)
         for where, row in raw
     ]
     return Material(tuple(row for _, row in raw), tuple(rows), chosen)
@@ -186,21 +180,21 @@ def read(name: str, fields: str | None = None) -> Material:
 
 def _embedder(model: str) -> Any:
     try:
-        return audit.by_name(model)
+        return by_name(model)
     except ImportError as error:
         raise ValueError(str(error)) from error
 
 
-def finding_rows(result: audit.Audit) -> list[dict[str, Any]]:
+def finding_rows(result: verdict.Audit) -> list[dict[str, Any]]:
     """A line per finding: the leak, and whether the rule takes it for chance."""
     sides = ((result.leaks, False), (result.collisions, True))
     return [store.to_row(leak) | {"chance": chance} for leaks, chance in sides for leak in leaks]
 
 
 def certify(
-    result: audit.Audit,
+    result: verdict.Audit,
     material: Material,
-    tasks: Mapping[str, Sequence[audit.Row]],
+    tasks: Mapping[str, Sequence[Row]],
     *,
     name: str,
     embedding: str | None = None,
@@ -216,7 +210,7 @@ def certify(
     empty = [row.task_id for row in material.rows if not row.whole.strip()]
     n = DETECTORS["substring_words"]
     bare = {b: [t.task_id for t in members if not t.code] for b, members in tasks.items()}
-    return audit.certificate(result, tasks, settings) | {
+    return views.certificate(result, tasks, settings) | {
         "what": name,
         "fields": material.fields.told(),
         "sha256": {
@@ -230,7 +224,7 @@ def certify(
             "rows without any text": len(empty),
             "tasks without a reference, seen by text only": {k: len(v) for k, v in bare.items()},
             f"descriptions of fewer than {n} words, which no substring finds": sum(
-                len(audit.Corpus([t]).words[0]) < n for members in tasks.values() for t in members
+                len(corpus.Corpus([t]).words[0]) < n for members in tasks.values() for t in members
             ),
             "kinds": [
                 "a task told in other words or another language and solved in another way"
@@ -241,13 +235,13 @@ def certify(
     }
 
 
-def _digest(rows: Sequence[audit.Row]) -> str:
+def _digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(store.encode(rows, ".jsonl")).hexdigest()
 
 
-def _print(console: Console, result: audit.Audit, paper: Mapping[str, Any]) -> None:
+def _print(console: Console, result: verdict.Audit, paper: Mapping[str, Any]) -> None:
     """The table per detector, what leaks of each benchmark, the rule, and what goes."""
-    console.print(terminal.rows_table(audit.detector_rows(result)))
+    console.print(terminal.rows_table(views.detector_rows(result)))
     console.print()
     console.print(terminal.rows_table(benchmark_rows(result, paper["benchmarks"])))
     told = ", ".join(f"{n} by {name}" for name, n in paper["rows"]["dropped"].items())
@@ -260,7 +254,7 @@ def _print(console: Console, result: audit.Audit, paper: Mapping[str, Any]) -> N
     )
 
 
-def benchmark_rows(result: audit.Audit, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+def benchmark_rows(result: verdict.Audit, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
     """A table row per benchmark: its tasks, and how many of them leak.
 
     `leaked` are those that a detector of `remove_on` found, `only resembled` those that others
@@ -288,27 +282,27 @@ def benchmark_rows(result: audit.Audit, sizes: Mapping[str, int]) -> list[dict[s
 
 
 def page(
-    result: audit.Audit,
+    result: verdict.Audit,
     material: Material,
-    tasks: Mapping[str, Sequence[audit.Row]],
+    tasks: Mapping[str, Sequence[Row]],
     paper: Mapping[str, Any],
 ) -> str:
     """The whole audit as one HTML page that needs nothing else: tables, then the worst pairs."""
     sizes = {benchmark: len(members) for benchmark, members in tasks.items()}
     matrix = [
         {"": name, **dict(zip(result.detectors, counts, strict=True))}
-        for name, counts in zip(result.detectors, audit.agreement_matrix(result), strict=True)
+        for name, counts in zip(result.detectors, views.agreement_matrix(result), strict=True)
     ]
     tables = [
-        ("By detector", audit.detector_rows(result)),
+        ("By detector", views.detector_rows(result)),
         ("By benchmark", benchmark_rows(result, sizes)),
         ("Pairs that two detectors agree on", matrix),
-        ("Tasks that leak", audit.task_rows(result)),
-        ("Rows that leak", audit.row_rows(result)),
+        ("Tasks that leak", views.task_rows(result)),
+        ("Rows that leak", views.row_rows(result)),
     ]
     shown = [(f"{what}: {len(rows)}" if len(rows) > N_LISTED else what, rows[:N_LISTED])
              for what, rows in tables]  # fmt: skip
-    worst = audit.compare(audit.worst_pairs(result, N_PAIRS), material.rows, tasks, longest=SHOWN)
+    worst = views.compare(views.worst_pairs(result, N_PAIRS), material.rows, tasks, longest=SHOWN)
     title = f"Leak audit of {paper['what']}"
     told = (
         f"{result.n_rows} rows ({paper['fields']}) against {', '.join(tasks)}: "
@@ -316,23 +310,23 @@ def page(
     )
     parts = [f"<h1>{escape(title)}</h1><p>{escape(told)}</p><p>{escape(result.rule)}</p>"]
     for what, rows in shown:
-        table = figures.table(rows, digits=2, height=30).data if rows else "<p>None.</p>"
+        table = figures_tables.table(rows, digits=2, height=30).data if rows else "<p>None.</p>"
         parts.append(f"<h2>{escape(what)}</h2>{table}")
     parts.append(
         f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
-        f"of four equal words are marked.</p>{figures.side_by_side(worst).data}"
+        f"of four equal words are marked.</p>{figures_tables.side_by_side(worst).data}"
     )
-    parts.append(f"<h2>Not seen</h2>{figures.table(_not_seen(result, paper)).data}")
+    parts.append(f"<h2>Not seen</h2>{figures_tables.table(_not_seen(result, paper)).data}")
     return _PAGE.format(title=escape(title), body="\n".join(parts))
 
 
-def _not_seen(result: audit.Audit, paper: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _not_seen(result: verdict.Audit, paper: Mapping[str, Any]) -> list[dict[str, Any]]:
     counts = {k: v for k, v in paper["not seen"].items() if isinstance(v, int)}
     bare = paper["not seen"]["tasks without a reference, seen by text only"]
     counts["tasks without a reference, seen by text only"] = sum(bare.values())
     table = [{"what": what, "count": count} for what, count in counts.items()]
     kinds = [{"what": what, "count": None} for what in paper["not seen"]["kinds"]]
-    return [*audit.out_of_sight(result), *table, *kinds]
+    return [*views.out_of_sight(result), *table, *kinds]
 
 
 _PAGE = """<!doctype html>

@@ -14,16 +14,17 @@ from rrtf import (
     asking,
     config,
     contest,
-    evaluate,
     grade,
     leaderboard,
     rank,
+    reading,
     samples,
-    sandbox,
     store,
     terminal,
 )
+from rrtf.evaluate.flagged import CAUTION, by_leak, flagged_tasks
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
+from rrtf.sandbox.joint import SUFFIX
 
 
 def grade_samples(
@@ -106,7 +107,7 @@ def _closing(
         )
         which = f" ({arguments.some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
-    if forgeable := sum(run.isolation.endswith(sandbox.joint.SUFFIX) for run in executions):
+    if forgeable := sum(run.isolation.endswith(SUFFIX) for run in executions):
         yield (
             f"joint: {forgeable} of {len(executions)} verdicts come from tests in the candidate's "
             "own process, and a program can forge those"
@@ -142,7 +143,7 @@ def evaluate_entries(
     asked = grade.parse_ks(ks) if ks else grade.KS
     terminal.check_folder(out)
     name = arguments.name_of(problems)
-    leaking = evaluate.flagged_tasks(_leaks(flagged), name) if flagged else set()
+    leaking = flagged_tasks(_leaks(flagged), name) if flagged else set()
     tasks = arguments.load_problems(problems, data=data)
     how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
     responses = contest.answers(entrants, tasks, sampling=sampling, **how)
@@ -158,8 +159,8 @@ def evaluate_entries(
     _print_board(console, board, len(tasks), margin)
     if flagged:
         answered = leaking & {row.task_id for row in scores}
-        console.print(terminal.parts_table(evaluate.by_leak(scores, answered, ks=asked)))
-        terminal.explain(console, evaluate.CAUTION)
+        console.print(terminal.parts_table(by_leak(scores, answered, ks=asked)))
+        terminal.explain(console, CAUTION)
     terminal.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
     if out:
         told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
@@ -173,7 +174,7 @@ def _leaks(path: Path) -> list[Leak]:
     """The findings of the verb `audit` that its rule does not take for chance."""
     return [
         store.from_row(row, Leak, f"{path}:{number}")
-        for number, row in store.read_rows(path)
+        for number, row in reading.read_rows(path)
         if not (isinstance(row, dict) and row.get("chance"))
     ]
 

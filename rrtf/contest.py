@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import arguments, config, engines, evaluate, grade, prompts, samples, store, terminal
+from rrtf import arguments, config, engines, grade, prompts, samples, store, terminal
+from rrtf.evaluate import exam
 from rrtf.leaderboard import Board
-from rrtf.metrics import label, parse_label
-from rrtf.nano import family
+from rrtf.measures import label, parse_label
+from rrtf.nano.grammar import family
 from rrtf.records import Execution, Problem, Response, TaskScore
 
 SUMMARY = "summary.json"
@@ -267,7 +268,7 @@ def scores(
         own = [run for run in executions if run.source == source]
         answered = {run.task_id for run in own}
         asked = [task for task in tasks if task.task_id in answered]
-        found += evaluate.score(asked, own, benchmark=benchmark, family=family)
+        found += exam.score(asked, own, benchmark=benchmark, family=family)
     return found
 
 

@@ -8,21 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import (
-    arguments,
-    config,
-    endpoint,
-    evolve,
-    grade,
-    reading,
-    sandbox,
-    store,
-    strength,
-    terminal,
-)
-from rrtf.endpoint import Ask, Reply
-from rrtf.evolve import Asker, Sampling
+from rrtf import arguments, config, endpoint, grade, reading, store, strength, terminal
+from rrtf.endpoint import messages
+from rrtf.endpoint.messages import Ask, Reply
+from rrtf.evolve import growing, offline, rules, testing, wording
+from rrtf.evolve.growing import Asker
+from rrtf.evolve.seeds import read_seeds
+from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
+from rrtf.sandbox import executor
 
 N_MUTANTS = 20  # of a reference, where the strength of tests is measured
 Dropped = tuple[Instruction, str]
@@ -40,7 +34,7 @@ def replies_folder(replies: Path | None, out: str | None) -> Path:
 def parse_weights(text: str) -> dict[str, int]:
     """`'3,3,3,1,1'` -> how often each method is drawn; ValueError for anything else."""
     parts = text.split(",")
-    names = evolve.methods()
+    names = wording.methods()
     if len(parts) != len(names) or not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"--weights {text!r}: expected {len(names)} numbers, as in 3,3,3,1,1")
     weights = dict(zip(names, map(int, parts), strict=True))
@@ -69,7 +63,7 @@ def evolve_nano(
             "asks one for any rows"
         )
     with terminal.progress("evolving") as tick:
-        evolved, dropped = evolve.evolve_problems(problems, rounds=rounds, progress=tick, **how)
+        evolved, dropped = offline.evolve_problems(problems, rounds=rounds, progress=tick, **how)
     if out:
         terminal.write(out, [*problems, *evolved])
     console = Console(stderr=out == "-", highlight=False)
@@ -107,7 +101,7 @@ def evolve_asking(
     """
     how = {"weights": parse_weights(weights), "rounds": rounds, "after_failure": after_failure}
     _check(seeds, out, dropped, options["agreement"])
-    rows, names = evolve.read_seeds(
+    rows, names = read_seeds(
         reading.rows(seeds),
         source=arguments.name_of(seeds),
         renamed=arguments.renames(rename or ()),
@@ -115,13 +109,13 @@ def evolve_asking(
     arguments.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
     sampling = Sampling(options["temperature"], options["top_p"], options["max_tokens"], seed)
     ask = _asker(generator, model, replies_folder(options["replies"], out), options)
-    evolved, failed = evolve.evolve_rows(rows, ask=ask, generator=model, sampling=sampling, **how)
+    evolved, failed = growing.evolve_rows(rows, ask=ask, generator=model, sampling=sampling, **how)
     console = Console(stderr="-" in (out, dropped), highlight=False)
     _print_rounds(console, evolved, failed)
     everything, gone = [*rows, *evolved], list(failed)
-    kept, refused = evolve.sieve(everything, threshold=similarity) if clean else (everything, [])
+    kept, refused = rules.sieve(everything, threshold=similarity) if clean else (everything, [])
     if clean:
-        reasons = evolve.reason_counts(refused)
+        reasons = rules.reason_counts(refused)
         console.print(terminal.ledger("rows", len(everything), reasons, "kept", len(kept)))
     gone += refused
     written: list[Any] = kept
@@ -157,7 +151,7 @@ def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -
     """`endpoint.ask` for one model, saying how far it is."""
     bound = partial(
         endpoint.ask,
-        endpoint=endpoint.Endpoint(address, model, options["api_key_env"]),
+        endpoint=messages.Endpoint(address, model, options["api_key_env"]),
         replies=folder,
         concurrency=options["concurrency"],
         attempts=options["attempts"],
@@ -184,10 +178,10 @@ def _with_tests(
     runs = {"workers": options["workers"], "level": options["level"]}
     runs |= {"memory_mb": options["memory_mb"], "cpu_seconds": options["cpu_seconds"] or 2.0}
     try:
-        found = evolve.add_tests(
+        found = testing.add_tests(
             rows,
             ask=ask,
-            call=partial(sandbox.call, **runs),
+            call=partial(executor.call, **runs),
             answers=options["answers"],
             inputs=options["inputs"],
             least_share=options["agreement"],
@@ -203,7 +197,7 @@ def _with_tests(
     problems, weak = _valid(console, [p for _, p in found.rows], options, runs)
     names = {problem.task_id for problem in problems}
     gone = list(found.dropped) + [(r, weak[p.task_id]) for r, p in found.rows if p.task_id in weak]
-    lost = evolve.reason_counts(gone)
+    lost = rules.reason_counts(gone)
     console.print("", terminal.ledger("rows", len(rows), lost, "problems with tests", len(names)))
     if found.n_trials and found.n_alike == found.n_trials:
         arguments.tell(
@@ -262,14 +256,14 @@ def _print_rounds(
     if not evolved and not failed:
         return
     console.print(_method_table(evolved))
-    reasons = evolve.reason_counts(failed)
+    reasons = rules.reason_counts(failed)
     total = len(evolved) + len(failed)
     console.print("", terminal.ledger("attempts", total, reasons, "evolved", len(evolved)), "")
 
 
 def _method_table(evolved: Sequence[Instruction] | Sequence[Problem]) -> Table:
     """Evolved rows by method and generation."""
-    rows = evolve.by_method(evolved)
+    rows = offline.by_method(evolved)
     table = Table(box=None, pad_edge=False)
     for number, name in enumerate(rows[0]):
         table.add_column(name, justify="right" if number else "left")

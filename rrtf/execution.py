@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from rrtf import cluster, sandbox, source, store
+from rrtf import cluster, source, store
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import executor
+from rrtf.sandbox.packages import versions
 
 SHARD_SIZE = 512  # distinct programs: one to two seconds of two cores
 WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
@@ -66,7 +68,7 @@ def execute(
     limits = {"level": level, "exactly": exactly, "cpu_seconds": float(cpu_seconds)}
     limits |= {"wall_seconds": float(wall_seconds), "memory_mb": memory_mb, "seed": seed}
     limits |= {"packages": sorted(set(packages))}
-    places = sandbox.distinct(problems, responses)
+    places = executor.distinct(problems, responses)
     firsts = [responses[where[0]] for where in places]
     copies = [len(where) for where in places]
     ledger = _Ledger(problems, firsts, limits, copies=copies, progress=progress)
@@ -126,7 +128,7 @@ class _Ledger:
             "problems": [[p.task_id, p.prompt, p.entry_point, p.tests] for p in tasks],
             "programs": [[p.task_id, p.program] for p in programs],
             "limits": self.limits,
-            "packages": sandbox.packages.versions(self.limits["packages"]),
+            "packages": versions(self.limits["packages"]),
             "version": version(),
         }
 
@@ -179,7 +181,7 @@ def _run_here(ledger: _Ledger, workers: int) -> None:
     """One call of the sandbox for all that is left: its zygotes are started once."""
     left = [place for shard in ledger.left() for place in shard]
     if left:
-        sandbox.execute(
+        executor.execute(
             list(ledger.problems.values()),
             [ledger.programs[place] for place in left],
             workers=workers,
@@ -206,10 +208,10 @@ def judge(job: dict, workers: int) -> list:
 
     RuntimeError where the node may not judge: other packages, too weak an isolation.
     """
-    here = sandbox.packages.versions(job["limits"]["packages"])
+    here = versions(job["limits"]["packages"])
     if job["packages"] != here:
         raise RuntimeError(f"other packages than the caller's {job['packages']}: {here}")
     problems = [Problem(*row) for row in job["problems"]]
     responses = [Response(task_id, "", 0, "", program) for task_id, program in job["programs"]]
-    found = sandbox.execute(problems, responses, workers=workers, **job["limits"])
+    found = executor.execute(problems, responses, workers=workers, **job["limits"])
     return [[e.task_id, e.outcome, *_rest(e)] for e in found]

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from rrtf import pipeline
+from rrtf import kernel
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def exit_codes(*, interrupted: str = "interrupted; resume with the same command"
         _leave(interrupted, 130)
     except (ValueError, FileNotFoundError) as error:
         _leave(f"error: {error}", 2)
-    except pipeline.StageError as error:
+    except kernel.StageError as error:
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
     except (OSError, FloatingPointError) as error:
         _leave(f"failed: {error}", 1)

@@ -65,13 +65,13 @@ def token_rows(
     """
     import torch
 
-    from rrtf import loss
+    from rrtf import likelihood, scoring
 
     network, tokenizer = attention.load(model)
     batch = batches.collate([batches.encode(group, tokenizer, "rrtf")], device=network.device)
     with torch.no_grad():
-        hidden = loss.hidden_states(network.eval(), batch)
-        logs = loss.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
+        hidden = scoring.hidden_states(network.eval(), batch)
+        logs = likelihood.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
     own = batch["response"] == k
     tokens = [repr(tokenizer.decode([token])) for token in batch["targets"][own].tolist()]
     rows = [
@@ -84,9 +84,9 @@ def token_rows(
 def _scores(
     network: "PreTrainedModel", examples: Sequence[batches.Example]
 ) -> "tuple[Tensor, Tensor]":
-    from rrtf import loss
+    from rrtf import scoring
 
-    return loss.score(network, batches.collate(examples, device=network.device))
+    return scoring.score(network, batches.collate(examples, device=network.device))
 
 
 def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> list[dict[str, Any]]:
@@ -126,13 +126,13 @@ def library_loss(
     """L, L_rank and L_ft of the groups as training computes them; options as in `loss.rrtf`."""
     import torch
 
-    from rrtf import loss
+    from rrtf import loss, scoring
 
     network, tokenizer = attention.load(model)
     examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
     batch = batches.collate(examples, device=network.device)
     with torch.no_grad():
-        sums, lengths = loss.score(network.eval(), batch)
+        sums, lengths = scoring.score(network.eval(), batch)
         parts = loss.rrtf(
             sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], **options
         )
@@ -180,10 +180,10 @@ def _norms(
     """Norms of the gradients of L_rank, L_ft (sum) and L_ft (mean) on one batch."""
     import torch
 
-    from rrtf import loss
+    from rrtf import loss, scoring
 
     batch = batches.collate(examples, device=network.device)
-    sums, lengths = loss.score(network.train(), batch)
+    sums, lengths = scoring.score(network.train(), batch)
     args = (sums, lengths, batch["scores"], batch["prompt"], batch["teacher"])
     terms = (
         loss.rrtf(*args, ft_weight=0.0).loss,

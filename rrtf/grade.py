@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import execution, sandbox, stats, store
+from rrtf import execution, reading, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import repetition
+from rrtf.sandbox.joint import is_joint
 
 KS = (1, 10, 100)
 FORM = (
@@ -51,16 +53,16 @@ def load_problems(
     if name == "-" or (path.exists() and not path.is_dir()):
         if since:
             raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
-        return problems_of(list(store.read_rows(path)), file=name, joint=joint)
-    from rrtf import benchmarks
+        return problems_of(list(reading.read_rows(path)), file=name, joint=joint)
+    from rrtf.benchmarks import catalogue, loading
 
-    if name in benchmarks.names():
+    if name in catalogue.names():
         try:
-            return benchmarks.load(name, data=data, since=since, joint=joint, packages=packages)
+            return loading.load(name, data=data, since=since, joint=joint, packages=packages)
         except RuntimeError as error:
             raise OSError(str(error)) from error
     what = "a folder" if path.is_dir() else "no such file"
-    known = ", ".join(benchmarks.names())
+    known = ", ".join(catalogue.names())
     raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
 
 
@@ -69,12 +71,12 @@ def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
 
     `options` are those of `benchmarks.refused`.
     """
-    from rrtf import benchmarks
+    from rrtf.benchmarks import catalogue, loading
 
-    if name not in benchmarks.names() or (Path(name).exists() and not Path(name).is_dir()):
+    if name not in catalogue.names() or (Path(name).exists() and not Path(name).is_dir()):
         return []
     reasons: dict[str, list[str]] = defaultdict(list)
-    for task_id, reason in benchmarks.refused(name, data=data, **options).items():
+    for task_id, reason in loading.refused(name, data=data, **options).items():
         reasons[reason].append(task_id)
     return [
         f"{name} has {len(tasks)} more, refused because: {reason} ({', '.join(tasks)})"
@@ -87,23 +89,23 @@ def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     CPU seconds as the benchmark of this name asks for, else 2; three times as many of waiting.
     """
-    from rrtf import benchmarks
+    from rrtf.benchmarks import catalogue
 
     cpu = options.get("cpu_seconds")
     if cpu is None:
-        known = name in benchmarks.names() and not Path(name).is_file()
-        cpu = benchmarks.entry(name).cpu_seconds if known else 2.0
+        known = name in catalogue.names() and not Path(name).is_file()
+        cpu = catalogue.entry(name).cpu_seconds if known else 2.0
     wall = options.get("wall_seconds") or execution.WALL_PER_CPU * cpu
     return {**options, "cpu_seconds": cpu, "wall_seconds": wall}
 
 
 def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     """task_id -> its `difficulty` or `level`; ValueError where that is not known."""
-    from rrtf import benchmarks
+    from rrtf.benchmarks import about, catalogue
 
-    if name not in benchmarks.names() or Path(name).is_file():
+    if name not in catalogue.names() or Path(name).is_file():
         raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
-    return benchmarks.groups(name, by, data=data)
+    return about.groups(name, by, data=data)
 
 
 def problems_of(
@@ -131,7 +133,7 @@ def problems_of(
                 f"{where}: the tests of `plus_input` are not part of `test`: name the benchmark "
                 "(humaneval+ or mbpp+) instead of its file, or remove the field"
             )
-        if sandbox.joint.is_joint(problem) and not joint:
+        if is_joint(problem) and not joint:
             raise ValueError(
                 f"{where}: {problem.task_id} asks for its tests to run in the candidate's own "
                 "process, where a program can forge the verdict: --joint accepts that"
@@ -176,7 +178,7 @@ def flaky(
     """Per response: does its verdict change when it is judged again (`sandbox.unstable`)?"""
     options.pop("shards", None)  # a verdict that was saved is no second opinion
     again = {"first": executions, "execute": execute, "progress": progress}
-    return sandbox.unstable(problems, responses, **again, **options)
+    return repetition.unstable(problems, responses, **again, **options)
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
-from rrtf import evaluate, stats
+from rrtf import stats
+from rrtf.evaluate import differences
 from rrtf.grade import KS
-from rrtf.metrics import Comparison, Metric, Result, label, rates
+from rrtf.measures import Metric, label
+from rrtf.metrics import Comparison, Result, rates
 from rrtf.records import Execution, TaskScore
 
 ALPHA = 0.05
@@ -148,7 +150,7 @@ def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
     ]
     metric = Metric(1, alike["temperature"])
     how = {"margin": margin, "seed": seed, "table": "all pairs"}
-    return replace(evaluate.compare(rows, "a", "b", metric, **how), metric="pass@1")
+    return replace(differences.compare(rows, "a", "b", metric, **how), metric="pass@1")
 
 
 def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | None:
@@ -158,12 +160,14 @@ def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | No
 
 def mark(row: Comparison) -> str:
     """`*` told apart, `=` equal within the margin, else nothing: undecided."""
-    return {"better": "*", "worse": "*", "no difference": "="}.get(evaluate.verdict(row), "")
+    return {"better": "*", "worse": "*", "no difference": "="}.get(differences.verdict(row), "")
 
 
 def matrix(found: Board) -> dict[tuple[str, str], str]:
     """(better, other) -> how far ahead in points, with its `mark`: `+4.3*`."""
-    return {(row.a, row.b): f"{evaluate.points(row.difference)}{mark(row)}" for row in found.pairs}
+    return {
+        (row.a, row.b): f"{differences.points(row.difference)}{mark(row)}" for row in found.pairs
+    }
 
 
 def panels(found: Board) -> dict[str, list[tuple[str, float, float, float]]]:

@@ -13,18 +13,11 @@ of each prompt L_ft imitates. No function changes its arguments.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from rrtf import packing
-from rrtf.likelihood import TILE_ROWS, response_sums, token_log_probs
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 PAIRS_OF = ("teacher", "all")
 OBJECTIVES = (
@@ -48,29 +41,6 @@ class Parts(NamedTuple):
     ft: Tensor
     violated: Tensor
     n_pairs: int
-
-
-# From a batch to log-probabilities
-
-
-def hidden_states(network: "PreTrainedModel", batch: Mapping[str, Any]) -> Tensor:
-    """The hidden states (N, D) that predict the batch's targets."""
-    arguments, read = packing.inputs(batch, network.config)
-    out = network.get_decoder()(**arguments, use_cache=False)
-    return out.last_hidden_state.flatten(0, 1)[read]
-
-
-def score(
-    network: "PreTrainedModel", batch: Mapping[str, Any], *, chunk: int = TILE_ROWS
-) -> tuple[Tensor, Tensor]:
-    """(sums, lengths) (R,) of the responses of a collated batch, the prompts computed once.
-
-    The logits are made for `chunk` tokens at a time (0 = all) and again in the backward pass.
-    """
-    hidden = hidden_states(network, batch)  # (N, D)
-    head = network.get_output_embeddings()
-    logs = token_log_probs(hidden, head, batch["targets"], chunk=chunk)
-    return response_sums(logs, batch["response"], len(batch["scores"]))
 
 
 def mean_log_probs(sums: Tensor, lengths: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, nano, store
+from rrtf import config, store
 from rrtf.nano import grammar, wording
+from rrtf.nano.problems import build, world
 from rrtf.records import Problem
 
 END = "<|endoftext|>"
@@ -67,8 +68,8 @@ def _pretraining(
     workers: int, progress: Callable[[int, int], None] | None
 ) -> tuple[list[Problem], list[str], dict[str, int], set[str]]:
     """Problems, their behaviours, what was dropped, and the behaviours that were avoided."""
-    avoid = {key for _, keys in nano.world(workers).values() for key in keys}
-    found = nano.build(
+    avoid = {key for _, keys in world(workers).values() for key in keys}
+    found = build(
         "pretrain", TRUNK_PROBLEMS + DECAY_PROBLEMS, avoid=avoid, shard_size=2000,
         workers=workers, progress=progress,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import attention, nano_corpus, prompts, store
+from rrtf import nano_corpus, prompts, store
 from rrtf.nano import grammar
 from rrtf.nano_corpus import END, VOCABULARY, Row
 from rrtf.records import Execution, Outcome, Problem, Response
@@ -115,7 +115,6 @@ class Pretraining:
             use_cache=False, **shape,
         )  # fmt: skip
         self.model = GPTBigCodeForCausalLM(settings)
-        attention.use(self.model)
         named = list(self.model.named_parameters())
         matrices = [p for n, p in named if p.dim() == 2 and ".h." in n]
         tables = [p for n, p in named if p.dim() == 2 and ".h." not in n]
@@ -239,7 +238,7 @@ def load_checkpoint(path: Path, training: Pretraining) -> None:
 
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
-        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)  # noqa: SIM118
+        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)
 
 
 def _step_of(path: Path) -> int:

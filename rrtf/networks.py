@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rrtf import attention, blocks, loss, sharding
+from rrtf import attention, blocks, scoring, sharding
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -30,7 +30,7 @@ class Scorer(nn.Module):
     which would give the logits of every position, is never called.
     """
 
-    def __init__(self, network: "PreTrainedModel", score: Callable[..., Any] = loss.score):
+    def __init__(self, network: "PreTrainedModel", score: Callable[..., Any] = scoring.score):
         super().__init__()
         self.network, self.score = network, score
 

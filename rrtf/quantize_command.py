@@ -8,8 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, asking, engines, grade, quantize, store, terminal
-from rrtf.quantize import Jobs, Measured, Sampled
+from rrtf import arguments, asking, engines, grade, reading, store, terminal
+from rrtf.quantize import table as quantize_table
+from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
+from rrtf.quantize.table import Measured, Sampled
 from rrtf.quantize_options import STAGE
 from rrtf.records import Problem, QuantRow
 
@@ -38,7 +40,7 @@ def quantize_model(
     FileNotFoundError for what a caller can get wrong, before anything is made where that shows;
     OSError where a variant could not be made or measured for another reason.
     """
-    quantize.check_variants(variants)
+    check_variants(variants)
     terminal.check_folder(out)
     folder = engines.model_folder(model)
     tasks = arguments.load_problems(problems, data=data) if problems else []
@@ -81,7 +83,7 @@ def calibration_of(
             )
         return []
     ask = asking.asker(model, prompt_format)
-    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
+    texts = [_text(row, f"{name}:{number}", ask) for number, row in reading.read_rows(Path(name))]
     if not texts:
         raise ValueError(f"{name}: no lines to calibrate on")
     seen = sum(any(ask(task) in text for text in texts) for task in tasks)
@@ -99,7 +101,7 @@ def _text(row: Any, where: str, ask: asking.Asker) -> str:
         problem = None
     if problem is None or not isinstance(problem.prompt, str) or not problem.prompt.strip():
         raise ValueError(f"{where}: expected a text, or prompt and canonical_solution")
-    return quantize.with_reference(problem, ask)
+    return with_reference(problem, ask)
 
 
 def _longest(model: str) -> int:
@@ -136,7 +138,7 @@ def _measured(
     everything = ["full", *(variant for variant in variants if variant != "full")]
     stage = {name: STAGE[name] for name in ("batch_sizes", "repetitions", "nll_margin")}
     with terminal.progress("quantising") as tick:
-        found = quantize.measure(
+        found = measure(
             everything, tasks, calibration=texts, folder=place, progress=tick, **stage, **how
         )
     if not found[0].ok:
@@ -157,21 +159,25 @@ def _graded(
     with terminal.progress("grading") as tick:
         shards = place / ".shards"
         executions = grade.execute(tasks, answers, shards=shards, progress=tick, **limits)
-    return quantize.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
+    return quantize_table.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
 
 
 def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | None) -> None:
     """Prints the tables, and keeps the rows where there is an `out`."""
-    console, times = Console(highlight=False), quantize.timing(measured)
+    console, times = Console(highlight=False), quantize_table.timing(measured)
     name, tasks, n = table[0].model, table[0].n_tasks, table[0].n_samples
     terminal.say(console, f"{name}: {tasks} tasks, greedy and {n} samples each")
-    for rows in (quantize.shown(table), quantize.tested(table), quantize.time_lines(times)):
+    for rows in (
+        quantize_table.shown(table),
+        quantize_table.tested(table),
+        quantize_table.time_lines(times),
+    ):
         if rows:
             console.print()
             console.print(terminal.rows_table(rows))
-    terminal.explain(console, f"\n{quantize.ran_on(times)}")
+    terminal.explain(console, f"\n{quantize_table.ran_on(times)}")
     if out:
-        store.write_json(out / "quantization.json", quantize.records(table))
+        store.write_json(out / "quantization.json", quantize_table.records(table))
         store.write_json(out / "timing.json", times)
 
 

@@ -30,6 +30,7 @@ def quantize(
     whose answers are broken is not timed. What cannot be had is named with what can.
     """
     from rrtf import quantize_command
+    from rrtf.quantize import table
 
     execution = {"level": level, "workers": workers, "cpu_seconds": cpu_seconds}
     with exit_codes(interrupted=how_to_go_on(out, "--out")):
@@ -42,7 +43,7 @@ def quantize(
             data=data,
             prompt_format=prompt_format,
             max_new_tokens=max_new_tokens,
-            sampled=quantize_command.Sampled(n, temperature, top_p),
+            sampled=table.Sampled(n, temperature, top_p),
             timeout=timeout,
             seed=seed,
             memory_mb=memory_mb,

@@ -17,6 +17,7 @@ from typing import Any
 from rrtf import asking, config, crew, engines, prompts, store
 from rrtf import source as code
 from rrtf.cluster import PLACES, spread
+from rrtf.engines.answers import check_sampling
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
@@ -91,7 +92,7 @@ def sample_temperatures(
     if cluster not in PLACES:
         raise ValueError(f"unknown cluster {cluster!r}: expected one of {', '.join(PLACES)}")
     for temperature in temperatures:
-        engines.check_sampling(
+        check_sampling(
             n=n_samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
         )
     jobs = _jobs(problems, temperatures)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from textwrap import dedent
 from typing import Any
 
-from rrtf import config, probes, sandbox
+from rrtf import config, probes
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import executor
 from rrtf.sandbox.mutants import Mutant, mutants
 
 NO_REFERENCE = "no reference"
@@ -111,7 +112,7 @@ def examine(
     *,
     limit: int,
     seed: int,
-    execute: Execute = sandbox.execute,
+    execute: Execute = executor.execute,
     cpu_seconds: float = CPU_SECONDS,
     **options: Any,
 ) -> tuple[dict[str, str], list[Strength]]:
@@ -141,7 +142,7 @@ def examine(
 
 
 def broken_references(
-    problems: Sequence[Problem], *, execute: Execute = sandbox.execute, **options: Any
+    problems: Sequence[Problem], *, execute: Execute = executor.execute, **options: Any
 ) -> dict[str, str]:
     """Task id -> why its own reference does not pass: `FAILED_TESTS (wrong_value), 2 of 3`.
 
@@ -156,7 +157,7 @@ def strengths(
     *,
     limit: int,
     seed: int,
-    execute: Execute = sandbox.execute,
+    execute: Execute = executor.execute,
     **options: Any,
 ) -> list[Strength]:
     """The strength of the tests of every problem that has a reference; options as `examine`.

@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import ablation, config, evaluate, nano, store
-from rrtf.ablation import making, runs, sets
+from rrtf import config, reading, store, train
+from rrtf.ablation import making, registration, results, runs, sets
+from rrtf.ablation.material import answers_file, given, oracle
+from rrtf.evaluate.exam import Sat
+from rrtf.nano import grammar
+from rrtf.nano.problems import build
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 C, R, F, P = Outcome
-PLAN = ablation.read()
+PLAN = registration.read()
 TASKS = [f"t/{number}" for number in range(12)]
 
 
@@ -100,16 +104,16 @@ def test_equal_compute_means_as_many_tokens(material):
     ],
 )
 def test_a_registration_that_contradicts_itself_is_refused(tmp_path, old, new, message):
-    text = ablation.place().read_text()
+    text = registration.place().read_text()
     assert old in text
     wrong = tmp_path / "ablation.toml"
     wrong.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=message):
-        ablation.read(wrong)
+        registration.read(wrong)
 
 
 def test_the_registration_has_no_key_that_nothing_reads():
-    table = tomllib.loads(ablation.place().read_text())
+    table = tomllib.loads(registration.place().read_text())
     known = {*runs.DECISIVE, "max_responses"}
     known |= {"name", "tier", "what", "against", "epochs", "rounds", "method", *table["defaults"]}
     assert {key for arm in table["arm"] for key in arm} <= known
@@ -123,17 +127,17 @@ def test_solved_problems_survive_packing():
 
 
 def tried(arm, rate, passed):
-    return ablation.Line(arm, ablation.VALIDATION, 0, rate, 1, 1, 1, 1.0, 10, passed, "", "")
+    return runs.Line(arm, runs.VALIDATION, 0, rate, 1, 1, 1, 1.0, 10, passed, "", "")
 
 
 def test_the_learning_rate_is_the_one_at_which_the_compared_arms_do_best_together():
-    family = ablation.registration.Family("imitation", (1e-5, 1e-4), ("sft", "rrtf"))
+    family = registration.Family("imitation", (1e-5, 1e-4), ("sft", "rrtf"))
     plan = replace(PLAN, families={"imitation": family})
     rows = [tried("sft", 1e-5, 6), tried("rrtf", 1e-5, 4), tried("sft", 1e-4, 7)]
-    assert ablation.chosen_rates(plan, rows) == {}, "a run is missing"
+    assert runs.chosen_rates(plan, rows) == {}, "a run is missing"
     even = [*rows, tried("rrtf", 1e-4, 3)]
-    assert ablation.chosen_rates(plan, even) == {"imitation": 1e-5}
-    assert ablation.chosen_rates(plan, [*rows, tried("rrtf", 1e-4, 4)]) == {"imitation": 1e-4}
+    assert runs.chosen_rates(plan, even) == {"imitation": 1e-5}
+    assert runs.chosen_rates(plan, [*rows, tried("rrtf", 1e-4, 4)]) == {"imitation": 1e-4}
 
 
 @pytest.fixture
@@ -148,15 +152,15 @@ def bench(tmp_path, material):
             for e in entries
             for at, p in enumerate(exam.problems)
         ]
-        return evaluate.Sat(exam, (), (), tuple(rows))
+        return Sat(exam, (), (), tuple(rows))
 
     model = tmp_path / "model"
     store.write_json(model / "config.json", {})
-    how = {"exams": ablation.exams(problems, problems), "make": made.extend, "sit": sit}
+    how = {"exams": runs.exams(problems, problems), "make": made.extend, "sit": sit}
     how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl", "wave": 2}
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}
-    return ablation.grid(plan, groups, {"dpo": 100.0}), how, made
+    return runs.grid(plan, groups, {"dpo": 100.0}), how, made
 
 
 def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
@@ -170,7 +174,7 @@ def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
         asked.append((model, number))
         return material.student.responses[:-3], material.student.executions[:-3]
 
-    monkeypatch.setattr(making.train, "train_all", lambda runs, **_: trained.extend(runs))
+    monkeypatch.setattr(train, "train_all", lambda runs, **_: trained.extend(runs))
     where = {"model": tmp_path / "base", "folder": tmp_path, "workers": 1}
     making.in_rounds([trial], material=material, ask=ask, seed=1, **where)
     folders = [tmp_path / run.folder for run in trained]
@@ -183,11 +187,11 @@ def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
 
 def test_a_run_that_the_ledger_holds_is_not_made_again(bench):
     trials, how, made = bench
-    first = ablation.carry_out(trials, **how)
+    first = runs.carry_out(trials, **how)
     assert made == trials and len({row.key for row in first}) == len(trials)
     assert [row.learning_rate for row in first] == list(PLAN.families["dpo"].rates)
     assert all(row.passed == 5 and runs.unpacked(row.solved, 10) == [0, 1] * 5 for row in first)
-    assert ablation.carry_out(trials, **how) == first and len(made) == len(trials)
+    assert runs.carry_out(trials, **how) == first and len(made) == len(trials)
 
 
 def test_an_interrupted_ablation_goes_on_after_the_last_whole_wave(bench):
@@ -199,11 +203,11 @@ def test_an_interrupted_ablation_goes_on_after_the_last_whole_wave(bench):
         made.extend(some)
 
     with pytest.raises(KeyboardInterrupt):
-        ablation.carry_out(trials, **how | {"make": stop})
+        runs.carry_out(trials, **how | {"make": stop})
     assert len(runs.read(how["ledger"])) == 2
-    left = ablation.carry_out(trials, run_missing=False, **how)
+    left = runs.carry_out(trials, run_missing=False, **how)
     assert len(left) == 2 and len(made) == 2
-    assert len(ablation.carry_out(trials, **how)) == len(trials)
+    assert len(runs.carry_out(trials, **how)) == len(trials)
     assert [trial.run.name for trial in made] == [trial.run.name for trial in trials]
 
 
@@ -221,9 +225,9 @@ def test_another_training_set_or_option_is_another_line(bench):
 
 def test_what_is_not_finished_is_called_so_and_holds_nothing_else_up():
     rows = [tried("dpo", rate, 5) for rate in PLAN.families["dpo"].rates]
-    rates = ablation.chosen_rates(PLAN, rows)
+    rates = runs.chosen_rates(PLAN, rows)
     assert rates == {"dpo": min(PLAN.families["dpo"].rates)}
-    table = {row["family"]: row for row in ablation.rate_rows(PLAN, rows, rates)}
+    table = {row["family"]: row for row in results.rate_rows(PLAN, rows, rates)}
     assert table["dpo"]["at the edge"] == "yes" and table["dpo"]["chosen"] == f"{rates['dpo']:g}"
     assert (table["groups"]["chosen"], table["groups"]["pass@1 by rate"]) == ("not yet", "not run")
 
@@ -231,7 +235,7 @@ def test_what_is_not_finished_is_called_so_and_holds_nothing_else_up():
 def finished(arm, seed, solved):
     packed = runs.packed(solved)
     how = (1e-5, 150, 10, 20, 1000.0, len(solved), sum(solved), packed, f"{arm}{seed}")
-    return ablation.Line(arm, ablation.HELD_OUT, seed, *how)
+    return runs.Line(arm, runs.HELD_OUT, seed, *how)
 
 
 def test_the_contrasts_are_those_of_the_lines_and_what_is_missing_is_said():
@@ -239,48 +243,48 @@ def test_the_contrasts_are_those_of_the_lines_and_what_is_missing_is_said():
     better, worse = [1] * 30 + [0] * 10, [1] * 10 + [0] * 30
     lines = [finished("rrtf", s, better) for s in range(5)]
     lines += [finished("sft-kept", s, worse) for s in range(5)]
-    rows = ablation.scores(lines, problems, family=nano.family)
-    (only,) = ablation.primary(PLAN, rows, seed=1)
+    rows = results.scores(lines, problems, family=grammar.family)
+    (only,) = results.primary(PLAN, rows, seed=1)
     assert (only.a, only.b, only.difference) == ("rrtf", "sft-kept", 0.5)
-    left = ablation.missing(PLAN, lines)
+    left = results.missing(PLAN, lines)
     assert "rrtf" not in left and left["dpo"] == PLAN.seeds["A"] and left["pro"] == PLAN.seeds["B"]
-    table = ablation.arm_rows(PLAN, lines, rows, {}, "A")
+    table = results.arm_rows(PLAN, lines, rows, {}, "A")
     shown = {row["arm"]: row["pass@1, %"] for row in table}
     assert shown["rrtf"].startswith("75.0 [") and shown["dpo"] == "not run"
     with pytest.raises(ValueError, match="arm 'rrtf', seed 0: 40 problems, expected 39"):
-        ablation.scores(lines, problems[1:], family=nano.family)
+        results.scores(lines, problems[1:], family=grammar.family)
     wrong = [replace(lines[0], passed=7)]
     with pytest.raises(ValueError, match="7 passed, but 30 are marked"):
-        ablation.scores(wrong, problems, family=nano.family)
+        results.scores(wrong, problems, family=grammar.family)
 
 
 def test_the_cost_of_rounds_is_that_of_all_and_online_rl_has_no_targets_of_its_own():
     problems = [Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(4)]
     lines = [finished(arm, s, [1, 0, 1, 0]) for arm in ("rrtf, 2 rounds", "grpo") for s in range(3)]
-    rows = ablation.scores(lines, problems, family=nano.family)
-    table = {row["arm"]: row for row in ablation.arm_rows(PLAN, lines, rows, {}, "C")}
+    rows = results.scores(lines, problems, family=grammar.family)
+    table = {row["arm"]: row for row in results.arm_rows(PLAN, lines, rows, {}, "C")}
     cost = ("updates", "million tokens", "targets that fail")
     assert [table["rrtf, 2 rounds"][name] for name in cost] == [300, 0.3, 0]
     assert [table["grpo"][name] for name in cost] == [150, None, None]
 
 
 def test_an_oracle_answers_right_in_its_style():
-    problems = nano.build("finetune", 6, workers=1)[0]
-    canonical = ablation.oracle(problems, "canonical")
-    varied = ablation.oracle(problems, "varied")
+    problems = build("finetune", 6, workers=1)[0]
+    canonical = oracle(problems, "canonical")
+    varied = oracle(problems, "varied")
     assert [a.text for a in canonical] != [b.text for b in varied]
-    from rrtf import sandbox
+    from rrtf.sandbox import executor
 
-    verdicts = sandbox.execute(problems, [*canonical, *varied], workers=1)
+    verdicts = executor.execute(problems, [*canonical, *varied], workers=1)
     assert all(run.outcome == P for run in verdicts)
 
 
 def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
-    ledger = store.read(config.home() / "data" / "ablation.jsonl", ablation.Line)
-    path = ablation.answers_file()
-    tasks = dict.fromkeys(row["task_id"] for _, row in store.read_rows(path))
+    ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
+    path = answers_file()
+    tasks = dict.fromkeys(row["task_id"] for _, row in reading.read_rows(path))
     problems = [Problem(task, "def f(x):\n", "f", "") for task in tasks]
-    answers = ablation.given(path, problems)
+    answers = given(path, problems)
     kept = sets.Material(problems, dict.fromkeys(tasks, "def f(x):"), answers["student"], answers)
     for name in ("sft", "rrtf", "sft-verified", "dpo", "rrtf, slips", "sft, own"):
         groups, _ = sets.training_set(PLAN.arms[name], kept, seed=20230727)
@@ -290,4 +294,4 @@ def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
 
 def test_an_answer_to_no_problem_of_the_run_is_named_by_its_line():
     with pytest.raises(ValueError, match=r"ablation_answers.jsonl.gz:1: nano/.* not among"):
-        ablation.given(ablation.answers_file(), [])
+        given(answers_file(), [])

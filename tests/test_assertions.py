@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import benchmarks, sandbox
+from rrtf.benchmarks import catalogue, loading
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import assertions, court, instrument, lanes, mutants
+from rrtf.sandbox import assertions, court, executor, instrument, lanes, mutants
 
 FOLDER = Path(__file__).parent / "hostile"
 DATA = os.environ.get("RRTF_DATA")
@@ -34,11 +34,11 @@ def both_ways(
     problems: Sequence[Problem], responses: Sequence[Response], **options
 ) -> tuple[list[Execution], list[Execution]]:
     """The verdicts as usual, and with every test taken for code."""
-    usual = sandbox.execute(problems, responses, **options)
+    usual = executor.execute(problems, responses, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assertions, "cases", lambda tree, entry_point: None)
         instrument.prepare.cache_clear()
-        as_code = sandbox.execute(problems, responses, **options)
+        as_code = executor.execute(problems, responses, **options)
     instrument.prepare.cache_clear()
     return usual, as_code
 
@@ -209,9 +209,9 @@ def test_hostile_programs_get_the_same_verdict_from_data_and_from_code():
      ("leetcode-v0.3-test", 0.9)],
 )  # fmt: skip
 def test_the_rows_of_the_benchmarks_are_judged_alike_as_data_and_as_code(name, share):
-    if not (Path(DATA) / benchmarks.entry(name).file).exists():
+    if not (Path(DATA) / catalogue.entry(name).file).exists():
         pytest.skip(f"$RRTF_DATA holds no {name}")
-    problems = benchmarks.load(name, data=Path(DATA))
+    problems = loading.load(name, data=Path(DATA))
     data = [p for p in problems if is_data(p.tests, prompt=p.prompt, entry_point=p.entry_point)]
     assert len(data) >= share * len(problems)
     responses = []
@@ -248,7 +248,7 @@ def judged_in_turn(*programs: str, **options) -> list[Execution]:
     """Verdicts of programs for a problem each, one after the other in one lane."""
     problems = [problem("assert f() == 1", task_id=f"t{i}") for i in range(len(programs))]
     responses = [r for i, p in enumerate(programs) for r in respond(p, task_id=f"t{i}")]
-    return sandbox.execute(problems, responses, workers=1, **options)
+    return executor.execute(problems, responses, workers=1, **options)
 
 
 def boot_with(patch: pytest.MonkeyPatch, **constants: float) -> None:
@@ -321,5 +321,5 @@ def test_code_between_data_is_judged_in_a_process_of_its_own():
     tests = ("assert f() == 1", "x = f()\nassert x == 1") * 3
     problems = [problem(text, task_id=f"t{i}") for i, text in enumerate(tests)]
     responses = [r for p in problems for r in respond(RIGHT, RIGHT + "0", task_id=p.task_id)]
-    found = sandbox.execute(problems, responses, workers=1)
+    found = executor.execute(problems, responses, workers=1)
     assert [e.outcome is Outcome.PASS for e in found] == [True, False] * 6

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import audit, figures, probes, sandbox, store
-from rrtf.audit import detectors
+from rrtf import probes, store
+from rrtf.audit import corpus, detectors, verdict, views
+from rrtf.audit import plants as audit_plants
+from rrtf.audit.rows import Row, from_fields, from_problem, guess_fields
+from rrtf.figures import counts, tables
 from rrtf.records import Problem, Response
+from rrtf.sandbox import executor
 
 
 @dataclass(frozen=True)
@@ -70,27 +74,27 @@ PLANTS = {
 }  # fmt: skip
 
 
-def rows(problems) -> list[audit.Row]:
-    return [audit.from_problem(p) for p in problems]
+def rows(problems) -> list[Row]:
+    return [from_problem(p) for p in problems]
 
 
-def run(problems, tasks=TASKS, **options) -> audit.Audit:
+def run(problems, tasks=TASKS, **options) -> verdict.Audit:
     train, held_out = rows(problems), rows(tasks)
-    behaviour = audit.observe([*train, *held_out], call, n_random=20, seed=1)
-    return audit.audit(train, {"test": held_out}, behaviour=behaviour, **options)
+    behaviour = detectors.observe([*train, *held_out], call, n_random=20, seed=1)
+    return verdict.audit(train, {"test": held_out}, behaviour=behaviour, **options)
 
 
-def found(result: audit.Audit, task_id: str) -> set[str]:
+def found(result: verdict.Audit, task_id: str) -> set[str]:
     return {leak.detector for leak in result.leaks if leak.task_id == task_id}
 
 
 @pytest.fixture(scope="module")
-def planted() -> audit.Audit:
+def planted() -> verdict.Audit:
     return run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6)
 
 
 def test_a_verbatim_copy_is_found_by_every_detector(planted):
-    assert found(planted, "verbatim") == set(audit.detector_names((5, 8, 13)))
+    assert found(planted, "verbatim") == set(detectors.detector_names((5, 8, 13)))
 
 
 def test_renamed_variables_are_found_by_code_and_behaviour(planted):
@@ -100,7 +104,7 @@ def test_renamed_variables_are_found_by_code_and_behaviour(planted):
 
 def test_a_restyled_solution_is_found_by_behaviour_alone(planted):
     assert found(planted, "restyled") == {"behaviour"}
-    assert "restyled" in {leak.task_id for (leak,) in audit.only_by(planted, "behaviour")}
+    assert "restyled" in {leak.task_id for (leak,) in views.only_by(planted, "behaviour")}
 
 
 def test_a_clean_row_is_found_by_nothing_and_stays(planted):
@@ -130,7 +134,7 @@ def test_rows_in_are_rows_kept_and_rows_dropped_by_reason(planted):
         "renamed": "code",
         "restyled": "behaviour",
     }
-    counted = audit.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
+    counted = views.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
     assert counted["in"] == counted["kept"] + sum(counted["dropped"].values()) == len(PLANTS)
 
 
@@ -140,8 +144,8 @@ def test_the_removal_policy_decides_what_goes():
 
 
 def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
-    row = audit.Row("r", "Please return the sum of the even numbers of a list, now")
-    sides = audit.Corpus([row]), audit.Corpus.of_benchmarks({"b": rows(TASKS[:1])})
+    row = Row("r", "Please return the sum of the even numbers of a list, now")
+    sides = corpus.Corpus([row]), corpus.Corpus.of_benchmarks({"b": rows(TASKS[:1])})
     (leak,) = detectors.ngram_overlap(*sides, n=5, share=0.4)
     assert leak.evidence == "return the sum of the even numbers of a list"
     assert leak.score == 6 / 13  # 10 shared words hold 6 of the 13 5-grams of 17 words
@@ -149,7 +153,7 @@ def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
 
 
 def test_tasks_too_short_for_an_ngram_are_listed():
-    assert detectors.too_short(audit.Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
+    assert detectors.too_short(corpus.Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
     assert run([], remove_on=[]).too_short[5] == ("t/digits",)
 
 
@@ -170,7 +174,7 @@ def test_constant_functions_and_errors_are_no_behaviour():
     same = [replace(t, task_id=f"r{i}", prompt=t.prompt.replace("xs", "ys").replace(".", "!?"))
             for i, t in enumerate(tasks)]  # fmt: skip
     result = run(same, tasks)
-    assert not audit.pairs([*result.leaks, *result.collisions], "behaviour")
+    assert not verdict.pairs([*result.leaks, *result.collisions], "behaviour")
 
 
 def test_duplicates_inside_the_rows_are_grouped():
@@ -194,7 +198,7 @@ def test_an_identical_program_runs_once():
         seen.extend(programs)
         return call(programs, inputs)
 
-    audit.observe(rows([TASKS[0], replace(TASKS[0], task_id="again")]), counting,
+    detectors.observe(rows([TASKS[0], replace(TASKS[0], task_id="again")]), counting,
                   n_random=0, seed=1)  # fmt: skip
     assert len(seen) == 1
 
@@ -204,33 +208,33 @@ def test_the_same_audit_twice_gives_the_same_findings(planted):
 
 
 def test_the_agreement_matrix_is_symmetric_and_counts_pairs_on_its_diagonal(planted):
-    matrix = audit.agreement_matrix(planted)
+    matrix = views.agreement_matrix(planted)
     assert matrix == [list(column) for column in zip(*matrix, strict=True)]
-    table = audit.detector_rows(planted)
+    table = views.detector_rows(planted)
     assert [matrix[i][i] for i in range(len(matrix))] == [row["pairs"] for row in table]
 
 
 def test_the_worst_pair_is_the_one_most_detectors_found(planted):
-    worst = audit.worst_pairs(planted, 3)
+    worst = views.worst_pairs(planted, 3)
     assert worst[0][0].task_id == "verbatim"
     assert len(worst[0]) == len(planted.detectors)
-    title, left, right = audit.compare(worst, rows(PLANTS.values()), {"test": rows(TASKS)})[0]
+    title, left, right = views.compare(worst, rows(PLANTS.values()), {"test": rows(TASKS)})[0]
     assert title.startswith("verbatim and t/sum: exact text (1.00), normalised text")
     assert left == right == TASKS[0].prompt + TASKS[0].reference
 
 
 def test_answers_show_each_program_on_each_probe():
     members = dict(zip("ab", rows([PLANTS["renamed"], PLANTS["clean"]]), strict=True))
-    behaviour = audit.observe(list(members.values()), call, n_random=2, seed=1)
-    shown = audit.answers(members, behaviour, n_random=2, seed=1)
+    behaviour = detectors.observe(list(members.values()), call, n_random=2, seed=1)
+    shown = views.answers(members, behaviour, n_random=2, seed=1)
     assert len(shown) == probes.N_FIXED + 2
     assert {"arguments": "[1, 2, 3, 4, 5, 6]", "a": "12", "b": "5"} in shown
 
 
 def test_the_nearest_task_by_behaviour_comes_with_the_resemblance_of_its_words():
     train, held_out = rows([PLANTS["restyled"]]), rows(TASKS)
-    behaviour = audit.observe([*train, *held_out], call, n_random=20, seed=1)
-    (near,) = audit.nearest(train, held_out, behaviour)
+    behaviour = detectors.observe([*train, *held_out], call, n_random=20, seed=1)
+    (near,) = views.nearest(train, held_out, behaviour)
     assert (near.benchmark_task_id, near.agreement) == ("t/sum", 1.0)
     assert 0.0 <= near.resemblance < 0.3
 
@@ -246,23 +250,23 @@ def nano_problems() -> list[Problem]:
 
 def test_disguises_keep_the_function_and_change_the_words(nano_problems):
     (original,) = rows(nano_problems)
-    for name, plants in audit.planted(nano_problems, seed=1).items():
+    for name, plants in audit_plants.planted(nano_problems, seed=1).items():
         (row,) = rows(plants)
-        seen = audit.observe([row, original], call, n_random=20, seed=1)
+        seen = detectors.observe([row, original], call, n_random=20, seed=1)
         assert seen[row] == seen[original], name
         assert (row.text == original.text) == (name == "copied")
 
 
 def test_behaviour_recalls_every_disguise_and_exact_text_only_the_copy(nano_problems):
-    table = audit.recall_rows(nano_problems, call, n_random=20, seed=1)
+    table = audit_plants.recall_rows(nano_problems, call, n_random=20, seed=1)
     assert [row["behaviour"] for row in table] == [1.0] * len(table)
     assert [row["exact text"] for row in table] == [1.0, 0.0, 0.0, 0.0]
-    assert audit.recall_rows([], call, n_random=20, seed=1) == []
+    assert audit_plants.recall_rows([], call, n_random=20, seed=1) == []
 
 
 def test_only_problems_with_a_specification_can_be_disguised():
     with pytest.raises(ValueError, match="t/sum"):
-        audit.planted(TASKS, seed=1)
+        audit_plants.planted(TASKS, seed=1)
 
 
 def test_wrong_arguments_name_the_mistake():
@@ -271,17 +275,17 @@ def test_wrong_arguments_name_the_mistake():
     with pytest.raises(ValueError, match="clean: occurs more than once"):
         run([PLANTS["clean"], PLANTS["clean"]])
     with pytest.raises(ValueError, match="no program was observed"):
-        audit.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, behaviour={})
+        verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, behaviour={})
 
 
 def test_free_rows_take_the_last_function_as_their_program():
     row = {"instruction": "Add.", "input": "", "output": "def a(x):\n    return x\ndef b(y):\n"
            "    return y + 1\nprint(b(1))"}  # fmt: skip
-    fields = audit.guess_fields([row], where="file")
-    read = audit.from_fields(row, task_id="r/0", fields=fields)
+    fields = guess_fields([row], where="file")
+    read = from_fields(row, task_id="r/0", fields=fields)
     assert (read.entry_point, read.text) == ("b", "Add.")
     with pytest.raises(ValueError, match=r"f:3: no text in field 'output', but int"):
-        audit.from_fields(row | {"output": 3}, task_id="r/0", fields=fields, where="f:3")
+        from_fields(row | {"output": 3}, task_id="r/0", fields=fields, where="f:3")
 
 
 def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
@@ -291,55 +295,55 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
         pytest.skip("RRTF_DATA names no folder with humaneval")
     tasks = store.read(path, Problem)
     copies = [replace(t, task_id=f"copy/{i}") for i, t in enumerate(tasks)]
-    result = audit.audit(rows(copies), {"humaneval": rows(tasks)}, behaviour={},
+    result = verdict.audit(rows(copies), {"humaneval": rows(tasks)}, behaviour={},
                          remove_on=("exact text", "code"))  # fmt: skip
     own = {(f"copy/{i}", t.task_id) for i, t in enumerate(tasks)}
     for name in ("exact text", "normalised text", "minhash text", "minhash code"):
-        pairs = {(row, task) for row, _, task in audit.pairs(result.leaks, name)}
+        pairs = {(row, task) for row, _, task in verdict.pairs(result.leaks, name)}
         assert own <= pairs and len(pairs - own) <= 4, name
     assert len(result.dropped) == len(tasks)
 
 
 def test_the_sandbox_sees_what_the_programs_return():
     members = rows([*TASKS, *PLANTS.values()])
-    fenced = partial(sandbox.call, workers=1, level="none")
-    seen = audit.observe(members, fenced, n_random=4, seed=1)
-    assert seen == audit.observe(members, call, n_random=4, seed=1)
+    fenced = partial(executor.call, workers=1, level="none")
+    seen = detectors.observe(members, fenced, n_random=4, seed=1)
+    assert seen == detectors.observe(members, call, n_random=4, seed=1)
 
 
 def test_the_pictures_show_every_detector(planted):
-    found = figures.found_and_chance(audit.detector_rows(planted))
-    heat = figures.heat(planted.detectors, audit.agreement_matrix(planted), "both")
+    found = counts.found_and_chance(views.detector_rows(planted))
+    heat = counts.heat(planted.detectors, views.agreement_matrix(planted), "both")
     for figure in (found, heat):
         ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert ticks == list(planted.detectors)
 
 
 def test_the_words_and_behaviour_picture_counts_the_rows_of_each_kind():
-    near = [audit.Neighbour("a", "x", 1.0, 0.1), audit.Neighbour("b", "x", 0.5, 0.9)]
-    legend = figures.words_and_behaviour(near).axes[0].get_legend()
+    near = [views.Neighbour("a", "x", 1.0, 0.1), views.Neighbour("b", "x", 0.5, 0.9)]
+    legend = counts.words_and_behaviour(near).axes[0].get_legend()
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == ["other function (1)", "same function (1)"]
 
 
 def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
-    shown = figures.side_by_side([("a < b", "if x < 1: return one two", "while x < 1: stop")]).data
+    shown = tables.side_by_side([("a < b", "if x < 1: return one two", "while x < 1: stop")]).data
     assert "a &lt; b" in shown
     assert shown.count(';color:inherit">x &lt; 1:</mark>') == 2
-    assert "No pairs" in figures.side_by_side([]).data
+    assert "No pairs" in tables.side_by_side([]).data
 
 
 def test_what_is_out_of_sight_is_counted(planted):
-    counted = {row["what"]: row["count"] for row in audit.out_of_sight(planted)}
+    counted = {row["what"]: row["count"] for row in views.out_of_sight(planted)}
     assert counted["tasks that no 8-gram finds: too short, or all shared with others"] == 3
     assert counted["rows that repeat another's function"] == 2
 
 
 def test_one_leak_shows_two_programs_with_one_set_of_answers(nano_problems):
-    text, shown = audit.one_leak([*TASKS, *nano_problems], call, n_random=3, seed=1)
+    text, shown = audit_plants.one_leak([*TASKS, *nano_problems], call, n_random=3, seed=1)
     assert len(text) == 1 and text[0][1] != text[0][2]
     assert all(row["held out"] == row["disguised"] for row in shown)
-    assert audit.one_leak(TASKS, call, n_random=3, seed=1) == ([], [])
+    assert audit_plants.one_leak(TASKS, call, n_random=3, seed=1) == ([], [])
 
 
 def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
@@ -351,10 +355,10 @@ def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
     )
     sets = {"all": [right, wrong], "right": [right]}
     how = dict(call=call, n_random=20, seed=1)
-    found = audit.audit_answers(sets, [asked], {"test": TASKS}, **how)
+    found = verdict.audit_answers(sets, [asked], {"test": TASKS}, **how)
     assert list(found["all"].dropped) == ["clean#teacher-1"]
     assert {leak.benchmark_task_id for leak in found["all"].leaks} == {"t/sum"}
     assert not found["right"].dropped and found["right"].n_rows == 1
     stranger = replace(right, task_id="another")
     with pytest.raises(ValueError, match="another: an answer, but no such problem"):
-        audit.audit_answers({"all": [stranger]}, [asked], {"test": TASKS}, **how)
+        verdict.audit_answers({"all": [stranger]}, [asked], {"test": TASKS}, **how)

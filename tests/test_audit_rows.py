@@ -2,8 +2,8 @@
 
 import pytest
 
-from rrtf import audit, benchmarks
 from rrtf.audit import rows
+from rrtf.benchmarks import loading
 from rrtf.records import Problem
 
 CODE = "def add(a, b):\n    return a + b\n"
@@ -23,16 +23,16 @@ CODE = "def add(a, b):\n    return a + b\n"
     ],
 )  # fmt: skip
 def test_the_fields_are_guessed_by_their_names_and_told(row, told):
-    assert audit.guess_fields([row], where="f").told() == told
+    assert rows.guess_fields([row], where="f").told() == told
 
 
 def test_rows_without_a_known_text_field_say_what_they_have():
     with pytest.raises(ValueError, match=r"f: no field holds text .* it has body, title"):
-        audit.guess_fields([{"body": "a", "title": "b", "n": 3}], where="f")
+        rows.guess_fields([{"body": "a", "title": "b", "n": 3}], where="f")
 
 
 def test_named_fields_are_answers_where_they_are_called_so():
-    assert audit.named_fields(["title", "response"]) == audit.Fields(("title",), ("response",))
+    assert rows.named_fields(["title", "response"]) == rows.Fields(("title",), ("response",))
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_code_is_told_from_words(text, words, code):
 
 
 def test_a_row_is_its_question_in_words_and_its_answer_in_code():
-    fields = audit.Fields(("instruction", "input"), ("output",))
+    fields = rows.Fields(("instruction", "input"), ("output",))
     given = {"instruction": "Fix it.", "input": "def old():\n    pass\n", "output": CODE}
-    row = audit.from_fields(given, task_id="r", fields=fields)
+    row = rows.from_fields(given, task_id="r", fields=fields)
     assert (row.text, row.code, row.entry_point) == ("Fix it.", CODE, "add")
     assert "def old" in row.whole, "what only the question holds is searched too"
-    unanswered = audit.from_fields(given | {"output": None}, task_id="r", fields=fields)
+    unanswered = rows.from_fields(given | {"output": None}, task_id="r", fields=fields)
     assert unanswered.entry_point == "old"
 
 
@@ -68,17 +68,17 @@ def test_messages_count_by_their_roles():
              {"role": "assistant", "content": [{"type": "text", "text": CODE}]}]  # fmt: skip
     shared = [{"from": "human", "value": "Add."}, {"from": "gpt", "value": CODE}]
     for name, messages in (("messages", turns), ("conversations", shared)):
-        fields = audit.guess_fields([{name: messages}], where="f")
-        row = audit.from_fields({name: messages}, task_id="r", fields=fields)
+        fields = rows.guess_fields([{name: messages}], where="f")
+        row = rows.from_fields({name: messages}, task_id="r", fields=fields)
         assert (row.text, row.code) == ("Add.", CODE)
     with pytest.raises(ValueError, match="f:1: messages: a message of role 'moderator'"):
-        audit.from_fields({"messages": [{"role": "moderator", "content": "a"}]}, task_id="r",
-                          fields=audit.Fields(("messages",), ()), where="f:1")  # fmt: skip
+        rows.from_fields({"messages": [{"role": "moderator", "content": "a"}]}, task_id="r",
+                          fields=rows.Fields(("messages",), ()), where="f:1")  # fmt: skip
 
 
 def test_a_task_without_a_function_head_is_described_by_its_string_up_to_the_examples():
     prompt = 'import math\n\n"""\nAdd up.\n\nExample 1:\nInput: 3\n"""\n'
     task = Problem("t", prompt, "Solution().add", "", "class Solution:\n    pass\n")
-    assert audit.from_problem(task).text == "\nAdd up.\n"
-    nano = audit.from_problem(benchmarks.load("nano-test")[0])
+    assert rows.from_problem(task).text == "\nAdd up.\n"
+    nano = rows.from_problem(loading.load("nano-test")[0])
     assert nano.text and not nano.text.startswith("def")

@@ -5,11 +5,13 @@ from functools import partial
 
 import pytest
 
-from rrtf import audit, execution, sandbox
+from rrtf import execution
 from rrtf.audit import callables, chance, exams, running
+from rrtf.audit.rows import Row
 from rrtf.records import Leak, Problem
+from rrtf.sandbox import executor
 
-call = partial(sandbox.call, workers=1, level="none", cpu_seconds=1.0)
+call = partial(executor.call, workers=1, level="none", cpu_seconds=1.0)
 judge = partial(execution.execute, workers=1, level="none")
 
 
@@ -39,8 +41,8 @@ METHOD = Problem(
 TASKS = [SUM_EVEN, REPEAT, UNIQUE, METHOD]
 
 
-def row(code: str, task_id: str = "r", text: str = "") -> audit.Row:
-    return audit.Row(task_id, text, code)
+def row(code: str, task_id: str = "r", text: str = "") -> Row:
+    return Row(task_id, text, code)
 
 
 def found(code: str, tasks=TASKS, **options) -> dict[str, str]:
@@ -50,7 +52,7 @@ def found(code: str, tasks=TASKS, **options) -> dict[str, str]:
     return {leak.benchmark_task_id: leak.evidence for leak in leaks}
 
 
-LOOP = "def f(values):\n    t = 0\n    for v in values:\n        if not v % 2:\n            t += v\n    return t\n"  # noqa: E501
+LOOP = "def f(values):\n    t = 0\n    for v in values:\n        if not v % 2:\n            t += v\n    return t\n"
 
 
 def test_a_solution_in_other_words_and_another_style_is_found_with_what_it_passes():
@@ -69,7 +71,7 @@ def test_a_function_keeps_the_helpers_constants_and_imports_it_needs():
 
 @pytest.mark.parametrize("code", [
     "class Numbers:\n    def total(self, vs):\n        return sum(v for v in vs if v % 2 == 0)\n",
-    "class Numbers:\n    @staticmethod\n    def total(vs):\n        return sum(v for v in vs if not v % 2)\n",  # noqa: E501
+    "class Numbers:\n    @staticmethod\n    def total(vs):\n        return sum(v for v in vs if not v % 2)\n",
     "total = lambda vs: sum(v for v in vs if v % 2 == 0)\n",
     "def outer(batches):\n    def total(vs):\n        return sum(v for v in vs if v % 2 == 0)\n"
     "    return list(map(total, batches)), len(batches)\n",
@@ -213,8 +215,8 @@ LONG = (
 )
 SIDES = {
     "b": [
-        audit.Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)", "j"),
-        audit.Row("long", "Shuffle numbered pebbles between two baskets.", LONG, "big"),
+        Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)", "j"),
+        Row("long", "Shuffle numbered pebbles between two baskets.", LONG, "big"),
     ]
 }  # fmt: skip
 

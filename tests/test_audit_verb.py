@@ -10,11 +10,14 @@ import pytest
 import restyling
 from typer.testing import CliRunner
 
-from rrtf import audit_command, benchmarks, sandbox, store
+from rrtf import reading, store
 from rrtf.__main__ import app
+from rrtf.audit.rows import from_problem
+from rrtf.benchmarks import loading
+from rrtf.sandbox import lanes
 
-TASKS = benchmarks.load("nano-validation")
-LEAK = audit_command.audit.from_problem(TASKS[0])
+TASKS = loading.load("nano-validation")
+LEAK = from_problem(TASKS[0])
 ROWS = [
     {"instruction": "Name a colour.", "input": "", "output": "blue", "n": 1},
     {"instruction": f"Please do this.\n{LEAK.text}", "input": "", "output": "```\nx\n```"},
@@ -39,11 +42,11 @@ def test_a_task_hidden_in_the_rows_is_found_removed_and_certified(file, tmp_path
                  "--report", page, "--certificate", paper)  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "fields: description: instruction, input; answer: output" in result.stderr
-    found = [row for _, row in store.read_rows(out)]
+    found = [row for _, row in reading.read_rows(out)]
     hit = {row["detector"] for row in found if row["benchmark_task_id"] == TASKS[0].task_id
            and row["task_id"] == "rows:2" and not row["chance"]}  # fmt: skip
     assert {"exact substring", "normalised substring"} <= hit
-    kept = [row for _, row in store.read_rows(clean)]
+    kept = [row for _, row in reading.read_rows(clean)]
     assert ROWS[0] in kept and ROWS[1] not in kept and ROWS[2] not in kept
     told = store.read_json(paper)
     rows = told["rows"]
@@ -118,7 +121,7 @@ def test_a_benchmark_that_is_named_and_absent_is_an_error(file, tmp_path, monkey
     assert result.exit_code == 2 and "leetcode" in result.stderr
 
 
-@pytest.mark.skipif(sandbox.probe() not in sandbox.LEVELS[:2], reason="needs an isolated sandbox")
+@pytest.mark.skipif(lanes.probe() not in lanes.LEVELS[:2], reason="needs an isolated sandbox")
 def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(tmp_path):
     task = next(t for t in TASKS if len(ast.dump(ast.parse(t.prompt + t.reference))) > 900)
     code = restyling.renamed(restyling.inside(task.prompt + task.reference, task.entry_point))[0]
@@ -128,11 +131,11 @@ def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(t
     common = (rows, "--benchmarks", "nano-validation")
     plain, ran = tmp_path / "plain.jsonl", tmp_path / "ran.jsonl"
     assert run(*common, "--out", plain).exit_code == 0
-    assert not list(store.read_rows(plain))
+    assert not list(reading.read_rows(plain))
     saved = tmp_path / "shards"
     result = run(*common, "--out", ran, "--execute", "--workers", 1, "--shards", saved)
     assert result.exit_code == 0, result.stderr
-    found = [row for _, row in store.read_rows(ran)]
+    found = [row for _, row in reading.read_rows(ran)]
     assert {(row["task_id"], row["detector"]) for row in found} == {("rows:1", "execution")}
     assert task.task_id in {row["benchmark_task_id"] for row in found}
     assert any(saved.rglob("*.jsonl"))

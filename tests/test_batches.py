@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import attention, batches, loss, methods, packing
+from rrtf import attention, batches, likelihood, methods, packing, scoring
 from rrtf.records import Outcome, RankedGroup
 
 
@@ -36,8 +36,10 @@ def model(tiny_model):
 
 def _scored(model, examples):
     batch = batches.collate(examples)
-    logs = loss.token_log_probs(loss.hidden_states(model, batch), model.lm_head, batch["targets"])
-    return loss.response_sums(logs, batch["response"], len(batch["scores"]))
+    logs = likelihood.token_log_probs(
+        scoring.hidden_states(model, batch), model.lm_head, batch["targets"]
+    )
+    return likelihood.response_sums(logs, batch["response"], len(batch["scores"]))
 
 
 def test_a_shared_prompt_scores_like_one_row_per_response(model, tokenizer):

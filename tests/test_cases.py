@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import cases, figures, prompts, sandbox, store
-from rrtf.cases import difference, replay, rewriting, steps
-from rrtf.metrics import Metric
+from rrtf import prompts, reading, store
+from rrtf.cases import choice, difference, replay, rewriting, sheets, steps, taxonomy
+from rrtf.figures import style, tables
+from rrtf.measures import Metric
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+from rrtf.sandbox import executor
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(4, 0.8)
 SOLVED = {  # method -> training seed -> greedy result of tasks t0 to t4
@@ -39,14 +41,14 @@ def greedy_scores():
 
 def choose(**changes):
     rule = dict(a="rrtf", b="base", greedy=GREEDY, sampled=SAMPLED, per_kind=2) | changes
-    return cases.choose(all_scores(), **rule)
+    return choice.choose(all_scores(), **rule)
 
 
 # --- which tasks -------------------------------------------------------------------------------
 
 
 def test_rates_are_means_over_training_seeds():
-    assert cases.rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
+    assert choice.rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
 
 
 def test_gains_losses_and_hopeless_tasks_are_chosen_by_rule():
@@ -64,8 +66,8 @@ def test_a_task_that_one_rival_alone_solves_is_shown_once_under_its_first_rule()
         ("largest gain", "t2"), ("largest loss", "t1"), ("all wrong", "t3"),
     ]  # fmt: skip
     rows = [r for r in all_scores() if r.task_id != "t2" or r.model != "rrtf"]
-    rows += [TaskScore("rrtf", "toy", "t2", n, 0, s, t) for s in range(3) for n, t in ((1, 0.0), (4, 0.8))]  # fmt: skip  # noqa: E501
-    found = cases.choose(rows, a="rrtf", b="base", greedy=GREEDY, per_kind=1, rivals=["base", "sft"])  # fmt: skip  # noqa: E501
+    rows += [TaskScore("rrtf", "toy", "t2", n, 0, s, t) for s in range(3) for n, t in ((1, 0.0), (4, 0.8))]  # fmt: skip
+    found = choice.choose(rows, a="rrtf", b="base", greedy=GREEDY, per_kind=1, rivals=["base", "sft"])  # fmt: skip
     assert ("only sft", "t2") in found and ("largest loss", "t1") in found
     assert not any(kind == "only base" for kind, _ in found)
 
@@ -78,61 +80,61 @@ def test_among_tasks_that_one_alone_solves_those_come_first_that_others_sample_l
 
     scores = [*rows("a", [1, 1, 1], [4, 4, 4]), *rows("b", [0, 0, 0], [3, 0, 1])]
     scores += rows("c", [1, 1, 1], [4, 4, 4])
-    found = cases.choose(scores, a="b", b="b", greedy=GREEDY, sampled=SAMPLED, per_kind=2,
+    found = choice.choose(scores, a="b", b="b", greedy=GREEDY, sampled=SAMPLED, per_kind=2,
                          rivals=["a", "b"])  # fmt: skip
     assert found == [("only a", "t1"), ("only a", "t2")]
 
 
 def test_the_choice_needs_no_sampled_answers():
-    found = cases.choose(greedy_scores(), a="rrtf", b="base", greedy=GREEDY, per_kind=1)
+    found = choice.choose(greedy_scores(), a="rrtf", b="base", greedy=GREEDY, per_kind=1)
     assert found == [("largest gain", "t2"), ("largest loss", "t1"), ("all wrong", "t3")]
 
 
 def test_a_training_that_was_scored_on_fewer_tasks_is_named():
     rows = [r for r in greedy_scores() if (r.model, r.seed, r.task_id) != ("rrtf", 1, "t3")]
     with pytest.raises(ValueError, match="rrtf, seed 1: 4 of 5 tasks for pass@1 greedy"):
-        cases.rates(rows, "rrtf", GREEDY)
+        choice.rates(rows, "rrtf", GREEDY)
 
 
 # --- who solves what ---------------------------------------------------------------------------
 
 
 def test_the_overlap_counts_every_task_once():
-    rows = cases.overlap(all_scores(), NAMES, [GREEDY, SAMPLED])
+    rows = choice.overlap(all_scores(), NAMES, [GREEDY, SAMPLED])
     assert len(rows) == 8 and all(sum(r[m.name] for r in rows) == 5 for m in (GREEDY, SAMPLED))
-    greedy = cases.regions(rows, GREEDY.name)
+    greedy = choice.regions(rows, GREEDY.name)
     assert greedy[("base", "sft", "rrtf")] == 1 and greedy[("base",)] == 1
     assert greedy[("sft", "rrtf")] == 1 and greedy[()] == 2
-    assert cases.solved_counts(rows, GREEDY.name) == {"base": 2, "sft": 2, "rrtf": 2}
+    assert choice.solved_counts(rows, GREEDY.name) == {"base": 2, "sft": 2, "rrtf": 2}
 
 
 def test_the_overlap_of_two_files_of_greedy_answers_has_four_regions():
-    rows = cases.overlap(greedy_scores(), ["base", "sft"], [GREEDY])
-    assert cases.regions(rows, GREEDY.name) == {
+    rows = choice.overlap(greedy_scores(), ["base", "sft"], [GREEDY])
+    assert choice.regions(rows, GREEDY.name) == {
         ("base",): 1, ("sft",): 1, ("base", "sft"): 1, (): 2,
     }  # fmt: skip
 
 
 def test_a_task_that_one_training_of_three_solves_is_not_solved_by_the_method():
-    rows = cases.overlap(all_scores(), ["rrtf"], [GREEDY])
-    assert cases.regions(rows, GREEDY.name) == {("rrtf",): 2, (): 3}
+    rows = choice.overlap(all_scores(), ["rrtf"], [GREEDY])
+    assert choice.regions(rows, GREEDY.name) == {("rrtf",): 2, (): 3}
 
 
 def test_methods_that_were_scored_on_different_tasks_are_not_compared():
     rows = [*greedy_scores(), TaskScore("sft", "toy", "t9", 1, 1)]
     with pytest.raises(ValueError, match="base and sft were scored on different tasks: t9"):
-        cases.overlap(rows, ["base", "sft"], [GREEDY])
+        choice.overlap(rows, ["base", "sft"], [GREEDY])
 
 
 def test_the_lists_name_the_tasks_of_every_region_but_all_and_none():
     problems = [Problem(f"t{n}", f'"""Task {n}: count.\n>>> f()\n"""\n', "f", "") for n in range(5)]
-    assert cases.alone(all_scores(), NAMES, GREEDY, problems) == [
+    assert choice.alone(all_scores(), NAMES, GREEDY, problems) == [
         {"solved only by": "base", "task_id": "t1", "task": "Task 1: count."},
         {"solved only by": "sft and rrtf", "task_id": "t2", "task": "Task 2: count."},
     ]
-    rows = cases.overlap(all_scores(), NAMES, [GREEDY])
+    rows = choice.overlap(all_scores(), NAMES, [GREEDY])
     inner = sum(r[GREEDY.name] for r in rows if 0 < len(r["solved_by"]) < 3)
-    assert len(cases.alone(all_scores(), NAMES, GREEDY)) == inner
+    assert len(choice.alone(all_scores(), NAMES, GREEDY)) == inner
 
 
 @pytest.mark.parametrize(
@@ -147,11 +149,11 @@ def test_the_lists_name_the_tasks_of_every_region_but_all_and_none():
     ],
 )  # fmt: skip
 def test_the_first_line_of_a_task_is_what_it_asks(prompt, entry_point, line):
-    assert cases.first_line(Problem("t", prompt, entry_point, "")) == line
+    assert choice.first_line(Problem("t", prompt, entry_point, "")) == line
 
 
 def test_a_long_task_is_cut_at_a_word():
-    line = cases.first_line(Problem("t", f'"""{"word " * 60}"""\n', "f", ""))
+    line = choice.first_line(Problem("t", f'"""{"word " * 60}"""\n', "f", ""))
     assert len(line) <= 110 and line.endswith("word …")
 
 
@@ -166,7 +168,7 @@ def verdict(problem, program, source="m/0@0", outcome=Outcome.FAILED_TESTS, n_te
 def first_failure(tests, program, entry_point="f", prompt="", **limits):
     problem = Problem("t", prompt, entry_point, tests)
     response, run = verdict(problem, program)
-    return cases.failures([problem], [response], [run], partial(sandbox.call, **limits))[0]
+    return replay.failures([problem], [response], [run], partial(executor.call, **limits))[0]
 
 
 def check(*lines):
@@ -175,7 +177,7 @@ def check(*lines):
 
 def test_the_first_failing_test_is_named_with_what_it_expected_and_got(add_problem):
     pair = verdict(add_problem, "def add(a, b):\n    return a + b if a else 7\n")
-    (failure,) = cases.failures([add_problem], [pair[0]], [pair[1]], sandbox.call)
+    (failure,) = replay.failures([add_problem], [pair[0]], [pair[1]], executor.call)
     assert (failure.how, failure.test) == ("value", 2)
     assert failure.assertion == "assert candidate(0, 0) == 0"
     assert (failure.expected, failure.returned, failure.types) == ("0", "7", ("int", "int"))
@@ -183,14 +185,14 @@ def test_the_first_failing_test_is_named_with_what_it_expected_and_got(add_probl
 
 def test_an_answer_that_passes_has_no_failure(add_problem):
     answer, run = verdict(add_problem, "def add(a, b): return a + b", outcome=Outcome.PASS)
-    assert cases.failures([add_problem], [answer], [run], sandbox.call) == []
+    assert replay.failures([add_problem], [answer], [run], executor.call) == []
 
 
 def test_verdicts_that_belong_to_other_answers_are_refused(add_problem):
     answer, _ = verdict(add_problem, "")
     _, run = verdict(add_problem, "", source="other/0@0")
     with pytest.raises(ValueError, match="beside the verdict of"):
-        cases.failures([add_problem], [answer], [run], sandbox.call)
+        replay.failures([add_problem], [answer], [run], executor.call)
 
 
 F = "def f(x):\n    return x\n"
@@ -269,7 +271,7 @@ def test_an_assertion_in_a_helper_is_shown_below_the_call_of_the_helper():
 
 
 def test_a_statement_that_is_no_step_is_known_by_its_line():
-    tests = check("assert candidate(1) == 1", "match candidate(2):", "    case 2:", "        assert candidate(3) == 4")  # fmt: skip  # noqa: E501
+    tests = check("assert candidate(1) == 1", "match candidate(2):", "    case 2:", "        assert candidate(3) == 4")  # fmt: skip
     failure = first_failure(tests, F)
     assert (failure.how, failure.assertion) == ("value", "assert candidate(3) == 4")
 
@@ -277,8 +279,8 @@ def test_a_statement_that_is_no_step_is_known_by_its_line():
 def test_tests_that_are_nested_too_deeply_to_be_rewritten_stop_nothing(add_problem):
     deep = Problem("deep", "", "f", "assert f(1) == " + "+".join(["1"] * 20000) + "\n")
     answers = [verdict(deep, F), verdict(add_problem, "def add(a, b): return 3")]
-    found = cases.failures(
-        [deep, add_problem], [a for a, _ in answers], [run for _, run in answers], sandbox.call
+    found = replay.failures(
+        [deep, add_problem], [a for a, _ in answers], [run for _, run in answers], executor.call
     )
     assert [failure.how for failure in found] == ["unknown", "value"]
 
@@ -365,10 +367,10 @@ def test_random_tests_repeat_what_the_judge_saw():
     program = "def f(x):\n    return x if x != 6 else 0\n"
     problem = Problem("t", "", "f", tests)
     answer = Response("t", "m/0@0", 0, program, program)
-    runs = sandbox.execute([problem], [answer])
+    runs = executor.execute([problem], [answer])
     assert runs[0].outcome == Outcome.FAILED_TESTS
-    (failure,) = cases.failures([problem], [answer], runs, sandbox.call)
-    (again,) = cases.failures([problem], [answer], runs, sandbox.call)
+    (failure,) = replay.failures([problem], [answer], runs, executor.call)
+    (again,) = replay.failures([problem], [answer], runs, executor.call)
     assert failure == again and failure.called == "f(6)" and failure.expected == "6"
 
 
@@ -480,35 +482,40 @@ def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem)
         {"base/0@0": WRONG, "rrtf/1@0": WRONG, "rrtf/2@0": RIGHT, "rrtf/3@0": RIGHT,
          "rrtf/1@0.8": WRONG}
     )  # fmt: skip
-    executions = sandbox.execute([add_problem], responses)
+    executions = executor.execute([add_problem], responses)
     chosen = [("largest gain", "toy/add")]
-    found = cases.describe(
-        chosen, [add_problem], responses, executions, sandbox.call, shown=["base", "oracle", "rrtf"]
+    found = sheets.describe(
+        chosen,
+        [add_problem],
+        responses,
+        executions,
+        executor.call,
+        shown=["base", "oracle", "rrtf"],
     )
     assert [(case.model, case.seed, case.n_seeds) for case in found] == [
         ("base", 0, 1), ("rrtf", 2, 3),
     ]  # fmt: skip
     assert [case.assertion for case in found] == ["assert candidate(0, 0) == 0", ""]
-    (sheet,) = cases.sheets(found)
+    (sheet,) = sheets.sheets(found)
     first, second = sheet["answers"]
     assert first["verdict"] == (
         "failed tests (wrong_value): 1 of 3 tests hold; the first that fails is test 2"
     )
     assert first["expected"] == [("0", True)] and first["returned"] == [("3", True)]
     assert second["verdict"] == "passes all 3 tests" and second["name"] == "rrtf\nseed 2"
-    html = figures.sheet(sheet).data
+    html = tables.sheet(sheet).data
     assert "toy/add" in html and "return a + b" in html and "<mark" in html
 
 
 def test_the_method_that_alone_solves_a_task_is_shown_beside_the_others(add_problem):
     responses = add_answers({"base/0@0": WRONG, "sft/0@0": RIGHT})
-    executions = sandbox.execute([add_problem], responses)
-    found = cases.describe(
+    executions = executor.execute([add_problem], responses)
+    found = sheets.describe(
         [("only sft", "toy/add")],
         [add_problem],
         responses,
         executions,
-        sandbox.call,
+        executor.call,
         shown=["base"],
     )
     assert [case.model for case in found] == ["base", "sft"]
@@ -516,17 +523,17 @@ def test_the_method_that_alone_solves_a_task_is_shown_beside_the_others(add_prob
 
 def test_a_case_survives_its_file(add_problem, tmp_path):
     responses = add_answers({"base/0@0": WRONG})
-    found = cases.describe(
+    found = sheets.describe(
         [("all wrong", "toy/add")], [add_problem], responses,
-        sandbox.execute([add_problem], responses), sandbox.call, shown=["base"],
+        executor.execute([add_problem], responses), executor.call, shown=["base"],
     )  # fmt: skip
     store.write(tmp_path / "cases.jsonl", found)
-    assert store.read(tmp_path / "cases.jsonl", cases.Case) == found
+    assert store.read(tmp_path / "cases.jsonl", sheets.Case) == found
 
 
 def test_the_typical_training_is_the_first_that_ends_as_most_do():
     ends = {1: Outcome.FAILED_TESTS, 2: Outcome.PASS, 3: Outcome.PASS}
-    assert cases.typical(ends) == 2 and cases.typical(ends | {4: Outcome.COMPILE_ERROR}) == 1
+    assert sheets.typical(ends) == 2 and sheets.typical(ends | {4: Outcome.COMPILE_ERROR}) == 1
 
 
 # --- kinds -------------------------------------------------------------------------------------
@@ -556,18 +563,18 @@ def run(source, outcome, reason, n_passed=0, n_tests=2, task="t0"):
     ],
 )  # fmt: skip
 def test_every_outcome_and_reason_has_one_kind(outcome, reason, n_passed, kind):
-    assert cases.kind(run("m/0@0", outcome, reason, n_passed)) == kind
+    assert taxonomy.kind(run("m/0@0", outcome, reason, n_passed)) == kind
 
 
 def test_every_reason_of_the_sandbox_has_a_kind():
     from rrtf.sandbox.reasons import REASONS
 
     for reason, (situation, _) in REASONS.items():
-        assert cases.kind(run("m/0@0", situation, reason)) in cases.KINDS
+        assert taxonomy.kind(run("m/0@0", situation, reason)) in taxonomy.KINDS
 
 
 def test_the_kinds_have_their_colours():
-    assert list(figures.KIND_COLOURS) == list(cases.KINDS)
+    assert list(style.KIND_COLOURS) == list(taxonomy.KINDS)
 
 
 TWO = [
@@ -577,14 +584,14 @@ TWO = [
 
 
 def test_the_taxonomy_counts_every_answer_once():
-    found = cases.taxonomy(TWO)
+    found = taxonomy.taxonomy(TWO)
     assert {name: {k: n for k, n in row.items() if n} for name, row in found.items()} == {
         "rrtf, greedy": {"passes": 1, "name error": 1},
         "base, greedy": {"some tests wrong": 1},
         "base, T=0.8": {"no program": 1},
     }
-    assert list(cases.taxonomy(TWO, shown=["base"])) == ["base, greedy", "base, T=0.8"]
-    rows = cases.taxonomy_rows(found)
+    assert list(taxonomy.taxonomy(TWO, shown=["base"])) == ["base, greedy", "base, T=0.8"]
+    rows = taxonomy.taxonomy_rows(found)
     assert [row["kind"] for row in rows] == [
         "passes", "some tests wrong", "name error", "no program", "all answers",
     ]  # fmt: skip
@@ -592,7 +599,7 @@ def test_the_taxonomy_counts_every_answer_once():
 
 
 def failure(source, how, types, task="t0"):
-    return cases.Failure(task, source, 0, how, 1, "", "", "", "", types, 0.0, "")
+    return replay.Failure(task, source, 0, how, 1, "", "", "", "", types, 0.0, "")
 
 
 def test_a_known_failure_tells_a_wrong_type_from_a_wrong_value():
@@ -600,8 +607,8 @@ def test_a_known_failure_tells_a_wrong_type_from_a_wrong_value():
              ("int", "float"): "some tests wrong", (): "some tests wrong"}  # fmt: skip
     for types, kind in kinds.items():
         known = failure("base/0@0", "value", types)
-        assert cases.kind(TWO[2], known) == kind
-        assert cases.taxonomy(TWO, failures=[known])["base, greedy"][kind] == 1
+        assert taxonomy.kind(TWO[2], known) == kind
+        assert taxonomy.taxonomy(TWO, failures=[known])["base, greedy"][kind] == 1
 
 
 def test_what_first_failing_tests_were_given_adds_up_to_the_failures():
@@ -610,7 +617,7 @@ def test_what_first_failing_tests_were_given_adds_up_to_the_failures():
         failure("a/0@0", "value", ("int", "int")), failure("b/0@0", "value", ("int", "str")),
         failure("b/0@0", "value", ("NoneType", "int")), failure("b/0@0", "loading", ()),
     ]  # fmt: skip
-    assert cases.given(found) == [
+    assert taxonomy.given(found) == [
         {"model": "a", "wrong value": 1, "another type": 0, "None": 1, "nothing": 1, "failing": 3},
         {"model": "b", "wrong value": 0, "another type": 2, "None": 0, "nothing": 1, "failing": 3},
     ]
@@ -623,7 +630,7 @@ def test_the_table_of_changes_pairs_every_training_with_its_counterpart():
         run("rrtf/1@0", "PASS", "", 2), wrong,
         run("rrtf/2@0", "PASS", "", 2), run("rrtf/2@0", "PASS", "", 2, task="t1"),
     ]  # fmt: skip
-    rows = cases.changes([*before, *after], before="base", after="rrtf")
+    rows = taxonomy.changes([*before, *after], before="base", after="rrtf")
     assert [row["base"] for row in rows] == [
         "PASS",
         "FAILED_TESTS",
@@ -633,7 +640,7 @@ def test_the_table_of_changes_pairs_every_training_with_its_counterpart():
     assert rows[0]["rrtf: PASS"] == 2 and rows[3]["rrtf: PASS"] == 1
     assert rows[3]["rrtf: FAILED_TESTS"] == 1 and sum(row["all"] for row in rows) == len(after)
     with pytest.raises(ValueError, match="t1: rrtf answered it, base did not"):
-        cases.changes([before[0], *after], before="base", after="rrtf")
+        taxonomy.changes([before[0], *after], before="base", after="rrtf")
 
 
 def test_outcomes_and_reasons_add_up_over_seeds():
@@ -641,10 +648,10 @@ def test_outcomes_and_reasons_add_up_over_seeds():
         run("rrtf/1@0", "PASS", "", 1), run("rrtf/2@0", "RUNTIME_ERROR", "IndexError"),
         run("base/0@0", "RUNTIME_ERROR", "cpu_time"), run("base/0@0.8", "PASS", "", 1),
     ]  # fmt: skip
-    assert cases.outcomes(runs, 0.0) == {
+    assert taxonomy.outcomes(runs, 0.0) == {
         "rrtf": {"PASS": 1, "RUNTIME_ERROR": 1}, "base": {"RUNTIME_ERROR": 1},
     }  # fmt: skip
-    assert cases.reasons(runs, 0.0, shown=["base", "rrtf"]) == [
+    assert taxonomy.reasons(runs, 0.0, shown=["base", "rrtf"]) == [
         {"outcome": "RUNTIME_ERROR", "reason": "IndexError", "base": 0.0, "rrtf": 50.0},
         {"outcome": "RUNTIME_ERROR", "reason": "cpu_time", "base": 100.0, "rrtf": 0.0},
     ]
@@ -663,19 +670,19 @@ def test_published_failing_answers_to_humaneval_show_the_test_they_fail(model):
     file = Path(folder) / "generations" / model / "humaneval.jsonl.gz"
     if not file.exists():
         pytest.skip(f"{model}: published answers are not here")
-    from rrtf import benchmarks
+    from rrtf.benchmarks import loading
 
-    problems = benchmarks.load("humaneval", data=Path(folder))
+    problems = loading.load("humaneval", data=Path(folder))
     by_id = {problem.task_id: problem for problem in problems}
-    rows = [row for _, row in store.read_rows(file)]
+    rows = [row for _, row in reading.read_rows(file)]
     responses = [
         Response(r["task_id"], "model/0@0", 0, r["completion"],
                  prompts.extract(by_id[r["task_id"]], r["completion"]))
         for r in rows
     ]  # fmt: skip
-    executions = sandbox.execute(problems, responses)
+    executions = executor.execute(problems, responses)
     failing = [e for e in executions if e.outcome != Outcome.PASS]
-    found = cases.failures(problems, responses, executions, sandbox.call)
+    found = replay.failures(problems, responses, executions, executor.call)
     assert len(found) == len(failing) > 20
     shown = [f for f in found if f.how == "loading" or (f.test and f.assertion)]
     assert len(shown) >= 0.95 * len(found)

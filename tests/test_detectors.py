@@ -6,24 +6,25 @@ import types
 import numpy as np
 import pytest
 
-from rrtf import audit, similarity
-from rrtf.audit import detectors, embedding
+from rrtf import records, similarity
+from rrtf.audit import corpus, detectors, embedding, verdict, views
+from rrtf.audit.rows import Row
 
 LONG = "Return the sum of the squares of all numbers of a list that are not negative."
 SOLUTION = "    return sum(x * x for x in xs if x >= 0)\n"
 
 
-def task(task_id: str, text: str, body: str = SOLUTION, name: str = "f") -> audit.Row:
+def task(task_id: str, text: str, body: str = SOLUTION, name: str = "f") -> Row:
     code = f"def {name}(xs):\n{body}"
-    return audit.Row(task_id, text, code, name, answer=body)
+    return Row(task_id, text, code, name, answer=body)
 
 
-def row(task_id: str, text: str, code: str = "") -> audit.Row:
-    return audit.Row(task_id, text, code, "g" * bool(code), answer=code)
+def row(task_id: str, text: str, code: str = "") -> Row:
+    return Row(task_id, text, code, "g" * bool(code), answer=code)
 
 
-def sides(rows, *tasks) -> tuple[audit.Corpus, audit.Corpus]:
-    return audit.Corpus(rows), audit.Corpus.of_benchmarks({"b": tasks})
+def sides(rows, *tasks) -> tuple[corpus.Corpus, corpus.Corpus]:
+    return corpus.Corpus(rows), corpus.Corpus.of_benchmarks({"b": tasks})
 
 
 def found(leaks) -> set[tuple[str, str, str]]:
@@ -78,13 +79,13 @@ def test_ngrams_that_tasks_share_identify_none_of_them():
     again = [*tasks, task("same words", asks.format("pentagon"))]
     leaks = detectors.ngram_overlap(*sides(rows, *again), n=5, share=0.6)
     assert {leak.benchmark_task_id for leak in leaks} == {"pentagon", "same words"}
-    assert detectors.too_short(audit.Corpus([*tasks, task("short", "Find it.")]), 5) == ("short",)
+    assert detectors.too_short(corpus.Corpus([*tasks, task("short", "Find it.")]), 5) == ("short",)
 
 
 def test_the_method_of_a_class_is_compared_by_its_code():
     body = "        total = 0\n        for x in xs:\n            total += x\n        return total\n"
     code = f"class Solution:\n    def add(self, xs):\n{body}"
-    asked = audit.Row("t", LONG, f"import math\n{code}", "Solution().add", answer=code)
+    asked = Row("t", LONG, f"import math\n{code}", "Solution().add", answer=code)
     copy = code.replace("total", "s").replace("add", "plus").replace("xs", "values")
     (leak,) = detectors.same_code(*sides([row("r", "Other.", copy)], asked))
     assert leak.benchmark_task_id == "t" and leak.evidence.startswith("def v0(v1, v2):")
@@ -142,9 +143,9 @@ def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
         embedding.by_name("any/model")
 
 
-def run(rows, tasks, **options) -> audit.Audit:
+def run(rows, tasks, **options) -> verdict.Audit:
     options = {"generic_nodes": 40, "remove_on": ("exact text", "code")} | options
-    return audit.audit(rows, {"b": tasks}, behaviour={}, **options)
+    return verdict.audit(rows, {"b": tasks}, behaviour={}, **options)
 
 
 SHORT = "    return len(xs)\n"
@@ -176,7 +177,7 @@ def test_findings_of_an_execution_join_the_others_under_the_same_rule():
     tasks = [task("small", LONG, SHORT), task("large", "Find the best run of a list.", LARGE)]
     rows = [row("a", "Count them."), row("b", "Do.")]
     assert "execution" not in run(rows, tasks).detectors
-    passed = [detectors.Leak(r, "b", t, "execution", 1.0, "passes 3 of 3 tests")
+    passed = [records.Leak(r, "b", t, "execution", 1.0, "passes 3 of 3 tests")
               for r, t in (("a", "small"), ("b", "large"))]  # fmt: skip
     result = run(rows, tasks, executed=passed, remove_on=("execution",))
     assert result.detectors[-1] == "execution"
@@ -190,12 +191,12 @@ def test_findings_of_an_execution_join_the_others_under_the_same_rule():
 def test_tables_by_task_by_row_and_by_stage_count_the_same_leaks():
     tasks = [task("t", LONG), task("u", "Find the best run of a list.", LARGE)]
     rows = [row("a", LONG), row("b", LONG, f"def g(xs):\n{LARGE}"), row("c", "Nothing of it.")]
-    audits = audit.audit_stages({"seeds": rows[2:], "final": rows}, {"b": tasks}, behaviour={},
+    audits = verdict.audit_stages({"seeds": rows[2:], "final": rows}, {"b": tasks}, behaviour={},
                                 remove_on=("exact text",), generic_nodes=40)  # fmt: skip
-    by_task = {(r["benchmark"], r["task"]): r["rows"] for r in audit.task_rows(audits["final"])}
+    by_task = {(r["benchmark"], r["task"]): r["rows"] for r in views.task_rows(audits["final"])}
     assert by_task == {("b", "t"): 2, ("b", "u"): 1}
-    by_row = {r["row"]: (r["tasks"], r["removed"]) for r in audit.row_rows(audits["final"])}
+    by_row = {r["row"]: (r["tasks"], r["removed"]) for r in views.row_rows(audits["final"])}
     assert by_row == {"a": (1, True), "b": (2, True)}
-    first, last = audit.stage_rows(audits)
+    first, last = views.stage_rows(audits)
     assert (first["set"], first["tasks leaked"], last["tasks leaked"]) == ("seeds", 0, 2)
     assert (last["exact text"], last["code"], last["rows leaking"]) == (1, 1, 2)

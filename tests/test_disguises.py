@@ -8,11 +8,12 @@ import disguises
 import pytest
 import restyling
 
-from rrtf import audit, config, execution, sandbox, similarity
-from rrtf.audit import running
+from rrtf import config, execution, similarity
+from rrtf.audit import rows, running
 from rrtf.records import Problem
+from rrtf.sandbox import executor
 
-call = partial(sandbox.call, workers=1, level="none", cpu_seconds=1.0)
+call = partial(executor.call, workers=1, level="none", cpu_seconds=1.0)
 judge = partial(execution.execute, workers=1, level="none")
 TASK = Problem(
     task_id="t/shorter",
@@ -26,7 +27,7 @@ TASK = Problem(
     entry_point="keep_shorter",
     tests=(
         "def check(candidate):\n    assert candidate(['a', 'abc'], 2) == ['a']\n"
-        "    assert candidate([], 3) == []\n    assert candidate(words=['abc', 'a'], size=9) == ['abc', 'a']\n"  # noqa: E501
+        "    assert candidate([], 3) == []\n    assert candidate(words=['abc', 'a'], size=9) == ['abc', 'a']\n"
     ),
     reference=(
         "    found = []\n    for word in words:\n        if len(word) < size:\n"
@@ -118,4 +119,4 @@ def test_names_that_mean_something_elsewhere_stay():
 
 def test_the_word_lists_are_in_the_project():
     assert "german" in config.data_text("plants.toml")
-    assert audit.Row("r", "t").code == ""
+    assert rows.Row("r", "t").code == ""

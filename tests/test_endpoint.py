@@ -17,10 +17,12 @@ import pytest
 from scripted_endpoint import BEHAVIOURS, ScriptedEndpoint, good, reply_text
 
 from rrtf import endpoint as client
-from rrtf.endpoint import Ask, Endpoint, Reply, SpendLimit
+from rrtf import journal
+from rrtf.endpoint import messages
 from rrtf.endpoint.attempt import retry_after
+from rrtf.endpoint.desk import SpendLimit
 from rrtf.endpoint.line import check_address, is_loopback, proxy_of
-from rrtf.endpoint.messages import key, parse
+from rrtf.endpoint.messages import Ask, Endpoint, Reply, key, parse
 from rrtf.journal import Journal
 
 SECRET = "sk-test-5f1e9c-not-a-key"
@@ -174,7 +176,7 @@ def test_the_request_holds_what_was_asked(tmp_path):
         send(server, [ask], tmp_path)
     (head,) = (head for *_, head in server.requests)
     assert head.startswith("POST /v1/chat/completions HTTP/1.1") and "Authorization" not in head
-    assert json.loads(client.messages.body([ask], Endpoint(server.url, "m"))) == {
+    assert json.loads(messages.body([ask], Endpoint(server.url, "m"))) == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hé"}],
         "temperature": 0.5,
@@ -633,7 +635,7 @@ def test_replies_that_another_run_brought_meanwhile_are_taken(tmp_path, monkeypa
     (tmp_path / "theirs").mkdir()
     with ScriptedEndpoint() as server:
         send(server, [one("a")], tmp_path / "theirs")
-        theirs, opened = (tmp_path / "theirs" / client.FILE).read_bytes(), client.Journal
+        theirs, opened = (tmp_path / "theirs" / client.FILE).read_bytes(), journal.Journal
 
         def late(path: Path) -> Journal:
             path.write_bytes(theirs)  # they finish between our look and our lock

@@ -8,7 +8,8 @@ import pytest
 from scripted_endpoint import ScriptedEndpoint, reply_text
 
 from rrtf import asking, engines
-from rrtf.endpoint import Reply
+from rrtf.endpoint.messages import Reply
+from rrtf.engines import answers
 from rrtf.engines.endpoint_engine import AskingEngine, completion, make_asks
 from rrtf.records import Problem
 
@@ -217,5 +218,5 @@ def test_an_engine_that_cannot_names_those_that_can(tiny_model, tmp_path, engine
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / file).write_bytes((tiny_model / file).read_bytes())
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
-    with pytest.raises(engines.UnsupportedModel, match=words):
+    with pytest.raises(answers.UnsupportedModel, match=words):
         engines.open_engine(engine, tmp_path)

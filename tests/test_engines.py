@@ -8,7 +8,9 @@ import sys
 import pytest
 
 from rrtf import engines
+from rrtf.engines import prompt_tokens
 from rrtf.engines.answers import (
+    UnsupportedModel,
     batches,
     check_lengths,
     check_sampling,
@@ -220,7 +222,7 @@ def test_a_missing_model_and_an_unknown_engine_are_named(tiny_model, tmp_path):
 def test_an_engine_names_one_that_can_run_the_architecture(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(engines.UnsupportedModel, match="ctranslate2 or transformers"):
+    with pytest.raises(UnsupportedModel, match="ctranslate2 or transformers"):
         engines.open_engine("gptbigcode", tmp_path)
 
 
@@ -312,15 +314,16 @@ def test_a_first_token_that_the_template_has_written_is_not_put_there_twice(chat
 
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
     plain, chat = "Add.", engines.chat_template(chat_model)("Add.")
-    assert engines.prompt_ids(tokenizer, plain).count(0) == 1
-    assert engines.prompt_ids(tokenizer, chat).count(0) == 1
+    assert prompt_tokens.prompt_ids(tokenizer, plain).count(0) == 1
+    assert prompt_tokens.prompt_ids(tokenizer, chat).count(0) == 1
 
 
 @pytest.mark.parametrize("style", ["starcoder", "chat"])
 def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     chat_model, add_problem, style, monkeypatch
 ):
-    from rrtf import asking, batches
+    from rrtf import asking
+    from rrtf import batches as batches_module
     from rrtf.records import Outcome, RankedGroup
 
     opened = engines.open_engine("transformers", chat_model)
@@ -335,4 +338,4 @@ def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     opened.generate([text], **GREEDY | {"max_new_tokens": 1})
     (sampled,) = seen
     group = RankedGroup("t", text, ("x",), ("teacher",), (Outcome.PASS,), (3.0,), 0)
-    assert batches.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)
+    assert batches_module.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)

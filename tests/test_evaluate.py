@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rrtf import evaluate, metrics, stats
-from rrtf.evaluate import Contender
+from rrtf import metrics, stats
+from rrtf.evaluate import differences
+from rrtf.evaluate import exam as evaluate_exam
 from rrtf.evaluate.differences import PARTS
-from rrtf.metrics import Comparison, Metric
+from rrtf.evaluate.exam import Contender, contenders, responses_of
+from rrtf.measures import Metric, draws, label, parse_label, parse_metric
+from rrtf.metrics import Comparison
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(10, 0.8)
@@ -57,26 +60,26 @@ def comparison(**changes):
 
 def test_a_label_and_its_parts_are_inverse():
     for parts in [("rrtf", 2, 0.8), ("sft-kept", 0, 0.0), ("base", 12, 1.0)]:
-        assert metrics.parse_label(metrics.label(*parts)) == parts
-    assert metrics.label("rrtf", 2, 0.8) == "rrtf/2@0.8"
+        assert parse_label(label(*parts)) == parts
+    assert label("rrtf", 2, 0.8) == "rrtf/2@0.8"
 
 
 @pytest.mark.parametrize("source", ["student", "rrtf@0", "rrtf/x@0", "/1@0", "rrtf/1@hot"])
 def test_a_source_without_seed_and_temperature_is_refused(source):
     with pytest.raises(ValueError, match="expected method/seed@temperature"):
-        metrics.parse_label(source)
+        parse_label(source)
 
 
 def test_the_base_and_the_teacher_stand_before_the_trained_runs():
     runs = [Contender("rrtf", 1, "models/rrtf-1")]
-    found = evaluate.contenders(runs, ["/x/models/rrtf-1"], base="student", teacher="oracle")
+    found = contenders(runs, ["/x/models/rrtf-1"], base="student", teacher="oracle")
     assert [(c.method, c.seed, c.model) for c in found] == [
         ("base", 0, "student"), ("teacher", 0, "oracle"), ("rrtf", 1, "/x/models/rrtf-1"),
     ]  # fmt: skip
     order = [Contender("rrtf", 1, ""), Contender("sft", 1, ""), Contender("sft", 0, "")]
-    found = evaluate.contenders(order, ["a", "b", "c"], base="x", teacher="")
+    found = contenders(order, ["a", "b", "c"], base="x", teacher="")
     assert [(c.method, c.seed) for c in found[1:]] == [("sft", 0), ("sft", 1), ("rrtf", 1)]
-    without = evaluate.contenders(runs, ["/x"], base="student", teacher="")
+    without = contenders(runs, ["/x"], base="student", teacher="")
     assert [c.method for c in without] == ["base", "rrtf"]
 
 
@@ -86,7 +89,7 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
     problems, told = [problem("t/0"), problem("t/1")], []
     how = dict(draws=[(1, 0.0), (2, 0.8)])
     one, two = (
-        evaluate.responses_of(
+        responses_of(
             entries, problems, answer, **how, processes=count,
             progress=lambda done, total: told.append((done, total)),
         )
@@ -102,30 +105,30 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
 def test_an_error_of_the_sampler_is_passed_on():
     how = dict(draws=[(1, 0.8)])
     with pytest.raises(ValueError, match="no such model"):
-        evaluate.responses_of([Contender("base", 0, "x")], [problem("t/0")], refuse, **how)
+        responses_of([Contender("base", 0, "x")], [problem("t/0")], refuse, **how)
 
 
 def test_scores_count_passing_answers_by_source_and_task():
     problems = [problem("t/0", "a"), problem("t/1", "b")]
     runs = [execution("t/0", "base/0@0.8", i, i < 2) for i in range(3)]
     runs += [execution("t/1", "base/0@0.8", i, False) for i in range(3)]
-    found = evaluate.score(problems, runs, benchmark="toy", family=lambda p: p.spec)
+    found = evaluate_exam.score(problems, runs, benchmark="toy", family=lambda p: p.spec)
     assert found == [
         TaskScore("base", "toy", "t/0", 3, 2, 0, 0.8, "a"),
         TaskScore("base", "toy", "t/1", 3, 0, 0, 0.8, "b"),
     ]
-    assert [row.family for row in evaluate.score(problems, runs)] == ["t/0", "t/1"]
+    assert [row.family for row in evaluate_exam.score(problems, runs)] == ["t/0", "t/1"]
 
 
 def test_scoring_names_what_is_unknown_double_or_missing():
     problems = [problem("t/0"), problem("t/1")]
     run = execution("t/0", "base/0@0", 0, True)
     with pytest.raises(ValueError, match="t/9: executed for base/0@0"):
-        evaluate.score(problems, [replace(run, task_id="t/9")])
+        evaluate_exam.score(problems, [replace(run, task_id="t/9")])
     with pytest.raises(ValueError, match="t/0: answer 0 of base/0@0 comes twice"):
-        evaluate.score(problems, [run, run])
+        evaluate_exam.score(problems, [run, run])
     with pytest.raises(ValueError, match="t/1: no answer of base/0@0"):
-        evaluate.score(problems, [run])
+        evaluate_exam.score(problems, [run])
 
 
 def test_a_grid_has_the_tasks_of_all_methods_in_one_order():
@@ -143,7 +146,7 @@ def test_measured_metrics_are_greedy_pass_at_1_and_pass_at_the_number_of_samples
 
 
 def test_a_greedy_count_has_wilsons_interval():
-    (row,) = evaluate.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
+    (row,) = differences.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
     expected = stats.wilson(40, 100)
     assert (row.value, row.low, row.high) == (0.4, expected.low, expected.high)
     assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
@@ -152,7 +155,7 @@ def test_a_greedy_count_has_wilsons_interval():
 def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     counts = np.random.default_rng(0).integers(0, 11, 60)
     scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
-    (row,) = evaluate.results(scores, [Metric(1, 0.8)])
+    (row,) = differences.results(scores, [Metric(1, 0.8)])
     expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)])
     assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
     assert row.interval == how and "families" in how
@@ -160,41 +163,41 @@ def test_a_sampled_rate_has_the_interval_of_stats_over_families():
 
 def test_a_measure_and_its_text_are_inverse():
     for metric in (GREEDY, SAMPLED, Metric(100, 1.2)):
-        assert metrics.parse_metric(metric.name) == metric
+        assert parse_metric(metric.name) == metric
 
 
 @pytest.mark.parametrize("text", ["pass@1", "pass@0 T=1", "pass@10 greedy", "pass@1 T=warm", ""])
 def test_a_measure_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match="expected 'pass@1 greedy'"):
-        metrics.parse_metric(text)
+        parse_metric(text)
 
 
 def test_every_temperature_is_drawn_once_as_the_paper_has_it():
     table = ["pass@1 greedy", "pass@1 T=0.2", "pass@10 T=1.2", "pass@100 T=1.2"]
-    measures = [metrics.parse_metric(text) for text in table]
-    assert metrics.draws(measures, 200) == [(1, 0.0), (200, 0.2), (200, 1.2)]
+    measures = [parse_metric(text) for text in table]
+    assert draws(measures, 200) == [(1, 0.0), (200, 0.2), (200, 1.2)]
     with pytest.raises(ValueError, match=r"pass@100 T=1\.2 needs 100 answers"):
-        metrics.draws(measures, 20)
+        draws(measures, 20)
 
 
 def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
     monkeypatch.setattr(
-        "rrtf.benchmarks.load", lambda name, since=None: [problem(f"{name} {since}")]
+        "rrtf.benchmarks.loading.load", lambda name, since=None: [problem(f"{name} {since}")]
     )
     split = dict(test=[problem("t/0")], test_name="toy", family=lambda p: p.spec)
-    mine, plus = evaluate.exams(["test", "humaneval+"], **split)
+    mine, plus = evaluate_exam.exams(["test", "humaneval+"], **split)
     assert (mine.name, mine.problems[0].task_id, mine.cpu_seconds) == ("toy", "t/0", 2.0)
     assert (plus.name, plus.problems[0].task_id) == ("humaneval+", "humaneval+ None")
     assert plus.cpu_seconds == 60 and plus.file("responses") == "responses-humaneval+.jsonl"
     assert mine.family and plus.family is None
-    (late,) = evaluate.exams(["leetcode-v0.3-test since 2022-07-01"], **split)
+    (late,) = evaluate_exam.exams(["leetcode-v0.3-test since 2022-07-01"], **split)
     assert late.problems[0].task_id == "leetcode-v0.3-test 2022-07-01"
     assert late.file("responses") == "responses-leetcode-v0.3-test-since-2022-07-01.jsonl"
     with pytest.raises(ValueError, match="unknown benchmark 'humanevil'"):
-        evaluate.exams(["humanevil"], **split)
+        evaluate_exam.exams(["humanevil"], **split)
     for names in ([], ["test", "test"]):
         with pytest.raises(ValueError, match="at least one, each once"):
-            evaluate.exams(names, **split)
+            evaluate_exam.exams(names, **split)
 
 
 def test_an_exam_is_answered_executed_and_scored_under_its_own_limits():
@@ -204,9 +207,11 @@ def test_an_exam_is_answered_executed_and_scored_under_its_own_limits():
         seen.append((cpu_seconds, wall_seconds))
         return [execution(r.task_id, r.source, r.index, r.temperature == 0) for r in responses]
 
-    exam = evaluate.Exam("toy", (problem("t/0", "a"), problem("t/1", "b")), 5.0, lambda p: p.spec)
+    exam = evaluate_exam.Exam(
+        "toy", (problem("t/0", "a"), problem("t/1", "b")), 5.0, lambda p: p.spec
+    )
     how = dict(sampler=answer, judge=judge, draws=[(1, 0.0), (3, 0.8)], processes=1)
-    sat = evaluate.sit(exam, [Contender("base", 0, "student")], **how)
+    sat = evaluate_exam.sit(exam, [Contender("base", 0, "student")], **how)
     assert len(sat.responses) == len(sat.executions) == 2 * (1 + 3)
     assert [(s.benchmark, s.n, s.c, s.family) for s in sat.scores] == [
         ("toy", 1, 1, "a"), ("toy", 1, 1, "b"), ("toy", 3, 0, "a"), ("toy", 3, 0, "b"),
@@ -224,7 +229,7 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
     first = [
         row for name in ("sft", "rrtf") for row in task_scores(name, random.integers(0, 2, (1, 40)))
     ]
-    rows = evaluate.results(first + other, [GREEDY])
+    rows = differences.results(first + other, [GREEDY])
     assert [(r.benchmark, r.model, r.n_tasks) for r in rows] == [
         ("toy", "sft", 40), ("toy", "rrtf", 40), ("other", "sft", 80), ("other", "rrtf", 80),
     ]  # fmt: skip
@@ -232,7 +237,7 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
     key_figures = metrics.key_figures(rows)
     assert list(key_figures) == ["sft pass@1 greedy", "rrtf pass@1 greedy"]
     assert key_figures["sft pass@1 greedy"] == round(100 * rows[0].value, 1)
-    found = evaluate.comparisons(
+    found = differences.comparisons(
         first + other, [GREEDY], primary=["rrtf - sft"], secondary=[], margin=0.02, seed=0
     )
     assert [(r.benchmark, r.table) for r in found] == [("toy", "primary"), ("other", "secondary")]
@@ -240,7 +245,7 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
 
 def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
     rows = np.random.default_rng(1).integers(0, 2, (3, 50))
-    found = evaluate.results(task_scores("rrtf", rows), [GREEDY])
+    found = differences.results(task_scores("rrtf", rows), [GREEDY])
     assert [(r.seed, r.n_seeds) for r in found] == [(None, 3), (0, 1), (1, 1), (2, 1)]
     assert found[0].value == pytest.approx(rows.mean())
     assert metrics.headline(found) == [found[0]]
@@ -248,13 +253,13 @@ def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
 
 def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
     scores = task_scores("base", [[0] * 50], temperature=0.8, n=10)
-    (row,) = evaluate.results(scores, [SAMPLED])
+    (row,) = differences.results(scores, [SAMPLED])
     assert row.low == row.value == 0 < row.high
 
 
 def test_the_table_by_model_has_one_row_per_model():
     scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
-    rows = metrics.by_model(metrics.headline(evaluate.results(scores, [GREEDY])))
+    rows = metrics.by_model(metrics.headline(differences.results(scores, [GREEDY])))
     assert [row["model"] for row in rows] == ["base", "rrtf"]
     assert rows[0]["pass@1 greedy"].startswith("50.0 [35.2, 64.8]")
     assert [row["trainings"] for row in rows] == ["1", "2"]
@@ -262,7 +267,7 @@ def test_the_table_by_model_has_one_row_per_model():
 
 def test_panels_hold_one_list_per_metric():
     scores = task_scores("base", [[1, 0]]) + task_scores("base", [[4, 2]], temperature=0.8, n=10)
-    found = metrics.panels(evaluate.results(scores, [GREEDY, SAMPLED]))
+    found = metrics.panels(differences.results(scores, [GREEDY, SAMPLED]))
     assert list(found) == ["pass@1 greedy", "pass@10 T=0.8"]
     assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
 
@@ -275,7 +280,7 @@ def test_curves_hold_pass_at_k_for_every_k_up_to_the_samples():
 
 def planned(scores, **changes):
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0) | changes
-    return evaluate.comparisons(scores, [GREEDY], **plan)
+    return differences.comparisons(scores, [GREEDY], **plan)
 
 
 def test_two_single_models_are_compared_by_mcnemar():
@@ -311,7 +316,7 @@ def test_sampled_single_models_are_compared_by_permutation():
         for score in task_scores(name, random.integers(0, 11, (1, 40)), temperature=0.8, n=10)
     ]
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    (row,) = evaluate.comparisons(scores, [SAMPLED], **plan)
+    (row,) = differences.comparisons(scores, [SAMPLED], **plan)
     assert row.test == "paired permutation over tasks" and row.p == row.p_tasks
 
 
@@ -349,7 +354,7 @@ def test_only_the_first_metric_is_primary():
         + task_scores(name, [[3, 4, 5, 6]], temperature=0.8, n=10)
     ]
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    rows = evaluate.comparisons(scores, [GREEDY, SAMPLED], **plan)
+    rows = differences.comparisons(scores, [GREEDY, SAMPLED], **plan)
     assert [(row.metric, row.table) for row in rows] == [
         ("pass@1 greedy", "primary"), ("pass@10 T=0.8", "secondary"),
     ]  # fmt: skip
@@ -372,7 +377,7 @@ def test_a_contrast_may_name_methods_with_hyphens():
 
 
 def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
-    said = evaluate.sentence(comparison())
+    said = differences.sentence(comparison())
     assert said == (
         "rrtf - sft, toy, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
         "(p = 0.003 after Holm; 600 tasks, seeds 3 against 3)."
@@ -381,17 +386,17 @@ def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
 
 def test_a_clear_loss_is_called_worse():
     row = comparison(difference=-0.04, low=-0.06, high=-0.02)
-    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in evaluate.sentence(row)
+    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in differences.sentence(row)
 
 
 def test_no_difference_is_said_only_with_an_equivalence_test():
     row = comparison(difference=0.002, low=-0.008, high=0.012, p_holm=0.7, p_equivalence=0.001)
-    assert "no difference of 2 points or more (equivalence p = 0.001" in evaluate.sentence(row)
+    assert "no difference of 2 points or more (equivalence p = 0.001" in differences.sentence(row)
 
 
 def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be_seen():
     row = comparison(difference=0.01, low=-0.02, high=0.04, p_holm=0.5, p_equivalence=0.3)
-    said = evaluate.sentence(row)
+    said = differences.sentence(row)
     assert "neither a difference nor its absence is shown" in said
     assert "3.0 points would be found four times in five" in said
     assert "better" not in said and "no difference" not in said
@@ -399,19 +404,19 @@ def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be
 
 def test_a_sure_but_small_gain_is_called_small():
     row = comparison(difference=0.006, low=0.002, high=0.01, p_holm=0.01, p_equivalence=0.001)
-    assert "rrtf is better, by less than 2 points" in evaluate.sentence(row)
+    assert "rrtf is better, by less than 2 points" in differences.sentence(row)
 
 
 def test_points_have_a_sign_and_no_negative_zero():
-    assert [evaluate.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
+    assert [differences.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
 
 
 def test_significance_is_judged_after_holm():
-    assert evaluate.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
+    assert differences.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
 
 
 def test_a_table_row_of_a_comparison_carries_its_verdict():
-    row = evaluate.brief(comparison())
+    row = differences.brief(comparison())
     assert row["points"] == "+4.0 [+2.0, +6.0]" and row["verdict"] == "better"
 
 
@@ -427,7 +432,7 @@ def chain_scores():
 
 def test_the_parts_of_the_gain_add_up_to_the_whole():
     scores = chain_scores()
-    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    parts = differences.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
     (whole,) = planned(scores)
     assert sum(estimate.value for *_, estimate in parts) == pytest.approx(whole.difference)
     assert [(a, b) for a, b, _ in parts] == list(PARTS)
@@ -435,17 +440,17 @@ def test_the_parts_of_the_gain_add_up_to_the_whole():
 
 def test_the_chain_skips_methods_that_were_not_trained():
     scores = [row for row in chain_scores() if row.model != "sft-kept"]
-    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    parts = differences.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
     assert [(a, b) for a, b, _ in parts] == [("sft", "base"), ("rrtf", "sft")]
     with pytest.raises(ValueError, match="only"):
-        evaluate.gain_parts(scores, GREEDY, ["base", "oracle"])
+        differences.gain_parts(scores, GREEDY, ["base", "oracle"])
 
 
 def test_the_ladder_starts_at_the_first_methods_rate():
     scores = chain_scores()
-    parts = evaluate.gain_parts(scores, GREEDY, ["base", "sft"])
-    rows = metrics.headline(evaluate.results(scores, [GREEDY]))
-    start, rises, last = evaluate.ladder(rows, parts)
+    parts = differences.gain_parts(scores, GREEDY, ["base", "sft"])
+    rows = metrics.headline(differences.results(scores, [GREEDY]))
+    start, rises, last = differences.ladder(rows, parts)
     assert start == ("base", rows[0].value) and last == "sft"
     assert rises[0][0] == "imitating the teacher (sft)"
 
@@ -455,7 +460,7 @@ def test_the_story_names_every_part_with_its_interval():
         (a, b, stats.Estimate(value, value - 0.02, value + 0.02))
         for (a, b), value in zip(PARTS, (0.09, 0.04, -0.003), strict=True)
     ]
-    assert evaluate.story(parts) == (
+    assert differences.story(parts) == (
         "From base to rrtf: +12.7 points in all. Of these: imitating the teacher +9.0 "
         "[+7.0, +11.0]; the tests as a filter +4.0 [+2.0, +6.0]; the ranking loss -0.3 "
         "[-2.3, +1.7]."

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from rrtf import evolve, nano
+from rrtf.evolve import offline
+from rrtf.nano import problems
 from rrtf.records import Problem
 
 WEIGHTS = {"constrain": 3, "specialise": 3, "deepen": 3, "misdirect": 1, "tighten": 1}
@@ -12,12 +13,12 @@ WEIGHTS = {"constrain": 3, "specialise": 3, "deepen": 3, "misdirect": 1, "tighte
 
 @pytest.fixture(scope="module")
 def seeds():
-    return nano.build("finetune", 40, shard_size=40)[0]
+    return problems.build("finetune", 40, shard_size=40)[0]
 
 
 @pytest.fixture(scope="module")
 def grown(seeds):
-    return evolve.evolve_problems(seeds, rounds=2, weights=WEIGHTS, seed=1)
+    return offline.evolve_problems(seeds, rounds=2, weights=WEIGHTS, seed=1)
 
 
 def test_attempts_are_evolved_or_dropped_with_a_reason(seeds, grown):
@@ -29,7 +30,7 @@ def test_attempts_are_evolved_or_dropped_with_a_reason(seeds, grown):
 def test_every_child_knows_its_parent_and_its_round(seeds, grown):
     known = {problem.task_id: problem for problem in [*seeds, *grown[0]]}
     for problem in grown[0]:
-        line = evolve.lineage(problem, known)
+        line = offline.lineage(problem, known)
         assert [p.depth for p in line] == list(range(problem.depth + 1))
     assert max(Counter(p.task_id for p in grown[0]).values()) == 1
 
@@ -37,11 +38,11 @@ def test_every_child_knows_its_parent_and_its_round(seeds, grown):
 def test_an_orphan_is_named():
     orphan = Problem("child", "", "f", "", parent_id="gone")
     with pytest.raises(ValueError, match="child: its parent gone is missing"):
-        evolve.lineage(orphan, {})
+        offline.lineage(orphan, {})
 
 
 def test_evolution_does_not_depend_on_processes_or_on_the_order_of_seeds(seeds, grown):
-    other, _ = evolve.evolve_problems(seeds[::-1], rounds=1, weights=WEIGHTS, seed=1, workers=1)
+    other, _ = offline.evolve_problems(seeds[::-1], rounds=1, weights=WEIGHTS, seed=1, workers=1)
     first = {p.task_id: p for p in grown[0] if p.depth == 1}
     shared = {p.task_id: p for p in other if p.task_id in first}
     assert len(shared) >= len(first) - 2, "only which of two equal behaviours stays may differ"
@@ -49,27 +50,27 @@ def test_evolution_does_not_depend_on_processes_or_on_the_order_of_seeds(seeds, 
 
 
 def test_methods_are_drawn_with_their_weights():
-    drawn = Counter(evolve.draw_method(WEIGHTS, 0, f"t/{i}") for i in range(5500))
+    drawn = Counter(offline.draw_method(WEIGHTS, 0, f"t/{i}") for i in range(5500))
     assert abs(drawn["constrain"] - 1500) < 150
     assert abs(drawn["tighten"] - 500) < 100
 
 
 def test_a_seed_without_specification_is_refused_by_name():
     with pytest.raises(ValueError, match="HumanEval/0: no specification"):
-        evolve.evolve_problems(
+        offline.evolve_problems(
             [Problem("HumanEval/0", "", "f", "")], rounds=1, weights=WEIGHTS, seed=0
         )
 
 
 def test_an_unknown_method_is_refused_by_name(seeds):
     with pytest.raises(ValueError, match="shorten"):
-        evolve.evolve_problems(seeds, rounds=1, weights={"shorten": 1}, seed=0)
+        offline.evolve_problems(seeds, rounds=1, weights={"shorten": 1}, seed=0)
 
 
 def test_a_users_problems_split_by_task_id_alone():
     rows = [Problem(f"mine/{i}", "", "f", "") for i in range(200)]
-    whole = evolve.split_problems(rows, seed=0)
-    again = evolve.split_problems(rows[::-1], seed=0)
+    whole = offline.split_problems(rows, seed=0)
+    again = offline.split_problems(rows[::-1], seed=0)
     assert {k: {p.task_id for p in v} for k, v in whole.items()} == {
         k: {p.task_id for p in v} for k, v in again.items()
     }
@@ -78,11 +79,11 @@ def test_a_users_problems_split_by_task_id_alone():
 
 def test_duplicate_ids_and_too_few_problems_are_refused():
     with pytest.raises(ValueError, match="duplicate task_id 'a'"):
-        evolve.split_problems([Problem("a", "", "f", "")] * 2, seed=0)
+        offline.split_problems([Problem("a", "", "f", "")] * 2, seed=0)
     with pytest.raises(ValueError, match="too few"):
-        evolve.split_problems([Problem("a", "", "f", "")], seed=0)
+        offline.split_problems([Problem("a", "", "f", "")], seed=0)
 
 
 def test_more_seeds_than_the_world_has_is_refused():
     with pytest.raises(ValueError, match="has 1000 seeds"):
-        evolve.nano_world(5000)
+        offline.nano_world(5000)

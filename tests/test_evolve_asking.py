@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 from scripted_teacher import ADDED, CODE, Teacher, kind, reply, task_of
 
-from rrtf import evolve
-from rrtf.evolve import wording
+from rrtf.evolve import growing, offline, rules, testing, wording
+from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.records import Instruction
 
-WEIGHTS = dict.fromkeys(evolve.methods(), 1)
+WEIGHTS = dict.fromkeys(wording.methods(), 1)
 TASK = "Return the sum of a list of numbers."
 
 
@@ -23,7 +23,7 @@ def _seeds(count=6):
 
 def _grow(teacher, seeds=None, *, rounds=2, **more):
     how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m"} | more
-    return evolve.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
+    return growing.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
 
 
 def test_every_row_has_its_family_tree_and_its_answer():
@@ -32,10 +32,10 @@ def test_every_row_has_its_family_tree_and_its_answer():
     known = {row.task_id: row for row in [*seeds, *evolved]}
     assert len(evolved) + len(failed) == 2 * len(seeds)
     for row in evolved:
-        line = evolve.lineage(row, known)
+        line = offline.lineage(row, known)
         assert [r.depth for r in line] == list(range(row.depth + 1))
         assert line[0].task_id == row.seed_id and row.operator in WEIGHTS
-        assert (row.generator, row.prompt_version) == ("m", evolve.version())
+        assert (row.generator, row.prompt_version) == ("m", wording.version())
         assert row.output == CODE.strip() and ADDED in row.instruction
 
 
@@ -64,7 +64,7 @@ def test_a_request_depends_on_its_row_alone_and_no_two_rows_share_a_seed():
     seeds = [ask.seed for ask in teacher.asks]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**31 for seed in seeds)
     third = Teacher()
-    _grow(third, sampling=evolve.Sampling(seed=1))
+    _grow(third, sampling=wording.Sampling(seed=1))
     assert not set(seeds) & {ask.seed for ask in third.asks}
 
 
@@ -96,9 +96,9 @@ def test_a_failed_row_is_tried_again_unless_told_to_stop():
 def test_a_task_that_is_not_answered_is_no_evolution():
     evolved, failed = _grow(Teacher(answer="I'm sorry, but I cannot do this."), rounds=1)
     assert not evolved
-    assert evolve.reason_counts(failed) == {"answer: an apology": 6}
+    assert rules.reason_counts(failed) == {"answer: an apology": 6}
     silent = Teacher(answer=reply("", error="no reply in 6 attempts"))
-    assert evolve.reason_counts(_grow(silent, rounds=1)[1]) == {"answer: no reply": 6}
+    assert rules.reason_counts(_grow(silent, rounds=1)[1]) == {"answer: no reply": 6}
 
 
 def test_no_answer_is_asked_for_a_task_that_failed():
@@ -150,13 +150,13 @@ def test_the_input_of_a_seed_goes_to_the_model_with_its_task():
 
 
 def test_the_wording_changes_its_version_and_none_of_its_fields_is_left_over():
-    number, _, digest = evolve.version().partition("-")
+    number, _, digest = wording.version().partition("-")
     assert number.isdigit() and len(digest) == 8
     for section in ("evolve", "answer", "again", "inputs"):
         assert {"system", "user"} == set(wording.wording()[section])
     teacher = Teacher()
     rows, _ = _grow(teacher, _seeds(2), rounds=1)
-    evolve.add_tests(rows, ask=teacher, call=lambda asked, *_, **__: [(_Nothing(),)] * len(asked))
+    testing.add_tests(rows, ask=teacher, call=lambda asked, *_, **__: [(_Nothing(),)] * len(asked))
     for ask in teacher.asks:
         assert not any(f"{{{name}}}" in ask.messages[-1][1] for name in ("task", "head", "count"))
 
@@ -170,7 +170,7 @@ class _Nothing:
 
 def _read(*rows, **more):
     places = [(f"f.jsonl:{n}", row) for n, row in enumerate(rows, start=1)]
-    return evolve.read_seeds(places, source="f", **more)
+    return read_seeds(places, source="f", **more)
 
 
 def test_rows_are_read_by_the_names_they_have():
@@ -233,7 +233,7 @@ def test_a_function_becomes_a_problem_whose_prompt_does_not_show_its_helpers():
         "    return [math.sqrt(helper(n)) for n in ns]\n\nprint(roots([4]))\nns = input()\n"
     )
     task = 'Say """so""" and \\n.'
-    problem = evolve.as_problem(Instruction("t", task, output=f"Sure:\n```python\n{code}\n```"))
+    problem = as_problem(Instruction("t", task, output=f"Sure:\n```python\n{code}\n```"))
     assert problem.entry_point == "roots"
     assert "import math" in problem.prompt and "import os" not in problem.prompt
     assert "helper" not in problem.prompt and "# all of them" in problem.reference
@@ -244,7 +244,7 @@ def test_a_function_becomes_a_problem_whose_prompt_does_not_show_its_helpers():
 
 
 def test_rows_without_a_function_keep_their_text_and_code():
-    problem = evolve.as_problem(Instruction("t", "Print it.", output="print(1)"))
+    problem = as_problem(Instruction("t", "Print it.", output="print(1)"))
     assert (problem.prompt, problem.entry_point, problem.reference) == ("Print it.", "", "print(1)")
 
 

@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 from scripted_teacher import CODE, Teacher, reply
 
-from rrtf import evolve, sandbox, strength
+from rrtf import strength
 from rrtf.evolve import testing
 from rrtf.evolve.testing import parse_inputs, vote, write_tests
 from rrtf.records import Instruction, Outcome, Problem, Response
+from rrtf.sandbox import executor
 
-CALL = partial(sandbox.call, workers=1, cpu_seconds=1.0, wall_seconds=3.0)
+CALL = partial(executor.call, workers=1, cpu_seconds=1.0, wall_seconds=3.0)
 
 
 def _row(code=CODE, number=1):
@@ -19,7 +20,7 @@ def _row(code=CODE, number=1):
 
 
 def _add(rows, teacher=None, **more):
-    return evolve.add_tests(rows, ask=teacher or Teacher(), call=CALL, **more)
+    return testing.add_tests(rows, ask=teacher or Teacher(), call=CALL, **more)
 
 
 # --- inputs ------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ def test_a_share_that_two_outputs_could_have_is_refused():
 
 
 def _verdict(problem, program):
-    (run,) = sandbox.execute([problem], [Response(problem.task_id, "", 0, "", program)], workers=1)
+    (run,) = executor.execute([problem], [Response(problem.task_id, "", 0, "", program)], workers=1)
     return run
 
 

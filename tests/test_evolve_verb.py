@@ -8,7 +8,11 @@ import pytest
 from scripted_teacher import CODE, Teacher, kind, reply
 from typer.testing import CliRunner
 
-from rrtf import __main__, endpoint, evolve, nano, store
+from rrtf import __main__, endpoint, reading, store
+from rrtf.endpoint import messages
+from rrtf.evolve import offline, wording
+from rrtf.nano import evolution
+from rrtf.nano.problems import build
 from rrtf.records import Instruction, Problem
 
 URL = "http://127.0.0.1:9/v1"
@@ -62,7 +66,7 @@ def test_rows_their_evolutions_and_the_tables_of_reasons(run, teacher, tmp_path)
     done = run("--rounds", 2, "--out", out, "--dropped", gone)
     assert done.exit_code == 0, done.output
     words = _words(done.output)
-    kept, dropped = store.read(out, Instruction), [row for _, row in store.read_rows(gone)]
+    kept, dropped = store.read(out, Instruction), [row for _, row in reading.read_rows(gone)]
     assert "6 attempts" in words and "3 evolved" in words
     assert "-3 adds nothing to its parent" in words, "the teacher says the same twice"
     assert f"6 rows {len(kept)} kept" in words
@@ -71,8 +75,8 @@ def test_rows_their_evolutions_and_the_tables_of_reasons(run, teacher, tmp_path)
     children = [row for row in kept if row.depth]
     assert len(children) == 3
     for row in children:
-        assert evolve.lineage(row, known)[0].task_id == row.seed_id
-        assert row.generator == "m" and row.prompt_version == evolve.version()
+        assert offline.lineage(row, known)[0].task_id == row.seed_id
+        assert row.generator == "m" and row.prompt_version == wording.version()
     assert all(row["reason"] for row in dropped)
 
 
@@ -104,7 +108,7 @@ def test_what_is_asked_for_reaches_the_endpoint(run, teacher, tmp_path):
     done = run("--out", tmp_path / "o.jsonl", "--weights", "0,0,0,0,1", *options)
     assert done.exit_code == 0, done.output
     told = double.options
-    assert told["endpoint"] == endpoint.Endpoint(URL, "m", "K")
+    assert told["endpoint"] == messages.Endpoint(URL, "m", "K")
     assert told["replies"] == tmp_path / "o.jsonl.replies"
     names = ("concurrency", "attempts", "requests_per_minute", "max_spend_tokens", "timeout")
     assert [told[name] for name in names] == [3, 2, 60, 99, 5]
@@ -203,13 +207,13 @@ def test_options_out_of_range_are_bad_input_before_anything_is_asked(
 
 
 def test_nano_problems_evolve_without_a_model(run, tmp_path):
-    seeds = nano.build("finetune", 10, shard_size=10)[0]
+    seeds = build("finetune", 10, shard_size=10)[0]
     store.write(tmp_path / "seeds.jsonl", seeds)
     done = run("--rounds", 1, "--out", tmp_path / "o.jsonl", seeds="seeds.jsonl", url="")
     assert done.exit_code == 0, done.output
     found = store.read(tmp_path / "o.jsonl", Problem)
-    expected, dropped = evolve.evolve_problems(
-        seeds, rounds=1, weights=dict(zip(nano.METHODS, (3, 3, 3, 1, 1), strict=True)),
+    expected, dropped = offline.evolve_problems(
+        seeds, rounds=1, weights=dict(zip(evolution.METHODS, (3, 3, 3, 1, 1), strict=True)),
         seed=20230727, workers=1,
     )  # fmt: skip
     assert found == [*seeds, *expected]

@@ -6,8 +6,10 @@ import io
 import pytest
 from scripted_teacher import CODE, Teacher
 
-from rrtf import config, evolve, nano, source, store
-from rrtf.evolve import worlds
+from rrtf import config, endpoint, source, store
+from rrtf.evolve import offline, seeds, worlds
+from rrtf.nano import evolution
+from rrtf.nano.problems import build
 from rrtf.records import Instruction, Problem
 
 ADDRESS = "http://127.0.0.1:9/v1"
@@ -33,33 +35,33 @@ def stage(tmp_path):
     return open_stage
 
 
-HOW = {"rounds": 1, "weights": dict.fromkeys(nano.METHODS, 1), "seed": 3, "workers": 1}
+HOW = {"rounds": 1, "weights": dict.fromkeys(evolution.METHODS, 1), "seed": 3, "workers": 1}
 
 
 @pytest.fixture
 def small_world(monkeypatch):
     """Twelve nano seeds in the place of the whole small world, which takes longer to make."""
-    problems = nano.build("finetune", 16, shard_size=16)[0]
+    problems = build("finetune", 16, shard_size=16)[0]
     world = {"seeds": problems[:12], "evolvable": problems[:12], "train": problems[:12]}
     world |= {"validation": problems[12:14], "test": problems[14:]}
-    monkeypatch.setattr(worlds.offline, "load_world", lambda stage, **_: world)
+    monkeypatch.setattr(offline, "load_world", lambda stage, **_: world)
     return world
 
 
 def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
     opened = stage()
-    world = evolve.open_world(opened, n_seeds=12, workers=1)
-    grown = evolve.grow(opened, world, **HOW)
+    world = worlds.open_world(opened, n_seeds=12, workers=1)
+    grown = worlds.grow(opened, world, **HOW)
     assert world == small_world
-    assert (grown.evolved, grown.dropped) == evolve.evolve_problems(world["seeds"], **HOW)
+    assert (grown.evolved, grown.dropped) == offline.evolve_problems(world["seeds"], **HOW)
     assert grown.train == grown.evolved and grown.test == world["test"] and not grown.rows
 
 
 def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
     opened = stage(generator=ADDRESS, evolver="m")
-    world = evolve.open_world(opened, n_seeds=12, workers=1)
+    world = worlds.open_world(opened, n_seeds=12, workers=1)
     teacher = Teacher()
-    grown = evolve.grow(opened, world, ask=teacher, **HOW)
+    grown = worlds.grow(opened, world, ask=teacher, **HOW)
     assert all('"""' not in row.instruction and "def " in row.output for row in world["rows"])
     assert world["rows"][0].instruction in teacher.asks[0].messages[-1][1]
     assert grown.test == world["test"] and {p.depth for p in grown.train} == {1}
@@ -69,8 +71,8 @@ def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
 def test_families_of_a_file_are_held_out_whole(stage, tmp_path):
     store.write(tmp_path / "rows.jsonl", _rows())
     opened = stage(generator=ADDRESS, evolver="m", problems=str(tmp_path / "rows.jsonl"))
-    world = evolve.open_world(opened, n_seeds=24, workers=1)
-    grown = evolve.grow(opened, world, ask=Teacher(), **HOW)
+    world = worlds.open_world(opened, n_seeds=24, workers=1)
+    grown = worlds.grow(opened, world, ask=Teacher(), **HOW)
     sets = (grown.train, grown.validation, grown.test)
     assert all(sets) and sum(map(len, sets)) == 48 and len(grown.evolved) == 24
     family = {row.task_id: row.seed_id for row in grown.rows}
@@ -80,10 +82,10 @@ def test_families_of_a_file_are_held_out_whole(stage, tmp_path):
 
 
 def test_a_problem_becomes_an_instruction_and_stays_the_same_function(add_problem):
-    row = evolve.instruction_of(add_problem)
+    row = worlds.instruction_of(add_problem)
     assert row.instruction.startswith("Return the sum.") and row.seed_id == "toy/add"
-    assert evolve.as_problem(row).entry_point == "add"
-    prose = evolve.instruction_of(Problem("a/1", "Add two numbers.", "", ""))
+    assert seeds.as_problem(row).entry_point == "add"
+    prose = worlds.instruction_of(Problem("a/1", "Add two numbers.", "", ""))
     assert prose.instruction == "Add two numbers."
 
 
@@ -92,7 +94,7 @@ def test_the_notebook_runs_through_an_endpoint_by_its_parameters_alone(tmp_path,
     monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
     store.write(tmp_path / "rows.jsonl", _rows())
     teacher = Teacher()
-    monkeypatch.setattr(worlds.endpoint, "ask", lambda asks, **_: teacher(asks))
+    monkeypatch.setattr(endpoint, "ask", lambda asks, **_: teacher(asks))
     changed = {"profile": "smoke", "problems": str(tmp_path / "rows.jsonl"), "rounds": 1}
     changed |= {"generator": ADDRESS, "evolver": "m", "n_seeds": 24, "workers": 1}
     names: dict = {}

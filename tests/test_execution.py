@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import ray_alone
 
-from rrtf import execution, sandbox
+from rrtf import execution
 from rrtf.records import Outcome, Problem, Response
+from rrtf.sandbox import executor, lanes
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = "assert f(0) == {0}\nassert f(1) == {0} + 1\nassert f(2) == {0} + 2"
@@ -28,7 +29,7 @@ PROGRAMS = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _kernel_enforced():
-    if sandbox.LEVELS.index(sandbox.probe()) > 1:
+    if lanes.LEVELS.index(lanes.probe()) > 1:
         pytest.skip("this host allows neither namespaces nor Landlock")
 
 
@@ -47,7 +48,7 @@ def world(n_tasks: int, seed: int = 0) -> tuple[list[Problem], list[Response]]:
 
 def test_verdicts_are_those_of_the_sandbox_in_the_order_of_the_responses(tmp_path):
     problems, responses = world(7)
-    expected = sandbox.execute(problems, responses)
+    expected = executor.execute(problems, responses)
     assert {e.outcome for e in expected} == {*Outcome}
     seen = []
     found = execution.execute(
@@ -61,7 +62,7 @@ def test_verdicts_are_those_of_the_sandbox_in_the_order_of_the_responses(tmp_pat
 def test_finished_shards_are_not_judged_again(tmp_path, monkeypatch):
     problems, responses = world(4)
     first = execution.execute(problems, responses, shards=tmp_path, shard_size=8)
-    monkeypatch.setattr(sandbox, "execute", None)
+    monkeypatch.setattr(executor, "execute", None)
     assert execution.execute(problems, responses, shards=tmp_path, shard_size=8) == first
     again = [Response(r.task_id, "other", 9, "", r.program) for r in responses]
     seen = []
@@ -78,7 +79,7 @@ def test_finished_shards_are_not_judged_again(tmp_path, monkeypatch):
     "change", [{"seed": 1}, {"cpu_seconds": 3}, {"memory_mb": 400}, {"level": "namespaces"}]
 )
 def test_another_setting_is_another_shard(tmp_path, change):
-    if change.get("level", "") == "namespaces" != sandbox.probe():
+    if change.get("level", "") == "namespaces" != lanes.probe():
         pytest.skip("this host does not allow namespaces")
     problems, responses = world(1)
     execution.execute(problems, responses, shards=tmp_path)
@@ -143,13 +144,12 @@ def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(t
     assert 5 <= len(kept) < 40
     problems, responses = world(40)
     found = execution.execute(problems, responses, shards=tmp_path, shard_size=5)
-    assert found == sandbox.execute(problems, responses)
+    assert found == executor.execute(problems, responses)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert len(list(tmp_path.glob("*.jsonl"))) == 40
 
 
 def test_zygotes_are_started_once_however_many_shards_there_are(tmp_path, monkeypatch):
-    from rrtf.sandbox import lanes
 
     started = []
     start = lanes.Lane.__init__
@@ -192,7 +192,7 @@ def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
         "packages": {},
     }
     found = json.loads(json.dumps(execution.judge(json.loads(json.dumps(job)), 1)))
-    assert found == [["t", Outcome.PASS, "", 1, 1, sandbox.probe()]]
+    assert found == [["t", Outcome.PASS, "", 1, 1, lanes.probe()]]
     with pytest.raises(RuntimeError, match="other packages"):
         execution.judge(job | {"packages": {"numpy": "0.1"}}, 1)
     monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
@@ -227,5 +227,5 @@ def test_a_cluster_that_loses_a_node_gives_the_same_verdicts_and_leaves_nothing(
     problems, responses = world(40)
     (killed,), verdicts = json.loads(said)
     assert 0 < killed < len(responses)
-    expected = sandbox.execute(problems, responses)
+    expected = executor.execute(problems, responses)
     assert verdicts == [[e.outcome, e.reason, e.n_passed, e.isolation] for e in expected]

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from rrtf import figures
+from rrtf.figures import rates, style, tables
 
-ROWS = [(name, 0.4, 0.3, 0.5) for name in figures.COLOURS]
+ROWS = [(name, 0.4, 0.3, 0.5) for name in style.COLOURS]
 
 
 def texts(figure):
@@ -28,7 +28,7 @@ def overlapping(figure):
 
 def overlap_figure():
     names = ("StarCoder", "WizardCoder", "PanGu-Coder2")
-    return figures.overlap({"greedy": (names, {names: 49, names[:1]: 1, (): 44})})
+    return rates.overlap({"greedy": (names, {names: 49, names[:1]: 1, (): 44})})
 
 
 def overlap_of_many():
@@ -38,30 +38,30 @@ def overlap_of_many():
     some = {(): 12345, trio: 11111, pair: 22222, trio[:1]: 33333, trio[1:]: 44444, trio[2:]: 55555}
     two = {(): 12345, pair: 22222, pair[:1]: 33333, pair[1:]: 44444}
     title = "leetcode-v0.3-test, pass@10 T=0.8 of published samples"
-    return figures.overlap({title: (trio, some), "mbpp": (pair, two), "again": (pair, two)})
+    return rates.overlap({title: (trio, some), "mbpp": (pair, two), "again": (pair, two)})
 
 
 def step_figure():
     rises = {"imitation": 0.09, "filter": 0.04, "loss": -0.01}
     parts = [(name, rise, rise - 0.02, rise + 0.02) for name, rise in rises.items()]
-    return figures.steps(("base", 0.42), parts, "rrtf")
+    return rates.steps(("base", 0.42), parts, "rrtf")
 
 
 DRAWN = {
-    "intervals": lambda: figures.intervals({"greedy": ROWS, "sampled": ROWS}),
-    "differences": lambda: figures.differences(ROWS, margin=0.02),
+    "intervals": lambda: rates.intervals({"greedy": ROWS, "sampled": ROWS}),
+    "differences": lambda: rates.differences(ROWS, margin=0.02),
     "steps": step_figure,
-    "curves": lambda: figures.curves(
-        {name: [(1, i), (2, i + 0.1)] for i, name in enumerate(figures.COLOURS)},
+    "curves": lambda: rates.curves(
+        {name: [(1, i), (2, i + 0.1)] for i, name in enumerate(style.COLOURS)},
         x_label="k", y_label="pass@k",
     ),
-    "stacked": lambda: figures.stacked(
-        {"base": {"PASS": 3, "FAILED_TESTS": 1}}, figures.OUTCOME_COLOURS
+    "stacked": lambda: rates.stacked(
+        {"base": {"PASS": 3, "FAILED_TESTS": 1}}, style.OUTCOME_COLOURS
     ),
     "overlap": overlap_figure,
     "overlap of many": overlap_of_many,
-    "kinds": lambda: figures.stacked(
-        {"base": dict.fromkeys(figures.KIND_COLOURS, 9)}, figures.KIND_COLOURS
+    "kinds": lambda: rates.stacked(
+        {"base": dict.fromkeys(style.KIND_COLOURS, 9)}, style.KIND_COLOURS
     ),
 }  # fmt: skip
 
@@ -80,14 +80,14 @@ def test_a_figure_is_shown_once_because_pyplot_has_closed_it(name):
 
 
 def test_rates_are_shown_in_percent_with_their_names():
-    shown = texts(figures.intervals({"greedy": ROWS}))
-    assert "40.0" in shown and set(figures.COLOURS) <= set(shown)
+    shown = texts(rates.intervals({"greedy": ROWS}))
+    assert "40.0" in shown and set(style.COLOURS) <= set(shown)
 
 
 def test_a_difference_whose_interval_holds_zero_is_drawn_hollow():
-    axis = figures.differences([("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]).axes[0]
+    axis = rates.differences([("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]).axes[0]
     fills = [line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o"]
-    assert fills == [figures.PALETTE[0], "white"]
+    assert fills == [style.PALETTE[0], "white"]
 
 
 def test_the_last_bar_of_the_steps_stands_at_the_sum():
@@ -100,7 +100,7 @@ def test_the_circles_count_every_task_of_a_model():
 
 
 def test_two_circles_have_three_regions_and_a_number_outside():
-    figure = figures.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
+    figure = rates.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
     assert {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks"} <= set(texts(figure))
     numbers = [t.get_text() for t in figure.axes[0].texts if t.get_text().isdigit()]
     assert sorted(numbers) == ["0", "3", "5"]
@@ -137,23 +137,23 @@ def test_panels_are_wrapped_and_every_number_lies_in_its_circles():
 @pytest.mark.parametrize("n", [1, 4])
 def test_circles_are_of_two_or_three_methods(n):
     with pytest.raises(ValueError, match=f"one: {n} methods, expected two or three"):
-        figures.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
+        rates.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
 
 
 def test_methods_without_a_colour_of_their_own_do_not_share_one():
-    figure = figures.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
+    figure = rates.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
     shades = {p.get_edgecolor() for p in figure.axes[0].patches if not p.get_fill()}
     assert len(shades) == 3
 
 
 def test_the_legend_leaves_out_kinds_that_do_not_occur():
-    figure = figures.stacked({"base": {"passes": 3, "too slow": 0}}, figures.KIND_COLOURS)
+    figure = rates.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS)
     shown = texts(figure)
     assert "passes" in shown and "too slow" not in shown
 
 
 def test_spread_labels_keep_their_order_and_their_distance():
-    placed = figures.spread({"a": 1.0, "b": 1.0, "c": 1.05, "d": 3.0}, gap=0.5)
+    placed = rates.spread({"a": 1.0, "b": 1.0, "c": 1.05, "d": 3.0}, gap=0.5)
     assert sorted(placed, key=placed.get) == ["a", "b", "c", "d"]
     ordered = sorted(placed.values())
     assert min(y - x for x, y in itertools.pairwise(ordered)) == pytest.approx(0.5)
@@ -161,28 +161,28 @@ def test_spread_labels_keep_their_order_and_their_distance():
 
 
 def test_a_method_keeps_its_colour_with_a_seed_behind_it():
-    assert figures.colour("rrtf seed 2") == figures.colour("rrtf") == figures.COLOURS["rrtf"]
+    assert style.colour("rrtf seed 2") == style.colour("rrtf") == style.COLOURS["rrtf"]
 
 
 def test_a_table_escapes_what_it_shows_and_keeps_code_as_code():
-    html = figures.table([{"text": "<b>", "code": "a\nb", "n": 3}, {"rate": 0.12345}]).data
+    html = tables.table([{"text": "<b>", "code": "a\nb", "n": 3}, {"rate": 0.12345}]).data
     assert "&lt;b&gt;" in html and "<pre>a\nb</pre>" in html
     assert '<td class="number">3</td>' in html and '<td class="number">0.123</td>' in html
 
 
 def test_a_rate_and_its_interval_stay_on_one_line_and_a_sentence_does_not():
-    html = figures.table([{"a": "36.7 [33.6, 39.9]", "b": "+1.1 [-0.6, +2.7]", "c": "a b-c"}]).data
+    html = tables.table([{"a": "36.7 [33.6, 39.9]", "b": "+1.1 [-0.6, +2.7]", "c": "a b-c"}]).data
     assert html.count('<td class="name">') == 2 and "<td>a b-c</td>" in html
 
 
 def test_a_table_shows_missing_values_as_a_dash_and_its_caption():
-    html = figures.table([{"a": None, "b": float("nan"), "c": True}], caption="what & why").data
+    html = tables.table([{"a": None, "b": float("nan"), "c": True}], caption="what & why").data
     assert html.count("–") == 2 and "what &amp; why" in html and "<td>yes</td>" in html
 
 
 def test_a_table_with_a_height_scrolls_and_one_without_does_not():
-    assert "overflow:auto" in figures.table([{"a": 1}], height=5).data
-    assert "overflow:auto" not in figures.table([{"a": 1}]).data
+    assert "overflow:auto" in tables.table([{"a": 1}], height=5).data
+    assert "overflow:auto" not in tables.table([{"a": 1}]).data
 
 
 SHEET = {
@@ -198,7 +198,7 @@ SHEET = {
 
 
 def test_a_sheet_shows_every_answer_its_test_and_both_values_escaped_and_marked():
-    html = figures.sheet(SHEET).data
+    html = tables.sheet(SHEET).data
     assert "assert f(1) == &#x27;&lt;b&gt;&#x27;" in html and "<b>" not in html
     assert html.count("<mark") == 1 and ">b&gt;&#x27;</mark>" in html
     assert "base<br>seed 1" in html and "raises ValueError" in html
@@ -212,6 +212,6 @@ def test_colours_differ_in_lightness_or_hue_for_colour_blind_readers():
     from matplotlib.colors import to_rgb
 
     machado = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
-    seen = {name: machado @ np.array(to_rgb(c)) for name, c in figures.COLOURS.items()}
+    seen = {name: machado @ np.array(to_rgb(c)) for name, c in style.COLOURS.items()}
     for (a, x), (b, y) in itertools.combinations(seen.items(), 2):
         assert np.abs(x - y).max() > 0.08, (a, b)

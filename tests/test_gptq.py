@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf.engines import UnsupportedModel, ctranslate2_engine
+from rrtf.engines import ctranslate2_engine
+from rrtf.engines.answers import UnsupportedModel
 from rrtf.quantize import gptq, lane, migrate, variants
 
 ROOT = Path(__file__).resolve().parent.parent

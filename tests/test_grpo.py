@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rrtf import grpo, sample, sandbox
+from rrtf import grpo, sample
 from rrtf.grpo import learn
 from rrtf.records import Outcome
+from rrtf.sandbox import lanes
 
 ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(
-    sandbox.probe() not in sandbox.LEVELS[:2], reason="needs an isolated sandbox"
+    lanes.probe() not in lanes.LEVELS[:2], reason="needs an isolated sandbox"
 )
 OPTIONS = {
     "updates": 4,

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import sandbox
 from rrtf.records import Response
-from rrtf.sandbox import reasons
+from rrtf.sandbox import executor, lanes, reasons
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,8 +32,8 @@ def respond(*programs: str, task_id: str = "t") -> list[Response]:
 
 def levels() -> tuple[str, ...]:
     """The kernel-enforced levels of this host."""
-    strong = sandbox.LEVELS[:2]
-    found = strong[strong.index(sandbox.probe()) :] if sandbox.probe() in strong else ()
+    strong = lanes.LEVELS[:2]
+    found = strong[strong.index(lanes.probe()) :] if lanes.probe() in strong else ()
     if not found:
         pytest.skip("this host allows neither namespaces nor Landlock")
     return found
@@ -43,7 +42,7 @@ def levels() -> tuple[str, ...]:
 def test_levels_agree_and_are_recorded(add_problem):
     programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
     responses = respond(*programs, task_id=add_problem.task_id)
-    runs = {level: sandbox.execute([add_problem], responses, exactly=level) for level in levels()}
+    runs = {level: executor.execute([add_problem], responses, exactly=level) for level in levels()}
     assert len({tuple((e.outcome, e.n_passed) for e in run) for run in runs.values()}) == 1
     assert all(e.isolation == level for level, run in runs.items() for e in run)
 
@@ -51,9 +50,9 @@ def test_levels_agree_and_are_recorded(add_problem):
 def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, monkeypatch):
     monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
     with pytest.raises(RuntimeError, match="level='process'"):
-        sandbox.execute([add_problem], [])
+        executor.execute([add_problem], [])
     with pytest.raises(ValueError, match="unknown isolation level"):
-        sandbox.execute([add_problem], [], level="strong")
+        executor.execute([add_problem], [], level="strong")
 
 
 # --- users and hosts ---------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def test_where_a_filter_denies_namespaces_landlock_and_seccomp_serve(who):
 def test_at_level_process_a_program_is_never_root():
     who = ("import os\ndef f(): return os.getuid(), os.geteuid(), os.getgid(), os.getgroups()", "f")
     try:
-        (found,) = sandbox.call([who], [()], level="process", exactly="process")
+        (found,) = executor.call([who], [()], level="process", exactly="process")
     except RuntimeError as error:
         assert os.getuid() == 0 and "as root, and nobody cannot read" in str(error)
         return
@@ -129,7 +128,7 @@ def test_at_level_process_a_program_is_never_root():
     assert os.getuid() or (user, group, groups) == (65534, 65534, [])
 
 
-@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
     if level not in levels():
         pytest.skip(f"this host does not allow {level}")
@@ -138,7 +137,7 @@ def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
         "    header = (ctypes.c_uint32 * 2)(0x20080522, 0)\n    held = (ctypes.c_uint32 * 6)()\n"
         "    return libc.prctl(39, 0, 0, 0, 0), libc.capget(header, held), list(held), os.getuid()"
     )
-    (found,) = sandbox.call([(source, "f")], [()], exactly=level)
+    (found,) = executor.call([(source, "f")], [()], exactly=level)
     no_new_privileges, failed, capabilities, user = found[0].value
     assert no_new_privileges == 1 and not failed and not any(capabilities)
     assert user or level != "namespaces"
@@ -161,7 +160,7 @@ JUDGE = (
 )
 
 
-@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level):
     if level not in levels():
         pytest.skip(f"this host does not allow {level}")
@@ -182,7 +181,7 @@ def test_the_page_on_security_lists_every_outcome_with_its_reasons():
     for reason, (outcome, text) in reasons.REASONS.items():
         table.append(f"| {outcome} | {f'`{reason}`' if reason else '(none)'} | {text} |")
     assert "\n".join(table) in page, "the table should be:\n" + "\n".join(table)
-    assert all(f"`{level}`" in page for level in sandbox.LEVELS)
+    assert all(f"`{level}`" in page for level in lanes.LEVELS)
 
 
 # --- what is left ------------------------------------------------------------------------------
@@ -228,7 +227,7 @@ BUSY = (
 )
 
 
-@pytest.mark.parametrize("level", sandbox.LEVELS[:2])
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, level):
     if level not in levels():
@@ -247,7 +246,7 @@ def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, l
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("level", sandbox.LEVELS[2:])
+@pytest.mark.parametrize("level", lanes.LEVELS[2:])
 def test_a_scratch_folder_on_the_disk_goes_also_when_the_caller_is_killed(level):
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o777)
@@ -280,10 +279,10 @@ def test_a_run_leaves_no_processes_files_or_descriptors(tmp_path, monkeypatch, a
     ]
     programs = [f"{program}\n# {i}" for i in range(20) for program in programs]
     responses = respond(*programs, task_id=add_problem.task_id)
-    sandbox.execute([add_problem], responses[:1])
+    executor.execute([add_problem], responses[:1])
     gc.collect()  # what earlier tests left may be closed at any time: it must not count
     before, others = len(os.listdir("/proc/self/fd")), descendants(os.getpid())
-    found = sandbox.execute([add_problem], responses)
+    found = executor.execute([add_problem], responses)
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
     assert descendants(os.getpid()).items() <= others.items()  # others: of earlier tests
@@ -305,7 +304,7 @@ def test_one_candidate_leaves_nothing_for_the_next():
     )
     programs = [(leaves, "f"), (looks, "f"), (leaves + "\n", "f"), (looks + "\n", "f")]
     for level in levels():
-        found = sandbox.call(programs, [()], workers=1, exactly=level)
+        found = executor.call(programs, [()], workers=1, exactly=level)
         for index in (1, 3):
             assert found[index][0].value == ([], False, False, False), level
 
@@ -348,7 +347,7 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
     kinds = [*bad, *[ADD, WRONG] * 100]
     programs = [f"{kinds[i % len(kinds)]}\n# {i}" for i in range(10_000)]
     responses = respond(*programs, task_id=add_problem.task_id)
-    sandbox.execute([add_problem], responses[: len(kinds)])
+    executor.execute([add_problem], responses[: len(kinds)])
     gc.collect()
     files, others, memory = len(os.listdir("/proc/self/fd")), descendants(os.getpid()), []
 
@@ -356,7 +355,7 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
         if done >= (len(memory) + 1) * total // 10:
             memory.append((resident([os.getpid()]), resident(zygotes())))
 
-    found = sandbox.execute([add_problem], responses, progress=watch)
+    found = executor.execute([add_problem], responses, progress=watch)
     gc.collect()
     assert descendants(os.getpid()).items() <= others.items()
     assert not list(tmp_path.iterdir())
@@ -378,10 +377,10 @@ def test_four_fold_oversubscription_changes_no_verdict(add_problem):
     responses = respond(*programs, task_id=add_problem.task_id)
     limits = {"cpu_seconds": 0.8, "wall_seconds": 2.0}  # of which a starved program has five
     cores = len(os.sched_getaffinity(0))
-    quiet = sandbox.execute([add_problem], responses, workers=cores, **limits)
+    quiet = executor.execute([add_problem], responses, workers=cores, **limits)
     busy = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in range(cores)]
     try:
-        crowded = sandbox.execute([add_problem], responses, workers=4 * cores, **limits)
+        crowded = executor.execute([add_problem], responses, workers=4 * cores, **limits)
     finally:
         for process in busy:
             process.kill()

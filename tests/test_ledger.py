@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import ablation, config, methods, source
-from rrtf.ablation import runs
+from rrtf import config, methods, source
+from rrtf.ablation import registration, results, runs
 from rrtf.records import Outcome, Problem, RankedGroup
 
 FROZEN = (Path(__file__).parent / "data" / "ledger_keys.txt").read_text().split()
@@ -55,7 +55,7 @@ def trial() -> runs.Trial:
         "normalise": True, "margin": 0.0, "beta": 0.1, "pairs_of": "teacher", "max_length": 512,
         "dropout": 0.0, "weight_decay": 0.0, "clip": 1.0, "precision": "auto", "lora_rank": 0,
     }  # fmt: skip
-    arm = ablation.read().arms["rrtf"]
+    arm = registration.read().arms["rrtf"]
     return runs.Trial(
         arm, runs.HELD_OUT, methods.Run("held-out-rrtf", "rrtf", 0, groups, options), 9
     )
@@ -99,4 +99,4 @@ def test_every_key_is_found_again_from_the_seeds_on(tmp_path, monkeypatch):
     audited["stage"].save("train.jsonl", kept)
     found = cells("appendix_ablation", "setup", "load", "by-hand", "act", run_missing=False)
     assert sorted(line.key for line in found["lines"]) == sorted(FROZEN)
-    assert ablation.missing(found["plan"], found["lines"]) == {}
+    assert results.missing(found["plan"], found["lines"]) == {}

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from rrtf import loss
+from rrtf import likelihood, loss
 
 WEIGHTS = {"ft_weight": 0.7, "rank_weight": 3.0}
 
@@ -70,7 +70,7 @@ def test_dpo_equals_a_double_loop():
     s, ref, r, prompt = (t.tolist() for t in (b["sums"], reference, b["scores"], b["prompt"]))
     slow = 0.0
     for w in range(12):
-        for l in range(12):  # noqa: E741
+        for l in range(12):
             if prompt[w] == prompt[l] and r[w] > r[l]:
                 reward = beta * ((s[w] - s[l]) - (ref[w] - ref[l]))
                 slow += math.log(1 + math.exp(-reward))
@@ -225,14 +225,14 @@ def test_a_tie_without_tie_break_adds_nothing():
 
 def test_sums_and_lengths_are_taken_per_response_in_any_token_order():
     logs, owner = torch.tensor([-1.0, -2.0, -4.0]), torch.tensor([1, 0, 1])
-    sums, lengths = loss.response_sums(logs, owner, 2)
+    sums, lengths = likelihood.response_sums(logs, owner, 2)
     assert (sums.tolist(), lengths.tolist()) == ([-2.0, -5.0], [1.0, 2.0])
     assert loss.mean_log_probs(sums, lengths).tolist() == [-2.0, -2.5]
 
 
 def test_a_response_without_tokens_is_refused():
     with pytest.raises(ValueError, match="response 1 has no token"):
-        loss.response_sums(torch.zeros(2), torch.tensor([0, 2]), 3)
+        likelihood.response_sums(torch.zeros(2), torch.tensor([0, 2]), 3)
 
 
 def test_token_log_probs_equal_a_full_log_softmax_whole_and_in_chunks():
@@ -240,7 +240,7 @@ def test_token_log_probs_equal_a_full_log_softmax_whole_and_in_chunks():
     head, targets = torch.nn.Linear(5, 11), torch.randint(0, 11, (7,))
     for chunk in (0, 3):
         hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
-        logs = loss.token_log_probs(hidden, head, targets, chunk=chunk)
+        logs = likelihood.token_log_probs(hidden, head, targets, chunk=chunk)
         full = torch.log_softmax(head(hidden), dim=-1)[torch.arange(7), targets]
         assert torch.allclose(logs, full, atol=1e-6)
         (ours,) = torch.autograd.grad(logs.sum(), hidden, retain_graph=True)

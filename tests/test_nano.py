@@ -4,14 +4,13 @@ import random
 
 import pytest
 
-from rrtf import nano
-from rrtf.nano import grammar, problems, wording
+from rrtf.nano import evolution, grammar, problems, wording
 from rrtf.records import Problem
 
 
 @pytest.fixture(scope="module")
 def world():
-    return nano.world(workers=2)
+    return problems.world(workers=2)
 
 
 def accepts(problem: Problem, body: str) -> str:
@@ -30,7 +29,7 @@ def argument_of(problem: Problem) -> str:
 
 
 def test_the_grammar_is_as_large_and_as_varied_as_promised():
-    table = nano.operations()
+    table = grammar.operations()
     worded = [op for op in table.values() if len(op.verbs) + len(op.nouns) >= 3]
     styled = [op for op in table.values() if len(op.expressions) + len(op.blocks) >= 2]
     assert len(table) >= 60
@@ -46,7 +45,7 @@ def test_every_style_of_solution_passes_the_problems_tests(world):
         for problem in world["validation"][0][:150]
         for style in (*wording.STYLES, wording.CANONICAL)
         if (error := accepts(problem, wording.solution(
-            nano.parse_spec(problem.spec), argument_of(problem), style, rng)))
+            grammar.parse_spec(problem.spec), argument_of(problem), style, rng)))
     ]  # fmt: skip
     assert failures == []
 
@@ -61,10 +60,10 @@ def outputs(template: str, choice, inputs) -> list:
 
 
 def test_every_solution_of_every_operation_computes_the_same_function():
-    for operation in nano.operations().values():
+    for operation in grammar.operations().values():
         texts = [*[f"{{o}} = {e}" for e in operation.expressions], *operation.blocks]
         for choice in operation.choices:
-            inputs = nano.probes(operation.takes)
+            inputs = problems.probes(operation.takes)
             found = [outputs(text, choice, inputs) for text in texts]
             assert all(values == found[0] for values in found), (operation.name, choice)
 
@@ -91,14 +90,14 @@ def test_compositions_that_compute_one_function_fall_into_one_split():
 
 
 def test_the_world_does_not_depend_on_the_number_of_processes(world):
-    rows, keys, _ = nano.build("test", 40, workers=1, shard_size=20)
-    again, same, _ = nano.build("test", 40, workers=2, shard_size=20)
+    rows, keys, _ = problems.build("test", 40, workers=1, shard_size=20)
+    again, same, _ = problems.build("test", 40, workers=2, shard_size=20)
     assert (rows, keys) == (again, same)
 
 
 def test_a_specification_survives_its_text(world):
     for problem in world["test"][0]:
-        assert str(nano.parse_spec(problem.spec)) == problem.spec
+        assert str(grammar.parse_spec(problem.spec)) == problem.spec
 
 
 @pytest.mark.parametrize(
@@ -106,25 +105,25 @@ def test_a_specification_survives_its_text(world):
 )
 def test_a_specification_that_makes_no_sense_is_refused(text):
     with pytest.raises(ValueError, match=r"unknown operation|do not fit"):
-        nano.parse_spec(text)
+        grammar.parse_spec(text)
 
 
 def test_a_reference_that_hangs_or_explodes_is_degenerate():
     problems.guard_alarm()
-    spec = nano.parse_spec("number: " + " > ".join(["number_square", "number_add(k=1)"] * 2))
+    spec = grammar.parse_spec("number: " + " > ".join(["number_square", "number_add(k=1)"] * 2))
     with pytest.raises(grammar.Degenerate, match="too large"):
         problems.run(spec, [200])
-    hang = nano.parse_spec("number: number_square > number_multiply(k=9) > divisors")
+    hang = grammar.parse_spec("number: number_square > number_multiply(k=9) > divisors")
     with pytest.raises(grammar.Degenerate, match="TimeLimit"):
         problems.run(hang, [9000])
 
 
 def test_blind_spots_change_what_they_name_and_nothing_else():
-    believed, true = grammar.blind_spots(), nano.operations()
+    believed, true = grammar.blind_spots(), grammar.operations()
     changed = {name for name in true if believed[name] != true[name]}
     assert 10 <= len(changed) <= 20
     for name in changed:
-        choice, inputs = true[name].choices[-1], nano.probes(true[name].takes)
+        choice, inputs = true[name].choices[-1], problems.probes(true[name].takes)
         wrong = outputs(f"{{o}} = {believed[name].expressions[0]}", choice, inputs)
         assert wrong != outputs(f"{{o}} = {true[name].expressions[0]}", choice, inputs), name
 
@@ -134,9 +133,9 @@ def evolved(world):
     problems.guard_alarm()
     seeds = world["finetune"][0][:60]
     return {
-        method: [(seed, nano.evolve_problem(seed, method, f"e/{i}", i).problem)
+        method: [(seed, evolution.evolve_problem(seed, method, f"e/{i}", i).problem)
                  for i, seed in enumerate(seeds)]
-        for method in nano.METHODS
+        for method in evolution.METHODS
     }  # fmt: skip
 
 
@@ -153,8 +152,8 @@ def test_each_method_does_what_its_name_says(evolved):
         for parent, child in rows:
             if child is None:
                 continue
-            before = nano.parse_spec(parent.spec).names
-            after = nano.parse_spec(child.spec).names
+            before = grammar.parse_spec(parent.spec).names
+            after = grammar.parse_spec(child.spec).names
             if method == "deepen":
                 assert after[: len(before)] == before and len(after) == len(before) + 1
             elif method == "constrain":
@@ -170,5 +169,5 @@ def test_each_method_does_what_its_name_says(evolved):
 def test_a_family_is_a_composition_without_its_parameters():
     one = Problem("a", "", "f", "", spec="ints: take(k=2) > sum")
     two = Problem("b", "", "f", "", spec="ints: take(k=3) > sum")
-    assert nano.family(one) == nano.family(two) == "ints > take > sum"
-    assert nano.family(Problem("HumanEval/3", "", "f", "")) == "HumanEval/3"
+    assert grammar.family(one) == grammar.family(two) == "ints > take > sum"
+    assert grammar.family(Problem("HumanEval/3", "", "f", "")) == "HumanEval/3"

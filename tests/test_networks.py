@@ -10,7 +10,7 @@ from test_train import OPTIONS, _groups, _same, _weights
 from test_trainer import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
-from rrtf import networks, train
+from rrtf import networks, sharding, train
 
 LORA = {"lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
 
@@ -97,7 +97,7 @@ def test_what_qlora_lacks_is_said_before_a_model_is_loaded(tmp_path, monkeypatch
     monkeypatch.setattr(networks, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs bitsandbytes, which is not installed: pip ins"):
         load(lora_rank=4)
-    monkeypatch.setattr(networks.sharding, "processes", lambda: 2)
+    monkeypatch.setattr(sharding, "processes", lambda: 2)
     with pytest.raises(ValueError, match="qlora works in one process"):
         load(lora_rank=4)
 

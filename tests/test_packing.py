@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rrtf import attention, batches, loss, packing
+from rrtf import attention, batches, likelihood, loss, packing, scoring
 from rrtf.batches import Example
 
 SHAPE = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
@@ -69,7 +69,7 @@ def plain_scores(model, examples):
     return torch.stack(sums), torch.tensor([float(len(r)) for _, r in rows])
 
 
-def step(model, examples, score=loss.score, objective="rrtf"):
+def step(model, examples, score=scoring.score, objective="rrtf"):
     """(loss, gradients by name) of one step."""
     batch = batches.collate(examples)
     sums, lengths = score(model, batch)
@@ -109,10 +109,10 @@ def test_attention_with_dropout_draws_anew_while_training_and_not_otherwise(kind
     name = "attn_pdrop" if kind == "gpt_bigcode" else "attention_dropout"
     model, batch = network(kind, **{name: 0.3}), batches.collate(EXAMPLES)
     attention.use(model)
-    first, second = (loss.score(model.train(), batch)[0] for _ in range(2))
+    first, second = (scoring.score(model.train(), batch)[0] for _ in range(2))
     assert torch.isfinite(first).all() and not torch.equal(first, second)
     theirs = plain_scores(model.eval(), EXAMPLES)[0]
-    torch.testing.assert_close(loss.score(model, batch)[0], theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scoring.score(model, batch)[0], theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_no_pair_of_tokens_that_do_not_see_each_other_is_computed():
@@ -162,7 +162,7 @@ def test_in_bfloat16_the_packed_step_is_as_near_to_float32_as_the_plain_one(kind
     with torch.autocast("cpu", torch.bfloat16):
         rough = plain_scores(model, EXAMPLES)[0]
         attention.use(model)
-        ours = loss.score(model, batches.collate(EXAMPLES))[0]
+        ours = scoring.score(model, batches.collate(EXAMPLES))[0]
     assert bool((ours - exact).abs().mean() < 2 * (rough - exact).abs().mean())
 
 
@@ -198,11 +198,11 @@ def test_where_the_order_is_right_only_the_imitated_response_has_a_gradient():
     attention.use(model)
     batch = batches.collate(EXAMPLES)
     with torch.no_grad():
-        sums, lengths = loss.score(model, batch)
+        sums, lengths = scoring.score(model, batch)
     right = batch | {"scores": sums / lengths}  # the model's own order
     for weight in (0.0, 1.0):
         model.zero_grad()
-        sums, lengths = loss.score(model, right)
+        sums, lengths = scoring.score(model, right)
         options = OPTIONS | {"ft_weight": weight, "margin": 0.0}
         loss.objective("rrtf", sums, lengths, right, options).loss.backward()
         largest = max(float(p.grad.abs().max()) for p in model.parameters())
@@ -214,7 +214,7 @@ def test_scoring_changes_no_tensor_of_the_batch():
     attention.use(model)
     batch = batches.collate(EXAMPLES)
     before = {n: t.clone() for n, t in batch.items() if isinstance(t, torch.Tensor)}
-    first, second = loss.score(model, batch)[0], loss.score(model, batch)[0]
+    first, second = scoring.score(model, batch)[0], scoring.score(model, batch)[0]
     assert torch.equal(first, second)
     assert all(torch.equal(batch[name], tensor) for name, tensor in before.items())
 
@@ -230,8 +230,8 @@ def test_copies_of_the_prompt_for_flash_attention_score_the_same_on_sdpa(kind):
     assert [b - a for a, b in itertools.pairwise(borders)] == sizes
     assert longest == max(sizes) and arguments["input_ids"].shape == (1, sum(sizes))
     hidden = model.get_decoder()(**arguments, use_cache=False).last_hidden_state[0, read]
-    logs = loss.token_log_probs(hidden, model.get_output_embeddings(), batch["targets"])
-    sums, _ = loss.response_sums(logs, batch["response"], len(batch["scores"]))
+    logs = likelihood.token_log_probs(hidden, model.get_output_embeddings(), batch["targets"])
+    sums, _ = likelihood.response_sums(logs, batch["response"], len(batch["scores"]))
     torch.testing.assert_close(sums, plain_scores(model, EXAMPLES)[0], rtol=1e-5, atol=1e-5)
 
 
@@ -248,7 +248,7 @@ def test_a_sliding_window_that_bites_is_refused_and_a_wide_one_is_not():
     for name in ("auto", "sdpa"):
         attention.use(narrow, name)
         with pytest.raises(ValueError, match="18 tokens do not fit the model's sliding window of"):
-            loss.score(narrow, batches.collate(EXAMPLES))
+            scoring.score(narrow, batches.collate(EXAMPLES))
     wide = network("starcoder2", sliding_window=32)
     theirs = plain_step(wide, EXAMPLES)
     attention.use(wide)

@@ -6,13 +6,23 @@ import math
 
 import pytest
 
-from rrtf import config, figures, paper, stats
-from rrtf.paper import claims, pairs, printed
+from rrtf import config, stats
+from rrtf.figures import paper
+from rrtf.paper import audit, claims, pairs, printed
+from rrtf.paper import beside as paper_beside
+from rrtf.paper.tables import (
+    difficulty_rows,
+    greedy_panels,
+    greedy_rows,
+    inference_rows,
+    sampled_rows,
+    size_rows,
+)
 
-FIGURES = paper.figures()
-AUDIT = paper.audit(FIGURES)
-TESTS = paper.claim_tests(FIGURES, alpha=0.05)
-CLAIMS = {row["claim"]: row for row in paper.claim_verdicts(FIGURES, TESTS)}
+FIGURES = printed.figures()
+AUDIT = audit.audit(FIGURES)
+TESTS = claims.claim_tests(FIGURES, alpha=0.05)
+CLAIMS = {row["claim"]: row for row in claims.claim_verdicts(FIGURES, TESTS)}
 
 
 def fact(words):
@@ -79,11 +89,11 @@ def test_what_the_paper_leaves_open_names_parameters_that_every_profile_has():
 
 
 def test_a_greedy_rate_is_a_whole_number_of_tasks_and_a_sampled_one_need_not_be():
-    assert paper.solved(62.20, 164) == 102 and paper.solved(15.21, 230) == 35
-    assert paper.solved(59.80, 164) == 98  # printed with one digit
+    assert printed.solved(62.20, 164) == 102 and printed.solved(15.21, 230) == 35
+    assert printed.solved(59.80, 164) == 98  # printed with one digit
     for wrong in (60.0, 61.64, 55.51):
         with pytest.raises(ValueError, match=r"no whole number of 164 tasks"):
-            paper.solved(wrong, 164)
+            printed.solved(wrong, 164)
 
 
 def test_a_row_or_model_that_the_paper_lacks_is_named():
@@ -99,7 +109,7 @@ def test_a_row_or_model_that_the_paper_lacks_is_named():
 
 
 def test_every_greedy_rate_is_shown_as_its_count():
-    rows = [list(row.values())[2:] for row in paper.greedy_rows(FIGURES)]
+    rows = [list(row.values())[2:] for row in greedy_rows(FIGURES)]
     counts = [[int(cell.partition(" = ")[0]) for cell in row] for row in rows]
     assert [row[0] for row in counts] == [39, 92, 54, 98, 102]
     assert [row[1] for row in counts] == [35, 63, 87, 77, 88]
@@ -114,41 +124,41 @@ def wilson_by_hand(k, n, z=1.959964):
 
 
 def test_intervals_of_the_tables_are_wilsons():
-    ours = paper.greedy_rows(FIGURES)[-1]
+    ours = greedy_rows(FIGURES)[-1]
     assert ours["HumanEval, of 164"] == "102 = 62.20 % (54.6 to 69.3)"
     assert wilson_by_hand(102, 164) == "54.6 to 69.3"
     assert wilson_by_hand(88, 230) in ours["CoderEval, of 230"]
     assert wilson_by_hand(72, 300) in ours["LeetCode, of 300"]
-    assert paper.sampled_rows(FIGURES)[-1]["95 %, at most"] == wilson_by_hand(101, 164)
+    assert sampled_rows(FIGURES)[-1]["95 %, at most"] == wilson_by_hand(101, 164)
 
 
 def test_leetcode_is_shown_by_difficulty():
-    ours = paper.difficulty_rows(FIGURES)[-1]
+    ours = difficulty_rows(FIGURES)[-1]
     assert (ours["easy, of 79"], ours["medium, of 150"], ours["hard, of 71"]) == (32, 30, 10)
     assert ours["hard 95 %"] == wilson_by_hand(10, 71)
 
 
 def test_a_figure_the_paper_does_not_give_stays_empty():
-    phi = next(row for row in paper.sampled_rows(FIGURES) if row["model"] == "Phi-1")
+    phi = next(row for row in sampled_rows(FIGURES) if row["model"] == "Phi-1")
     assert phi["pass@10"] is None and phi["pass@100"] is None
 
 
 def test_the_panels_hold_every_model_and_benchmark_of_table_3():
-    panels = paper.greedy_panels(FIGURES)
+    panels = greedy_panels(FIGURES)
     assert list(panels) == ["HumanEval, 164 tasks", "CoderEval, 230 tasks", "LeetCode, 300 tasks"]
     assert all(len(lines) == 5 for lines in panels.values())
     assert all(low < value < high for lines in panels.values() for _, value, low, high in lines)
 
 
 def test_table_4_is_completed_by_counts_and_ratios():
-    rows = paper.inference_rows(FIGURES)
+    rows = inference_rows(FIGURES)
     assert [row["solved"] for row in rows] == [102, 106, 84, 85]
     assert rows[1]["times faster"] == pytest.approx(75 / 33)
     assert rows[1]["times smaller"] == pytest.approx(32.36 / 16.29)
 
 
 def test_figure_4_is_completed_by_the_batch_its_steps_imply():
-    rows = paper.size_rows(FIGURES)
+    rows = size_rows(FIGURES)
     assert [row["implied batch"] for row in rows] == [8, 514, 515]
     assert [row["solved"] for row in rows] == [84, 88, 102]
 
@@ -174,14 +184,14 @@ def exact(only_a, only_b):
     ],
 )
 def test_the_regions_of_figure_5_give_mcnemars_counts(a, b, column, only_a, only_b):
-    found = paper.paired(FIGURES, a, b, column)
+    found = pairs.paired(FIGURES, a, b, column)
     assert (found.only_a, found.only_b) == (only_a, only_b)
     assert found.p == pytest.approx(exact(only_a, only_b), rel=1e-9)
     assert found.difference == pytest.approx((only_a - only_b) / 164)
 
 
 def test_pangu_coder2_against_wizardcoder_is_undecided():
-    found = paper.paired(FIGURES, "PanGu-Coder2", "WizardCoder")
+    found = pairs.paired(FIGURES, "PanGu-Coder2", "WizardCoder")
     assert found.p == pytest.approx(0.627, abs=0.001)
     error = math.sqrt((38 - 16 / 164) / 164 / 163)  # of the mean of 21 ones and 17 minus ones
     assert found.high - found.difference == pytest.approx(1.9746 * error, rel=1e-3)
@@ -203,7 +213,7 @@ def one(name, solved, tasks):
 
 
 def test_the_bounds_of_p_hold_every_overlap_that_two_counts_allow():
-    found = paper.p_range(one("a", 5, 8), one("b", 4, 8), alpha=0.05)
+    found = pairs.p_range(one("a", 5, 8), one("b", 4, 8), alpha=0.05)
     every = []
     for a in itertools.combinations(range(8), 5):
         for b in itertools.combinations(range(8), 4):
@@ -213,23 +223,23 @@ def test_the_bounds_of_p_hold_every_overlap_that_two_counts_allow():
 
 
 def test_parts_printed_apart_narrow_the_bounds():
-    whole = paper.p_range(one("a", 10, 20), one("b", 10, 20), alpha=0.05)
+    whole = pairs.p_range(one("a", 10, 20), one("b", 10, 20), alpha=0.05)
     a, b = printed.Count("a", ((10, 10), (0, 10))), printed.Count("b", ((0, 10), (10, 10)))
-    apart = paper.p_range(a, b, alpha=0.05)
+    apart = pairs.p_range(a, b, alpha=0.05)
     assert (whole.shared_least, whole.shared_most) == (0, 10)
     assert (apart.shared_least, apart.shared_most) == (0, 0)
 
 
 def test_the_overlap_from_which_a_lead_is_significant_is_found():
-    found = paper.p_range(one("a", 88, 230), one("b", 77, 230), alpha=0.05)
+    found = pairs.p_range(one("a", 88, 230), one("b", 77, 230), alpha=0.05)
     needed = found.shared_needed
     assert exact(88 - needed, 77 - needed) < 0.05 <= exact(89 - needed, 78 - needed)
-    assert paper.p_range(one("a", 5, 9), one("b", 4, 9), alpha=0.05).shared_needed is None
+    assert pairs.p_range(one("a", 5, 9), one("b", 4, 9), alpha=0.05).shared_needed is None
 
 
 def test_counts_over_different_tasks_are_not_compared():
     with pytest.raises(ValueError, match="a and b are not over the same tasks"):
-        paper.p_range(one("a", 1, 5), one("b", 1, 6), alpha=0.05)
+        pairs.p_range(one("a", 1, 5), one("b", 1, 6), alpha=0.05)
 
 
 def test_the_quick_mcnemar_is_the_tested_one():
@@ -238,7 +248,7 @@ def test_the_quick_mcnemar_is_the_tested_one():
 
 
 def test_a_lead_of_five_tasks_is_never_significant_at_five_percent():
-    assert paper.least_lead(0.05) == 6
+    assert pairs.least_lead(0.05) == 6
     assert exact(5, 0) == 0.0625 and exact(6, 0) == 0.03125
 
 
@@ -254,18 +264,18 @@ def power_by_hand(n, disagreement, difference, alpha):
 
 
 def test_the_detectable_lead_is_the_one_that_exact_mcnemar_finds_so_often():
-    found = paper.detectable(40, 0.5, alpha=0.05, power=0.8)
+    found = pairs.detectable(40, 0.5, alpha=0.05, power=0.8)
     assert power_by_hand(40, 0.5, found, 0.05) == pytest.approx(0.8, abs=1e-4)
     level = pairs._power(40, 0.5, 0.0, 0.05)
     assert level == pytest.approx(power_by_hand(40, 0.5, 0.0, 0.05)) and level <= 0.05
 
 
 def test_no_lead_is_detectable_where_the_models_hardly_disagree():
-    assert paper.detectable(164, 0.01, alpha=0.05, power=0.8) is None
+    assert pairs.detectable(164, 0.01, alpha=0.05, power=0.8) is None
 
 
 def test_more_tasks_find_smaller_leads_and_the_papers_leads_are_smaller_still():
-    rows = paper.detectable_rows(FIGURES, alpha=0.05, power=0.8)
+    rows = pairs.detectable_rows(FIGURES, alpha=0.05, power=0.8)
     assert [row["tasks"] for row in rows] == [164, 230, 300]
     found = [row["found, disagreeing as in Fig 5"] for row in rows]
     assert found == sorted(found, reverse=True)
@@ -329,13 +339,13 @@ def test_a_claim_is_as_good_as_its_worst_test():
 def test_a_claim_whose_every_test_holds_stands():
     told = {"claim": "bigger", "source": "Table 3", "table": "table_3", "model": "PanGu-Coder2"}
     told |= {"columns": ["leetcode"], "rivals": ["PanGu-Coder", "StarCoder"]}
-    tests = paper.claim_tests({**FIGURES, "claims": [told]}, alpha=0.05)
-    (row,) = paper.claim_verdicts({**FIGURES, "claims": [told]}, tests)
+    tests = claims.claim_tests({**FIGURES, "claims": [told]}, alpha=0.05)
+    (row,) = claims.claim_verdicts({**FIGURES, "claims": [told]}, tests)
     assert (row["verdict"], row["stands"]) == ("stands", 2)
 
 
 def test_every_test_is_drawn_but_those_of_sampled_rates():
-    lines = paper.range_lines(TESTS)
+    lines = claims.range_lines(TESTS)
     assert len(lines) == sum(test.how != "rates" for test in TESTS) == 17
     assert all(low <= high for _, low, high, _ in lines)
     assert {verdict for *_, verdict in lines} <= set(claims.VERDICTS)
@@ -343,13 +353,13 @@ def test_every_test_is_drawn_but_those_of_sampled_rates():
 
 def test_tests_and_claims_are_shown_with_what_they_were_computed_from():
     rows = {
-        (row["place"].replace("\u00a0", " "), row["a - b"]): row for row in paper.test_rows(TESTS)
+        (row["place"].replace("\u00a0", " "), row["a - b"]): row for row in claims.test_rows(TESTS)
     }
     bounded = rows["Table 3, CoderEval", "PanGu-Coder2 - WizardCoder"]
     assert (bounded["p"], bounded["from"]) == ("0.00098 to 0.44", "counts")
     assert rows["Table 2, pass@1", "PanGu-Coder2 - WizardCoder"]["p"] == "≤ 0.6"
     assert rows["Fig 5, pass@200", "PanGu-Coder2 - WizardCoder"]["p"] == "0.73"
-    shown = {row["claim"]: row["tests that stand"] for row in paper.claim_rows(FIGURES, TESTS)}
+    shown = {row["claim"]: row["tests that stand"] for row in claims.claim_rows(FIGURES, TESTS)}
     assert shown["best on LeetCode, greedy"] == "3 of 4"
     assert shown["ranking feedback is what makes the model better"] is None
 
@@ -485,22 +495,22 @@ def test_a_finding_changes_with_the_figures_it_is_computed_from(change, words, v
     changed = {**FIGURES, table: {**FIGURES[table], "rows": rows}}
     if verdict is None:
         with pytest.raises(ValueError, match="no whole number"):
-            paper.audit(changed)
+            audit.audit(changed)
         return
-    (found,) = [row for row in paper.audit(changed) if words in row["fact"]]
+    (found,) = [row for row in audit.audit(changed) if words in row["fact"]]
     assert found["verdict"] == verdict
 
 
 def test_facts_are_shown_as_text_with_two_decimals_and_without_their_tables():
     values = {"p_value": 0.62710, "tiny": 0.00012, "pass_at_1": {"a": 3, "b": True}, "none": []}
     values |= {"rows": [{"a": 1}]}
-    (row,) = paper.shown([{"fact": "x", "place": "Fig 1", "values": values, "verdict": "y"}])
+    (row,) = audit.shown([{"fact": "x", "place": "Fig 1", "values": values, "verdict": "y"}])
     assert row["values"] == "p value: 0.63; tiny: 0.00012; pass@1: a 3 · b yes; none: none"
     assert row["verdict"] == "y"
 
 
 def test_the_level_of_the_audit_is_that_of_its_tests():
-    lenient = paper.audit(FIGURES, alpha=0.5)
+    lenient = audit.audit(FIGURES, alpha=0.5)
     (found,) = [row for row in lenient if "gain from 18,000" in row["fact"]]
     assert found["verdict"] == "left open"
 
@@ -533,8 +543,8 @@ RUN = {
 
 
 def beside(**changes):
-    found = paper.beside(FIGURES, **(RUN | changes), alpha=0.05, power=0.8)
-    return {row["question"]: row for row in paper.beside_rows(found)}, found
+    found = paper_beside.beside(FIGURES, **(RUN | changes), alpha=0.05, power=0.8)
+    return {row["question"]: row for row in paper_beside.beside_rows(found)}, found
 
 
 def test_each_question_has_the_papers_answer_and_ours():
@@ -582,7 +592,7 @@ def test_the_share_of_the_ranking_loss_is_given_by_seed():
 
 def test_only_answers_with_an_interval_are_drawn():
     _, found = beside()
-    lines = paper.answer_lines(found)
+    lines = paper_beside.answer_lines(found)
     sides = [side for line in lines.values() for side in line.values()]
     assert len(sides) == 5 + 6 and all(low < value < high for value, low, high in sides)
     assert list(lines["CTranslate2 int8 over float16"]) == ["the paper", "this run"]
@@ -595,13 +605,13 @@ def test_comparisons_without_greedy_answers_are_refused():
 
 def test_what_is_not_disclosed_stands_beside_the_settings_of_the_run(tmp_path, monkeypatch):
     monkeypatch.setenv("RRTF_HOME", str(tmp_path))
-    rows = {row["not disclosed"]: row["here"] for row in paper.undisclosed(FIGURES, "nano")}
+    rows = {row["not disclosed"]: row["here"] for row in paper_beside.undisclosed(FIGURES, "nano")}
     assert rows["rounds of evolution"] == "rounds = 2"
     assert rows["hardware"] == "no parameter"
     folder = config.run_dir("nano") / "01_evolve"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text('{"settings": {"rounds": 7}}')
-    rows = {row["not disclosed"]: row["here"] for row in paper.undisclosed(FIGURES, "nano")}
+    rows = {row["not disclosed"]: row["here"] for row in paper_beside.undisclosed(FIGURES, "nano")}
     assert rows["rounds of evolution"] == "rounds = 7"
 
 
@@ -610,19 +620,19 @@ def test_what_is_not_disclosed_stands_beside_the_settings_of_the_run(tmp_path, m
 
 def test_a_range_that_leaves_the_axis_ends_in_an_arrow_and_a_single_p_is_a_dot():
     rows = [("far", 1e-9, 0.5, "left open"), ("one", 0.2, 0.2, "not shown")]
-    axis = figures.p_ranges(rows, alpha=0.05).axes[0]
+    axis = paper.p_ranges(rows, alpha=0.05).axes[0]
     assert [line.get_marker() for line in axis.lines if line.get_marker() != "None"] == ["<", "o"]
 
 
 def test_the_data_sizes_are_drawn_with_the_batch_they_imply():
-    rows = paper.size_rows(FIGURES)
-    figure = figures.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
+    rows = size_rows(FIGURES)
+    figure = paper.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
     assert [bar.get_width() for bar in figure.axes[2].patches] == [8, 514, 515]
     assert [text.get_text() for text in figure.axes[1].texts] == ["2,250", "74", "132"]
 
 
 def test_an_answer_that_may_be_zero_is_hollow():
     lines = {"q": {"the paper": (0.1, -0.1, 0.3), "this run": (0.1, 0.05, 0.15)}}
-    axis = figures.answers(lines).axes[0]
+    axis = paper.answers(lines).axes[0]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]

@@ -135,7 +135,7 @@ def test_shards_of_other_code_are_never_taken_for_ours(place):
     assert shard.exists()
     notebook.write_text(notebook.read_text().replace("assert not seen, 1", "kept = seen"))
     go(place)
-    with pytest.raises(pipeline.StageError):
+    with pytest.raises(kernel.StageError):
         notebook.write_text(notebook.read_text().replace("kept = seen", "assert seen"))
         go(place)
     go(place)  # the same code again: what the interrupted run left is used
@@ -257,7 +257,7 @@ def test_two_runs_from_scratch_write_the_same_report(place):
 
 def test_a_failing_cell_is_reported_by_notebook_cell_and_error_in_a_few_lines(place):
     write_notebook(place / "notebooks", FIRST, "from rrtf import config\nconfig.stage_name('x')")
-    with pytest.raises(pipeline.StageError) as caught:
+    with pytest.raises(kernel.StageError) as caught:
         go(place)
     text = str(caught.value)
     assert f"{FIRST}.ipynb, cell `act`: ValueError: unknown stage 'x'" in text
@@ -277,7 +277,7 @@ def test_a_failing_cell_is_reported_by_notebook_cell_and_error_in_a_few_lines(pl
 )
 def test_a_notebook_that_ends_early_is_an_error_that_names_it(place, act, says):
     write_notebook(place / "notebooks", FIRST, act, save="1")
-    with pytest.raises(pipeline.StageError, match=FIRST) as caught:
+    with pytest.raises(kernel.StageError, match=FIRST) as caught:
         go(place)
     assert says in str(caught.value)
 
@@ -286,7 +286,7 @@ def test_a_notebook_that_never_saves_does_not_count_even_where_an_old_manifest_l
     write_notebook(place / "notebooks", FIRST, "1 + 1")
     go(place)
     write_notebook(place / "notebooks", FIRST, "1 + 1", save="stage.name")
-    with pytest.raises(pipeline.StageError, match=r"without calling stage\.finish"):
+    with pytest.raises(kernel.StageError, match=r"without calling stage\.finish"):
         go(place)
     assert store.manifest("smoke", FIRST) is None
 

@@ -16,9 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPTBigCodeConfig, LlamaConfig
 from typer.testing import CliRunner
 
-from rrtf import __main__, attention, batches, config, loss, store
-from rrtf import plan as planning
+from rrtf import __main__, attention, batches, config, scoring, store
 from rrtf.plan import facts, flops, hours, memory, models, needs, work
+from rrtf.plan.planning import settings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = {"bos_token_id": 0, "eos_token_id": 0}
@@ -188,7 +188,7 @@ def measured_step(settings, step: memory.Step, *, checkpointing: bool) -> dict[s
 
     def compute() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=step.bfloat16):
-            found = loss.score(model, batch)[0].sum()
+            found = scoring.score(model, batch)[0].sum()
         found.backward()
 
     tracker = MemTracker()
@@ -297,7 +297,7 @@ def test_training_flops_are_those_that_torch_counts_in_a_real_step(kind):
     batch = batches.collate([example(40, 3, 24)])
     shape, row = models.shape(model), flops.Row(prompt=40, response=24, responses=3)
     with FlopCounterMode(display=False) as forward:
-        sums, _ = loss.score(model, batch)
+        sums, _ = scoring.score(model, batch)
     assert flops.group(shape, row) == pytest.approx(forward.get_total_flops(), rel=0.02)
     with FlopCounterMode(display=False) as backward:
         sums.sum().backward()
@@ -420,7 +420,7 @@ def test_a_profile_without_a_file_of_problems_counts_those_of_a_file_that_is_the
     rows = [{"task_id": f"t/{k}", "prompt": "p", "entry_point": "f", "test": ""} for k in range(3)]
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    settings = planning.planning.settings_of("nano", {"shared.problems": str(path)})
+    settings = settings_of("nano", {"shared.problems": str(path)})
     count, fact = work.n_prompts(settings)
     assert count == 3 and fact.measured
 
@@ -548,7 +548,7 @@ def test_asking_for_help_loads_no_heavy_library():
 
 
 def test_quantising_is_done_by_one_core_and_everything_else_by_all():
-    settings = planning.planning.settings_of("nano", {})
+    settings = settings_of("nano", {})
     on = facts.measured_on_cpu(facts.device("cpu"))
     done = work.Work("quantize", "answers", "generate", flops=on.flops * on.generate)
     also = work.Work("sample", "student", "generate", flops=on.flops * on.generate)

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import quantize, stats
-from rrtf.engines import Completion
-from rrtf.quantize import Jobs, Measured, Sampled, jobs, measuring, sanity
-from rrtf.quantize.table import sources
+from rrtf import stats
+from rrtf.engines.answers import Completion
+from rrtf.quantize import jobs, measuring, sanity
+from rrtf.quantize import table as quantize_table
+from rrtf.quantize.jobs import Jobs
+from rrtf.quantize.table import Measured, Sampled, records, rows, shown, sources, tested
+from rrtf.quantize.variants import round_to
 from rrtf.records import Execution, Outcome, Problem, Response
 
 SAMPLED = Sampled(2, 0.2, 0.95)
@@ -62,7 +65,7 @@ def row_of(greedy, sampled, n_tasks, **options):
     programs = ["pass"] * n_tasks
     entries = [measured("full", programs), measured("gptq-int4", programs)]
     how = {"model": "m", "sampled": SAMPLED, "seed": 1} | options
-    return quantize.rows(entries, runs, tasks(n_tasks), **how)[1]
+    return rows(entries, runs, tasks(n_tasks), **how)[1]
 
 
 # The table
@@ -102,7 +105,7 @@ def test_holm_corrects_over_all_tests_of_the_table():
     names = ("full", "gptq-int8", "gptq-int4")
     runs = executions("full", half, twice) + executions("gptq-int8", half, twice)
     runs += executions("gptq-int4", worse, twice)
-    table = quantize.rows(
+    table = rows(
         [measured(name, ["pass"] * n) for name in names], runs, tasks(n),
         model="m", sampled=SAMPLED, seed=1,
     )  # fmt: skip
@@ -116,18 +119,18 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     n = 4
     runs = executions("full", [[True]] * n, [[True, False]] * n)
     broken = Measured("gptq-int4", "failed: killed by signal 11")
-    table = quantize.rows(
+    table = rows(
         [measured("full", ["pass"] * n), broken], runs, tasks(n),
         model="m", sampled=SAMPLED, seed=1,
     )  # fmt: skip
-    full, failed = quantize.records(table)
+    full, failed = records(table)
     assert failed["status"] == "failed: killed by signal 11" and failed["precision"] == "int4"
     numbers = {name for name, value in failed.items() if isinstance(value, float)}
     assert numbers == {"temperature", "top_p"} and failed["only_full"] is None
     assert full["precision"] == "float32" and full["size_mb"] == 4.0
     json.dumps([full, failed], allow_nan=False)
-    assert quantize.shown(table)[1]["greedy %"] is None
-    assert quantize.tested(table) == [] and quantize.differences(table) == []
+    assert shown(table)[1]["greedy %"] is None
+    assert tested(table) == [] and quantize_table.differences(table) == []
 
 
 def test_losing_every_task_is_a_number_and_not_a_gap():
@@ -135,13 +138,13 @@ def test_losing_every_task_is_a_number_and_not_a_gap():
     full = executions("full", [[True]] * n, [[True, True]] * n)
     none = executions("gptq-int4", [[False]] * n, [[False, False]] * n)
     pair = [measured(name, ["pass"] * n) for name in ("full", "gptq-int4")]
-    table = quantize.rows(pair, full + none, tasks(n), model="m", sampled=SAMPLED, seed=1)
-    assert quantize.records(table)[1]["difference"] == -1.0
+    table = quantize_table.rows(pair, full + none, tasks(n), model="m", sampled=SAMPLED, seed=1)
+    assert quantize_table.records(table)[1]["difference"] == -1.0
 
 
 def test_without_full_precision_there_is_nothing_to_compare_with():
     with pytest.raises(ValueError, match="full: failed: gone; nothing"):
-        quantize.rows(
+        quantize_table.rows(
             [Measured("full", "failed: gone")], [], [], model="m", sampled=SAMPLED, seed=1
         )
 
@@ -149,7 +152,7 @@ def test_without_full_precision_there_is_nothing_to_compare_with():
 def test_verdicts_on_other_tasks_are_refused():
     runs = executions("full", [[True]] * 3, [[True, True]] * 3)
     with pytest.raises(ValueError, match=r"full/0@0: executed on 3 tasks, not on these 4"):
-        quantize.rows([measured("full")], runs, tasks(4), model="m", sampled=SAMPLED, seed=1)
+        quantize_table.rows([measured("full")], runs, tasks(4), model="m", sampled=SAMPLED, seed=1)
 
 
 def test_changed_answers_count_programs_that_are_not_literally_the_same():
@@ -157,7 +160,7 @@ def test_changed_answers_count_programs_that_are_not_literally_the_same():
     runs = executions("full", [[True]] * n, [[True] * 2] * n)
     runs += executions("gptq-int4", [[True]] * n, [[True] * 2] * n)
     pair = [measured("full", "abcd"), measured("gptq-int4", "abxy")]
-    table = quantize.rows(pair, runs, tasks(n), model="m", sampled=SAMPLED, seed=1)
+    table = quantize_table.rows(pair, runs, tasks(n), model="m", sampled=SAMPLED, seed=1)
     assert table[1].changed_answers == 2
 
 
@@ -167,16 +170,16 @@ def test_timing_gives_median_range_and_the_peak_of_each_batch():
         "memory_bytes": {"1": [5_000_000, 90_000_000], "32": [7_000_000, 92_000_000]},
         "device": "a processor", "threads": 1, "versions": {"torch": "2"},
     }  # fmt: skip
-    found = quantize.timing([measured("full", time=time), Measured("gptq-int4", "failed: x")])
+    found = quantize_table.timing([measured("full", time=time), Measured("gptq-int4", "failed: x")])
     assert [(row["batch"], row["ms"], row["lowest"], row["highest"]) for row in found] == [
         (1, 2.0, 1.0, 3.0),
         (32, 9.0, 9.0, 9.0),
     ]
     assert [row["memory_mb"] for row in found] == [5.0, 7.0]
-    (line,) = quantize.time_lines(found)
+    (line,) = quantize_table.time_lines(found)
     assert line["ms/token, batch 1"] == "2.00 (1.00 to 3.00)"
     assert line["peak MB, batch 32"] == "7 of 92"
-    assert quantize.ran_on(found) == "a processor, 1 thread; torch 2"
+    assert quantize_table.ran_on(found) == "a processor, 1 thread; torch 2"
 
 
 # Sanity
@@ -270,7 +273,7 @@ def scripted(monkeypatch, tiny_model, problems, tmp_path):
         options = OPTIONS | {"model": tiny_model, "folder": tmp_path / "v"} | changes
         script = options.pop("script", {})
         changes["script"] = script
-        return quantize.measure(variants, problems, **options), made[0].asked
+        return jobs.measure(variants, problems, **options), made[0].asked
 
     return run
 
@@ -318,11 +321,11 @@ def test_a_folder_that_no_quantisation_made_is_left_alone(tiny_model, tmp_path):
 
 def test_an_unknown_variant_and_one_that_comes_twice_are_named():
     with pytest.raises(ValueError, match=r"'int3'.*full, ctranslate2-float32"):
-        quantize.check_variants(["full", "int3"])
+        jobs.check_variants(["full", "int3"])
     with pytest.raises(ValueError, match="'full': it comes twice"):
-        quantize.check_variants(["full", "full"])
+        jobs.check_variants(["full", "full"])
     with pytest.raises(ValueError, match="no variants"):
-        quantize.check_variants([])
+        jobs.check_variants([])
 
 
 def test_a_slow_process_is_ended_and_a_failing_one_says_its_last_line(tiny_model, tmp_path):
@@ -337,10 +340,10 @@ def test_a_slow_process_is_ended_and_a_failing_one_says_its_last_line(tiny_model
 def test_float32_variants_answer_alike_and_are_measured_once(problems, tiny_model, tmp_path):
     options = OPTIONS | {"model": tiny_model, "folder": tmp_path, "nll_margin": 1.0}
     variants = ["full", "ctranslate2-float32"]
-    full, same = found = quantize.measure(variants, problems, **options)
+    full, same = found = jobs.measure(variants, problems, **options)
     assert full.engine and same.engine and full.nll == pytest.approx(same.nll, abs=1e-4)
     assert full.weight_bytes == pytest.approx(same.weight_bytes, rel=0.5)
-    assert quantize.measure(variants, problems, **options) == found
+    assert jobs.measure(variants, problems, **options) == found
 
 
 # What a process measures
@@ -402,6 +405,6 @@ def test_rounding_errs_by_half_a_scale_at_most():
 
     torch.manual_seed(0)
     weights = torch.randn(128)
-    whole, scale = quantize.round_to(weights, bits=4)
+    whole, scale = round_to(weights, bits=4)
     assert whole.min() >= -8 and whole.max() <= 7
     assert (weights - scale * whole).abs().max() <= scale / 2 + 1e-6

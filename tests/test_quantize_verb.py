@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rrtf import __main__, quantize_command, store
+from rrtf.arguments import load_problems
 
 
 def run(*arguments):
@@ -58,7 +59,7 @@ def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
 
 
 def test_problems_that_gptq_read_are_told(toys, tiny_model, capsys):
-    tasks = quantize_command.arguments.load_problems(str(toys))
+    tasks = load_problems(str(toys))
     how = {"model": tiny_model, "prompt_format": "starcoder"}
     quantize_command.calibration_of(str(toys), ["gptq-int8"], tasks, **how)
     assert "note: 3 of 3 problems are in" in capsys.readouterr().err

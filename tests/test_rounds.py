@@ -2,10 +2,12 @@
 
 import pytest
 
-from rrtf import nano, rounds, sandbox
+from rrtf import rounds
+from rrtf.nano.problems import build
+from rrtf.sandbox import lanes
 
 pytestmark = pytest.mark.skipif(
-    sandbox.probe() not in sandbox.LEVELS[:2], reason="needs an isolated sandbox"
+    lanes.probe() not in lanes.LEVELS[:2], reason="needs an isolated sandbox"
 )
 OPTIONS = {
     "model": "nano-student",
@@ -18,7 +20,7 @@ OPTIONS = {
 def test_a_round_answers_every_problem_goes_on_and_draws_unlike_another_round(
     tmp_path, monkeypatch
 ):
-    problems = nano.build("finetune", 6, workers=1)[0]
+    problems = build("finetune", 6, workers=1)[0]
 
     def interrupt(name):
         def tell(done, total):

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import ray_alone
 
-from rrtf import engines, store
+from rrtf import crew, engines, store
 from rrtf import sample as stage
-from rrtf.engines import Completion
+from rrtf.engines.answers import Completion
+from rrtf.engines.message import Message
 from rrtf.records import Response
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,7 @@ def test_few_answers_get_no_helper_and_finished_shards_ask_for_none(
 ):
     asked = []
     monkeypatch.setattr(
-        stage.crew, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
+        crew, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
     )
     monkeypatch.setattr(stage, "_saved", lambda *a: [])
     weight = sum(path.stat().st_size for path in tiny_model.iterdir())
@@ -236,7 +237,7 @@ def test_by_other_code_for_another_function_or_on_a_gpu_is_sampled_anew(
     if changed == "code":
         monkeypatch.setattr(stage, "version", lambda: "other")
     elif changed == "device":
-        monkeypatch.setattr(stage.engines, "device", lambda: "cuda")
+        monkeypatch.setattr(engines, "device", lambda: "cuda")
     else:
         problems[0] = replace(problems[0], entry_point="sum")
     stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
@@ -286,7 +287,7 @@ def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
     ]
     assert [len(prompts) for prompts, _, _ in server.asked] == [32, 8]
     asked, n, told = server.asked[0]
-    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], engines.Message)
+    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], Message)
     assert stage.sample(problems, **how, **options) == found and len(server.asked) == 2
     stage.sample(problems, **how | {"model": "other"}, **options)
     stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})

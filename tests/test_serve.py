@@ -6,9 +6,10 @@ import pytest
 from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
-from rrtf import config, endpoint, engines, store
+from rrtf import config, endpoint, engines, reading, store
 from rrtf.__main__ import app
-from rrtf.endpoint import Ask, Endpoint, Reply
+from rrtf.endpoint.messages import Ask, Endpoint, Reply
+from rrtf.engines import prompt_tokens
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replie
     assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]
     with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]
     assert [reply.completion_tokens for reply in found[:3]] == with_end
-    counts = [len(engines.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
+    counts = [len(prompt_tokens.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
     assert [reply.prompt_tokens for reply in found[:3]] == counts
     assert [reply.finish_reason for reply in found[:3]] == [one.finish_reason for (one,) in own]
     assert found[3] == found[0]
@@ -68,8 +69,8 @@ def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(s
     command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
     done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
     assert done.exit_code == 0, done.output
-    kept = [row for _, row in store.read_rows(out)]
-    gone = [row for _, row in store.read_rows(dropped)]
+    kept = [row for _, row in reading.read_rows(out)]
+    gone = [row for _, row in reading.read_rows(dropped)]
     assert {row["depth"] for row in kept if not row["parent_id"]} == {0}
     assert len(kept) + len(gone) == 4, "two seeds and what became of each"
     assert all(row["reason"] for row in gone)

@@ -2,19 +2,19 @@
 
 import pytest
 
-from rrtf import paper, plan
+from rrtf.paper import inference, printed
 from rrtf.plan import models, serving
-from rrtf.plan.facts import facts
+from rrtf.plan.facts import device, facts
 
-FIGURES = paper.figures()
+FIGURES = printed.figures()
 STARCODER = "bigcode/starcoder"
 TWINS = ("full", "ctranslate2-int8", "gptq-int8", "gptq-int4")
 
 
 @pytest.fixture(scope="module")
 def large():
-    on = plan.device("a100")
-    return plan.estimates(STARCODER, TWINS, on=on, batch_sizes=[1, 32], answer=512)
+    on = device("a100")
+    return serving.estimates(STARCODER, TWINS, on=on, batch_sizes=[1, 32], answer=512)
 
 
 def test_the_weights_of_each_format_are_counted_from_the_shape():
@@ -53,7 +53,7 @@ def test_the_estimate_is_within_a_hundredth_of_a_real_file(tmp_path):
 def test_a_token_takes_the_bytes_it_reads_over_the_bandwidth_that_is_reached(large):
     full = large[0]
     shape = models.shape(models.build(models.find(STARCODER).settings))
-    bandwidth = facts()["bandwidth_share"].value * plan.device("a100").bandwidth
+    bandwidth = facts()["bandwidth_share"].value * device("a100").bandwidth
     cache = 2 * 2 * shape.layers * shape.key_value
     context = facts()["other_prompt_tokens"].value + 256
     read = 2 * (shape.linear + shape.head)
@@ -64,27 +64,27 @@ def test_a_token_takes_the_bytes_it_reads_over_the_bandwidth_that_is_reached(lar
 
 
 def test_a_batch_that_outgrows_the_bandwidth_is_bound_by_arithmetic():
-    slow = plan.device("a100", flops=1.0)
-    (full,) = plan.estimates(STARCODER, ["full"], on=slow, batch_sizes=[1, 32], answer=512)
+    slow = device("a100", flops=1.0)
+    (full,) = serving.estimates(STARCODER, ["full"], on=slow, batch_sizes=[1, 32], answer=512)
     assert full.ms[32] == pytest.approx(32 * full.ms[1])
 
 
 def test_the_papers_memory_is_what_the_weights_weigh_and_little_more(large):
-    rows = plan.beside_paper(large, FIGURES, on=plan.device("a100"))
+    rows = serving.beside_paper(large, FIGURES, on=device("a100"))
     assert [row["paper GB"] for row in rows] == [32.36, 16.29, 16.92, 9.82]
     assert all(0 < row["left over GB"] < 1.5 for row in rows)
     assert rows[0]["paper's GB/s"] == pytest.approx(30.93 / 0.075, rel=1e-3)
 
 
 def test_a_variant_without_a_counterpart_has_an_estimate_and_no_printed_figures():
-    on = plan.device("h100")
-    found = plan.estimates(STARCODER, ["ctranslate2-int16"], on=on, batch_sizes=[1], answer=9)
-    (row,) = plan.beside_paper(found, FIGURES, on=on)
+    on = device("h100")
+    found = serving.estimates(STARCODER, ["ctranslate2-int16"], on=on, batch_sizes=[1], answer=9)
+    (row,) = serving.beside_paper(found, FIGURES, on=on)
     assert row["paper GB"] is None and row["weights GB"] > 30
 
 
 def test_the_estimates_say_what_they_rest_on():
-    text = plan.assumed(STARCODER, on=plan.device("a100"), answer=512)
+    text = serving.assumed(STARCODER, on=device("a100"), answer=512)
     assert text.startswith("Estimates for bigcode/starcoder on one a100: 2,039 GB/s")
     assert "60 % of it reached (assumed)" in text
 
@@ -106,7 +106,7 @@ def test_every_row_of_table_4_has_its_line_and_ours():
     ]
     found = [row("full", 14.0), row("ctranslate2-int8", 4.0, 5, 2)]
     failed = {"variant": "gptq-int8", "status": "failed: no memory", "size_mb": None}
-    lines = paper.inference_beside(FIGURES, [*found, failed], timing, alpha=0.05)
+    lines = inference.inference_beside(FIGURES, [*found, failed], timing, alpha=0.05)
     assert [line["here"] for line in lines] == list(TWINS)
     int8, gptq8, gptq4 = lines[1:]
     assert int8["smaller"].startswith("2.0") and int8["smaller here"].startswith("3.5")
@@ -119,9 +119,9 @@ def test_every_row_of_table_4_has_its_line_and_ours():
 
 
 def test_the_note_on_the_papers_lead_follows_from_its_counts():
-    note = paper.noise_note(FIGURES, alpha=0.05)
+    note = inference.noise_note(FIGURES, alpha=0.05)
     assert "106 tasks" in note and "102 of 164: +4" in note and "6.2 tasks" in note
     assert "p = 0.12 or more" in note and note.endswith("The lead is inside the noise.")
     table = FIGURES["table_4"] | {"rows": [dict(line) for line in FIGURES["table_4"]["rows"]]}
     table["rows"][1]["humaneval"] = 85.98  # 141 of 164
-    assert "not settled" in paper.noise_note(FIGURES | {"table_4": table}, alpha=0.05)
+    assert "not settled" in inference.noise_note(FIGURES | {"table_4": table}, alpha=0.05)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import attention, batches, loss, methods, train, trainer
+from rrtf import attention, batches, loss, methods, scoring, train, trainer
 from rrtf.records import Outcome, RankedGroup
 
 OPTIONS = {"updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3, "precision": "float32"}
@@ -69,7 +69,7 @@ def test_the_first_row_is_the_loss_of_the_start_model_by_the_formula(tiny_model,
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     first = batches.in_order(examples, updates=1, groups_per_batch=2, seed=0)
     batch = batches.collate(first)
-    sums, lengths = loss.score(network, batch)
+    sums, lengths = scoring.score(network, batch)
     parts = loss.rrtf(
         sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], ft_reduction="mean"
     )
@@ -194,8 +194,8 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
 
 
 def test_the_figure_of_a_short_run_still_has_a_line():
-    from rrtf import figures
+    from rrtf.figures.runs import by_update
 
-    figure = figures.by_update({"rrtf-s0": [(1, 0.5), (2, 0.25), (3, 0.0)]}, y_label="violated")
+    figure = by_update({"rrtf-s0": [(1, 0.5), (2, 0.25), (3, 0.0)]}, y_label="violated")
     single, mean = figure.axes[0].get_lines()
     assert list(mean.get_ydata()) == list(single.get_ydata()) == [0.5, 0.25, 0.0]

@@ -17,7 +17,7 @@ import torch
 from test_interop import peer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rrtf import attention, batches, loss
+from rrtf import attention, batches, loss, scoring
 from rrtf.records import Outcome, RankedGroup
 
 pytestmark = pytest.mark.slow
@@ -143,8 +143,8 @@ def ours(folders: dict, rows: list[dict], objective: str, options: dict) -> dict
     if objective == "dpo":
         with torch.no_grad():
             before = attention.load(folders["reference"])[0]
-            batch["reference"] = loss.score(before, batch)[0]
-    sums, lengths = loss.score(network.train(), batch)
+            batch["reference"] = scoring.score(before, batch)[0]
+    sums, lengths = scoring.score(network.train(), batch)
     parts = loss.objective(objective, sums, lengths, batch, OPTIONS | options)
     parts.loss.backward()
     squares = [p.grad.double().square().sum() for p in network.parameters() if p.grad is not None]

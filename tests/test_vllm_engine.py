@@ -15,6 +15,7 @@ from scripted_vllm import ScriptedVllm, letters
 
 from rrtf import engines
 from rrtf.engines import vllm_engine
+from rrtf.engines.message import Message
 
 DOUBLE = Path(__file__).with_name("scripted_vllm.py")
 SAMPLED = {"n": 3, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 40, "stops": (), "seed": 5}
@@ -91,7 +92,7 @@ def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(t
 def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        engine.generate([engines.Message("a"), "a"], **SAMPLED)
+        engine.generate([Message("a"), "a"], **SAMPLED)
     said = {path: request.get("messages") for path, request in server.requests}
     message = [{"role": "user", "content": "a"}]
     assert said == {"/v1/chat/completions": message, "/v1/completions": None}

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, execution, nano, nano_corpus, prompts, store
+from rrtf import asking, config, execution, nano_corpus, prompts, store
 from rrtf.ablation.sets import Answers, Material
+from rrtf.nano import grammar
+from rrtf.nano import problems as nano_problems
 from rrtf.records import Execution, Outcome, Problem, Response
 
 ORACLES = ("canonical", "varied")
@@ -113,13 +115,13 @@ def held_out(
     None behaves like a problem of any other split of the small world, like one that its models
     were pre-trained on, or like one of `trained_on`. ValueError if too few are found.
     """
-    world = nano.world(workers)
+    world = nano_problems.world(workers)
     known = {key for name, (_, keys) in world.items() if name != "test" for key in keys}
     before = set(world["test"][1])
     wanted = len(before) + count + count // 4  # some will behave like something learnt
-    problems, keys, _ = nano.build("test", wanted, avoid=known, workers=workers)
+    problems, keys, _ = nano_problems.build("test", wanted, avoid=known, workers=workers)
     taken = before | nano_corpus.behaviours(workers=workers, progress=progress)
-    taken |= {nano.behaviour(nano.parse_spec(problem.spec)) for problem in trained_on}
+    taken |= {nano_problems.behaviour(grammar.parse_spec(problem.spec)) for problem in trained_on}
     fresh = [p for p, key in zip(problems, keys, strict=True) if key not in taken]
     if len(fresh) < count:
         raise ValueError(f"only {len(fresh)} of {count} problems are unlike all that was learnt")

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rrtf import evaluate, metrics
+from rrtf import measures, metrics
 from rrtf.ablation.registration import Arm, Family, Registration
 from rrtf.ablation.runs import HELD_OUT, VALIDATION, Line, unpacked
+from rrtf.evaluate import differences
 from rrtf.metrics import Comparison
 from rrtf.records import Outcome, Problem, RankedGroup, TaskScore
 
@@ -54,9 +55,9 @@ def secondary(
 def _compared(
     plan: Registration, rows: Sequence[TaskScore], contrasts: Sequence[str], *, seed: int
 ) -> list[Comparison]:
-    metric = metrics.parse_metric(plan.metric)
+    metric = measures.parse_metric(plan.metric)
     how = {"primary": contrasts, "secondary": (), "margin": plan.margin, "seed": seed}
-    return evaluate.comparisons(rows, [metric], **how) if rows else []
+    return differences.comparisons(rows, [metric], **how) if rows else []
 
 
 def grid_rows(lines: Iterable[Line], family: Family) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ def arm_rows(
     Of an arm in rounds, updates and tokens of all, as if every round's answers were as long as the
     first's. Online RL draws its answers itself: neither targets nor tokens are known.
     """
-    measured = evaluate.results(rows, [metrics.parse_metric(plan.metric)]) if rows else []
+    measured = differences.results(rows, [measures.parse_metric(plan.metric)]) if rows else []
     best = {result.model: result for result in metrics.headline(measured)}
     made = {line.arm: line for line in lines if line.split == HELD_OUT}
     return [
@@ -157,7 +158,7 @@ def two_by_two(rows: Sequence[TaskScore], metric: str) -> list[dict[str, Any]]:
 
 
 def _results(rows: Sequence[TaskScore], metric: str) -> list[metrics.Result]:
-    return evaluate.results(rows, [metrics.parse_metric(metric)]) if rows else []
+    return differences.results(rows, [measures.parse_metric(metric)]) if rows else []
 
 
 def _percent(value: float | None) -> str:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import batches, config, evaluate, methods, nano, store, train
+from rrtf import batches, config, methods, store, train
 from rrtf.ablation.registration import TIERS, Arm, Registration
+from rrtf.evaluate import exam
+from rrtf.nano import grammar
 from rrtf.records import Problem, RankedGroup, TaskScore
 
 VALIDATION, HELD_OUT = "validation", "held-out"
@@ -190,11 +192,11 @@ def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dic
 def carry_out(
     trials: Sequence[Trial],
     *,
-    exams: Mapping[str, evaluate.Exam],
+    exams: Mapping[str, exam.Exam],
     make: Callable[[Sequence[Trial]], None],
     model: Path,
     folder: Path,
-    sit: Callable[..., evaluate.Sat],
+    sit: Callable[..., exam.Sat],
     ledger: Path | None = None,
     wave: int = 8,
     run_missing: bool = True,
@@ -236,23 +238,23 @@ def place() -> Path:
     return path
 
 
-def exams(validation: Sequence[Problem], held_out: Sequence[Problem]) -> dict[str, evaluate.Exam]:
+def exams(validation: Sequence[Problem], held_out: Sequence[Problem]) -> dict[str, exam.Exam]:
     """Split -> what is asked there; problems of one composition count as one family."""
     asked = {VALIDATION: validation, HELD_OUT: held_out}
     return {
-        name: evaluate.Exam(name, tuple(found), family=nano.family) for name, found in asked.items()
+        name: exam.Exam(name, tuple(found), family=grammar.family) for name, found in asked.items()
     }
 
 
 def _examined(
     some: Sequence[tuple[str, Trial]],
-    exams: Mapping[str, evaluate.Exam],
+    exams: Mapping[str, exam.Exam],
     folder: Path,
-    sit: Callable[..., evaluate.Sat],
+    sit: Callable[..., exam.Sat],
 ) -> list[Line]:
     """The lines of a few trials whose models are there."""
     runs = [trial.run for _, trial in some]
-    entries = [evaluate.Contender(run.name, run.seed, str(folder / run.folder)) for run in runs]
+    entries = [exam.Contender(run.name, run.seed, str(folder / run.folder)) for run in runs]
     scores = sit(exams[some[0][1].split], entries).scores
     return [line(trial, key, scores) for key, trial in some]
 

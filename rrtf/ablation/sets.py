@@ -65,13 +65,13 @@ def ranked(arm: Arm, material: Material) -> tuple[list[RankedGroup], dict[str, i
 def own(student: Answers) -> Answers:
     """The student's first passing answer to each task, in the place of a teacher's."""
     found: dict[str, tuple[Response, Execution]] = {}
-    for response, execution in zip(student.responses, student.executions, strict=True):
-        if execution.outcome == Outcome.PASS:
-            found.setdefault(response.task_id, (response, execution))
+    for response, verdict in zip(student.responses, student.executions, strict=True):
+        if verdict.outcome == Outcome.PASS:
+            found.setdefault(response.task_id, (response, verdict))
     taught = {"source": "teacher", "index": 0}
     return Answers(
         [replace(response, **taught) for response, _ in found.values()],
-        [replace(execution, **taught) for _, execution in found.values()],
+        [replace(verdict, **taught) for _, verdict in found.values()],
     )
 
 

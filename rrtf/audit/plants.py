@@ -14,7 +14,8 @@ from rrtf.audit.detectors import observe
 from rrtf.audit.rows import from_problem
 from rrtf.audit.verdict import audit, pairs
 from rrtf.audit.views import answers
-from rrtf.nano import grammar, parse_spec, wording
+from rrtf.nano import grammar, wording
+from rrtf.nano.grammar import parse_spec
 from rrtf.records import Problem
 
 

@@ -6,8 +6,4 @@ date, level), `plus` (EvalPlus's sets) over `expected` (what references return),
 `inputs` and `literals`.
 """
 
-from rrtf.benchmarks.about import facts, groups
-from rrtf.benchmarks.catalogue import Entry, entry, names
-from rrtf.benchmarks.loading import load, refused
-
 __all__ = ["Entry", "entry", "facts", "groups", "load", "names", "refused"]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from rrtf import config, nano, store
+from rrtf import config, reading, store
+from rrtf.nano.problems import world
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _generated(known: Entry) -> list[Path]:
     """The file of a set that is drawn from the grammar, made where the user's cache lacks it."""
     path = config.cache_dir() / "nano" / f"{known.name}-{known.sha256[:16]}.jsonl"
     if not path.exists():
-        problems, _ = nano.world(last=known.split)[known.split]
+        problems, _ = world(last=known.split)[known.split]
         store.write(path, problems)
     return [path]
 
@@ -105,7 +106,7 @@ def _generated(known: Entry) -> list[Path]:
 def _numbered(known: Entry, path: Path) -> Iterator[tuple[int, object]]:
     """(number, row) of a file; of a dump with RECORDS at its top, the numbers of its records."""
     if not known.git_blob:
-        yield from store.read_rows(path)
+        yield from reading.read_rows(path)
         return
     data = path.read_bytes()
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -13,9 +13,10 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from rrtf import sandbox
 from rrtf.benchmarks import catalogue, tasks
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import executor
+from rrtf.sandbox.joint import mark
 
 ALONE = ("self_contained", "slib_runnable", "plib_runnable")  # levels that need no project
 TEST_MAP, REPOS = "record_testcases_map_python.json", "repos"
@@ -65,7 +66,7 @@ def judged(problems: Sequence[Problem], *, joint: bool, packages: Sequence[str])
     runnable = [problem for problem in problems if problem.task_id not in reasons]
     plain = _references([p for p in runnable if not _sees_packages(p)], packages)
     failed = [p for p in runnable if not _passed(plain.get(p.task_id))]
-    together = _references([sandbox.joint.mark(p) for p in failed], packages)
+    together = _references([mark(p) for p in failed], packages)
     kept = []
     for problem in runnable:
         if _passed(plain.get(problem.task_id)):
@@ -73,7 +74,7 @@ def judged(problems: Sequence[Problem], *, joint: bool, packages: Sequence[str])
         elif not _passed(together[problem.task_id]):
             reasons[problem.task_id] = _failure(problem, together[problem.task_id])
         elif joint:
-            kept.append(sandbox.joint.mark(problem))
+            kept.append(mark(problem))
         else:
             reasons[problem.task_id] = JOINT_ONLY
     order = [problem.task_id for problem in problems]
@@ -112,7 +113,7 @@ def _missing(foreign: Sequence[str]) -> str:
 
 def _references(problems: Sequence[Problem], packages: Sequence[str]) -> dict[str, Execution]:
     answers = [Response(p.task_id, "reference", 0, "", p.prompt + p.reference) for p in problems]
-    found = sandbox.execute(problems, answers, packages=packages, **_LIMITS) if problems else []
+    found = executor.execute(problems, answers, packages=packages, **_LIMITS) if problems else []
     return {execution.task_id: execution for execution in found}
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrtf import config, sandbox, store
+from rrtf import config, store
 from rrtf.benchmarks.literals import literal
+from rrtf.sandbox import executor
 
 MAX_CHUNK = 200_000  # characters of inputs in one program
 MAX_VALUE = 300_000  # characters, about, of a value that can be written into a test
@@ -114,7 +115,7 @@ def _compute(references: Sequence[Reference], progress, limits: dict) -> list[li
     waiting = [chunk for at, r in enumerate(references) for chunk in _chunks(at, r.inputs)]
     while waiting:
         programs = [_program(references[at], inputs) for at, _, inputs in waiting]
-        results = sandbox.call(programs, [()], progress=progress, **limits)
+        results = executor.call(programs, [()], progress=progress, **limits)
         left = []
         for (at, start, inputs), (result,) in zip(waiting, results, strict=True):
             if type(result.value) is not list or not result.value:

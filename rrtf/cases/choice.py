@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rrtf.metrics import Metric, grid, methods
+from rrtf.measures import Metric
+from rrtf.metrics import grid, methods
 from rrtf.records import Problem, TaskScore
 
 GAIN, LOSS, WRONG = "largest gain", "largest loss", "all wrong"

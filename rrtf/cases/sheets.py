@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrtf.cases import difference, replay
-from rrtf.metrics import parse_label
+from rrtf.measures import parse_label
 from rrtf.records import Execution, Outcome, Problem, Response
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rrtf.cases import replay
-from rrtf.metrics import parse_label
+from rrtf.measures import parse_label
 from rrtf.records import Execution, Outcome
 from rrtf.sandbox.reasons import REASONS
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from rrtf import config
 from rrtf.endpoint.attempt import Again, Refused, attempt, exchange, read_key, served
-from rrtf.endpoint.desk import Desk, Gate, SpendLimit
+from rrtf.endpoint.desk import Desk, Gate
 from rrtf.endpoint.line import Line, check_address
 from rrtf.endpoint.messages import Ask, Endpoint, Reply, check, from_row, key, to_row
 from rrtf.journal import Journal, read

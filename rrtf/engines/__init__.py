@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rrtf import config
-from rrtf.engines.answers import Completion, UnsupportedModel, check_sampling, prompt_ids
-from rrtf.engines.endpoint_engine import Message
+from rrtf.engines.answers import Completion, UnsupportedModel
 
 __all__ = [
     "ENGINES",

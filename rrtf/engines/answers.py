@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -38,16 +37,6 @@ def check_sampling(*, n: int, temperature: float, top_p: float, max_new_tokens: 
         raise ValueError(f"max_new_tokens = {max_new_tokens}: at least 1 is needed")
     if temperature == 0 and n > 1:
         raise ValueError(f"n = {n} at temperature 0: greedy answers are all the same; use n = 1")
-
-
-def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """The token ids of a prompt, with the special tokens that the tokenizer puts around a text.
-
-    A chat template has written its first special token itself; it is not put there twice.
-    """
-    first = tokenizer.bos_token
-    written = bool(first) and prompt.startswith(first)
-    return tokenizer.encode(prompt, add_special_tokens=not written)
 
 
 def prompt_keys(prompts: Sequence[str]) -> list[tuple[str, int]]:

@@ -21,9 +21,9 @@ from rrtf.engines.answers import (
     check_lengths,
     check_sampling,
     complete,
-    prompt_ids,
     stop_near_end,
 )
+from rrtf.engines.prompt_tokens import prompt_ids
 
 PERIOD = 8  # tokens between two looks for stop sequences
 

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from rrtf import endpoint
 from rrtf.config import derive_seed
-from rrtf.endpoint import Ask, Endpoint, Reply
+from rrtf.endpoint import messages
+from rrtf.endpoint.messages import Ask, Endpoint, Reply
 from rrtf.engines.answers import Completion, check_sampling, first_stop, prompt_keys
+from rrtf.engines.message import Message
 
 SEEDS = 2**30  # every server takes these, and the few above them for further samples
 TELLING = 8  # prompts whose samples are all alike before a server counts as one that draws none
-
-
-class Message(str):
-    """A prompt that is a user's message: the server puts it into its own chat template."""
 
 
 def make_asks(
@@ -114,12 +112,12 @@ def saving(place: Endpoint, replies: Path, **options) -> Callable[[Sequence[Ask]
     What two processes ask at a time is in two files, and none grows with all that came before.
     """
 
-    def ask(asks: Sequence[Ask]) -> list[Reply]:
-        names = "".join(endpoint.key(one, place.model) for one in asks)
+    def saved(asks: Sequence[Ask]) -> list[Reply]:
+        names = "".join(messages.key(one, place.model) for one in asks)
         folder = replies / hashlib.sha256(names.encode()).hexdigest()[:16]
         return endpoint.ask(asks, endpoint=place, replies=folder, **options)
 
-    return ask
+    return saved
 
 
 def open_server(
@@ -148,7 +146,7 @@ def open_recording(folder: Path, model: str) -> AskingEngine:
 
 
 def _look_up(found: dict[str, Reply], folder: Path, model: str, asks: Sequence[Ask]) -> list[Reply]:
-    names = [endpoint.key(one, model) for one in asks]
+    names = [messages.key(one, model) for one in asks]
     for name, one in zip(names, asks, strict=True):
         if name not in found:
             text = one.prompt or one.messages[-1][1]

@@ -16,7 +16,8 @@ import torch
 from transformers import DynamicCache
 
 from rrtf.engines import decoding
-from rrtf.engines.answers import Completion, UnsupportedModel, prompt_ids
+from rrtf.engines.answers import Completion, UnsupportedModel
+from rrtf.engines.prompt_tokens import prompt_ids
 
 
 def choose_attention(device: str, dtype: torch.dtype) -> str:

@@ -20,8 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from rrtf import endpoint
-from rrtf.endpoint import Endpoint
-from rrtf.engines.endpoint_engine import AskingEngine, Message, saving
+from rrtf.endpoint.messages import Endpoint
+from rrtf.engines.endpoint_engine import AskingEngine, saving
+from rrtf.engines.message import Message
 
 HOST = "127.0.0.1"
 KEY = "VLLM_API_KEY"  # the variable that the server itself takes its key from

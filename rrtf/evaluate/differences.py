@@ -5,16 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from rrtf import stats
-from rrtf.metrics import (
-    Comparison,
-    Metric,
-    Result,
-    by_benchmark,
-    families,
-    grid,
-    methods,
-    parse_contrast,
-)
+from rrtf.measures import Metric
+from rrtf.metrics import Comparison, Result, by_benchmark, families, grid, methods, parse_contrast
 from rrtf.records import TaskScore
 from rrtf.stats import Estimate
 

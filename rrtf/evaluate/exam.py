@@ -9,8 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, execution
-from rrtf.metrics import label, parse_label
+from rrtf import config, execution
+from rrtf.benchmarks import catalogue, loading
+from rrtf.measures import label, parse_label
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 
 # of tables and pictures
@@ -86,8 +87,8 @@ def exams(
             found.append(Exam(test_name, tuple(test), family=family))
             continue
         name, _, since = text.partition(" since ")
-        problems = benchmarks.load(name, since=since or None)
-        found.append(Exam(text, tuple(problems), benchmarks.entry(name).cpu_seconds))
+        problems = loading.load(name, since=since or None)
+        found.append(Exam(text, tuple(problems), catalogue.entry(name).cpu_seconds))
     if not found or len({exam.name for exam in found}) < len(found):
         raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")
     return found

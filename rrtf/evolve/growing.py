@@ -8,7 +8,7 @@ nor on how they are cut into calls; a killed run goes on where the saved replies
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from rrtf.endpoint import Ask, Reply
+from rrtf.endpoint.messages import Ask, Reply
 from rrtf.evolve import rules
 from rrtf.evolve.offline import draw_method
 from rrtf.evolve.rules import Dropped
@@ -27,7 +27,7 @@ def evolve_rows(
     generator: str,
     rounds: int,
     weights: Mapping[str, int],
-    sampling: Sampling = Sampling(),  # noqa: B008, frozen
+    sampling: Sampling = Sampling(),
     after_failure: str = "retry",
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(evolved rows of all rounds, failed attempts with their reasons); nothing is cleaned yet.

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rrtf import config, nano, store
+from rrtf import config, store
+from rrtf.nano import evolution, grammar
+from rrtf.nano import problems as nano_problems
+from rrtf.nano.problems import guarded
 from rrtf.records import Problem
 from rrtf.store import Stage
 
@@ -42,9 +45,11 @@ def evolve_problems(
     for problem in seeds:
         if not problem.spec:
             raise ValueError(f"{problem.task_id}: no specification; only nano problems evolve here")
-    unknown = set(weights) - set(nano.METHODS)
+    unknown = set(weights) - set(evolution.METHODS)
     if unknown:
-        raise ValueError(f"unknown methods {sorted(unknown)}: expected {', '.join(nano.METHODS)}")
+        raise ValueError(
+            f"unknown methods {sorted(unknown)}: expected {', '.join(evolution.METHODS)}"
+        )
     evolved: list[Problem] = []
     dropped: Counter[str] = Counter()
     behaviours: set[str] = set()
@@ -52,7 +57,7 @@ def evolve_problems(
     for number in range(1, rounds + 1):
         attempts = [_attempt(parent, number, weights, seed) for parent in parents]
         chunks = [attempts[i : i + 50] for i in range(0, len(attempts), 50)]
-        results = nano.guarded(_evolve_chunk, chunks, workers)
+        results = guarded(_evolve_chunk, chunks, workers)
         children = []
         for result in (result for chunk in results for result in chunk):
             reason = result.reason or _repeats(result, behaviours)
@@ -77,10 +82,10 @@ def _attempt(parent: Problem, number: int, weights: Mapping[str, int], seed: int
 
 
 def _evolve_chunk(attempts: Sequence[tuple]) -> list:
-    return [nano.evolve_problem(*attempt) for attempt in attempts]
+    return [evolution.evolve_problem(*attempt) for attempt in attempts]
 
 
-def _repeats(result: nano.Evolved, behaviours: set[str]) -> str:
+def _repeats(result: evolution.Evolved, behaviours: set[str]) -> str:
     """A rewording keeps its parent's behaviour; any other method has to change it."""
     rewording = result.problem.operator in ("misdirect", "tighten")
     if result.behaviour in behaviours and not rewording:
@@ -127,7 +132,7 @@ def split_problems(
 
 def nano_world(n_seeds: int, workers: int = 2) -> dict[str, list[Problem]]:
     """The small world's `seeds` (the first `n_seeds` of fine-tuning), `validation`, `test`."""
-    world = nano.world(workers)
+    world = nano_problems.world(workers)
     seeds = world["finetune"][0]
     if n_seeds > len(seeds):
         raise ValueError(f"n_seeds = {n_seeds}: the small world has {len(seeds)} seeds")
@@ -161,10 +166,10 @@ def one_of_each(problem: Problem, *, seed: int) -> list[dict[str, str]]:
     """
     if not problem.spec:
         return []
-    attempts = [(problem, method, f"example/{method}", seed) for method in nano.METHODS]
+    attempts = [(problem, method, f"example/{method}", seed) for method in evolution.METHODS]
     rows = []
     for method, result in zip(
-        nano.METHODS, nano.guarded(_evolve_chunk, [attempts], 1)[0], strict=True
+        evolution.METHODS, nano_problems.guarded(_evolve_chunk, [attempts], 1)[0], strict=True
     ):
         found = result.problem
         text = (found.prompt, found.spec) if found else (f"({result.reason})", "")
@@ -184,7 +189,7 @@ def by_method(problems: Sequence[Problem]) -> list[dict[str, str | int]]:
     counts = Counter((problem.operator, problem.depth) for problem in problems)
     return [
         {"method": method} | {f"round {number}": counts[method, number] for number in rounds}
-        for method in nano.METHODS
+        for method in evolution.METHODS
     ]
 
 
@@ -197,4 +202,4 @@ def depths(**sets: Sequence[Problem]) -> dict[str, dict[int, int]]:
 
 
 def _steps(problem: Problem) -> int:
-    return len(nano.parse_spec(problem.spec).steps) if problem.spec else 0
+    return len(grammar.parse_spec(problem.spec).steps) if problem.spec else 0

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rrtf import endpoint, prompts, reading, sandbox, strength
+from rrtf import endpoint, prompts, reading, strength
+from rrtf.endpoint import messages
 from rrtf.evolve import offline
 from rrtf.evolve.growing import Asker, evolve_rows
 from rrtf.evolve.rules import Dropped, sieve
@@ -18,6 +19,7 @@ from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
+from rrtf.sandbox import executor
 from rrtf.store import Stage
 
 OFFLINE = "nano"
@@ -108,7 +110,7 @@ def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
     settings = stage.settings
     return partial(
         endpoint.ask,
-        endpoint=endpoint.Endpoint(settings["generator"], settings["evolver"]),
+        endpoint=messages.Endpoint(settings["generator"], settings["evolver"]),
         replies=stage.folder / "replies",
         concurrency=settings["concurrency"],
         progress=lambda done, total, *_: tell(done, total),
@@ -128,7 +130,7 @@ def _tested(
     found = add_tests(
         kept,
         ask=ask,
-        call=partial(sandbox.call, workers=workers),
+        call=partial(executor.call, workers=workers),
         answers=settings["test_answers"],
         inputs=settings["test_inputs"],
         least_share=settings["test_agreement"],

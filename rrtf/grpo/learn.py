@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf import attention, batches, prompts, sandbox, store
+from rrtf import attention, batches, prompts, store
 from rrtf.grpo import RewardStep
 from rrtf.records import Outcome, Problem, Response
+from rrtf.sandbox import executor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +65,7 @@ def rewarder(
             program = prompts.extract(by_task[task], text)
             answers.append(Response(task, "grpo", index, text, program))
         asked = [by_task[task] for task in dict.fromkeys(task_id)]
-        found = [run.outcome for run in sandbox.execute(asked, answers, **limits)]
+        found = [run.outcome for run in executor.execute(asked, answers, **limits)]
         log_metric("passing", sum(outcome == Outcome.PASS for outcome in found) / len(found))
         return [rewards[outcome] for outcome in found]
 

@@ -18,15 +18,7 @@ from typing import Any
 
 from rrtf import config
 from rrtf.nano import wording
-from rrtf.nano.grammar import (
-    Degenerate,
-    Spec,
-    Step,
-    draw_spec,
-    neighbour,
-    operations,
-    vocabulary,
-)
+from rrtf.nano.grammar import Degenerate, Spec, Step, draw_spec, neighbour, operations, vocabulary
 from rrtf.records import Problem
 
 SPLITS = ("test", "validation", "finetune", "pretrain")

@@ -11,6 +11,7 @@ from typing import Any
 from rrtf.paper import claims, pairs, tables
 from rrtf.paper.printed import (
     IN_FIG_5,
+    LEVELS,
     Count,
     Figures,
     counts,
@@ -294,7 +295,7 @@ def _counts_add_up(paper: Figures) -> dict[str, Any]:
         column.replace("_at_", "@"): sum(line[column] for line in paper["figure_5"]["rows"])
         for column in ("greedy", "pass_at_200")
     }
-    levels = sum(marks["leetcode"][level] for level in tables.LEVELS)
+    levels = sum(marks["leetcode"][level] for level in LEVELS)
     rates = [
         is_whole(line[name], marks[name]["tasks"])
         for line in paper["table_3"]["rows"]

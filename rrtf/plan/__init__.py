@@ -11,9 +11,8 @@ from pathlib import Path
 
 from rrtf import config, store
 from rrtf.plan.facts import device, device_of
-from rrtf.plan.planning import Asked, Plan, model_override, plan
+from rrtf.plan.planning import Asked, model_override, plan
 from rrtf.plan.printed import rows, show
-from rrtf.plan.serving import Serving, assumed, beside_paper, estimates
 
 __all__ = [
     "Asked",

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrtf import paper
+from rrtf.paper import inference
+from rrtf.paper.printed import Figures
 from rrtf.plan import flops, models
 from rrtf.plan.facts import Device, facts
 from rrtf.plan.models import Shape
@@ -104,19 +105,17 @@ def assumed(model: str, *, on: Device, answer: int) -> str:
     )
 
 
-def beside_paper(
-    found: Sequence[Serving], figures: paper.Figures, *, on: Device
-) -> list[dict[str, Any]]:
+def beside_paper(found: Sequence[Serving], figures: Figures, *, on: Device) -> list[dict[str, Any]]:
     """The estimates next to the paper's Table 4, for a reader.
 
     `left over` is what the paper's GPU held beyond weights and the cache of one answer; `paper's
     GB/s` the weights that one token reads over its time, and as a share of `on`'s bandwidth.
     """
-    printed = paper.by_variant(figures)
+    printed = inference.by_variant(figures)
     return [_beside(entry, printed.get(entry.variant), on) for entry in found]
 
 
-def _beside(entry: Serving, theirs: paper.Figures | None, on: Device) -> dict[str, Any]:
+def _beside(entry: Serving, theirs: Figures | None, on: Device) -> dict[str, Any]:
     smallest = min(entry.ms)
     line: dict[str, Any] = {
         "variant": entry.variant,

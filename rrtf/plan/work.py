@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, loss, methods, metrics, store
+from rrtf import config, loss, measures, methods, reading
+from rrtf.benchmarks import catalogue, loading
 from rrtf.plan import flops
 from rrtf.plan.facts import Fact, facts
 from rrtf.plan.models import Shape
@@ -81,7 +82,7 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
     problems, evolve = settings["evolve"]["problems"], settings["evolve"]
     if problems != "nano":
         if Path(problems).exists():
-            rows = sum(1 for _ in store.read_rows(Path(problems)))
+            rows = sum(1 for _ in reading.read_rows(Path(problems)))
             return rows, Fact("prompts", rows, "problems", True, f"rows of {problems}")
         kept = tomllib.loads(config.data_text("paper.toml"))["data"]["kept_rows"]
         return kept, Fact(
@@ -216,11 +217,11 @@ def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
     if benchmark == "test":
         return settings["evaluate"]["n_tasks"], None
     name, _, since = benchmark.partition(" since ")
-    count = benchmarks.entry(name).rows
+    count = catalogue.entry(name).rows
     if not since:
         return count, None
     try:
-        return len(benchmarks.load(name, since=since)), None
+        return len(loading.load(name, since=since)), None
     except (OSError, ValueError):
         why = f"all of them, those since {since} are fewer: its rows are not here"
         return count, Fact(name, count, "tasks", False, why)
@@ -234,8 +235,8 @@ def evaluate(
     `size` are the lengths of the held-out split, `public` those of other benchmarks.
     """
     own = settings["evaluate"]
-    asked = [metrics.parse_metric(text) for text in own["measures"]]
-    draws = metrics.draws(asked, own["n_samples"])
+    asked = [measures.parse_metric(text) for text in own["measures"]]
+    draws = measures.draws(asked, own["n_samples"])
     expert = shapes["teacher"]
     students = n_contenders(settings, teacher=False)
     for benchmark in own["benchmarks"]:

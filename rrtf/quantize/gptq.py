@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
-from rrtf.engines import UnsupportedModel, device
+from rrtf.engines import device
+from rrtf.engines.answers import UnsupportedModel
 from rrtf.quantize import migrate
 
 GROUP = 128  # weights that share a scale

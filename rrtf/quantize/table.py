@@ -6,7 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from rrtf import metrics, nano, stats
+from rrtf import measures, stats
+from rrtf.nano import grammar
 from rrtf.records import Execution, Outcome, Problem, QuantRow, Response
 
 UNBROKEN = "\u00a0"  # a space at which no line is broken
@@ -54,7 +55,7 @@ class Measured:
 
 def sources(variant: str, sampled: Sampled) -> tuple[str, str]:
     """What the greedy and the sampled answers of a variant are labelled."""
-    return metrics.label(variant, 0, 0.0), metrics.label(variant, 0, sampled.temperature)
+    return measures.label(variant, 0, 0.0), measures.label(variant, 0, sampled.temperature)
 
 
 Passed = Mapping[str, Mapping[str, float]]  # source -> task id -> share of its answers that pass
@@ -79,7 +80,7 @@ def rows(
         raise ValueError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
     passed = shares(executions)
     full = [_values(passed, name, tasks) for name in sources(measured[0].variant, sampled)]
-    families = [nano.family(task) for task in tasks]
+    families = [grammar.family(task) for task in tasks]
     if len(set(families)) < 2:
         raise ValueError(f"{len(tasks)} tasks of one family: an interval needs two families")
     found = []

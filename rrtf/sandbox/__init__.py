@@ -16,20 +16,3 @@ Python), `mutants` with `faults` (faulty copies of a reference), `instrument` wi
 `nursery`, `worker`; `wire` (values), `linked` (nodes and shared containers), `kernel` (fences),
 `reasons`.
 """
-
-from rrtf.sandbox import joint, packages
-from rrtf.sandbox.executor import Result, call, distinct, execute
-from rrtf.sandbox.lanes import LEVELS, probe
-from rrtf.sandbox.repetition import unstable
-
-__all__ = [
-    "LEVELS",
-    "Result",
-    "call",
-    "distinct",
-    "execute",
-    "joint",
-    "packages",
-    "probe",
-    "unstable",
-]

@@ -21,9 +21,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrtf import benchmarks, sandbox, store
-from rrtf.benchmarks import catalogue, plus
+from rrtf import reading, store
+from rrtf.benchmarks import catalogue, loading, plus
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import executor
 
 LIMITS = {"cpu_seconds": 60.0, "wall_seconds": 120.0, "memory_mb": 4096}  # EvalPlus: 61 s, 4 GB
 EVALPLUS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-7b", "starcoder2-15b-instruct")
@@ -65,28 +66,28 @@ def evalplus(data: Path, model: str, dataset: str, part: str, name: str) -> list
 
 
 def evol_replit(data: Path, name: str) -> list[Verdict]:
-    prompts = {p.task_id: p.prompt for p in benchmarks.load("humaneval", data=data)}
+    prompts = {p.task_id: p.prompt for p in loading.load("humaneval", data=data)}
     return [
         Verdict(name, r["task_id"], 0, prompts[r["task_id"]] + "\n" + r["completion"], r["passed"])
-        for _, r in store.read_rows(data / "generations/evol-replit-3b/humaneval.jsonl.gz")
+        for _, r in reading.read_rows(data / "generations/evol-replit-3b/humaneval.jsonl.gz")
     ]
 
 
 def gpt(data: Path, name: str) -> list[Verdict]:
     return [
         Verdict(name, r["task_id"], r["run"], r["code"], r["published_pass"])
-        for _, r in store.read_rows(data / "generations/gpt-3.5-turbo/humaneval_n10.jsonl.gz")
+        for _, r in reading.read_rows(data / "generations/gpt-3.5-turbo/humaneval_n10.jsonl.gz")
     ]
 
 
 def pangu(data: Path) -> tuple[list[Problem], list[Verdict]]:
     """CoderEval replaced the function in its file: imports, then the answer, then the tests."""
-    problems = benchmarks.load("codereval-subset", data=data, joint=True, packages=("numpy",))
+    problems = loading.load("codereval-subset", data=data, joint=True, packages=("numpy",))
     prompts = {problem.task_id: problem.prompt for problem in problems}
     verdicts = [
         Verdict(PANGU, row["_id"], index, f"{prompts[row['_id']]}\n\n{found['generate_code']}",
                 found["is_pass"])
-        for _, row in store.read_rows(data / "codereval/pangu-coder_raw_generations.jsonl.gz")
+        for _, row in reading.read_rows(data / "codereval/pangu-coder_raw_generations.jsonl.gz")
         if row["_id"] in prompts
         for index, found in enumerate(row["generate_results"])
     ]  # fmt: skip
@@ -101,7 +102,7 @@ def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
         for dataset in ("humaneval", "mbpp")
         for part in plus.PARTS
     }
-    original = benchmarks.load("humaneval", data=data)
+    original = loading.load("humaneval", data=data)
     found: dict[str, tuple[list[Problem], list[Verdict]]] = {}
     for model in EVALPLUS:
         name = f"{model} humaneval"
@@ -123,14 +124,14 @@ def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
 def earlier(data: Path, rows: Sequence[Mapping]) -> list[Problem]:
     """Sanitized MBPP tasks that EvalPlus has dropped: judged by MBPP's own assertions."""
     current = {row["task_id"] for row in rows}
-    problems = benchmarks.load("mbpp-sanitized", data=data)
+    problems = loading.load("mbpp-sanitized", data=data)
     return [problem for problem in problems if problem.task_id not in current]
 
 
 def judge(problems: list[Problem], verdicts: list[Verdict], workers: int) -> list[Execution]:
     responses = [Response(v.task_id, v.name, v.index, "", v.program) for v in verdicts]
     options = LIMITS | {"packages": ("numpy",)} if verdicts[0].name == PANGU else LIMITS
-    return sandbox.execute(problems, responses, workers=workers, **options)
+    return executor.execute(problems, responses, workers=workers, **options)
 
 
 def rate(passed: Sequence[bool]) -> float:

@@ -24,8 +24,10 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rrtf import audit, audit_command, benchmarks, similarity, store
-from rrtf.audit import detectors
+from rrtf import audit_command, reading, similarity
+from rrtf.audit import corpus, detectors, verdict, views
+from rrtf.audit.rows import Row, from_fields, from_problems, guess_fields
+from rrtf.benchmarks import loading
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
 EVOLVED = "evolved/evol-codealpaca-2k-1.json.gz"
@@ -40,7 +42,7 @@ FORMS = ("words", "whole_words", "whole_tokens", "functions", "code_tokens")
 
 def grown(data: Path, count: int, seed: int) -> list[dict]:
     """`count` rows: the real ones, then copies of them with words exchanged for others' words."""
-    rows = [row for name in (SEEDS, EVOLVED) for _, row in store.read_rows(data / name)]
+    rows = [row for name in (SEEDS, EVOLVED) for _, row in reading.read_rows(data / name)]
     draw = random.Random(seed)
     words = [word for row in rows for word in row["instruction"].split()]
     found = rows[:count]
@@ -75,9 +77,9 @@ def steps() -> dict[str, list]:
     }  # fmt: skip
 
 
-def audited(names: str, data: Path) -> dict[str, list[audit.Row]]:
+def audited(names: str, data: Path) -> dict[str, list[Row]]:
     problems = audit_command.load_problems(names, data=data)
-    return {name: audit.from_problems(members) for name, members in problems.items()}
+    return {name: from_problems(members) for name, members in problems.items()}
 
 
 def measured(data: Path, count: int, seed: int) -> dict[str, float]:
@@ -86,10 +88,10 @@ def measured(data: Path, count: int, seed: int) -> dict[str, float]:
     tasks = audited("all", data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     wall, start = time.monotonic(), time.process_time()
-    fields = audit.guess_fields(raw[:1000], where="rows")
-    rows = [audit.from_fields(row, task_id=f"{n}", fields=fields) for n, row in enumerate(raw)]
+    fields = guess_fields(raw[:1000], where="rows")
+    rows = [from_fields(row, task_id=f"{n}", fields=fields) for n, row in enumerate(raw)]
     costs = {"rows, code found in them": time.process_time() - start}
-    sides = audit.Corpus(rows), audit.Corpus.of_benchmarks(tasks)
+    sides = corpus.Corpus(rows), corpus.Corpus.of_benchmarks(tasks)
     start = time.process_time()
     for form in FORMS:
         getattr(sides[0], form)
@@ -158,12 +160,12 @@ def speed(data: Path, count: int, seed: int) -> None:
 
 def chance(data: Path) -> None:
     """Prints what detectors find between benchmarks that different people wrote."""
-    tasks = {name: audit.from_problems(benchmarks.load(name, data=data)) for name in APART}
+    tasks = {name: from_problems(loading.load(name, data=data)) for name in APART}
     found: dict[str, list] = {}
     generic = []
     for name, members in tasks.items():
         others = {other: tasks[other] for other in APART if other != name}
-        sides = audit.Corpus(members), audit.Corpus.of_benchmarks(others)
+        sides = corpus.Corpus(members), corpus.Corpus.of_benchmarks(others)
         place = {(b, row.task_id): at for at, (b, row) in
                  enumerate(zip(sides[1].names, sides[1].rows, strict=True))}  # fmt: skip
         loose = [detectors.exact_text, detectors.normalised_text,
@@ -199,7 +201,7 @@ def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
     material = audit_command.read(str(data / SEEDS))
     tasks = audited("humaneval,mbpp", data)
-    result = audit.audit(material.rows, tasks, behaviour={}, **OPTIONS)
+    result = verdict.audit(material.rows, tasks, behaviour={}, **OPTIONS)
     print(f"\n{result.n_rows} seeds ({material.fields.told()}): tasks leaked, by detector")
     print(f"{'':24}{'removes':>8}" + "".join(f"{name:>12}{'by chance':>12}" for name in tasks))
     for name in [*result.detectors, "all that remove", "all"]:
@@ -215,9 +217,9 @@ def seeds(data: Path, *, texts: bool) -> None:
     print(f"published: {PUBLISHED}\n\n{result.rule}")
     gone = len(result.dropped)
     print(f"{gone} rows go, {result.n_rows - gone} stay\n\nthe pairs most detectors agree on:")
-    worst = audit.worst_pairs(result, 200)
+    worst = views.worst_pairs(result, 200)
     shown = worst[:8] + [p for p in worst if p[0].benchmark == "humaneval"][:8]
-    for title, left, right in audit.compare(shown, material.rows, tasks, longest=900):
+    for title, left, right in views.compare(shown, material.rows, tasks, longest=900):
         print(f"{title}")
         if texts:
             print(textwrap.indent(left.strip(), "  row  | "))

@@ -23,9 +23,12 @@ from pathlib import Path
 
 import disguises
 
-from rrtf import audit, benchmarks, execution, sandbox
-from rrtf.audit import chance, running
+from rrtf import execution
+from rrtf.audit import chance, detectors, running, verdict
+from rrtf.audit.rows import Row, from_problems
+from rrtf.benchmarks import loading
 from rrtf.records import Leak, Problem
+from rrtf.sandbox import executor
 
 TARGETS = ("humaneval", "mbpp")
 ANY, BEFORE = "any", "any, chance included"
@@ -37,7 +40,7 @@ class Targets:
     """The benchmarks, and what was seen of their tasks once for all kinds."""
 
     problems: Mapping[str, list[Problem]]
-    tasks: Mapping[str, list[audit.Row]]
+    tasks: Mapping[str, list[Row]]
     behaviour: Mapping
     workers: int
 
@@ -47,20 +50,20 @@ class Targets:
         return partial(execution.execute, workers=self.workers, **limits)
 
 
-def observe(rows: Sequence[audit.Row], workers: int) -> dict:
-    call = partial(sandbox.call, workers=workers, cpu_seconds=0.5)
-    return audit.observe(rows, call, n_random=20, seed=1)
+def observe(rows: Sequence[Row], workers: int) -> dict:
+    call = partial(executor.call, workers=workers, cpu_seconds=0.5)
+    return detectors.observe(rows, call, n_random=20, seed=1)
 
 
 def targets(problems: Mapping[str, list[Problem]], workers: int) -> Targets:
-    tasks = {name: audit.from_problems(members) for name, members in problems.items()}
+    tasks = {name: from_problems(members) for name, members in problems.items()}
     every = [task for members in tasks.values() for task in members]
     return Targets(problems, tasks, observe(every, workers), workers)
 
 
-def found(rows: Sequence[audit.Row], against: Targets) -> Pairs:
+def found(rows: Sequence[Row], against: Targets) -> Pairs:
     """What each detector calls a leak, what any does, and what is called so or chance."""
-    call = partial(sandbox.call, workers=against.workers, cpu_seconds=2.0)
+    call = partial(executor.call, workers=against.workers, cpu_seconds=2.0)
     executed = [
         leak
         for name, problems in against.problems.items()
@@ -68,13 +71,13 @@ def found(rows: Sequence[audit.Row], against: Targets) -> Pairs:
     ]
     by_chance = chance.coincidences(executed, rows, against.tasks)
     seen = {**against.behaviour, **observe(rows, against.workers)}
-    nodes = audit.GENERIC_NODES
-    result = audit.audit(rows, against.tasks, behaviour=seen, generic_nodes=nodes)
+    nodes = verdict.GENERIC_NODES
+    result = verdict.audit(rows, against.tasks, behaviour=seen, generic_nodes=nodes)
     leaks: list[Leak] = [*result.leaks]
-    leaks += [leak for leak in executed if not audit.pairs([leak]) & by_chance]
-    pairs = {name: audit.pairs(leaks, name) for name in (*result.detectors, running.DETECTOR)}
-    every = audit.pairs([*leaks, *result.collisions, *executed])
-    return pairs | {ANY: audit.pairs(leaks), BEFORE: every}
+    leaks += [leak for leak in executed if not verdict.pairs([leak]) & by_chance]
+    pairs = {name: verdict.pairs(leaks, name) for name in (*result.detectors, running.DETECTOR)}
+    every = verdict.pairs([*leaks, *result.collisions, *executed])
+    return pairs | {ANY: verdict.pairs(leaks), BEFORE: every}
 
 
 def recall(against: Targets, planted: Mapping[str, list[Problem]]) -> dict[str, dict[str, float]]:
@@ -88,7 +91,7 @@ def recall(against: Targets, planted: Mapping[str, list[Problem]]) -> dict[str, 
         own, rows = set(), []
         for name, members in plants.items():
             for plant in members:
-                row = audit.Row(f"{name}/{plant.row.task_id}", plant.row.text, plant.row.code,
+                row = Row(f"{name}/{plant.row.task_id}", plant.row.text, plant.row.code,
                                 plant.row.entry_point)  # fmt: skip
                 rows.append(row)
                 own.add((row.task_id, name, plant.task_id))
@@ -102,11 +105,8 @@ def recall(against: Targets, planted: Mapping[str, list[Problem]]) -> dict[str, 
 
 def alarms(against: Targets, data: Path) -> dict[str, list]:
     """Detector -> the findings on clean rows that it calls leaks."""
-    clean = benchmarks.load("leetcode-v0.3-test", data=data)
-    rows = [
-        audit.Row(row.task_id, row.text, row.code, row.entry_point)
-        for row in audit.from_problems(clean)
-    ]
+    clean = loading.load("leetcode-v0.3-test", data=data)
+    rows = [Row(row.task_id, row.text, row.code, row.entry_point) for row in from_problems(clean)]
     pairs = found(rows, against)
     return {name: sorted(of) for name, of in pairs.items()} | {
         "rows": [row.task_id for row in rows]
@@ -149,7 +149,7 @@ def main() -> None:
     started = time.monotonic()
     data = Path(options.data)
     names = (options.only,) if options.only else TARGETS
-    problems = {name: benchmarks.load(name, data=data) for name in names}
+    problems = {name: loading.load(name, data=data) for name in names}
     steps = {"humaneval": 1, "mbpp": options.every}
     planted = {name: members[:: steps[name]] for name, members in problems.items()}
     against = targets(problems, options.workers)

@@ -31,7 +31,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from rrtf import endpoint, journal
-from rrtf.endpoint import Ask, Endpoint, messages
+from rrtf.endpoint import messages
+from rrtf.endpoint.messages import Ask, Endpoint
 
 SERVER = Path(__file__).resolve().parent.parent / "scripted_endpoint.py"
 CASES = ((0.05, 8), (0.05, 32), (0.2, 8), (0.2, 32))

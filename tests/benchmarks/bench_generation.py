@@ -24,8 +24,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from rrtf import config, engines, nano, prompts
+from rrtf import config, engines, prompts
 from rrtf.engines.answers import complete, stop_near_end
+from rrtf.nano.problems import world
 
 SAMPLED = {"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 140}
 MODEL = "nano-student"
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     config.set_threads(1)
-    problems = nano.world(1, last="validation")["validation"][0][: given.prompts]
+    problems = world(1, last="validation")["validation"][0][: given.prompts]
     texts = [prompts.starcoder(problem) for problem in problems]
     ours = [Ours("gptbigcode"), Ours("gptbigcode", dtype="float32"), Ours("transformers")]
     int8 = Ours("ctranslate2", dtype="int8")

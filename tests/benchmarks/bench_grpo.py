@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rrtf import config, engines, grpo, rank, sample, sandbox, store, train
+from rrtf import config, engines, grpo, rank, sample, store, train
 from rrtf.records import Problem, RankedGroup
+from rrtf.sandbox import executor
 
 RUN = config.run_dir("nano")
 
@@ -41,7 +42,7 @@ def passing(model: str | Path, folder: Path) -> float:
     problems = store.read(RUN / "01_evolve/validation.jsonl", Problem)
     how = {"source": "model", "temperature": 0.0, "n_samples": 1, "shards": folder}
     answers = sample.sample(problems, model=model, **how)
-    return rank.fraction_passing(sandbox.execute(problems, answers, workers=1))["model"]
+    return rank.fraction_passing(executor.execute(problems, answers, workers=1))["model"]
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-from rrtf import benchmarks, sandbox
+from rrtf.benchmarks import about, catalogue, loading
 from rrtf.records import Outcome, Response
+from rrtf.sandbox import executor
+from rrtf.sandbox.joint import SUFFIX, is_joint
 
 LIMITS = {"cpu_seconds": 60.0, "wall_seconds": 120.0}
 WEAKER = {"joint": True, "packages": ("numpy",)}
@@ -37,22 +39,22 @@ def references(name: str, data: Path | None, workers: int, **options) -> bool:
     """Prints one line and the exceptions below it; whether these are the known ones."""
     start = time.monotonic()
     try:
-        problems = benchmarks.load(name, data=data, **options)
-        left_out = benchmarks.refused(name, data=data, **options)
+        problems = loading.load(name, data=data, **options)
+        left_out = loading.refused(name, data=data, **options)
     except FileNotFoundError as error:
         print(f"{name:36} not at hand: {error}")
         return True
     asked = [problem for problem in problems if problem.reference]
     answers = [Response(p.task_id, "", 0, "", p.prompt + p.reference) for p in asked]
     packages = options.get("packages", ())
-    found = sandbox.execute(asked, answers, workers=workers, packages=packages, **LIMITS)
+    found = executor.execute(asked, answers, workers=workers, packages=packages, **LIMITS)
     failed = [run for run in found if run.outcome is not Outcome.PASS]
-    joint = sum(run.isolation.endswith(sandbox.joint.SUFFIX) for run in found)
+    joint = sum(run.isolation.endswith(SUFFIX) for run in found)
     what = f"{name}{', joint and numpy' if options else ''}"
     told = f", {joint} of them joint" * bool(joint)
     bare = len(problems) - len(asked)
     told += f", {bare} tasks have no reference" * bool(bare)
-    told += f", {len(left_out)} of {benchmarks.entry(name).rows} tasks refused" * bool(left_out)
+    told += f", {len(left_out)} of {catalogue.entry(name).rows} tasks refused" * bool(left_out)
     told += f", {len(omitted(problems))} with inputs left out" * name.endswith("+")
     passed = f"{len(found) - len(failed)} of {len(found)}"
     print(f"{what:36} {passed:>13}{told} ({time.monotonic() - start:.0f} s)", flush=True)
@@ -74,11 +76,11 @@ def _by_task(name: str, data: Path | None, problems: list, left_out: dict) -> li
     """Of a benchmark that refuses tasks: each task, its level, and how it is judged, or why not."""
     if not left_out:
         return []
-    joint = {problem.task_id: sandbox.joint.is_joint(problem) for problem in problems}
+    joint = {problem.task_id: is_joint(problem) for problem in problems}
     return [
         f"{told['function']:34}{told['level']:16}"
         + (f"refused: {left_out[task]}" if task in left_out else "joint" if joint[task] else "runs")
-        for task, told in benchmarks.facts(name, data=data).items()
+        for task, told in about.facts(name, data=data).items()
     ]
 
 
@@ -90,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
     data = Path(options.data) if options.data else None
     expected = True
-    for name in benchmarks.names():
+    for name in catalogue.names():
         if options.only in name:
             expected &= references(name, data, options.workers)
             if name.startswith("codereval"):

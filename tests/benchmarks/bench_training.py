@@ -125,7 +125,7 @@ Loss = Callable[[list[Group]], tuple[torch.Tensor, int]]
 
 
 def ours(model: Any, _: str) -> Loss:
-    from rrtf import attention, batches, loss
+    from rrtf import attention, batches, loss, scoring
 
     attention.use(model)
 
@@ -134,7 +134,7 @@ def ours(model: Any, _: str) -> Loss:
             batches.Example("t", tuple(g["prompt"]), tuple(map(tuple, g["responses"])),
                             tuple(g["scores"]), 0) for g in groups
         ])  # fmt: skip
-        sums, lengths = loss.score(model, batch)
+        sums, lengths = scoring.score(model, batch)
         parts = loss.objective("rrtf", sums, lengths, batch, OPTIONS)
         return parts.loss, batch["input_ids"].numel()
 

@@ -1,0 +1,5 @@
+"""x"""
+
+
+class Message(str):
+    """A prompt that is a user's message: the server puts it into its own chat template."""
