@@ -12,7 +12,7 @@ from rrtf import probes, store
 from rrtf.audit import corpus, detectors, verdict, views
 from rrtf.audit import plants as audit_plants
 from rrtf.audit.rows import Row, from_fields, from_problem, guess_fields
-from rrtf.figures import counts, tables
+from rrtf.figures import charts, tables
 from rrtf.records import Problem, Response
 from rrtf.sandbox import executor
 
@@ -312,8 +312,8 @@ def test_the_sandbox_sees_what_the_programs_return():
 
 
 def test_the_pictures_show_every_detector(planted):
-    found = counts.found_and_chance(views.detector_rows(planted))
-    heat = counts.heat(planted.detectors, views.agreement_matrix(planted), "both")
+    found = charts.found_and_chance(views.detector_rows(planted))
+    heat = charts.heat(planted.detectors, views.agreement_matrix(planted), "both")
     for figure in (found, heat):
         ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert ticks == list(planted.detectors)
@@ -321,7 +321,7 @@ def test_the_pictures_show_every_detector(planted):
 
 def test_the_words_and_behaviour_picture_counts_the_rows_of_each_kind():
     near = [views.Neighbour("a", "x", 1.0, 0.1), views.Neighbour("b", "x", 0.5, 0.9)]
-    legend = counts.words_and_behaviour(near).axes[0].get_legend()
+    legend = charts.words_and_behaviour(near).axes[0].get_legend()
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == ["other function (1)", "same function (1)"]
 

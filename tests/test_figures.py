@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from rrtf.figures import rates, style, tables
+from rrtf.figures import charts, style, tables
 
 ROWS = [(name, 0.4, 0.3, 0.5) for name in style.COLOURS]
 
@@ -28,7 +28,7 @@ def overlapping(figure):
 
 def overlap_figure():
     names = ("StarCoder", "WizardCoder", "PanGu-Coder2")
-    return rates.overlap({"greedy": (names, {names: 49, names[:1]: 1, (): 44})})
+    return charts.overlap({"greedy": (names, {names: 49, names[:1]: 1, (): 44})})
 
 
 def overlap_of_many():
@@ -38,29 +38,29 @@ def overlap_of_many():
     some = {(): 12345, trio: 11111, pair: 22222, trio[:1]: 33333, trio[1:]: 44444, trio[2:]: 55555}
     two = {(): 12345, pair: 22222, pair[:1]: 33333, pair[1:]: 44444}
     title = "leetcode-v0.3-test, pass@10 T=0.8 of published samples"
-    return rates.overlap({title: (trio, some), "mbpp": (pair, two), "again": (pair, two)})
+    return charts.overlap({title: (trio, some), "mbpp": (pair, two), "again": (pair, two)})
 
 
 def step_figure():
     rises = {"imitation": 0.09, "filter": 0.04, "loss": -0.01}
     parts = [(name, rise, rise - 0.02, rise + 0.02) for name, rise in rises.items()]
-    return rates.steps(("base", 0.42), parts, "rrtf")
+    return charts.steps(("base", 0.42), parts, "rrtf")
 
 
 DRAWN = {
-    "intervals": lambda: rates.intervals({"greedy": ROWS, "sampled": ROWS}),
-    "differences": lambda: rates.differences(ROWS, margin=0.02),
+    "intervals": lambda: charts.intervals({"greedy": ROWS, "sampled": ROWS}),
+    "differences": lambda: charts.differences(ROWS, margin=0.02),
     "steps": step_figure,
-    "curves": lambda: rates.curves(
+    "curves": lambda: charts.curves(
         {name: [(1, i), (2, i + 0.1)] for i, name in enumerate(style.COLOURS)},
         x_label="k", y_label="pass@k",
     ),
-    "stacked": lambda: rates.stacked(
+    "stacked": lambda: charts.stacked(
         {"base": {"PASS": 3, "FAILED_TESTS": 1}}, style.OUTCOME_COLOURS
     ),
     "overlap": overlap_figure,
     "overlap of many": overlap_of_many,
-    "kinds": lambda: rates.stacked(
+    "kinds": lambda: charts.stacked(
         {"base": dict.fromkeys(style.KIND_COLOURS, 9)}, style.KIND_COLOURS
     ),
 }  # fmt: skip
@@ -80,12 +80,12 @@ def test_a_figure_is_shown_once_because_pyplot_has_closed_it(name):
 
 
 def test_rates_are_shown_in_percent_with_their_names():
-    shown = texts(rates.intervals({"greedy": ROWS}))
+    shown = texts(charts.intervals({"greedy": ROWS}))
     assert "40.0" in shown and set(style.COLOURS) <= set(shown)
 
 
 def test_a_difference_whose_interval_holds_zero_is_drawn_hollow():
-    axis = rates.differences([("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]).axes[0]
+    axis = charts.differences([("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]).axes[0]
     fills = [line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o"]
     assert fills == [style.PALETTE[0], "white"]
 
@@ -100,7 +100,7 @@ def test_the_circles_count_every_task_of_a_model():
 
 
 def test_two_circles_have_three_regions_and_a_number_outside():
-    figure = rates.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
+    figure = charts.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
     assert {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks"} <= set(texts(figure))
     numbers = [t.get_text() for t in figure.axes[0].texts if t.get_text().isdigit()]
     assert sorted(numbers) == ["0", "3", "5"]
@@ -137,23 +137,23 @@ def test_panels_are_wrapped_and_every_number_lies_in_its_circles():
 @pytest.mark.parametrize("n", [1, 4])
 def test_circles_are_of_two_or_three_methods(n):
     with pytest.raises(ValueError, match=f"one: {n} methods, expected two or three"):
-        rates.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
+        charts.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
 
 
 def test_methods_without_a_colour_of_their_own_do_not_share_one():
-    figure = rates.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
+    figure = charts.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
     shades = {p.get_edgecolor() for p in figure.axes[0].patches if not p.get_fill()}
     assert len(shades) == 3
 
 
 def test_the_legend_leaves_out_kinds_that_do_not_occur():
-    figure = rates.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS)
+    figure = charts.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS)
     shown = texts(figure)
     assert "passes" in shown and "too slow" not in shown
 
 
 def test_spread_labels_keep_their_order_and_their_distance():
-    placed = rates.spread({"a": 1.0, "b": 1.0, "c": 1.05, "d": 3.0}, gap=0.5)
+    placed = charts.spread({"a": 1.0, "b": 1.0, "c": 1.05, "d": 3.0}, gap=0.5)
     assert sorted(placed, key=placed.get) == ["a", "b", "c", "d"]
     ordered = sorted(placed.values())
     assert min(y - x for x, y in itertools.pairwise(ordered)) == pytest.approx(0.5)

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rrtf import config, stats
-from rrtf.figures import paper
+from rrtf.figures import charts
 from rrtf.paper import audit, claims, pairs, printed
 from rrtf.paper import beside as paper_beside
 from rrtf.paper.tables import (
@@ -620,19 +620,19 @@ def test_what_is_not_disclosed_stands_beside_the_settings_of_the_run(tmp_path, m
 
 def test_a_range_that_leaves_the_axis_ends_in_an_arrow_and_a_single_p_is_a_dot():
     rows = [("far", 1e-9, 0.5, "left open"), ("one", 0.2, 0.2, "not shown")]
-    axis = paper.p_ranges(rows, alpha=0.05).axes[0]
+    axis = charts.p_ranges(rows, alpha=0.05).axes[0]
     assert [line.get_marker() for line in axis.lines if line.get_marker() != "None"] == ["<", "o"]
 
 
 def test_the_data_sizes_are_drawn_with_the_batch_they_imply():
     rows = size_rows(FIGURES)
-    figure = paper.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
+    figure = charts.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
     assert [bar.get_width() for bar in figure.axes[2].patches] == [8, 514, 515]
     assert [text.get_text() for text in figure.axes[1].texts] == ["2,250", "74", "132"]
 
 
 def test_an_answer_that_may_be_zero_is_hollow():
     lines = {"q": {"the paper": (0.1, -0.1, 0.3), "this run": (0.1, 0.05, 0.15)}}
-    axis = paper.answers(lines).axes[0]
+    axis = charts.answers(lines).axes[0]
     dots = [line for line in axis.lines if line.get_marker() == "o"]
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [True, False]

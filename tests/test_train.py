@@ -194,8 +194,8 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
 
 
 def test_the_figure_of_a_short_run_still_has_a_line():
-    from rrtf.figures.runs import by_update
+    from rrtf.figures import charts
 
-    figure = by_update({"rrtf-s0": [(1, 0.5), (2, 0.25), (3, 0.0)]}, y_label="violated")
+    figure = charts.by_update({"rrtf-s0": [(1, 0.5), (2, 0.25), (3, 0.0)]}, y_label="violated")
     single, mean = figure.axes[0].get_lines()
     assert list(mean.get_ydata()) == list(single.get_ydata()) == [0.5, 0.25, 0.0]

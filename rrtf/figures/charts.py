@@ -1,0 +1,574 @@
+"""Rates and differences with their intervals, and who solves what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+from rrtf.figures.style import COLOURS, OUTCOME_COLOURS, PALETTE, canvas, colour
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def intervals(
+    panels: Mapping[str, Sequence[tuple[str, float, float, float]]],
+    *,
+    label: str = "tasks solved (%)",
+) -> Figure:
+    """Rates with intervals, one panel per title, one line per (name, value, low, high).
+
+    Values are shares in [0, 1] and shown in percent, the first row on top.
+    """
+    rows = max(len(lines) for lines in panels.values())
+    figure, _ = canvas(
+        1, len(panels), width=2.0 + 2.7 * len(panels), height=0.9 + 0.32 * rows, share_y=True
+    )
+    for axis, (title, lines) in zip(figure.axes, panels.items(), strict=True):
+        for at, (name, value, low, high) in enumerate(lines):
+            axis.plot([100 * low, 100 * high], [at, at], color=colour(name, at), linewidth=2.2)
+            axis.plot(100 * value, at, "o", color=colour(name, at), markersize=6)
+            axis.annotate(
+                f"{100 * value:.1f}", (100 * value, at), (0, 5), textcoords="offset points",
+                ha="center", fontsize=8, color="#333333",
+            )  # fmt: skip
+        axis.set(title=title, xlabel=label, ylim=(rows - 0.5, -0.7))
+        axis.margins(x=0.12)
+        axis.grid(axis="y", visible=False)
+    figure.axes[0].set_yticks(range(rows), [line[0] for line in next(iter(panels.values()))])
+    return figure
+
+
+def differences(
+    rows: Sequence[tuple[str, float, float, float]], *, margin: float = 0.0, title: str = ""
+) -> Figure:
+    """Paired differences (name, value, low, high) in points, zero and +-`margin` marked."""
+    figure, axis = canvas(width=7.0, height=1.0 + 0.34 * len(rows))
+    if margin:
+        axis.axvspan(-100 * margin, 100 * margin, color="#EFEFEF", zorder=0)
+        axis.annotate(
+            f"within {100 * margin:g} points", (0, -0.62), ha="center", va="center", fontsize=7.5,
+            color="#666666", bbox={"color": "#EFEFEF", "pad": 0.5},
+        )  # fmt: skip
+    axis.axvline(0, color="#333333", linewidth=1)
+    for at, (_, value, low, high) in enumerate(rows):
+        clear = low > 0 or high < 0
+        axis.plot([100 * low, 100 * high], [at, at], color=PALETTE[0], linewidth=2.2)
+        axis.plot(
+            100 * value, at, "o", markersize=6.5, markeredgecolor=PALETTE[0],
+            markerfacecolor=PALETTE[0] if clear else "white",
+        )  # fmt: skip
+        axis.annotate(
+            f"{100 * value:+.1f}", (100 * high, at), (6, 0), textcoords="offset points",
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axis.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axis.set(title=title, xlabel="difference (points of tasks solved)", ylim=(len(rows) - 0.5, -1))
+    axis.margins(x=0.1)
+    axis.grid(axis="y", visible=False)
+    return figure
+
+
+def steps(
+    start: tuple[str, float], parts: Sequence[tuple[str, float, float, float]], end: str
+) -> Figure:
+    """A waterfall from a first rate along (name, difference, low, high) to the last rate.
+
+    Whiskers are the interval of each step on its own.
+    """
+    figure, axis = canvas(width=7.0, height=3.3)
+    level, names = 100 * start[1], [start[0], *(part[0] for part in parts), end]
+    axis.bar(0, level, color=COLOURS["base"], width=0.6)
+    axis.annotate(f"{level:.1f}", (0, level), (0, 4), textcoords="offset points", ha="center")
+    for at, (_, value, low, high) in enumerate(parts, start=1):
+        rise = 100 * value
+        axis.bar(at, rise, bottom=level, width=0.6, color=PALETTE[2] if rise >= 0 else PALETTE[5])
+        axis.plot([at - 1.3, at + 0.3], [level, level], color="#999999", linewidth=0.8)
+        axis.plot([at, at], [level + 100 * low, level + 100 * high], color="#222222")
+        top = max(level + 100 * high, level + rise, level)
+        axis.annotate(
+            f"{rise:+.1f}\n[{100 * low:+.1f}, {100 * high:+.1f}]", (at, top), (0, 4),
+            textcoords="offset points", ha="center", fontsize=8,
+        )  # fmt: skip
+        level += rise
+    last = len(parts) + 1
+    axis.plot([last - 1.3, last + 0.3], [level, level], color="#999999", linewidth=0.8)
+    axis.bar(last, level, color=COLOURS["rrtf"], width=0.6)
+    axis.annotate(f"{level:.1f}", (last, level), (0, 4), textcoords="offset points", ha="center")
+    axis.set_xticks(range(last + 1), [name.replace(" (", "\n(") for name in names])
+    axis.set(ylabel="tasks solved (%)")
+    axis.margins(y=0.2)
+    axis.set_ylim(bottom=0)
+    axis.grid(axis="x", visible=False)
+    return figure
+
+
+def curves(
+    lines: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
+) -> Figure:
+    """One line per name through its (x, y) points, named at its right end without overlap."""
+    figure, axis = canvas(width=7.0, height=3.6)
+    for at, (name, points) in enumerate(lines.items()):
+        xs, ys = zip(*points, strict=True)
+        axis.plot(xs, ys, "o-", color=colour(name, at), markersize=3, label=name)
+    ends = {name: points[-1][1] for name, points in lines.items()}
+    low, high = axis.get_ylim()
+    for name, at in spread(ends, gap=0.055 * (high - low)).items():
+        x, y = lines[name][-1]
+        axis.annotate(
+            name, (x, y), (1.02, at), textcoords=("axes fraction", "data"), va="center",
+            fontsize=8.5, color=colour(name, list(lines).index(name)),
+            arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.7},
+        )  # fmt: skip
+    axis.set(xlabel=x_label, ylabel=y_label)
+    return figure
+
+
+def spread(heights: Mapping[str, float], *, gap: float) -> dict[str, float]:
+    """Heights moved as little as needed to lie `gap` apart, order kept."""
+    order = sorted(heights, key=lambda name: heights[name])
+    blocks: list[list[str]] = []
+    for name in order:
+        blocks.append([name])
+        while len(blocks) > 1 and _bottom(blocks[-1], heights, gap) < (
+            _bottom(blocks[-2], heights, gap) + gap * len(blocks[-2])
+        ):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return {
+        name: _bottom(block, heights, gap) + gap * at
+        for block in blocks
+        for at, name in enumerate(block)
+    }
+
+
+def _bottom(block: Sequence[str], heights: Mapping[str, float], gap: float) -> float:
+    return sum(heights[name] for name in block) / len(block) - gap * (len(block) - 1) / 2
+
+
+def stacked(
+    counts: Mapping[str, Mapping[str, int]],
+    order: Mapping[str, str],
+    *,
+    label: str = "share of answers (%)",
+) -> Figure:
+    """Shares per name as stacked bars; `order` maps each part to its colour, left to right.
+
+    Parts of 5 % and more carry their number; white or black, whichever reads better. Parts that
+    are empty in every row are left out of the legend.
+    """
+    used = {
+        part: shade for part, shade in order.items() if any(c.get(part) for c in counts.values())
+    }
+    lines = -(-len(used) // LEGEND)
+    figure, axis = canvas(width=7.0, height=0.9 + 0.2 * lines + 0.36 * len(counts))
+    for at, found in enumerate(counts.values()):
+        left, total = 0.0, sum(found.values())
+        for part, shade in order.items():
+            share = 100 * found.get(part, 0) / total
+            axis.barh(at, share, left=left, color=shade, height=0.72)
+            if share >= 5:
+                ink = "white" if _dark(shade) else "#222222"
+                axis.text(left + share / 2, at, f"{share:.0f}", ha="center", va="center", color=ink)
+            left += share
+    handles = [(part.replace("_", " ").lower(), shade) for part, shade in used.items()]
+    _legend(figure, handles)
+    axis.set_yticks(range(len(counts)), list(counts))
+    axis.set(xlabel=label, xlim=(0, 100), ylim=(len(counts) - 0.5, -0.5))
+    axis.grid(visible=False)
+    return figure
+
+
+LEGEND = 5  # parts in a row of the legend
+
+
+def _dark(shade: str) -> bool:
+    red, green, blue = (int(shade[i : i + 2], 16) for i in (1, 3, 5))
+    return 0.299 * red + 0.587 * green + 0.114 * blue < 140
+
+
+def _legend(figure: Figure, handles: Sequence[tuple[str, str]]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=shade, label=name) for name, shade in handles]
+    figure.legend(handles=patches, loc="outside upper left", ncols=min(len(patches), LEGEND))
+
+
+# Centres of the circles, places of the regions' numbers and of the names, for two and three.
+CIRCLES = {
+    2: ((-0.44, 0.0), (0.44, 0.0)),
+    3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44)),
+}
+REGIONS: dict[int, dict[tuple[int, ...], tuple[float, float]]] = {
+    2: {(0,): (-0.8, 0.0), (1,): (0.8, 0.0), (0, 1): (0.0, 0.0)},
+    3: {
+        (0,): (-0.86, 0.44), (1,): (0.86, 0.44), (2,): (0.0, -0.98), (0, 1): (0.0, 0.62),
+        (0, 2): (-0.48, -0.24), (1, 2): (0.48, -0.24), (0, 1, 2): (0.0, 0.04),
+    },
+}  # fmt: skip
+NAMES = {
+    2: ((-0.85, 0.9, "bottom"), (0.85, 0.9, "bottom")),
+    3: ((-0.85, 1.16, "bottom"), (0.85, 1.16, "bottom"), (0.0, -1.3, "top")),
+}
+NAME_WIDTH, TITLE_WIDTH = 20, 42  # characters of a line that fit beside another name, in a panel
+
+
+def overlap(
+    panels: Mapping[str, tuple[Sequence[str], Mapping[tuple[str, ...], int]]], *, columns: int = 2
+) -> Figure:
+    """Circles of two or three methods per panel, as Fig 5, `columns` panels in a row.
+
+    `panels`: title -> (names, solvers -> number of tasks); `()` counts what none solves. Areas
+    are not to scale; the numbers speak. ValueError for another number of names.
+    """
+    rows = -(-len(panels) // columns)
+    wide = min(columns, len(panels))
+    figure, _ = canvas(rows, wide, width=3.6 * wide, height=3.6 * rows)
+    for axis in figure.axes[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, (names, counts)) in zip(figure.axes, panels.items(), strict=False):
+        if len(names) not in CIRCLES:
+            raise ValueError(f"{title}: {len(names)} methods, expected two or three")
+        _circles(axis, names, counts)
+        shown = f"{title}, {sum(counts.values())} tasks"
+        axis.set_title(fill(shown, TITLE_WIDTH))
+    return figure
+
+
+def _circles(axis: Axes, names: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> None:
+    from matplotlib.patches import Circle
+
+    by_set = {frozenset(solvers): count for solvers, count in counts.items()}
+    shades = _distinct(names)
+    for centre, shade in zip(CIRCLES[len(names)], shades, strict=True):
+        axis.add_patch(Circle(centre, 0.8, facecolor=shade, alpha=0.22, edgecolor="none"))
+        axis.add_patch(Circle(centre, 0.8, fill=False, edgecolor=shade, linewidth=1.8))
+    lines = 1
+    for name, (x, y, side) in zip(names, NAMES[len(names)], strict=True):
+        solved = sum(n for solvers, n in counts.items() if name in solvers)
+        text = fill(f"{name} ({solved})", NAME_WIDTH)
+        axis.text(x, y, text, ha="center", va=side, fontsize=9, fontweight="bold")
+        lines = max(lines, text.count("\n") + 1)
+    for members, (x, y) in REGIONS[len(names)].items():
+        key = frozenset(names[i] for i in members)
+        axis.text(x, y, str(by_set.get(key, 0)), ha="center", va="center", fontsize=10)
+    low, high = (-1.5 - 0.16 * lines, 1.2) if len(names) == 3 else (-1.2, 0.95)
+    axis.text(1.7, low, f"none: {by_set.get(frozenset(), 0)}", ha="right", va="bottom", fontsize=9)
+    axis.set(xlim=(-1.75, 1.75), ylim=(low, high + 0.16 * lines))
+    axis.set_aspect("equal")
+    axis.axis("off")
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The methods' colours; a colour that is already taken gives way to the palette's next."""
+    found: list[str] = []
+    for at, name in enumerate(names):
+        free = [shade for shade in (colour(name, at), *PALETTE) if shade not in found]
+        found.append(free[0])
+    return found
+
+
+def grouped_bars(
+    groups: Mapping[str, Mapping[Any, float]], x_label: str, y_label: str, *, share: bool = False
+) -> Figure:
+    """Bars side by side: for every key of the inner mappings, one bar per group.
+
+    With `share` every group's bars are fractions of the group's total, so that groups of
+    different sizes compare.
+    """
+    keys = list(dict.fromkeys(key for counts in groups.values() for key in counts))
+    keys = sorted(keys) if all(isinstance(key, int) for key in keys) else keys
+    figure, axes = canvas(width=6.5, height=2.6)
+    width = 0.8 / max(1, len(groups))
+    for place, (name, counts) in enumerate(groups.items()):
+        total = sum(counts.values()) or 1
+        heights = [counts.get(key, 0) / (total if share else 1) for key in keys]
+        left = [i - 0.4 + (place + 0.5) * width for i in range(len(keys))]
+        axes.bar(left, heights, width * 0.92, label=name, color=colour(name, place))
+    axes.set_xticks(range(len(keys)), [str(key) for key in keys])
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(f"share of {y_label}" if share else y_label)
+    axes.legend()
+    return figure
+
+
+def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Pairs per detector of `audit.detector_rows`, leaks and chance apart; the axis is log-like."""
+    figure, axes = canvas(width=7.0, height=0.32 * len(rows) + 0.9)
+    for offset, name, shade in ((-0.2, "leaks", PALETTE[5]), (0.2, "chance", PALETTE[7])):
+        places = [at + offset for at in range(len(rows))]
+        bars = axes.barh(places, [row[name] for row in rows], 0.38, color=shade, label=name)
+        axes.bar_label(bars, padding=3, fontsize=8)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_yticks(range(len(rows)), [row["detector"] for row in rows])
+    axes.set(xlabel="pairs of a training row and a held-out task", ylim=(len(rows) - 0.5, -0.5))
+    axes.margins(x=0.1)
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> Figure:
+    """A square matrix (D, D) of counts, each written in its cell; colour is logarithmic."""
+    from math import log1p
+
+    figure, axes = canvas(width=5.6, height=4.4)
+    top = log1p(max((max(row) for row in counts), default=0)) or 1.0
+    axes.imshow([[log1p(n) / top for n in row] for row in counts], cmap="Blues", vmin=0, vmax=1)
+    for y, row in enumerate(counts):
+        for x, count in enumerate(row):
+            ink = "white" if log1p(count) / top > 0.6 else "#333333"
+            axes.text(x, y, str(count), ha="center", va="center", fontsize=8, color=ink)
+    axes.set_xticks(range(len(names)), list(names), rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), list(names))
+    axes.set_title(label)
+    axes.grid(visible=False)
+    return figure
+
+
+def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
+    """A dot per row of `audit.nearest`: likeness of words against likeness of behaviour."""
+    figure, axes = canvas(width=6.0, height=3.2)
+    for same, name in ((False, "other function"), (True, "same function")):
+        dots = [n for n in neighbours if (n.agreement == 1.0) == same]
+        axes.scatter(
+            [n.resemblance for n in dots], [n.agreement for n in dots], s=16,
+            alpha=0.9 if same else 0.35, color=PALETTE[5] if same else PALETTE[0],
+            label=f"{name} ({len(dots)})", linewidths=0,
+        )  # fmt: skip
+    axes.set(xlim=(-0.02, 1.02), xlabel="words in common (Jaccard)", ylabel="equal outputs")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def histograms(
+    groups: Mapping[str, Sequence[float]], label: str, *, of: str = "answers", bins: int = 30
+) -> Figure:
+    """Outlined histograms over common bins, each as a share of its own group (of answers, say)."""
+    figure, axes = canvas(width=6.5, height=2.6)
+    top = max((value for values in groups.values() for value in values), default=1)
+    edges = [top * at / bins for at in range(bins + 1)]
+    for place, (name, values) in enumerate(groups.items()):
+        weights = [1 / len(values) for _ in values]
+        style = {"histtype": "step", "linewidth": 1.5, "color": colour(name, place)}
+        axes.hist(values, bins=edges, weights=weights, label=name, **style)
+    axes.set_xlabel(label)
+    axes.set_ylabel(f"share of {of}")
+    axes.legend()
+    return figure
+
+
+def paired(names: Sequence[str], cells: Mapping[tuple[str, str], str]) -> Figure:
+    """Differences in points of the row over the column, names by rank; blue is told apart.
+
+    `cells`: (better, other) -> text as `leaderboard.matrix` gives it, with `*` for told apart and
+    `=` for equal within the margin; what is neither stays white.
+    """
+    side = len(names)
+    figure, axis = canvas(width=2.6 + 0.78 * side, height=1.3 + 0.42 * side)
+    shades = {"*": "#CFE3F2", "=": "#E3E3E3"}
+    for (row, column), text in cells.items():
+        y, x = names.index(row), names.index(column)
+        shade = shades.get(text[-1], "white")
+        axis.fill([x - 0.5, x + 0.5, x + 0.5, x - 0.5], [y - 0.5, y - 0.5, y + 0.5, y + 0.5], shade)
+        weight = "bold" if text.endswith("*") else "normal"
+        axis.text(x, y, text, ha="center", va="center", fontsize=8.5, fontweight=weight)
+    axis.set_xticks(range(1, side), [str(at) for at in range(2, side + 1)])
+    axis.set_yticks(range(side - 1), [f"{at} {name}" for at, name in enumerate(names[:-1], 1)])
+    axis.xaxis.tick_top()
+    axis.set(xlim=(0.5, side - 0.5), ylim=(side - 1.5, -0.5))
+    axis.set_xlabel(f"{side} is {names[-1]}; * told apart, = equal within the margin")
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
+    return figure
+
+
+SHADES = {
+    "stands": PALETTE[2],
+    "left open": PALETTE[1],
+    "not shown": PALETTE[5],
+    "contradicted": "#222222",
+}
+
+
+def p_ranges(rows: Sequence[tuple[str, float, float, str]], *, alpha: float) -> Figure:
+    """(name, smallest p, largest p, verdict) as bars on a logarithmic axis; `alpha` is a line.
+
+    A single p is a dot. The axis ends at a millionth; an arrow says that a bar goes on.
+    """
+    from matplotlib.lines import Line2D
+
+    floor = 1e-6
+    figure, axis = canvas(width=7.6, height=1.0 + 0.27 * len(rows))
+    for at, (_, low, high, verdict) in enumerate(rows):
+        ends = [max(floor, low), max(floor, high)]
+        axis.plot(ends, [at, at], color=SHADES[verdict], linewidth=3, solid_capstyle="butt")
+        if low < floor:
+            axis.plot(floor, at, "<", color=SHADES[verdict], markersize=7)
+        elif ends[0] > 0.8 * ends[1]:
+            axis.plot(ends[1], at, "o", color=SHADES[verdict], markersize=6)
+    axis.axvline(alpha, color="#333333", linewidth=1)
+    axis.annotate(f"{alpha:g}", (alpha, len(rows) - 0.4), (3, 0), textcoords="offset points",
+                  fontsize=8, va="bottom")  # fmt: skip
+    axis.set_xscale("log")
+    axis.set_yticks(range(len(rows)), [row[0] for row in rows])
+    axis.set(xlabel="p after Holm, from smallest to largest possible", xlim=(floor / 2, 1.6),
+             ylim=(len(rows) - 0.4, -0.6))  # fmt: skip
+    axis.grid(axis="y", visible=False)
+    there = [name for name in SHADES if any(row[3] == name for row in rows)]
+    handles = [Line2D([], [], color=SHADES[name], linewidth=3, label=name) for name in there]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def data_sizes(rows: Sequence[Mapping[str, Any]], *, stated_batch: int) -> Figure:
+    """Best rate with its interval, steps per epoch and implied batch, one line per data size.
+
+    `rows` as `paper.size_rows` makes them; the stated batch is a line.
+    """
+    figure, _ = canvas(1, 3, width=7.6, height=0.9 + 0.42 * len(rows), share_y=True)
+    rates, steps, batches = figure.axes
+    for at, row in enumerate(rows):
+        rates.plot([100 * row["low"], 100 * row["high"]], [at, at], color=PALETTE[0], linewidth=2.2)
+        rates.plot(row["best %"], at, "o", color=PALETTE[0])
+        _note(rates, f"{row['best %']:.1f}", (row["best %"], at), (0, 6))
+    for axis, name, shade in (
+        (steps, "steps per epoch", PALETTE[4]),
+        (batches, "implied batch", PALETTE[5]),
+    ):
+        values = [row[name] for row in rows]
+        axis.barh(range(len(rows)), values, color=shade, height=0.5)
+        for at, value in enumerate(values):
+            _note(axis, f"{value:,}", (value, at), (4, 0), left=True)
+        axis.set(title=name, xlim=(1, 20 * max(values)), xscale="log")
+    batches.axvline(stated_batch, color="#333333", linewidth=1, linestyle=":")
+    rates.set(title="HumanEval, best point (%)", ylim=(len(rows) - 0.4, -0.7))
+    rates.set_yticks(range(len(rows)), [row["data"] for row in rows])
+    rates.margins(x=0.15)
+    for axis in figure.axes:
+        axis.grid(axis="y", visible=False)
+    return figure
+
+
+def answers(lines: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """Question -> whose answer -> (difference, low, high), in points, zero marked.
+
+    Shares in [0, 1]; a hollow dot is an interval that holds zero. Each answerer has one colour.
+    """
+    from matplotlib.lines import Line2D
+
+    figure, axis = canvas(width=7.6, height=1.0 + 0.45 * len(lines))
+    names = list(dict.fromkeys(name for line in lines.values() for name in line))
+    shades = {name: (PALETTE[1], PALETTE[0])[at % 2] for at, name in enumerate(names)}
+    axis.axvline(0, color="#333333", linewidth=1)
+    for at, line in enumerate(lines.values()):
+        for name, (value, low, high) in line.items():
+            y, clear = at + 0.3 * names.index(name) - 0.15, low > 0 or high < 0
+            axis.plot([100 * low, 100 * high], [y, y], color=shades[name], linewidth=2.2)
+            face = shades[name] if clear else "white"
+            axis.plot(100 * value, y, "o", markersize=6, color=shades[name], markerfacecolor=face)
+            _note(axis, f"{100 * value:+.1f}", (100 * high, y), (6, 0), left=True)
+    axis.set_yticks(range(len(lines)), list(lines))
+    axis.set(xlabel="difference (points of tasks solved)", ylim=(len(lines) - 0.5, -0.6))
+    axis.margins(x=0.1)
+    axis.grid(axis="y", visible=False)
+    handles = [Line2D([], [], color=shades[name], marker="o", label=name) for name in names]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _note(axis: Any, text: str, at: tuple[float, float], by: tuple, *, left: bool = False) -> None:
+    axis.annotate(
+        text, at, by, textcoords="offset points", ha="left" if left else "center",
+        va="center" if left else "bottom", fontsize=8, color="#333333",
+    )  # fmt: skip
+
+
+def by_update(
+    lines: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    y_label: str,
+    window: int = 10,
+    zero: bool = False,
+) -> Figure:
+    """One quantity over the updates of several runs, as running means over `window` updates.
+
+    For short runs over a third of their updates. Runs of one method share its colour; single
+    updates are drawn faintly behind the means.
+    """
+    figure, axis = canvas(width=7.0, height=3.2)
+    seen: set[str] = set()
+    for at, (run, points) in enumerate(lines.items()):
+        method = run.rsplit("-s", 1)[0]
+        xs, ys = zip(*points, strict=True)
+        shade = colour(method, at)
+        span = max(1, min(window, len(ys) // 3))
+        means = [sum(ys[end - span : end]) / span for end in range(span, len(ys) + 1)]
+        axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
+        axis.plot(xs[span - 1 :], means, color=shade, label=None if method in seen else method)
+        seen.add(method)
+    axis.set(xlabel="update", ylabel=y_label)
+    if zero:
+        axis.set_ylim(bottom=0)
+    axis.legend(ncols=3)
+    return figure
+
+
+def hinge(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> Figure:
+    """L_rank of pairs against p_tea - p_stu: each pair a dot on the line of its score weight.
+
+    `rows` as `explain.hinge_rows` makes them. Right of `margin` every line is zero.
+    """
+    figure, axis = canvas(width=6.5, height=2.8)
+    gaps = [row["p_tea - p_stu"] for row in rows]
+    reach = 1.3 * max([abs(gap) for gap in gaps] + [abs(margin), 0.1])
+    for at, row in enumerate(rows):
+        weight, gap = row["r_tea - r_stu"], row["p_tea - p_stu"]
+        shade = OUTCOME_COLOURS.get(row["student"], PALETTE[at % len(PALETTE)])
+        axis.plot(
+            [-reach, margin, reach], [weight * (reach + margin), 0, 0], color=shade, alpha=0.4
+        )
+        label = f"{row['student']}, weight {weight:g}"
+        axis.plot([gap], [row["L_rank"]], "o", color=shade, label=label, zorder=3)
+    axis.axvline(0, color="#999999", linewidth=0.8)
+    axis.set(xlabel="p_tea - p_stu (nats per token)", ylabel="L_rank of the pair")
+    axis.legend(title="student's situation")
+    return figure
+
+
+def loss_curve(points: Sequence[tuple[int, float]], x_label: str, y_label: str) -> Figure:
+    """(step, loss) pairs as a line of running means over 1 % of the points."""
+    figure, axes = canvas(width=6.5, height=2.6)
+    window = max(1, len(points) // 100)
+    chunks = [points[i : i + window] for i in range(0, len(points), window)]
+    steps = [chunk[-1][0] for chunk in chunks]
+    axes.plot(steps, [sum(loss for _, loss in c) / len(c) for c in chunks], color=PALETTE[0])
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    return figure
+
+
+def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
+    """pass@1 over the learning rate, one line per method and variant; the base as a grey line.
+
+    Rows hold `method`, `variant`, `learning_rate` and `pass@1`.
+    """
+    figure, axes = canvas(width=6.5, height=3.0)
+    lines: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        key = (row["method"], row["variant"])
+        lines.setdefault(key, []).append((row["learning_rate"], row["pass@1"]))
+    dashes = ["-", "--", ":", "-."]
+    seen: dict[str, int] = {}
+    for (method, variant), points in lines.items():
+        place = seen[method] = seen.get(method, -1) + 1
+        xs, ys = zip(*sorted(points), strict=True)
+        label = f"{method} ({variant})" if variant else method
+        axes.plot(xs, ys, dashes[place % 4], marker="o", color=colour(method), label=label)
+    axes.axhline(base, color=colour("base"), linewidth=1, label="base")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("pass@1 on validation")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
