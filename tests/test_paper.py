@@ -10,14 +10,6 @@ from rrtf import config, stats
 from rrtf.figures import charts
 from rrtf.paper import audit, claims, pairs, printed
 from rrtf.paper import beside as paper_beside
-from rrtf.paper.tables import (
-    difficulty_rows,
-    greedy_panels,
-    greedy_rows,
-    inference_rows,
-    sampled_rows,
-    size_rows,
-)
 
 FIGURES = printed.figures()
 AUDIT = audit.audit(FIGURES)
@@ -109,7 +101,7 @@ def test_a_row_or_model_that_the_paper_lacks_is_named():
 
 
 def test_every_greedy_rate_is_shown_as_its_count():
-    rows = [list(row.values())[2:] for row in greedy_rows(FIGURES)]
+    rows = [list(row.values())[2:] for row in printed.greedy_rows(FIGURES)]
     counts = [[int(cell.partition(" = ")[0]) for cell in row] for row in rows]
     assert [row[0] for row in counts] == [39, 92, 54, 98, 102]
     assert [row[1] for row in counts] == [35, 63, 87, 77, 88]
@@ -124,41 +116,41 @@ def wilson_by_hand(k, n, z=1.959964):
 
 
 def test_intervals_of_the_tables_are_wilsons():
-    ours = greedy_rows(FIGURES)[-1]
+    ours = printed.greedy_rows(FIGURES)[-1]
     assert ours["HumanEval, of 164"] == "102 = 62.20 % (54.6 to 69.3)"
     assert wilson_by_hand(102, 164) == "54.6 to 69.3"
     assert wilson_by_hand(88, 230) in ours["CoderEval, of 230"]
     assert wilson_by_hand(72, 300) in ours["LeetCode, of 300"]
-    assert sampled_rows(FIGURES)[-1]["95 %, at most"] == wilson_by_hand(101, 164)
+    assert printed.sampled_rows(FIGURES)[-1]["95 %, at most"] == wilson_by_hand(101, 164)
 
 
 def test_leetcode_is_shown_by_difficulty():
-    ours = difficulty_rows(FIGURES)[-1]
+    ours = printed.difficulty_rows(FIGURES)[-1]
     assert (ours["easy, of 79"], ours["medium, of 150"], ours["hard, of 71"]) == (32, 30, 10)
     assert ours["hard 95 %"] == wilson_by_hand(10, 71)
 
 
 def test_a_figure_the_paper_does_not_give_stays_empty():
-    phi = next(row for row in sampled_rows(FIGURES) if row["model"] == "Phi-1")
+    phi = next(row for row in printed.sampled_rows(FIGURES) if row["model"] == "Phi-1")
     assert phi["pass@10"] is None and phi["pass@100"] is None
 
 
 def test_the_panels_hold_every_model_and_benchmark_of_table_3():
-    panels = greedy_panels(FIGURES)
+    panels = printed.greedy_panels(FIGURES)
     assert list(panels) == ["HumanEval, 164 tasks", "CoderEval, 230 tasks", "LeetCode, 300 tasks"]
     assert all(len(lines) == 5 for lines in panels.values())
     assert all(low < value < high for lines in panels.values() for _, value, low, high in lines)
 
 
 def test_table_4_is_completed_by_counts_and_ratios():
-    rows = inference_rows(FIGURES)
+    rows = printed.inference_rows(FIGURES)
     assert [row["solved"] for row in rows] == [102, 106, 84, 85]
     assert rows[1]["times faster"] == pytest.approx(75 / 33)
     assert rows[1]["times smaller"] == pytest.approx(32.36 / 16.29)
 
 
 def test_figure_4_is_completed_by_the_batch_its_steps_imply():
-    rows = size_rows(FIGURES)
+    rows = printed.size_rows(FIGURES)
     assert [row["implied batch"] for row in rows] == [8, 514, 515]
     assert [row["solved"] for row in rows] == [84, 88, 102]
 
@@ -625,7 +617,7 @@ def test_a_range_that_leaves_the_axis_ends_in_an_arrow_and_a_single_p_is_a_dot()
 
 
 def test_the_data_sizes_are_drawn_with_the_batch_they_imply():
-    rows = size_rows(FIGURES)
+    rows = printed.size_rows(FIGURES)
     figure = charts.data_sizes(rows, stated_batch=FIGURES["training"]["global_batch"])
     assert [bar.get_width() for bar in figure.axes[2].patches] == [8, 514, 515]
     assert [text.get_text() for text in figure.axes[1].texts] == ["2,250", "74", "132"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rrtf.paper import inference, printed
+from rrtf.paper import beside, printed
 from rrtf.plan import models, serving
 from rrtf.plan.facts import device, facts
 
@@ -106,7 +106,7 @@ def test_every_row_of_table_4_has_its_line_and_ours():
     ]
     found = [row("full", 14.0), row("ctranslate2-int8", 4.0, 5, 2)]
     failed = {"variant": "gptq-int8", "status": "failed: no memory", "size_mb": None}
-    lines = inference.inference_beside(FIGURES, [*found, failed], timing, alpha=0.05)
+    lines = beside.inference_beside(FIGURES, [*found, failed], timing, alpha=0.05)
     assert [line["here"] for line in lines] == list(TWINS)
     int8, gptq8, gptq4 = lines[1:]
     assert int8["smaller"].startswith("2.0") and int8["smaller here"].startswith("3.5")
@@ -119,9 +119,9 @@ def test_every_row_of_table_4_has_its_line_and_ours():
 
 
 def test_the_note_on_the_papers_lead_follows_from_its_counts():
-    note = inference.noise_note(FIGURES, alpha=0.05)
+    note = beside.noise_note(FIGURES, alpha=0.05)
     assert "106 tasks" in note and "102 of 164: +4" in note and "6.2 tasks" in note
     assert "p = 0.12 or more" in note and note.endswith("The lead is inside the noise.")
     table = FIGURES["table_4"] | {"rows": [dict(line) for line in FIGURES["table_4"]["rows"]]}
     table["rows"][1]["humaneval"] = 85.98  # 141 of 164
-    assert "not settled" in inference.noise_note(FIGURES | {"table_4": table}, alpha=0.05)
+    assert "not settled" in beside.noise_note(FIGURES | {"table_4": table}, alpha=0.05)

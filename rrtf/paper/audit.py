@@ -8,7 +8,7 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
-from rrtf.paper import claims, pairs, tables
+from rrtf.paper import claims, pairs
 from rrtf.paper.printed import (
     IN_FIG_5,
     LEVELS,
@@ -18,6 +18,7 @@ from rrtf.paper.printed import (
     is_whole,
     name_of,
     row,
+    size_rows,
     solved,
     solved_by,
     tasks_of,
@@ -101,8 +102,8 @@ def _fact(fact: str, place: str, verdict: str, **values: Any) -> dict[str, Any]:
 
 def _size_and_batch(paper: Figures) -> dict[str, Any]:
     stated = paper["training"]["global_batch"]
-    batches = {line["data"]: line["implied batch"] for line in tables.size_rows(paper)}
-    steps = {line["data"]: line["steps per epoch"] for line in tables.size_rows(paper)}
+    batches = {line["data"]: line["implied batch"] for line in size_rows(paper)}
+    steps = {line["data"]: line["steps per epoch"] for line in size_rows(paper)}
     alike = max(batches.values()) < 2 * min(batches.values())
     return _fact(
         "batch size that the steps of each data size imply", "Fig 4",
@@ -113,7 +114,7 @@ def _size_and_batch(paper: Figures) -> dict[str, Any]:
 
 
 def _data_size(paper: Figures, alpha: float) -> dict[str, Any]:
-    names = [line["data"] for line in tables.size_rows(paper)]
+    names = [line["data"] for line in size_rows(paper)]
     runs = [next(counts(paper, "figure_4", "humaneval", name)) for name in names]
     smaller, larger = runs[0], runs[1]
     found = pairs.p_range(larger, smaller, alpha=alpha)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrtf.paper import inference
+from rrtf.paper import beside
 from rrtf.paper.printed import Figures
 from rrtf.plan import flops, models
 from rrtf.plan.facts import Device, facts
@@ -111,7 +111,7 @@ def beside_paper(found: Sequence[Serving], figures: Figures, *, on: Device) -> l
     `left over` is what the paper's GPU held beyond weights and the cache of one answer; `paper's
     GB/s` the weights that one token reads over its time, and as a share of `on`'s bandwidth.
     """
-    printed = inference.by_variant(figures)
+    printed = beside.by_variant(figures)
     return [_beside(entry, printed.get(entry.variant), on) for entry in found]
 
 
