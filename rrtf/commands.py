@@ -308,7 +308,7 @@ def _sound(
 ) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
     """(problems whose own reference passes and whose tests see enough, the samples of these,
     problems left out by reason); problems without a response are not looked at."""
-    from rrtf import strength
+    from rrtf.strength import examine
 
     answered = {sample.response.task_id for sample in found}
     asked = [problem for problem in problems if problem.task_id in answered]
@@ -316,10 +316,10 @@ def _sound(
     limit = settings["n_mutants"] if least else 0
     how = {"limit": limit, "seed": settings["seed"], "execute": grade.execute}
     with terminal.progress("checking tests") as tick:
-        broken, strengths = strength.examine(asked, progress=tick, **how, **options)
-    kept, lost = strength.drop_broken(asked, broken)
+        broken, strengths = examine.examine(asked, progress=tick, **how, **options)
+    kept, lost = examine.drop_broken(asked, broken)
     if least:
-        kept, weak = strength.drop_weak(kept, strengths, min_strength=least)
+        kept, weak = examine.drop_weak(kept, strengths, min_strength=least)
         lost |= weak
     names = {problem.task_id for problem in kept}
     silent = [problem for problem in problems if problem.task_id not in answered]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, endpoint, grade, reading, store, strength, terminal
+from rrtf import arguments, config, endpoint, grade, reading, store, terminal
 from rrtf.endpoint import messages
 from rrtf.endpoint.messages import Ask, Reply
 from rrtf.evolve import growing, offline, rules, testing, wording
@@ -17,6 +17,7 @@ from rrtf.evolve.seeds import read_seeds
 from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
+from rrtf.strength import examine
 
 N_MUTANTS = 20  # of a reference, where the strength of tests is measured
 Dropped = tuple[Instruction, str]
@@ -220,7 +221,7 @@ def _valid(
     """
     least = options["min_strength"] or 0.0
     with terminal.progress("checking tests") as tick:
-        broken, measured = strength.examine(
+        broken, measured = examine.examine(
             problems,
             limit=N_MUTANTS,
             seed=options["seed"],
@@ -228,13 +229,13 @@ def _valid(
             progress=tick,
             **runs,
         )
-    kept, _ = strength.drop_broken(problems, broken)
-    strong, _ = strength.drop_weak(kept, measured, min_strength=least)
+    kept, _ = examine.drop_broken(problems, broken)
+    strong, _ = examine.drop_weak(kept, measured, min_strength=least)
     names = {problem.task_id for problem in strong}
     told = f"tests: they kill less than {least:g} of the mutants"
     reasons = {p.task_id: told for p in problems if p.task_id not in names}
     reasons |= {name: f"tests: the reference fails: {why}" for name, why in broken.items()}
-    values = sorted(strength.shares(measured)["without those like the reference"])
+    values = sorted(examine.shares(measured)["without those like the reference"])
     if values:
         middle = values[len(values) // 2]
         killed = sum(one.n_killed for one in measured)

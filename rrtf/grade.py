@@ -8,7 +8,7 @@ from typing import Any
 
 from rrtf import execution, reading, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import repetition
+from rrtf.sandbox import executor
 from rrtf.sandbox.joint import is_joint
 
 KS = (1, 10, 100)
@@ -178,7 +178,7 @@ def flaky(
     """Per response: does its verdict change when it is judged again (`sandbox.unstable`)?"""
     options.pop("shards", None)  # a verdict that was saved is no second opinion
     again = {"first": executions, "execute": execute, "progress": progress}
-    return repetition.unstable(problems, responses, **again, **options)
+    return executor.unstable(problems, responses, **again, **options)
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 
 from rrtf.benchmarks import catalogue, loading
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import assertions, court, executor, instrument, lanes, mutants
+from rrtf.sandbox import assertions, court, executor, instrument, lanes
+from rrtf.strength import mutants
 
 FOLDER = Path(__file__).parent / "hostile"
 DATA = os.environ.get("RRTF_DATA")

@@ -567,7 +567,7 @@ def test_every_outcome_and_reason_has_one_kind(outcome, reason, n_passed, kind):
 
 
 def test_every_reason_of_the_sandbox_has_a_kind():
-    from rrtf.sandbox.reasons import REASONS
+    from rrtf.sandbox.wire import REASONS
 
     for reason, (situation, _) in REASONS.items():
         assert taxonomy.kind(run("m/0@0", situation, reason)) in taxonomy.KINDS

@@ -5,11 +5,11 @@ from functools import partial
 import pytest
 from scripted_teacher import CODE, Teacher, reply
 
-from rrtf import strength
 from rrtf.evolve import testing
 from rrtf.evolve.testing import parse_inputs, vote, write_tests
 from rrtf.records import Instruction, Outcome, Problem, Response
 from rrtf.sandbox import executor
+from rrtf.strength import examine
 
 CALL = partial(executor.call, workers=1, cpu_seconds=1.0, wall_seconds=3.0)
 
@@ -130,7 +130,7 @@ def test_problems_with_tests_have_a_reference_that_passes_and_tests_that_see():
     assert found.inputs == {"kept": 10}
     problems = [problem for _, problem in found.rows]
     assert problems[0].tests.count("assert") == 5
-    broken, strengths = strength.examine(problems, limit=10, seed=0, workers=1)
+    broken, strengths = examine.examine(problems, limit=10, seed=0, workers=1)
     assert not broken and all(one.n_mutants and one.strength > 0.5 for one in strengths)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rrtf.records import Response
-from rrtf.sandbox import executor, lanes, reasons
+from rrtf.sandbox import executor, lanes, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -178,7 +178,7 @@ def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level
 def test_the_page_on_security_lists_every_outcome_with_its_reasons():
     page = (ROOT / "SECURITY.md").read_text()
     table = ["| outcome | reason | when |", "| --- | --- | --- |"]
-    for reason, (outcome, text) in reasons.REASONS.items():
+    for reason, (outcome, text) in wire.REASONS.items():
         table.append(f"| {outcome} | {f'`{reason}`' if reason else '(none)'} | {text} |")
     assert "\n".join(table) in page, "the table should be:\n" + "\n".join(table)
     assert all(f"`{level}`" in page for level in lanes.LEVELS)

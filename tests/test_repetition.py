@@ -3,7 +3,7 @@
 import pytest
 
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import repetition
+from rrtf.sandbox import executor
 
 PASSED = Execution("t", "model", 0, Outcome.PASS, "", 1, 1, "none")
 
@@ -11,7 +11,7 @@ PASSED = Execution("t", "model", 0, Outcome.PASS, "", 1, 1, "none")
 def flags(tests: str, *programs: str, **options) -> list[bool]:
     problem = Problem("t", "", "f", tests)
     responses = [Response("t", "model", i, "", program) for i, program in enumerate(programs)]
-    return repetition.unstable([problem], responses, **options)
+    return executor.unstable([problem], responses, **options)
 
 
 def double(*rounds: list[bool]):
@@ -61,13 +61,13 @@ def test_what_is_found_out_or_does_not_compile_is_not_run_again():
     execute, asked = double([True, True, False], [True, False, False], [True, True, False])
     responses = [Response("t", "m", i, "", str(i)) for i in range(3)]
     options = {"seeds": (0, 0, 1), "apart": 0, "execute": execute}
-    found = repetition.unstable([], responses, **options)
+    found = executor.unstable([], responses, **options)
     assert found == [False, True, False]
     assert asked == [(0, [0, 1, 2]), (0, [0, 1, 2]), (1, [0, 2])]
-    assert not repetition._may_differ(
+    assert not executor._may_differ(
         Execution("t", "m", 0, Outcome.COMPILE_ERROR, "syntax", 0, 1, "")
     )
-    assert repetition._may_differ(PASSED)
+    assert executor._may_differ(PASSED)
 
 
 def test_verdicts_known_already_are_the_first_round():
@@ -75,7 +75,7 @@ def test_verdicts_known_already_are_the_first_round():
     responses = [Response("t", "model", 0, "", "")]
     first = [Execution("t", "m", 0, Outcome.FAILED_TESTS, "", 0, 1, "")]
     options = {"seeds": (5, 6), "apart": 0, "execute": execute}
-    assert repetition.unstable([], responses, first=first, **options) == [True]
+    assert executor.unstable([], responses, first=first, **options) == [True]
     assert asked == [(6, [0])]
 
 

@@ -8,17 +8,7 @@ from pathlib import Path
 import pytest
 
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import (
-    executor,
-    instrument,
-    joint,
-    lanes,
-    linked,
-    packages,
-    reasons,
-    repetition,
-    wire,
-)
+from rrtf.sandbox import executor, instrument, joint, lanes, linked, packages, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -66,8 +56,8 @@ def test_each_program_falls_into_one_of_the_four_situations(add_problem, program
 
 
 def test_every_outcome_of_the_table_is_an_outcome():
-    assert {situation for situation, _ in reasons.REASONS.values()} == set(Outcome.__members__)
-    assert set(reasons.FATAL) <= set(reasons.REASONS)
+    assert {situation for situation, _ in wire.REASONS.values()} == set(Outcome.__members__)
+    assert set(wire.FATAL) <= set(wire.REASONS)
 
 
 def test_a_time_limit_decides_although_earlier_assertions_held():
@@ -257,7 +247,7 @@ def test_verdicts_that_hang_on_chance_are_flagged():
     chance = "def f(): return next(iter({'a', 'b', 'c', 'd', 'e', 'f', 'g'}))"
     steady = "def f(): return 'a'"
     tests = "assert f() in ('a', 'b', 'c')"
-    assert repetition.unstable([problem(tests)], respond(chance, steady), seeds=range(8)) == [
+    assert executor.unstable([problem(tests)], respond(chance, steady), seeds=range(8)) == [
         True,
         False,
     ]

@@ -6,11 +6,12 @@ import os
 
 import pytest
 
-from rrtf import probes, strength
+from rrtf import probes
 from rrtf.records import Outcome, Problem
-from rrtf.sandbox.faults import OPERATORS
-from rrtf.sandbox.mutants import mutants
-from rrtf.strength import NO_REFERENCE, Strength
+from rrtf.strength import examine
+from rrtf.strength.examine import NO_REFERENCE, Strength
+from rrtf.strength.faults import OPERATORS
+from rrtf.strength.mutants import mutants
 
 F, P = Outcome.FAILED_TESTS, Outcome.PASS
 HEAD = 'def f(x, y=0):\n    """Says something."""\n'
@@ -210,14 +211,14 @@ def test_a_program_without_its_entry_point_is_refused(program):
 
 def test_a_reference_is_joined_to_code_and_stands_alone_after_prose():
     whole = "def f(x):\n    return x\n"
-    assert strength.reference_program(problem("", BODY)) == HEAD + BODY
-    assert strength.reference_program(problem("", whole, prompt="Say x.")) == whole
-    joined = strength.reference_program(problem("", whole, prompt="import re\ndef f(x):\n"))
+    assert examine.reference_program(problem("", BODY)) == HEAD + BODY
+    assert examine.reference_program(problem("", whole, prompt="Say x.")) == whole
+    joined = examine.reference_program(problem("", whole, prompt="import re\ndef f(x):\n"))
     assert joined == f"import re\ndef f(x):\n    pass\n\n{whole}"
 
 
 def test_a_broken_reference_is_named_with_its_verdict_and_a_missing_one_too():
-    found = strength.broken_references(
+    found = examine.broken_references(
         [
             problem(STRONG, BODY, task_id="t/right"),
             problem(STRONG, "    return 2 * x\n", task_id="t/wrong"),
@@ -235,10 +236,10 @@ def test_a_broken_reference_is_named_with_its_verdict_and_a_missing_one_too():
 
 def test_problems_whose_reference_fails_are_dropped_and_counted_others_stay():
     rows = [problem(STRONG, BODY, task_id=name) for name in "abc"]
-    kept, dropped = strength.drop_broken(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE})
+    kept, dropped = examine.drop_broken(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE})
     assert [p.task_id for p in kept] == ["b", "c"]
     assert dropped == {"problem: its own reference fails": 1}
-    assert strength.drop_broken(rows, {}) == (rows, {})
+    assert examine.drop_broken(rows, {}) == (rows, {})
 
 
 # --- strength ----------------------------------------------------------------------------------
@@ -255,7 +256,7 @@ def measured() -> tuple[dict[str, str], dict[str, Strength]]:
         problem(WEAK, "", task_id="t/none"),
         problem("assert f(5) == 5\nassert f(7) == 7", "    return abs(x)\n", task_id="t/domain"),
     ]
-    broken, found = strength.examine(rows, limit=40, seed=0)
+    broken, found = examine.examine(rows, limit=40, seed=0)
     return broken, {one.task_id: one for one in found}
 
 
@@ -301,13 +302,13 @@ def test_a_failing_reference_is_named_instead_of_measured(measured):
     assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
     assert not set(broken) & set(found)
     with pytest.raises(ValueError, match="t/broken: its own reference fails"):
-        strength.strengths([problem("assert f(1) == 9", BODY, task_id="t/broken")], limit=1, seed=0)
+        examine.strengths([problem("assert f(1) == 9", BODY, task_id="t/broken")], limit=1, seed=0)
 
 
 def test_a_slow_reference_gets_the_full_time_and_its_mutants_too():
     spin = "    import time\n    end = time.process_time() + 0.6\n"
     spin += "    while time.process_time() < end:\n        pass\n    return x\n"
-    (one,) = strength.strengths([problem("assert f(1) == 1", spin)], limit=1, seed=3)
+    (one,) = examine.strengths([problem("assert f(1) == 1", spin)], limit=1, seed=3)
     assert one.n_mutants == 1
 
 
@@ -327,7 +328,7 @@ def test_the_threshold_drops_exactly_the_weak_and_the_unknown():
         strong_as("c", 7, 3),
         strong_as("d", 0, 0),
     ]
-    kept, dropped = strength.drop_weak(rows, known, min_strength=0.8)
+    kept, dropped = examine.drop_weak(rows, known, min_strength=0.8)
     assert [p.task_id for p in kept] == ["a", "b"]
     assert dropped == {
         "problem: its tests kill less than 0.8 of the mutants": 1,
@@ -339,15 +340,15 @@ def test_the_threshold_drops_exactly_the_weak_and_the_unknown():
 def test_suspects_do_not_count_against_the_tests():
     one = strong_as("a", 8, 2, alike=2)
     assert (one.strength, one.discounted) == (0.8, 1.0)
-    kept, dropped = strength.drop_weak([problem(WEAK, BODY, task_id="a")], [one], min_strength=0.9)
+    kept, dropped = examine.drop_weak([problem(WEAK, BODY, task_id="a")], [one], min_strength=0.9)
     assert len(kept) == 1 and dropped == {}
 
 
 def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
     rows = [problem(WEAK, BODY)]
-    assert strength.drop_weak(rows, [], min_strength=0) == (rows, {})
+    assert examine.drop_weak(rows, [], min_strength=0) == (rows, {})
     with pytest.raises(ValueError, match=r"min_strength 1\.5"):
-        strength.drop_weak(rows, [], min_strength=1.5)
+        examine.drop_weak(rows, [], min_strength=1.5)
     assert math.isnan(strong_as("a", 0, 0).strength)
 
 
@@ -356,9 +357,9 @@ def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
 
 def test_rows_count_every_mutant_once():
     found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 0, 0)]
-    fates = [row["so it is"] for row in strength.mutant_rows(found)]
+    fates = [row["so it is"] for row in examine.mutant_rows(found)]
     assert [fates.count(x) for x in ("killed", "missed", "like the reference")] == [8, 1, 1]
-    (row,) = strength.operator_rows(found)
+    (row,) = examine.operator_rows(found)
     assert (row["mutants"], row["killed"], row["missed"]) == (10, 8, 1)
     assert row["missed (%)"] == pytest.approx(100 / 9)
 
@@ -366,28 +367,28 @@ def test_rows_count_every_mutant_once():
 def test_a_threshold_row_says_what_drop_weak_would_drop():
     found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 1, 4)]
     rows = [problem(WEAK, BODY, task_id=one.task_id) for one in found]
-    for row in strength.threshold_rows(found):
-        kept, _ = strength.drop_weak(rows, found, min_strength=row["min_strength"])
+    for row in examine.threshold_rows(found):
+        kept, _ = examine.drop_weak(rows, found, min_strength=row["min_strength"])
         assert row["dropped"] == len(rows) - len(kept)
         assert row["dropped, if suspects counted"] >= row["dropped"]
 
 
 def test_a_problem_without_mutants_has_no_place_in_the_distribution():
     found = [strong_as("a", 3, 1), strong_as("c", 0, 0)]
-    assert list(strength.shares(found).values()) == [[0.75], [0.75]]
+    assert list(examine.shares(found).values()) == [[0.75], [0.75]]
 
 
 def test_the_weakest_problems_come_first_with_the_faults_they_miss(measured):
     rows = [problem(WEAK, BODY, task_id=name) for name in ("t/weak", "t/strong", "t/domain")]
     found = [one for one in measured[1].values() if one.task_id != "t/loop"]
-    (row,) = strength.missed_rows(rows, found)
+    (row,) = examine.missed_rows(rows, found)
     assert row["problem"] == "t/weak" and row["reference"].startswith("if x > 3:")
     assert "x > 3 -> x >= 3" in row["faults missed"].splitlines()
 
 
 def test_the_ledger_adds_up():
     rows = [problem(WEAK, BODY, task_id=name) for name in "abcd"]
-    row = strength.ledger_row(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE}, rows[1:3])
+    row = examine.ledger_row(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE}, rows[1:3])
     assert list(row.values()) == [4, 1, 1, 2, 1]
 
 
@@ -427,7 +428,7 @@ def test_humanevals_references_are_sound_and_its_tests_kill_most_mutants():
     file = Path(os.environ.get("RRTF_DATA", "")) / "humaneval" / "HumanEval.jsonl.gz"
     if not file.exists():
         pytest.skip("$RRTF_DATA holds no humaneval/HumanEval.jsonl.gz")
-    broken, found = strength.examine(store.read(file, Problem), limit=6, seed=0)
+    broken, found = examine.examine(store.read(file, Problem), limit=6, seed=0)
     assert broken == {} and len(found) == 164
     total = sum(one.n_mutants for one in found)
     assert sum(one.n_killed for one in found) / total > 0.8

@@ -19,7 +19,7 @@ from typing import Any
 from rrtf.cases import difference, steps
 from rrtf.cases.rewriting import Unit, rewrite
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import instrument, reasons, worker
+from rrtf.sandbox import instrument, wire, worker
 
 LOADING, RAISED, VALUE, STOPPED, UNKNOWN = "loading", "raised", "value", "stopped", "unknown"
 _STEPS_PER_TEST, _MORE_STEPS = 4, 12
@@ -212,7 +212,7 @@ def _blank(how: str, said: str, **known: Any) -> dict[str, Any]:
 
 def _stopped(reason: str, begun: Sequence[tuple], units: Sequence[Unit]) -> dict[str, Any]:
     known = "signal" if reason.startswith("signal") else reason
-    meaning = reasons.REASONS.get(known, ("", ""))[1]
+    meaning = wire.REASONS.get(known, ("", ""))[1]
     said = f"stopped: {meaning}" if meaning else f"raises {reason}"
     if reason in ("cpu_time", "wall_time"):
         said = f"too slow: {meaning}"

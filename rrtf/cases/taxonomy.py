@@ -7,7 +7,7 @@ from typing import Any
 from rrtf.cases import replay
 from rrtf.measures import parse_label
 from rrtf.records import Execution, Outcome
-from rrtf.sandbox.reasons import REASONS
+from rrtf.sandbox.wire import REASONS
 
 # Every answer is of one kind; the order is from right to hopeless.
 KINDS = {

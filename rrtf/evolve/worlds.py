@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rrtf import endpoint, prompts, reading, strength
+from rrtf import endpoint, prompts, reading
 from rrtf.endpoint import messages
 from rrtf.evolve import offline
 from rrtf.evolve.growing import Asker, evolve_rows
@@ -21,6 +21,7 @@ from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
 from rrtf.store import Stage
+from rrtf.strength import examine
 
 OFFLINE = "nano"
 
@@ -68,7 +69,7 @@ def instruction_of(problem: Problem) -> Instruction:
     return Instruction(
         task_id=problem.task_id,
         instruction=text,
-        output=strength.reference_program(problem),
+        output=examine.reference_program(problem),
         seed_id=problem.task_id,
         source=problem.source,
     )
@@ -136,7 +137,7 @@ def _tested(
         least_share=settings["test_agreement"],
         sampling=sampling,
     )
-    broken = strength.broken_references([problem for _, problem in found.rows], workers=workers)
+    broken = examine.broken_references([problem for _, problem in found.rows], workers=workers)
     gone += found.dropped
     gone += [(row, "tests: the reference fails") for row, p in found.rows if p.task_id in broken]
     good = [(row, problem) for row, problem in found.rows if problem.task_id not in broken]

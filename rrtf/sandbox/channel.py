@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from rrtf.sandbox import linked, reasons, wire
+from rrtf.sandbox import linked, wire
 
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 
@@ -214,7 +214,7 @@ class Channel:
         if not type(reason) is type(builtin) is type(message) is str:
             raise TypeError("an exception is described by three texts")
         reason = reason[:_LONGEST_REASON] if reason.isidentifier() else "Exception"
-        if reasons.is_fatal(reason):
+        if wire.is_fatal(reason):
             self.fatal = self.fatal or reason
         kind = getattr(builtins, builtin, None)
         usable = isinstance(kind, type) and issubclass(kind, Exception)
@@ -238,18 +238,18 @@ class Channel:
                     return "", ""
                 elif kind == b"S":
                     reason = wire.decode(payload, self._opaque)
-                    known = reasons.REASONS.get(reason, ("",))[0] == reasons.COMPILE_ERROR
-                    return reasons.COMPILE_ERROR, reason if known else "syntax"
+                    known = wire.REASONS.get(reason, ("",))[0] == wire.COMPILE_ERROR
+                    return wire.COMPILE_ERROR, reason if known else "syntax"
                 else:
                     self.value(kind, payload)
         except Gone:
             if not compiled:
-                return reasons.COMPILE_ERROR, "parser"
-            return reasons.RUNTIME_ERROR, self.ended
+                return wire.COMPILE_ERROR, "parser"
+            return wire.RUNTIME_ERROR, self.ended
         except wire.WireError:
-            return reasons.RUNTIME_ERROR, "protocol_violation"
+            return wire.RUNTIME_ERROR, "protocol_violation"
         except Exception as error:
-            return reasons.RUNTIME_ERROR, getattr(error, "candidate_reason", "Exception")
+            return wire.RUNTIME_ERROR, getattr(error, "candidate_reason", "Exception")
 
 
 def _cause(answer: bytes) -> str:

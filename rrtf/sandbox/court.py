@@ -15,7 +15,7 @@ import time
 
 from rrtf.sandbox import judge, wire
 from rrtf.sandbox.channel import PATIENCE
-from rrtf.sandbox.warmth import ROUNDS, freeze
+from rrtf.sandbox.kernel import ROUNDS, freeze
 
 RESULT, DONE = b"R", b"D"
 JUDGE_CPU_SECONDS, JUDGE_WALL_SECONDS = 20.0, 60.0  # between two results

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from importlib import import_module
 from types import CodeType
 
-from rrtf.sandbox import counting, reasons, wire
+from rrtf.sandbox import counting, wire
 from rrtf.sandbox.channel import Channel, Gone, SandboxError
 
 FLUSH_SECONDS = 0.1
@@ -151,12 +151,12 @@ _HOLDS: tuple[Callable[[object, object], object], ...] = (
 
 def _judgement(channel: Channel, tally, passed: int, n_tests: int) -> tuple[str, str]:
     if channel.fatal:
-        return reasons.RUNTIME_ERROR, channel.fatal
+        return wire.RUNTIME_ERROR, channel.fatal
     if passed == n_tests and not tally.incomplete:
-        return reasons.PASS, ""
+        return wire.PASS, ""
     if not tally.passed and tally.all_raised:
-        return reasons.RUNTIME_ERROR, tally.first
-    return reasons.FAILED_TESTS, tally.first or "wrong_value"
+        return wire.RUNTIME_ERROR, tally.first
+    return wire.FAILED_TESTS, tally.first or "wrong_value"
 
 
 def _run_prompt(prompt: CodeType, space: dict) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from rrtf.sandbox import wire
 from rrtf.sandbox.instrument import prepare
+from rrtf.sandbox.kernel import SAMPLE, SAMPLE_TESTS
 from rrtf.sandbox.packages import view
-from rrtf.sandbox.warmth import SAMPLE, SAMPLE_TESTS
 
 LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
 TRIES = 3  # of a job whose sandbox failed

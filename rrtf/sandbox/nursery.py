@@ -10,7 +10,7 @@ import sys
 import time
 
 from rrtf.sandbox import kernel, wire, worker
-from rrtf.sandbox.warmth import ROUNDS, SAMPLE, freeze
+from rrtf.sandbox.kernel import ROUNDS, SAMPLE, freeze
 
 _TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
 

@@ -11,7 +11,7 @@ import sys
 import types
 
 from rrtf.sandbox import linked, wire
-from rrtf.sandbox.reasons import of_exception
+from rrtf.sandbox.wire import of_exception
 
 __builtins__ = dict(vars(builtins))  # keeps working when a candidate patches `builtins`
 

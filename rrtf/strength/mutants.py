@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rrtf import config
-from rrtf.sandbox.faults import OPERATORS
+from rrtf.strength.faults import OPERATORS
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _PASSED_OVER = frozenset(

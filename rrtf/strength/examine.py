@@ -23,7 +23,7 @@ from typing import Any
 from rrtf import config, probes
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
-from rrtf.sandbox.mutants import Mutant, mutants
+from rrtf.strength.mutants import Mutant, mutants
 
 NO_REFERENCE = "no reference"
 CPU_SECONDS = 2.0  # of a program for all its tests
