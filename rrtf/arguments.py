@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import forms, grade, prompts, reading, samples, terminal
+from rrtf import forms, prompts, reading, samples, terminal
+from rrtf.evaluate import grade
 from rrtf.records import Problem
 
 SHOWN = 5  # task ids in a message

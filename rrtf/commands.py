@@ -9,20 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import (
-    arguments,
-    asking,
-    config,
-    contest,
-    grade,
-    leaderboard,
-    rank,
-    reading,
-    samples,
-    store,
-    terminal,
-)
-from rrtf.evaluate.flagged import CAUTION, by_leak, flagged_tasks
+from rrtf import arguments, asking, config, contest, rank, reading, samples, store, terminal
+from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 from rrtf.sandbox.joint import SUFFIX
 
@@ -79,7 +67,7 @@ def grade_samples(
     if not out:
         console.print(_reasons(executions))
         console.print()
-    rates = grade.rates(executions, ks_of) + grade.rates_by(executions, ks_of, groups)
+    rates = grade.sample_rates(executions, ks_of) + grade.rates_by(executions, ks_of, groups)
     console.print(terminal.rate_table(rates, len(tasks)))
     for line in _closing(executions, unstable, absent, unknown, seconds):
         terminal.say(console, line)
@@ -143,7 +131,7 @@ def evaluate_entries(
     asked = grade.parse_ks(ks) if ks else grade.KS
     terminal.check_folder(out)
     name = arguments.name_of(problems)
-    leaking = flagged_tasks(_leaks(flagged), name) if flagged else set()
+    leaking = exam.flagged_tasks(_leaks(flagged), name) if flagged else set()
     tasks = arguments.load_problems(problems, data=data)
     how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
     responses = contest.answers(entrants, tasks, sampling=sampling, **how)
@@ -154,13 +142,13 @@ def evaluate_entries(
     with terminal.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
     scores = contest.scores(tasks, executions, benchmark=name)
-    board = leaderboard.board(scores, ks=asked, margin=margin)
+    board = results.board(scores, ks=asked, margin=margin)
     console = Console(highlight=False)
     _print_board(console, board, len(tasks), margin)
     if flagged:
         answered = leaking & {row.task_id for row in scores}
-        console.print(terminal.parts_table(by_leak(scores, answered, ks=asked)))
-        terminal.explain(console, CAUTION)
+        console.print(terminal.parts_table(exam.by_leak(scores, answered, ks=asked)))
+        terminal.explain(console, exam.CAUTION)
     terminal.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
     if out:
         told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
@@ -179,9 +167,7 @@ def _leaks(path: Path) -> list[Leak]:
     ]
 
 
-def _print_board(
-    console: Console, board: leaderboard.Board, n_problems: int, margin: float
-) -> None:
+def _print_board(console: Console, board: results.Board, n_problems: int, margin: float) -> None:
     """Rates, then the matrix of paired differences, then what has to be known to read them."""
     part = "" if board.n_tasks == n_problems else f" of {n_problems}: NOT the whole benchmark"
     terminal.say(console, f"{board.benchmark}, {board.n_tasks} tasks{part}\n")
@@ -192,10 +178,10 @@ def _print_board(
             console, f"\npass@1 of the row minus that of the column, in points; {told}"
         )
     names = [entry.name for entry in board.entries]
-    for table in terminal.pair_tables(names, leaderboard.matrix(board), width=console.width):
+    for table in terminal.pair_tables(names, results.matrix(board), width=console.width):
         console.print(table)
     console.print()
-    for line in [leaderboard.ESTIMAND, *leaderboard.notes(board)]:
+    for line in [results.ESTIMAND, *results.notes(board)]:
         terminal.explain(console, line)
 
 

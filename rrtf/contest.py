@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import arguments, config, engines, grade, prompts, samples, store, terminal
-from rrtf.evaluate import exam
-from rrtf.leaderboard import Board
-from rrtf.measures import label, parse_label
+from rrtf import arguments, config, engines, prompts, samples, store, terminal
+from rrtf.evaluate import exam, grade
+from rrtf.evaluate.results import Board
 from rrtf.nano.grammar import family
 from rrtf.records import Execution, Problem, Response, TaskScore
+from rrtf.stats import label, parse_label
 
 SUMMARY = "summary.json"
 Tick = Callable[[int, int], None] | None

@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, endpoint, grade, reading, store, terminal
+from rrtf import arguments, config, endpoint, reading, store, terminal
 from rrtf.endpoint import messages
 from rrtf.endpoint.messages import Ask, Reply
+from rrtf.evaluate import grade
 from rrtf.evolve import growing, offline, rules, testing, wording
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.seeds import read_seeds

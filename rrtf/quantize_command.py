@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, asking, engines, grade, reading, store, terminal
+from rrtf import arguments, asking, engines, reading, store, terminal
+from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
 from rrtf.quantize.table import Measured, Sampled

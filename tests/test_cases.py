@@ -10,9 +10,9 @@ import pytest
 from rrtf import prompts, reading, store
 from rrtf.cases import choice, difference, replay, rewriting, sheets, steps, taxonomy
 from rrtf.figures import style, tables
-from rrtf.measures import Metric
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.sandbox import executor
+from rrtf.stats import Metric
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(4, 0.8)
 SOLVED = {  # method -> training seed -> greedy result of tasks t0 to t4

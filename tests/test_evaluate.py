@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rrtf import metrics, stats
-from rrtf.evaluate import differences
+from rrtf import stats
 from rrtf.evaluate import exam as evaluate_exam
-from rrtf.evaluate.differences import PARTS
+from rrtf.evaluate import results
 from rrtf.evaluate.exam import Contender, contenders, responses_of
-from rrtf.measures import Metric, draws, label, parse_label, parse_metric
-from rrtf.metrics import Comparison
+from rrtf.evaluate.results import PARTS, Comparison
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+from rrtf.stats import Metric
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(10, 0.8)
 
@@ -60,14 +59,14 @@ def comparison(**changes):
 
 def test_a_label_and_its_parts_are_inverse():
     for parts in [("rrtf", 2, 0.8), ("sft-kept", 0, 0.0), ("base", 12, 1.0)]:
-        assert parse_label(label(*parts)) == parts
-    assert label("rrtf", 2, 0.8) == "rrtf/2@0.8"
+        assert stats.parse_label(stats.label(*parts)) == parts
+    assert stats.label("rrtf", 2, 0.8) == "rrtf/2@0.8"
 
 
 @pytest.mark.parametrize("source", ["student", "rrtf@0", "rrtf/x@0", "/1@0", "rrtf/1@hot"])
 def test_a_source_without_seed_and_temperature_is_refused(source):
     with pytest.raises(ValueError, match="expected method/seed@temperature"):
-        parse_label(source)
+        stats.parse_label(source)
 
 
 def test_the_base_and_the_teacher_stand_before_the_trained_runs():
@@ -133,20 +132,20 @@ def test_scoring_names_what_is_unknown_double_or_missing():
 
 def test_a_grid_has_the_tasks_of_all_methods_in_one_order():
     scores = task_scores("rrtf", [[1, 0, 1], [0, 0, 1]])
-    assert metrics.grid(scores[::-1], "rrtf", GREEDY) == {0: [1, 0, 1], 1: [0, 0, 1]}
+    assert results.grid(scores[::-1], "rrtf", GREEDY) == {0: [1, 0, 1], 1: [0, 0, 1]}
     with pytest.raises(ValueError, match="sft: no scores for pass@1 greedy"):
-        metrics.grid(scores, "sft", GREEDY)
+        results.grid(scores, "sft", GREEDY)
 
 
 def test_measured_metrics_are_greedy_pass_at_1_and_pass_at_the_number_of_samples():
     scores = task_scores("base", [[1]]) + task_scores("base", [[4]], temperature=0.8, n=10)
-    assert metrics.measured(scores) == (GREEDY, SAMPLED)
+    assert results.measured(scores) == (GREEDY, SAMPLED)
     with pytest.raises(ValueError, match="no greedy or no sampled"):
-        metrics.measured(scores[:1])
+        results.measured(scores[:1])
 
 
 def test_a_greedy_count_has_wilsons_interval():
-    (row,) = differences.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
+    (row,) = results.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
     expected = stats.wilson(40, 100)
     assert (row.value, row.low, row.high) == (0.4, expected.low, expected.high)
     assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
@@ -155,7 +154,7 @@ def test_a_greedy_count_has_wilsons_interval():
 def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     counts = np.random.default_rng(0).integers(0, 11, 60)
     scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
-    (row,) = differences.results(scores, [Metric(1, 0.8)])
+    (row,) = results.results(scores, [Metric(1, 0.8)])
     expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)])
     assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
     assert row.interval == how and "families" in how
@@ -163,21 +162,21 @@ def test_a_sampled_rate_has_the_interval_of_stats_over_families():
 
 def test_a_measure_and_its_text_are_inverse():
     for metric in (GREEDY, SAMPLED, Metric(100, 1.2)):
-        assert parse_metric(metric.name) == metric
+        assert stats.parse_metric(metric.name) == metric
 
 
 @pytest.mark.parametrize("text", ["pass@1", "pass@0 T=1", "pass@10 greedy", "pass@1 T=warm", ""])
 def test_a_measure_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match="expected 'pass@1 greedy'"):
-        parse_metric(text)
+        stats.parse_metric(text)
 
 
 def test_every_temperature_is_drawn_once_as_the_paper_has_it():
     table = ["pass@1 greedy", "pass@1 T=0.2", "pass@10 T=1.2", "pass@100 T=1.2"]
-    measures = [parse_metric(text) for text in table]
-    assert draws(measures, 200) == [(1, 0.0), (200, 0.2), (200, 1.2)]
+    measures = [stats.parse_metric(text) for text in table]
+    assert stats.draws(measures, 200) == [(1, 0.0), (200, 0.2), (200, 1.2)]
     with pytest.raises(ValueError, match=r"pass@100 T=1\.2 needs 100 answers"):
-        draws(measures, 20)
+        stats.draws(measures, 20)
 
 
 def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
@@ -229,15 +228,15 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
     first = [
         row for name in ("sft", "rrtf") for row in task_scores(name, random.integers(0, 2, (1, 40)))
     ]
-    rows = differences.results(first + other, [GREEDY])
+    rows = results.results(first + other, [GREEDY])
     assert [(r.benchmark, r.model, r.n_tasks) for r in rows] == [
         ("toy", "sft", 40), ("toy", "rrtf", 40), ("other", "sft", 80), ("other", "rrtf", 80),
     ]  # fmt: skip
-    assert metrics.headline(rows) == rows
-    key_figures = metrics.key_figures(rows)
+    assert results.headline(rows) == rows
+    key_figures = results.key_figures(rows)
     assert list(key_figures) == ["sft pass@1 greedy", "rrtf pass@1 greedy"]
     assert key_figures["sft pass@1 greedy"] == round(100 * rows[0].value, 1)
-    found = differences.comparisons(
+    found = results.comparisons(
         first + other, [GREEDY], primary=["rrtf - sft"], secondary=[], margin=0.02, seed=0
     )
     assert [(r.benchmark, r.table) for r in found] == [("toy", "primary"), ("other", "secondary")]
@@ -245,21 +244,21 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
 
 def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
     rows = np.random.default_rng(1).integers(0, 2, (3, 50))
-    found = differences.results(task_scores("rrtf", rows), [GREEDY])
+    found = results.results(task_scores("rrtf", rows), [GREEDY])
     assert [(r.seed, r.n_seeds) for r in found] == [(None, 3), (0, 1), (1, 1), (2, 1)]
     assert found[0].value == pytest.approx(rows.mean())
-    assert metrics.headline(found) == [found[0]]
+    assert results.headline(found) == [found[0]]
 
 
 def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
     scores = task_scores("base", [[0] * 50], temperature=0.8, n=10)
-    (row,) = differences.results(scores, [SAMPLED])
+    (row,) = results.results(scores, [SAMPLED])
     assert row.low == row.value == 0 < row.high
 
 
 def test_the_table_by_model_has_one_row_per_model():
     scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
-    rows = metrics.by_model(metrics.headline(differences.results(scores, [GREEDY])))
+    rows = results.by_model(results.headline(results.results(scores, [GREEDY])))
     assert [row["model"] for row in rows] == ["base", "rrtf"]
     assert rows[0]["pass@1 greedy"].startswith("50.0 [35.2, 64.8]")
     assert [row["trainings"] for row in rows] == ["1", "2"]
@@ -267,7 +266,7 @@ def test_the_table_by_model_has_one_row_per_model():
 
 def test_panels_hold_one_list_per_metric():
     scores = task_scores("base", [[1, 0]]) + task_scores("base", [[4, 2]], temperature=0.8, n=10)
-    found = metrics.panels(differences.results(scores, [GREEDY, SAMPLED]))
+    found = results.panels(results.results(scores, [GREEDY, SAMPLED]))
     assert list(found) == ["pass@1 greedy", "pass@10 T=0.8"]
     assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
 
@@ -275,12 +274,12 @@ def test_panels_hold_one_list_per_metric():
 def test_curves_hold_pass_at_k_for_every_k_up_to_the_samples():
     scores = task_scores("base", [[1, 0]]) + task_scores("base", [[1, 3]], temperature=0.8, n=3)
     expected = [100 * (stats.pass_at_k(3, 1, k) + 1) / 2 for k in (1, 2, 3)]
-    assert [value for _, value in metrics.curves(scores)["base"]] == pytest.approx(expected)
+    assert [value for _, value in results.curves(scores)["base"]] == pytest.approx(expected)
 
 
 def planned(scores, **changes):
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0) | changes
-    return differences.comparisons(scores, [GREEDY], **plan)
+    return results.comparisons(scores, [GREEDY], **plan)
 
 
 def test_two_single_models_are_compared_by_mcnemar():
@@ -316,7 +315,7 @@ def test_sampled_single_models_are_compared_by_permutation():
         for score in task_scores(name, random.integers(0, 11, (1, 40)), temperature=0.8, n=10)
     ]
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    (row,) = differences.comparisons(scores, [SAMPLED], **plan)
+    (row,) = results.comparisons(scores, [SAMPLED], **plan)
     assert row.test == "paired permutation over tasks" and row.p == row.p_tasks
 
 
@@ -354,7 +353,7 @@ def test_only_the_first_metric_is_primary():
         + task_scores(name, [[3, 4, 5, 6]], temperature=0.8, n=10)
     ]
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    rows = differences.comparisons(scores, [GREEDY, SAMPLED], **plan)
+    rows = results.comparisons(scores, [GREEDY, SAMPLED], **plan)
     assert [(row.metric, row.table) for row in rows] == [
         ("pass@1 greedy", "primary"), ("pass@10 T=0.8", "secondary"),
     ]  # fmt: skip
@@ -369,15 +368,15 @@ def test_a_contrast_with_a_method_that_was_not_trained_is_left_out():
 @pytest.mark.parametrize("text", ["rrtf-base", "rrtf - ", "- base", ""])
 def test_a_contrast_of_another_form_is_refused(text):
     with pytest.raises(ValueError, match="expected 'a - b'"):
-        metrics.parse_contrast(text)
+        results.parse_contrast(text)
 
 
 def test_a_contrast_may_name_methods_with_hyphens():
-    assert metrics.parse_contrast("sft-verified - sft-kept") == ("sft-verified", "sft-kept")
+    assert results.parse_contrast("sft-verified - sft-kept") == ("sft-verified", "sft-kept")
 
 
 def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
-    said = differences.sentence(comparison())
+    said = results.sentence(comparison())
     assert said == (
         "rrtf - sft, toy, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
         "(p = 0.003 after Holm; 600 tasks, seeds 3 against 3)."
@@ -386,17 +385,17 @@ def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
 
 def test_a_clear_loss_is_called_worse():
     row = comparison(difference=-0.04, low=-0.06, high=-0.02)
-    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in differences.sentence(row)
+    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in results.sentence(row)
 
 
 def test_no_difference_is_said_only_with_an_equivalence_test():
     row = comparison(difference=0.002, low=-0.008, high=0.012, p_holm=0.7, p_equivalence=0.001)
-    assert "no difference of 2 points or more (equivalence p = 0.001" in differences.sentence(row)
+    assert "no difference of 2 points or more (equivalence p = 0.001" in results.sentence(row)
 
 
 def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be_seen():
     row = comparison(difference=0.01, low=-0.02, high=0.04, p_holm=0.5, p_equivalence=0.3)
-    said = differences.sentence(row)
+    said = results.sentence(row)
     assert "neither a difference nor its absence is shown" in said
     assert "3.0 points would be found four times in five" in said
     assert "better" not in said and "no difference" not in said
@@ -404,19 +403,19 @@ def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be
 
 def test_a_sure_but_small_gain_is_called_small():
     row = comparison(difference=0.006, low=0.002, high=0.01, p_holm=0.01, p_equivalence=0.001)
-    assert "rrtf is better, by less than 2 points" in differences.sentence(row)
+    assert "rrtf is better, by less than 2 points" in results.sentence(row)
 
 
 def test_points_have_a_sign_and_no_negative_zero():
-    assert [differences.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
+    assert [results.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
 
 
 def test_significance_is_judged_after_holm():
-    assert differences.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
+    assert results.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
 
 
 def test_a_table_row_of_a_comparison_carries_its_verdict():
-    row = differences.brief(comparison())
+    row = results.brief(comparison())
     assert row["points"] == "+4.0 [+2.0, +6.0]" and row["verdict"] == "better"
 
 
@@ -432,7 +431,7 @@ def chain_scores():
 
 def test_the_parts_of_the_gain_add_up_to_the_whole():
     scores = chain_scores()
-    parts = differences.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    parts = results.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
     (whole,) = planned(scores)
     assert sum(estimate.value for *_, estimate in parts) == pytest.approx(whole.difference)
     assert [(a, b) for a, b, _ in parts] == list(PARTS)
@@ -440,17 +439,17 @@ def test_the_parts_of_the_gain_add_up_to_the_whole():
 
 def test_the_chain_skips_methods_that_were_not_trained():
     scores = [row for row in chain_scores() if row.model != "sft-kept"]
-    parts = differences.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
+    parts = results.gain_parts(scores, GREEDY, ["base", "sft", "sft-kept", "rrtf"])
     assert [(a, b) for a, b, _ in parts] == [("sft", "base"), ("rrtf", "sft")]
     with pytest.raises(ValueError, match="only"):
-        differences.gain_parts(scores, GREEDY, ["base", "oracle"])
+        results.gain_parts(scores, GREEDY, ["base", "oracle"])
 
 
 def test_the_ladder_starts_at_the_first_methods_rate():
     scores = chain_scores()
-    parts = differences.gain_parts(scores, GREEDY, ["base", "sft"])
-    rows = metrics.headline(differences.results(scores, [GREEDY]))
-    start, rises, last = differences.ladder(rows, parts)
+    parts = results.gain_parts(scores, GREEDY, ["base", "sft"])
+    rows = results.headline(results.results(scores, [GREEDY]))
+    start, rises, last = results.ladder(rows, parts)
     assert start == ("base", rows[0].value) and last == "sft"
     assert rises[0][0] == "imitating the teacher (sft)"
 
@@ -460,7 +459,7 @@ def test_the_story_names_every_part_with_its_interval():
         (a, b, stats.Estimate(value, value - 0.02, value + 0.02))
         for (a, b), value in zip(PARTS, (0.09, 0.04, -0.003), strict=True)
     ]
-    assert differences.story(parts) == (
+    assert results.story(parts) == (
         "From base to rrtf: +12.7 points in all. Of these: imitating the teacher +9.0 "
         "[+7.0, +11.0]; the tests as a filter +4.0 [+2.0, +6.0]; the ranking loss -0.3 "
         "[-2.3, +1.7]."

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, leaderboard, stats, store
-from rrtf.evaluate import flagged
+from rrtf import __main__, stats, store
+from rrtf.evaluate import exam, results
 from rrtf.records import Leak, TaskScore
 
 
@@ -19,8 +19,8 @@ def scores(model: str, answers: str, **fields) -> list[TaskScore]:
 
 
 def test_every_task_is_flagged_or_clean_and_the_parts_add_up():
-    found = flagged.by_leak(scores("m", "1110100000"), {"t/0", "t/1", "t/2", "t/3"})
-    (every,), (clean,), (leaking,) = (found[part] for part in flagged.PARTS)
+    found = exam.by_leak(scores("m", "1110100000"), {"t/0", "t/1", "t/2", "t/3"})
+    (every,), (clean,), (leaking,) = (found[part] for part in exam.PARTS)
     assert (every.n_tasks, clean.n_tasks, leaking.n_tasks) == (10, 6, 4)
     assert (every.value, clean.value, leaking.value) == (0.4, pytest.approx(1 / 6), 0.75)
     interval = stats.wilson(3, 4)
@@ -29,7 +29,7 @@ def test_every_task_is_flagged_or_clean_and_the_parts_add_up():
 
 def test_several_samples_give_pass_at_k_of_every_part_and_model():
     rows = [TaskScore(m, "b", f"t/{i}", 4, c) for m in "xy" for i, c in enumerate((4, 1, 0))]
-    found = flagged.by_leak(rows, {"t/0"}, ks=(1, 2, 10))
+    found = exam.by_leak(rows, {"t/0"}, ks=(1, 2, 10))
     assert [(r.model, r.metric) for r in found["clean"]] == [
         ("x", "pass@1"), ("x", "pass@2"), ("y", "pass@1"), ("y", "pass@2")]  # fmt: skip
     assert found["clean"][1].value == pytest.approx(stats.pass_at_k(4, 1, 2) / 2)
@@ -38,36 +38,36 @@ def test_several_samples_give_pass_at_k_of_every_part_and_model():
 
 def test_seeds_and_temperatures_are_kept_apart():
     rows = scores("m", "10", seed=1) + scores("m", "11", seed=2)
-    assert [r.value for r in flagged.by_leak(rows, set())["all"]] == [0.5, 1.0]
+    assert [r.value for r in exam.by_leak(rows, set())["all"]] == [0.5, 1.0]
 
 
 def test_a_part_without_tasks_has_no_rate():
-    found = flagged.by_leak(scores("m", "10"), set())
+    found = exam.by_leak(scores("m", "10"), set())
     assert found["flagged"] == [] and found["clean"][0] == found["all"][0]
 
 
 def test_the_whole_is_the_rate_of_the_board():
     rows = scores("m", "110") + scores("n", "100")
-    whole = {row.model: row for row in flagged.by_leak(rows, {"t/0"})["all"]}
-    for entry in leaderboard.board(rows).entries:
+    whole = {row.model: row for row in exam.by_leak(rows, {"t/0"})["all"]}
+    for entry in results.board(rows).entries:
         assert entry.rates[0] == whole[entry.name]
 
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="t/9: flagged, but without a score"):
-        flagged.by_leak(scores("m", "10"), {"t/9"})
+        exam.by_leak(scores("m", "10"), {"t/9"})
     with pytest.raises(ValueError, match="one benchmark"):
-        flagged.by_leak([], set())
+        exam.by_leak([], set())
     with pytest.raises(ValueError, match="two scores of one task"):
-        flagged.by_leak(scores("m", "1") * 2, set())
+        exam.by_leak(scores("m", "1") * 2, set())
 
 
 def test_the_flagged_tasks_are_those_of_the_benchmark_asked_for():
     leaks = [Leak("r", name, f"{name}/1", "code", 1.0, "") for name in ("a", "b")]
-    assert flagged.flagged_tasks(leaks, "a") == {"a/1"}
-    assert flagged.flagged_tasks([], "a") == set()
+    assert exam.flagged_tasks(leaks, "a") == {"a/1"}
+    assert exam.flagged_tasks([], "a") == set()
     with pytest.raises(ValueError, match="no leak of c: these are of a, b"):
-        flagged.flagged_tasks(leaks, "c")
+        exam.flagged_tasks(leaks, "c")
 
 
 def test_a_published_model_s_rate_is_that_of_its_parts_together():
@@ -78,8 +78,8 @@ def test_a_published_model_s_rate_is_that_of_its_parts_together():
     runs = store.read_json(path)["eval"]
     rows = [TaskScore("starcoder2", "humaneval", task, 1, int(run[0]["base_status"] == "pass"))
             for task, run in runs.items()]  # fmt: skip
-    found = flagged.by_leak(rows, {task for task in runs if int(task.partition("/")[2]) < 40})
-    (every,), (clean,), (leaking,) = (found[part] for part in flagged.PARTS)
+    found = exam.by_leak(rows, {task for task in runs if int(task.partition("/")[2]) < 40})
+    (every,), (clean,), (leaking,) = (found[part] for part in exam.PARTS)
     assert round(100 * every.value, 1) == 72.6
     assert (leaking.n_tasks, clean.n_tasks) == (40, 124)
     together = 40 * leaking.value + 124 * clean.value

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, grade, reading, samples, stats, store, terminal
+from rrtf import __main__, reading, samples, stats, store, terminal
 from rrtf.benchmarks import catalogue
+from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 from rrtf.sandbox import joint
 
@@ -467,29 +468,29 @@ def runs(source: str, *passed: tuple[str, int, int]) -> list[Execution]:
 
 def test_rates_are_means_of_the_estimator_of_chen_et_al():
     executions = runs("m", ("a", 5, 2), ("b", 4, 0), ("c", 6, 6))
-    found = grade.rates(executions, {"m": (1, 3)})
+    found = grade.sample_rates(executions, {"m": (1, 3)})
     expected = (1 - comb(3, 3) / comb(5, 3) + 0 + 1) / 3
     assert found[1].estimate.value == pytest.approx(expected, abs=1e-12)
     assert found[0].estimate.value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
     assert found[0].n_samples == (4, 6) and found[0].n_tasks == 3
     assert found[1].interval == "Wilson, effective n"
     assert found[1].estimate.low < expected < found[1].estimate.high
-    assert grade.rates(executions, {"m": (1, 3)}) == found
+    assert grade.sample_rates(executions, {"m": (1, 3)}) == found
 
 
 def test_single_samples_get_wilsons_interval_and_equal_rates_one_of_their_own():
     executions = runs("m", *[(f"t{i}", 1, i % 4 == 0) for i in range(40)])
-    (rate,) = grade.rates(executions, {"m": (1,)})
+    (rate,) = grade.sample_rates(executions, {"m": (1,)})
     assert rate.estimate == stats.wilson(10, 40) and rate.interval == "Wilson"
-    (rate,) = grade.rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})
+    (rate,) = grade.sample_rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})
     assert rate.estimate.low < 0.5 < rate.estimate.high
-    (rate,) = grade.rates(runs("m", ("a", 2, 1)), {"m": (1,)})
+    (rate,) = grade.sample_rates(runs("m", ("a", 2, 1)), {"m": (1,)})
     assert rate.estimate.value == 0.5 and isnan(rate.estimate.low)
 
 
 def test_many_tasks_do_not_fill_the_memory():
     tasks = [(f"t{i}", 2, i % 3) for i in range(30_000)]
-    (rate,) = grade.rates(runs("m", *tasks), {"m": (1,)})
+    (rate,) = grade.sample_rates(runs("m", *tasks), {"m": (1,)})
     assert rate.estimate.value == pytest.approx(0.5)
     assert rate.estimate.high - rate.estimate.low == pytest.approx(
         2 * 1.96 * 0.408 / 173.2, rel=0.01

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from test_grade import lines, run
 
-from rrtf import contest, grade, reading, store
+from rrtf import contest, reading, store
+from rrtf.evaluate import grade
 from rrtf.records import Problem, Response
 from rrtf.samples import parse
 from rrtf.sandbox import lanes
@@ -124,7 +125,7 @@ def responses(problems: list[Problem]) -> list[Response]:
 def ours(problems: list[Problem], found: list[Response]) -> tuple[list[bool], list[float]]:
     """(verdict of every sample, pass@1 and pass@2)."""
     executions = grade.execute(problems, found)
-    rates = grade.rates(executions, {found[0].source: (1, 2)})
+    rates = grade.sample_rates(executions, {found[0].source: (1, 2)})
     passed = [grade.verdict(one)["passed"] for one in executions]
     return passed, [rate.estimate.value for rate in rates]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, metrics
+from rrtf import config
+from rrtf.evaluate import results
 
 TIERS = ("A", "B", "C")
 TEACHERS = ("blind_spots", "slips", "canonical", "varied", "own")
@@ -127,7 +128,7 @@ def _check(found: Registration, path: Path) -> None:
         if arm.family not in found.families:
             raise ValueError(f"{path}: arm {arm.name!r}: unknown family {arm.family!r}")
     used = [name for family in found.families.values() for name in family.by]
-    used += [name for contrast in found.primary for name in metrics.parse_contrast(contrast)]
+    used += [name for contrast in found.primary for name in results.parse_contrast(contrast)]
     for name in used:
         if name not in found.arms:
             raise ValueError(f"{path}: {name!r} is no arm")

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rrtf import measures, metrics
+from rrtf import stats
 from rrtf.ablation.registration import Arm, Family, Registration
 from rrtf.ablation.runs import HELD_OUT, VALIDATION, Line, unpacked
-from rrtf.evaluate import differences
-from rrtf.metrics import Comparison
+from rrtf.evaluate import results
+from rrtf.evaluate.results import Comparison
 from rrtf.records import Outcome, Problem, RankedGroup, TaskScore
 
 BENCHMARK = "nano, held out"
@@ -55,9 +55,9 @@ def secondary(
 def _compared(
     plan: Registration, rows: Sequence[TaskScore], contrasts: Sequence[str], *, seed: int
 ) -> list[Comparison]:
-    metric = measures.parse_metric(plan.metric)
+    metric = stats.parse_metric(plan.metric)
     how = {"primary": contrasts, "secondary": (), "margin": plan.margin, "seed": seed}
-    return differences.comparisons(rows, [metric], **how) if rows else []
+    return results.comparisons(rows, [metric], **how) if rows else []
 
 
 def grid_rows(lines: Iterable[Line], family: Family) -> list[dict[str, Any]]:
@@ -110,8 +110,8 @@ def arm_rows(
     Of an arm in rounds, updates and tokens of all, as if every round's answers were as long as the
     first's. Online RL draws its answers itself: neither targets nor tokens are known.
     """
-    measured = differences.results(rows, [measures.parse_metric(plan.metric)]) if rows else []
-    best = {result.model: result for result in metrics.headline(measured)}
+    measured = results.results(rows, [stats.parse_metric(plan.metric)]) if rows else []
+    best = {result.model: result for result in results.headline(measured)}
     made = {line.arm: line for line in lines if line.split == HELD_OUT}
     return [
         _arm_row(arm, best.get(arm.name), made.get(arm.name), groups.get(arm.name, ()))
@@ -121,7 +121,7 @@ def arm_rows(
 
 
 def _arm_row(
-    arm: Arm, result: metrics.Result | None, line: Line | None, groups: Sequence[RankedGroup]
+    arm: Arm, result: results.Result | None, line: Line | None, groups: Sequence[RankedGroup]
 ) -> dict[str, Any]:
     if result is None or line is None:
         return {"arm": arm.name, "what": arm.what, "pass@1, %": "not run"}
@@ -149,7 +149,7 @@ def two_by_two(rows: Sequence[TaskScore], metric: str) -> list[dict[str, Any]]:
         ("the paper's filter", "sft-kept", "rrtf"),
         ("only passing teachers", "sft-verified", "rrtf-verified"),
     ]
-    values = {r.model: r.value for r in metrics.headline(_results(rows, metric))}
+    values = {r.model: r.value for r in results.headline(_results(rows, metric))}
     return [
         {"training set": name, "L_ft alone": _percent(values.get(off)),
          "with the ranking loss": _percent(values.get(on))}
@@ -157,8 +157,8 @@ def two_by_two(rows: Sequence[TaskScore], metric: str) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _results(rows: Sequence[TaskScore], metric: str) -> list[metrics.Result]:
-    return differences.results(rows, [measures.parse_metric(metric)]) if rows else []
+def _results(rows: Sequence[TaskScore], metric: str) -> list[results.Result]:
+    return results.results(rows, [stats.parse_metric(metric)]) if rows else []
 
 
 def _percent(value: float | None) -> str:
@@ -169,7 +169,7 @@ def curve(
     plan: Registration, rows: Sequence[TaskScore], arms: Mapping[str, float], axis: str
 ) -> list[dict[str, str]]:
     """pass@1 of those of `arms` (name -> place along `axis`) that were run, by place."""
-    found = {r.model: r for r in metrics.headline(_results(rows, plan.metric))}
+    found = {r.model: r for r in results.headline(_results(rows, plan.metric))}
     there = sorted((at, name) for name, at in arms.items() if name in found)
     return [{axis: f"{at:g}", "arm": name, "pass@1, %": _rate(found[name])} for at, name in there]
 
@@ -180,7 +180,7 @@ def tiers_compared(plan: Registration, lines: Iterable[Line]) -> list[str]:
     return list(dict.fromkeys(a.tier for a in plan.arms.values() if a.against and a.name in made))
 
 
-def _rate(row: metrics.Result) -> str:
+def _rate(row: results.Result) -> str:
     return f"{100 * row.value:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}]"
 
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rrtf.measures import Metric
-from rrtf.metrics import grid, methods
+from rrtf.evaluate.results import grid, methods
 from rrtf.records import Problem, TaskScore
+from rrtf.stats import Metric
 
 GAIN, LOSS, WRONG = "largest gain", "largest loss", "all wrong"
 LINE = 110  # characters of a task's first line

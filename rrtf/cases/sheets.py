@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrtf.cases import difference, replay
-from rrtf.measures import parse_label
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.stats import parse_label
 
 
 @dataclass(frozen=True, slots=True)

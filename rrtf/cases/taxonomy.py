@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rrtf.cases import replay
-from rrtf.measures import parse_label
 from rrtf.records import Execution, Outcome
 from rrtf.sandbox.wire import REASONS
+from rrtf.stats import parse_label
 
 # Every answer is of one kind; the order is from right to hopeless.
 KINDS = {

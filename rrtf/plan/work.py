@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, loss, measures, methods, reading
+from rrtf import config, loss, methods, reading, stats
 from rrtf.benchmarks import catalogue, loading
 from rrtf.plan import flops
 from rrtf.plan.facts import Fact, facts
@@ -235,8 +235,8 @@ def evaluate(
     `size` are the lengths of the held-out split, `public` those of other benchmarks.
     """
     own = settings["evaluate"]
-    asked = [measures.parse_metric(text) for text in own["measures"]]
-    draws = measures.draws(asked, own["n_samples"])
+    asked = [stats.parse_metric(text) for text in own["measures"]]
+    draws = stats.draws(asked, own["n_samples"])
     expert = shapes["teacher"]
     students = n_contenders(settings, teacher=False)
     for benchmark in own["benchmarks"]:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from rrtf import measures, stats
+from rrtf import stats
 from rrtf.nano import grammar
 from rrtf.records import Execution, Outcome, Problem, QuantRow, Response
 
@@ -55,7 +55,7 @@ class Measured:
 
 def sources(variant: str, sampled: Sampled) -> tuple[str, str]:
     """What the greedy and the sampled answers of a variant are labelled."""
-    return measures.label(variant, 0, 0.0), measures.label(variant, 0, sampled.temperature)
+    return stats.label(variant, 0, 0.0), stats.label(variant, 0, sampled.temperature)
 
 
 Passed = Mapping[str, Mapping[str, float]]  # source -> task id -> share of its answers that pass

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rrtf import arguments, grade, prompts, reading, store
+from rrtf import arguments, prompts, reading, store
+from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem
 
 ENDLESS = {"cpu_seconds": 20.0, "wall_seconds": 40.0}  # the extended tests would wait for 60 s
@@ -154,7 +155,7 @@ def compare(one: Published, data: Path, workers: int) -> bool:
 
 
 def rate(executions: Sequence[Execution], k: int) -> float:
-    (found,) = grade.rates(executions, {"": (k,)})
+    (found,) = grade.sample_rates(executions, {"": (k,)})
     return 100 * found.estimate.value
 
 

@@ -233,7 +233,7 @@ def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int
     return chosen
 
 
-def rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:
+def sample_rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:
     """pass@k of every source for its `ks`, over the tasks it answered.
 
     The intervals cover the choice of tasks (`stats.rate`).
@@ -261,5 +261,5 @@ def rates_by(
     found = []
     for group in dict.fromkeys(groups.values()):
         members = [run for run in executions if groups[run.task_id] == group]
-        found += [replace(rate, group=group) for rate in rates(members, ks)]
+        found += [replace(rate, group=group) for rate in sample_rates(members, ks)]
     return found

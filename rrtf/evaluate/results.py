@@ -1,0 +1,604 @@
+"""Rates with their intervals, the planned comparisons, and sentences that claim no more."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import Any, TypeVar
+
+from rrtf import stats
+from rrtf.evaluate.grade import KS
+from rrtf.records import Execution, TaskScore
+from rrtf.stats import Estimate, Metric, label
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One rate with its 95 % interval; `seed` is None for the mean over `n_seeds` trainings."""
+
+    model: str
+    benchmark: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n_tasks: int
+    n_samples: int
+    seed: int | None
+    n_seeds: int
+    interval: str
+
+
+Row = TypeVar("Row", TaskScore, Result)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """a - b on the same tasks. Rates and differences are shares of tasks, not points.
+
+    `p` belongs to `test`, `p_holm` is adjusted within `table` (`primary` or `secondary`);
+    `p_tasks` asks only whether these models differ beyond the choice of tasks; `p_equivalence`
+    is small where the difference surely lies within +-`margin`; `detectable` is the true
+    difference that an experiment of this size would find four times in five.
+    """
+
+    a: str
+    b: str
+    benchmark: str
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    test: str
+    p_holm: float
+    p_tasks: float
+    p_equivalence: float
+    margin: float
+    detectable: float
+    n_tasks: int
+    n_families: int
+    n_seeds_a: int
+    n_seeds_b: int
+    table: str
+
+
+def by_benchmark(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of every benchmark, in order of appearance."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.benchmark].append(row)
+    return dict(found)
+
+
+def methods(scores: Sequence[TaskScore]) -> list[str]:
+    """The methods that were scored, in order of appearance."""
+    return list(dict.fromkeys(row.model for row in scores))
+
+
+def grid(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[int, list[float]]:
+    """Training seed -> pass@k of every task, tasks in order of id. ValueError if there is none."""
+    rows: dict[int, dict[str, float]] = defaultdict(dict)
+    for row in scores:
+        if row.model == method and row.temperature == metric.temperature:
+            rows[row.seed][row.task_id] = stats.pass_at_k(row.n, row.c, metric.k)
+    if not rows:
+        raise ValueError(f"{method}: no scores for {metric.name}")
+    return {seed: [tasks[name] for name in sorted(tasks)] for seed, tasks in sorted(rows.items())}
+
+
+def rates(name: str, scores: Sequence[TaskScore], ks: Sequence[int]) -> list[Result]:
+    """pass@1 and those of `ks` that the fewest samples of a task allow, of one model under `name`.
+
+    The intervals cover the choice of tasks (`stats.rate`).
+    """
+    least, found = min(row.n for row in scores), []
+    for k in (k for k in sorted({1, *ks}) if k <= least):
+        values = [stats.pass_at_k(row.n, row.c, k) for row in scores]
+        estimate, how = stats.rate(values, [row.family or row.task_id for row in scores])
+        found.append(
+            Result(
+                model=name,
+                benchmark=scores[0].benchmark,
+                metric=f"pass@{k}",
+                value=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                n_tasks=len(values),
+                n_samples=least,
+                seed=scores[0].seed,
+                n_seeds=1,
+                interval=how,
+            )
+        )
+    return found
+
+
+def families(scores: Sequence[TaskScore]) -> list[str]:
+    """The family of every task, tasks in order of id."""
+    return [group for _, group in sorted({row.task_id: row.family for row in scores}.items())]
+
+
+def parse_contrast(text: str) -> tuple[str, str]:
+    """`"rrtf - sft-kept"` -> `("rrtf", "sft-kept")`; ValueError for another form."""
+    a, sign, b = text.partition(" - ")
+    if not (a.strip() and sign and b.strip()):
+        raise ValueError(f"contrast {text!r}: expected 'a - b'")
+    return a.strip(), b.strip()
+
+
+def measured(scores: Sequence[TaskScore]) -> tuple[Metric, Metric]:
+    """(greedy pass@1, pass@n of the sampled answers), n being how many were drawn per task."""
+    warmest = max(row.temperature for row in scores)
+    if warmest == 0 or min(row.temperature for row in scores) != 0:
+        raise ValueError("the scores hold no greedy or no sampled answers")
+    return Metric(1, 0.0), Metric(max(row.n for row in scores), warmest)
+
+
+def headline(rows: Sequence[Result]) -> list[Result]:
+    """One row per model, benchmark and metric: the mean over seeds where there are several."""
+    best: dict[tuple[str, str, str], Result] = {}
+    for row in rows:
+        key = (row.model, row.benchmark, row.metric)
+        if key not in best or row.n_seeds > best[key].n_seeds:
+            best[key] = row
+    return list(best.values())
+
+
+def key_figures(rows: Sequence[Result]) -> dict[str, float]:
+    """`model metric` -> percent on the first benchmark, one decimal."""
+    first = [row for row in rows if row.benchmark == rows[0].benchmark]
+    return {f"{row.model} {row.metric}": round(100 * row.value, 1) for row in first}
+
+
+def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
+    """One table row per model, one column per metric: `52.3 [48.4, 56.2]`, in percent."""
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cells = table.setdefault(row.model, {"model": row.model})
+        shown = (100 * row.value, 100 * row.low, 100 * row.high)
+        cells[row.metric] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
+        cells["trainings"] = str(max(row.n_seeds, int(cells.get("trainings", 0))))
+    return list(table.values())
+
+
+def panels(rows: Sequence[Result]) -> dict[str, list[tuple[str, float, float, float]]]:
+    """Metric -> (model, value, low, high) of every row, as `figures.intervals` takes them."""
+    found: dict[str, list[tuple[str, float, float, float]]] = {}
+    for row in rows:
+        found.setdefault(row.metric, []).append((row.model, row.value, row.low, row.high))
+    return found
+
+
+def curves(scores: Sequence[TaskScore]) -> dict[str, list[tuple[int, float]]]:
+    """Method -> (k, pass@k in percent) for every k up to the samples drawn, means over seeds."""
+    _, widest = measured(scores)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for method in methods(scores):
+        for k in range(1, widest.k + 1):
+            rows = grid(scores, method, Metric(k, widest.temperature)).values()
+            values = [value for row in rows for value in row]
+            found.setdefault(method, []).append((k, 100 * sum(values) / len(values)))
+    return found
+
+
+PARTS = {
+    ("sft", "base"): "imitating the teacher",
+    ("sft-kept", "sft"): "the tests as a filter",
+    ("rrtf", "sft-kept"): "the ranking loss",
+}
+
+
+def results(scores: Sequence[TaskScore], metrics: Sequence[Metric]) -> list[Result]:
+    """Every benchmark, metric, method and training seed with its interval, and means over seeds.
+
+    The intervals of one model are those of `stats.rate` (the choice of tasks), those of means
+    over trainings `stats.mean_rate` (tasks and seeds).
+    """
+    return [
+        row
+        for found in by_benchmark(scores).values()
+        for metric in metrics
+        for method in methods(found)
+        for row in _results(found, method, metric)
+    ]
+
+
+def _results(scores: Sequence[TaskScore], method: str, metric: Metric) -> Iterator[Result]:
+    """One method on one benchmark: the mean over its trainings if there are several, and each."""
+    groups, by_seed = families(scores), grid(scores, method, metric)
+    n_samples = max(row.n for row in scores if row.temperature == metric.temperature)
+    found: dict[int | None, tuple[Estimate, str]] = {}
+    if len(by_seed) > 1:
+        mean = stats.mean_rate(list(by_seed.values()), groups)
+        found[None] = mean, "Wilson, effective n of seeds and families"
+    for training, values in by_seed.items():
+        found[training] = stats.rate(values, groups)
+    for training, (estimate, how) in found.items():
+        yield Result(
+            model=method, benchmark=scores[0].benchmark, metric=metric.name,
+            value=estimate.value, low=estimate.low, high=estimate.high,
+            n_tasks=len(groups), n_samples=n_samples, seed=training,
+            n_seeds=len(by_seed) if training is None else 1, interval=how,
+        )  # fmt: skip
+
+
+def comparisons(
+    scores: Sequence[TaskScore],
+    metrics: Sequence[Metric],
+    *,
+    primary: Sequence[str],
+    secondary: Sequence[str],
+    margin: float,
+    seed: int,
+) -> list[Comparison]:
+    """The contrasts `"a - b"`: the primary ones on the first benchmark and metric, others apart.
+
+    Holm's correction runs within each of the two tables. A contrast with a method that was not
+    evaluated is left out. `margin` is the share of tasks that counts as no difference.
+    """
+    rows: list[Comparison] = []
+    for place, found in enumerate(by_benchmark(scores).values()):
+        there = set(methods(found))
+        for at, metric in enumerate(metrics):
+            for contrast in (*primary, *secondary):
+                first = place == at == 0 and contrast in primary
+                table = "primary" if first else "secondary"
+                a, b = parse_contrast(contrast)
+                if {a, b} <= there:
+                    how = {"margin": margin, "seed": seed, "table": table}
+                    rows.append(compare(found, a, b, metric, **how))
+    for table in ("primary", "secondary"):
+        at = [i for i, row in enumerate(rows) if row.table == table]
+        for i, p in zip(at, stats.holm([rows[i].p for i in at]), strict=True):
+            rows[i] = replace(rows[i], p_holm=p)
+    return rows
+
+
+def compare(
+    scores: Sequence[TaskScore],
+    a: str,
+    b: str,
+    metric: Metric,
+    *,
+    margin: float,
+    seed: int,
+    table: str,
+) -> Comparison:
+    """a - b on one metric, before any correction; the test follows the design.
+
+    Several trainings call for one that knows about seeds, families of tasks for one that keeps
+    them whole; McNemar's is for tasks that stand alone and are solved or not.
+    """
+    groups = families(scores)
+    estimate, left, right = _difference(scores, a, b, metric)
+    means = [[sum(task) / len(task) for task in zip(*side, strict=True)] for side in (left, right)]
+    per_task = [x - y for x, y in zip(*means, strict=True)]
+    p_tasks = stats.permutation(per_task, groups, seed=seed)
+    if len(left) > 1 or len(right) > 1:
+        p, test = stats.t_test(estimate), "t, seeds x families"
+    elif metric.temperature == 0 and len(set(groups)) == len(groups):
+        only_a, only_b = sum(d > 0 for d in per_task), sum(d < 0 for d in per_task)
+        p, test = stats.mcnemar(only_a, only_b), "exact McNemar"
+    else:
+        unit = "tasks" if len(set(groups)) == len(groups) else "families"
+        p, test = p_tasks, f"paired permutation over {unit}"
+    return Comparison(
+        a=a, b=b, benchmark=scores[0].benchmark, metric=metric.name, difference=estimate.value,
+        low=estimate.low, high=estimate.high, p=p, test=test, p_holm=p, p_tasks=p_tasks,
+        p_equivalence=stats.equivalence(estimate, margin=margin), margin=margin,
+        detectable=stats.smallest_detectable(estimate.standard_error, estimate.df),
+        n_tasks=len(groups), n_families=len(set(groups)), n_seeds_a=len(left),
+        n_seeds_b=len(right), table=table,
+    )  # fmt: skip
+
+
+def _difference(
+    scores: Sequence[TaskScore], a: str, b: str, metric: Metric
+) -> tuple[Estimate, list[list[float]], list[list[float]]]:
+    """a - b and both grids; equal sets of training seeds are paired."""
+    left, right = grid(scores, a, metric), grid(scores, b, metric)
+    paired = len(left) > 1 and left.keys() == right.keys()
+    rows = list(left.values()), list(right.values())
+    return stats.crossed(*rows, families(scores), paired=paired), *rows
+
+
+def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, float]]:
+    """(name, difference, low, high) of every comparison, as `figures.differences` takes them."""
+    return [(f"{row.a} - {row.b}", row.difference, row.low, row.high) for row in rows]
+
+
+def verdict(row: Comparison, *, alpha: float = 0.05) -> str:
+    """`better`, `worse`, `no difference` (within the margin) or `undecided`, by a's side."""
+    if row.p_holm < alpha:
+        return "better" if row.difference > 0 else "worse"
+    return "no difference" if row.p_equivalence < alpha else "undecided"
+
+
+def sentence(row: Comparison) -> str:
+    """What a comparison shows, in words, and no more than that."""
+    found = (
+        f"{row.a} - {row.b}, {row.benchmark}, {row.metric}: {points(row.difference)} points "
+        f"[{points(row.low)}, {points(row.high)}]"
+    )
+    trials = f"{row.n_tasks} tasks, seeds {row.n_seeds_a} against {row.n_seeds_b}"
+    match verdict(row):
+        case "no difference":
+            said = f"no difference of {100 * row.margin:g} points or more"
+            return f"{found}: {said} (equivalence p = {row.p_equivalence:.2g}; {trials})."
+        case "undecided":
+            said = "neither a difference nor its absence is shown"
+            smallest = f"{100 * row.detectable:.1f} points would be found four times in five"
+            return f"{found}: {said}; a true one of {smallest} (p = {row.p_holm:.2g}; {trials})."
+        case found_to_be:
+            small = row.p_equivalence < 0.05
+            said = f"{row.a} is {found_to_be}" + (
+                f", by less than {100 * row.margin:g} points" if small else ""
+            )
+            return f"{found}: {said} (p = {row.p_holm:.2g} after Holm; {trials})."
+
+
+def brief(row: Comparison) -> dict[str, str]:
+    """A comparison as a table row of text."""
+    return {
+        "a - b": f"{row.a} - {row.b}",
+        "benchmark": row.benchmark,
+        "metric": row.metric,
+        "points": f"{points(row.difference)} [{points(row.low)}, {points(row.high)}]",
+        "p": f"{row.p_holm:.2g}",
+        "test": row.test,
+        "verdict": verdict(row),
+    }
+
+
+def points(share: float) -> str:
+    """A difference of shares in percentage points, signed: 0.041 -> `+4.1`."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def gain_parts(
+    scores: Sequence[TaskScore], metric: Metric, chain: Sequence[str]
+) -> list[tuple[str, str, Estimate]]:
+    """(a, b, a - b) along those of `chain` that were evaluated: they add up to last minus first."""
+    there = [name for name in chain if name in methods(scores)]
+    if len(there) < 2:
+        raise ValueError(f"of {', '.join(chain)} only {there} were evaluated")
+    return [(a, b, _difference(scores, a, b, metric)[0]) for b, a in pairwise(there)]
+
+
+def ladder(
+    rows: Sequence[Result], parts: Sequence[tuple[str, str, Estimate]]
+) -> tuple[tuple[str, float], list[tuple[str, float, float, float]], str]:
+    """(first method and its rate, the named steps, last method), as `figures.steps` takes them."""
+    first = parts[0][1]
+    start = next(row.value for row in rows if row.model == first)
+    rises = [(f"{PARTS.get((a, b), b)} ({a})", e.value, e.low, e.high) for a, b, e in parts]
+    return (first, start), rises, parts[-1][0]
+
+
+def story(parts: Sequence[tuple[str, str, Estimate]]) -> str:
+    """The chain base, sft, sft-kept, rrtf as one sentence: where RRTF's gain comes from."""
+    whole = sum(estimate.value for _, _, estimate in parts)
+    first, last = parts[0][1], parts[-1][0]
+    told = "; ".join(
+        f"{PARTS.get((a, b), f'{a} - {b}')} {points(e.value)} [{points(e.low)}, {points(e.high)}]"
+        for a, b, e in parts
+    )
+    return f"From {first} to {last}: {points(whole)} points in all. Of these: {told}."
+
+
+ALPHA = 0.05
+ESTIMAND = (
+    "pass@k is the mean over tasks of the chance that k samples, drawn from the n of a task, hold "
+    "a right one (Chen et al. 2021); its interval covers the choice of tasks"
+)
+_STANDING = {None: "", True: "told apart", False: "not told apart"}
+Answers = Mapping[str, TaskScore]  # of one entry, by task
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the board; `rates` is pass@k by k, the first of them pass@1, which ranks.
+
+    `n_answered` tasks were answered, of which the board's are a part; `n_samples` holds the fewest
+    and the most samples of a task. `told_apart` says whether the first differs from it beyond
+    chance (after Holm); None for the first itself, and where there was nothing to test.
+    """
+
+    name: str
+    rank: int
+    n_answered: int
+    n_samples: tuple[int, int]
+    told_apart: bool | None
+    rates: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Entries by rank, and every pair of them: `a` is the better one, `b` the other."""
+
+    benchmark: str
+    n_tasks: int
+    n_families: int
+    entries: tuple[Entry, ...]
+    pairs: tuple[Comparison, ...]
+
+
+def board(
+    scores: Sequence[TaskScore], *, ks: Sequence[int] = KS, margin: float = 0.02, seed: int = 0
+) -> Board:
+    """Entries ranked by pass@1 on the tasks they all answered, and all paired tests.
+
+    Every entry gets those of `ks` that its n allows. Two entries of one sample per task are
+    compared by McNemar's exact test, others, and tasks that come in families, by a permutation
+    of the paired differences; Holm's correction runs over all pairs. Differences within
+    `margin` (a share of tasks) count as none. ValueError for no scores, a task that comes twice,
+    several benchmarks, or no common task.
+    """
+    answers = by_entry(scores)
+    common = sorted(set.intersection(*(set(of) for of in answers.values())))
+    if not common:
+        raise ValueError(f"{', '.join(answers)}: no task that all of them answered")
+    used = {name: {task: of[task] for task in common} for name, of in answers.items()}
+    found = {name: rates(name, list(of.values()), ks) for name, of in used.items()}
+    order = sorted(used, key=lambda name: -found[name][0].value)
+    pairs = _compared(used, order, margin=margin, seed=seed)
+    entries = [
+        Entry(
+            name=name,
+            rank=1 + sum(found[other][0].value > found[name][0].value + 1e-12 for other in used),
+            n_answered=len(answers[name]),
+            n_samples=_sizes(used[name]),
+            told_apart=_told_apart(pairs, order[0], name),
+            rates=tuple(found[name]),
+        )
+        for name in order
+    ]
+    groups = {row.family or row.task_id for row in used[order[0]].values()}
+    return Board(scores[0].benchmark, len(common), len(groups), tuple(entries), tuple(pairs))
+
+
+def by_entry(scores: Sequence[TaskScore]) -> dict[str, dict[str, TaskScore]]:
+    """Entry -> task -> score, entries named as briefly as tells them apart.
+
+    ValueError for no scores, those of several benchmarks, or a task that comes twice.
+    """
+    if len({row.benchmark for row in scores}) != 1:
+        found = ", ".join(sorted({row.benchmark for row in scores})) or "none"
+        raise ValueError(f"a leaderboard is of one benchmark; these scores are of: {found}")
+    names = short_names((row.model, row.seed, row.temperature) for row in scores)
+    found: dict[str, dict[str, TaskScore]] = {}
+    for row in scores:
+        name = names[row.model, row.seed, row.temperature]
+        if row.task_id in found.setdefault(name, {}):
+            raise ValueError(f"{row.task_id}: two scores of {name}")
+        found[name][row.task_id] = row
+    return found
+
+
+def short_names(
+    keys: Iterable[tuple[str, int, float]],
+) -> dict[tuple[str, int, float], str]:
+    """(model, seed, temperature) -> the model, or its whole label where one model comes twice."""
+    distinct = list(dict.fromkeys(keys))
+    models = [model for model, _, _ in distinct]
+    return {key: key[0] if models.count(key[0]) == 1 else label(*key) for key in distinct}
+
+
+def _sizes(answers: Answers) -> tuple[int, int]:
+    counts = [row.n for row in answers.values()]
+    return min(counts), max(counts)
+
+
+def _families(answers: Answers) -> list[str]:
+    return [row.family or row.task_id for row in answers.values()]
+
+
+def _compared(
+    answers: Mapping[str, Answers], order: Sequence[str], *, margin: float, seed: int
+) -> list[Comparison]:
+    """Every pair, the better entry first; none where there are too few tasks for a test."""
+    if len(set(_families(answers[order[0]]))) < 2:
+        return []
+    found = [
+        replace(_pair(answers[a], answers[b], margin=margin, seed=seed), a=a, b=b)
+        for a, b in combinations(order, 2)
+    ]
+    adjusted = stats.holm([row.p for row in found])
+    return [replace(row, p_holm=p) for row, p in zip(found, adjusted, strict=True)]
+
+
+def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
+    """pass@1 of two entries; McNemar where both are yes or no and every task stands alone."""
+    single = all(row.n == 1 for side in (a, b) for row in side.values())
+    alike = {"seed": 0, "temperature": 0.0 if single else 1.0}
+    sides = {"a": a, "b": b}
+    rows = [
+        replace(row, model=name, family=row.family or row.task_id, **alike)
+        for name, side in sides.items()
+        for row in side.values()
+    ]
+    metric = Metric(1, alike["temperature"])
+    how = {"margin": margin, "seed": seed, "table": "all pairs"}
+    return replace(compare(rows, "a", "b", metric, **how), metric="pass@1")
+
+
+def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | None:
+    tests = [row.p_holm for row in pairs if (row.a, row.b) == (first, name)]
+    return tests[0] < ALPHA if tests else None
+
+
+def mark(row: Comparison) -> str:
+    """`*` told apart, `=` equal within the margin, else nothing: undecided."""
+    return {"better": "*", "worse": "*", "no difference": "="}.get(verdict(row), "")
+
+
+def matrix(found: Board) -> dict[tuple[str, str], str]:
+    """(better, other) -> how far ahead in points, with its `mark`: `+4.3*`."""
+    return {(row.a, row.b): f"{points(row.difference)}{mark(row)}" for row in found.pairs}
+
+
+def board_panels(found: Board) -> dict[str, list[tuple[str, float, float, float]]]:
+    """Metric -> (entry, value, low, high) by rank, as `figures.intervals` takes them."""
+    rates = [rate for entry in found.entries for rate in entry.rates]
+    metrics = dict.fromkeys(rate.metric for rate in rates)
+    every = {metric: [r for r in rates if r.metric == metric] for metric in metrics}
+    whole = {metric: rows for metric, rows in every.items() if len(rows) == len(found.entries)}
+    return {m: [(r.model, r.value, r.low, r.high) for r in rows] for m, rows in whole.items()}
+
+
+def rows(found: Board) -> list[dict[str, Any]]:
+    """The board as rows of a table: rates in percent with their intervals."""
+    return [
+        {"#": entry.rank, "entry": entry.name, "n": entry.n_samples[0]}
+        | {r.metric: "{:.2f} [{:.2f}, {:.2f}]".format(*_percent(r)) for r in entry.rates}
+        | {"from the first": _STANDING[entry.told_apart]}
+        for entry in found.entries
+    ]
+
+
+def _percent(rate: Result) -> tuple[float, float, float]:
+    return 100 * rate.value, 100 * rate.low, 100 * rate.high
+
+
+def alike(
+    scores: Sequence[TaskScore], executions: Sequence[Execution]
+) -> tuple[list[TaskScore], list[Execution]]:
+    """Both with one short name per entry, as if all had been drawn alike: for `cases`.
+
+    A task then counts as solved by an entry if any of its samples solves it.
+    """
+    keys = [(row.model, row.seed, row.temperature) for row in scores]
+    names = short_names(keys)
+    sources = {label(*key): label(name, 0, 0.0) for key, name in names.items()}
+    renamed = [
+        replace(row, model=names[key], seed=0, temperature=0.0)
+        for row, key in zip(scores, keys, strict=True)
+    ]
+    return renamed, [replace(run, source=sources[run.source]) for run in executions]
+
+
+def notes(found: Board) -> list[str]:
+    """What a reader must know to read the board: the tests, their power, what was left out."""
+    lines = []
+    short = [entry for entry in found.entries if entry.n_answered > found.n_tasks]
+    if short:
+        named = ", ".join(f"{entry.name} {entry.n_answered}" for entry in found.entries)
+        lines.append(
+            f"compared on the {found.n_tasks} tasks that all entries answered (answered: {named})"
+        )
+    kinds = dict.fromkeys(rate.interval for entry in found.entries for rate in entry.rates)
+    lines.append(f"95 % intervals: {'; '.join(kinds)}")
+    if not found.pairs:
+        return lines
+    tests = " and ".join(dict.fromkeys(row.test for row in found.pairs))
+    points = sorted({f"{100 * row.detectable:.1f}" for row in found.pairs}, key=float)
+    lines.append(
+        f"differences of pass@1, task by task; {tests}, after Holm over all pairs "
+        f"({len(found.pairs)}), level {ALPHA:g}; one pair alone would find a true difference of "
+        f"{' to '.join(dict.fromkeys((points[0], points[-1])))} points four times in five"
+    )
+    open_ = [entry.name for entry in found.entries if entry.told_apart is False]
+    if open_:
+        lines.append(f"~ not told apart from {found.entries[0].name}: {', '.join(open_)}")
+    return lines
