@@ -12,9 +12,16 @@ from typing import Any
 from rich.console import Console
 
 from rrtf import arguments, config, execution, reading, store, terminal
-from rrtf.audit import chance, corpus, running, verdict, views
-from rrtf.audit.embedding import by_name
-from rrtf.audit.rows import Fields, Row, from_fields, from_problems, guess_fields, named_fields
+from rrtf.audit import detectors, running, verdict, views
+from rrtf.audit.rows import (
+    Corpus,
+    Fields,
+    Row,
+    from_fields,
+    from_problems,
+    guess_fields,
+    named_fields,
+)
 from rrtf.benchmarks import catalogue, loading
 from rrtf.figures import tables as figures_tables
 from rrtf.records import Problem
@@ -145,8 +152,8 @@ def run_tests(
         with terminal.progress(f"running on {name}") as tick:
             how = {"call": call, "judge": judge, "shards": shards, "progress": tick}
             executed += running.passes_tests(rows, name, members, **how)
-    by_chance = chance.coincidences(executed, rows, tasks)
-    return {"executed": executed, "coincidences": by_chance, "execution_rule": chance.RULE}
+    by_chance = verdict.coincidences(executed, rows, tasks)
+    return {"executed": executed, "coincidences": by_chance, "execution_rule": verdict.CHANCE_RULE}
 
 
 def read(name: str, fields: str | None = None) -> Material:
@@ -180,7 +187,7 @@ def read(name: str, fields: str | None = None) -> Material:
 
 def _embedder(model: str) -> Any:
     try:
-        return by_name(model)
+        return detectors.by_name(model)
     except ImportError as error:
         raise ValueError(str(error)) from error
 
@@ -224,7 +231,7 @@ def certify(
             "rows without any text": len(empty),
             "tasks without a reference, seen by text only": {k: len(v) for k, v in bare.items()},
             f"descriptions of fewer than {n} words, which no substring finds": sum(
-                len(corpus.Corpus([t]).words[0]) < n for members in tasks.values() for t in members
+                len(Corpus([t]).words[0]) < n for members in tasks.values() for t in members
             ),
             "kinds": [
                 "a task told in other words or another language and solved in another way"

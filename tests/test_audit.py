@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rrtf import probes, store
-from rrtf.audit import corpus, detectors, verdict, views
+from rrtf.audit import detectors, verdict, views
 from rrtf.audit import plants as audit_plants
-from rrtf.audit.rows import Row, from_fields, from_problem, guess_fields
+from rrtf.audit.rows import Corpus, Row, from_fields, from_problem, guess_fields
 from rrtf.figures import charts, tables
 from rrtf.records import Problem, Response
 from rrtf.sandbox import executor
@@ -145,7 +145,7 @@ def test_the_removal_policy_decides_what_goes():
 
 def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
     row = Row("r", "Please return the sum of the even numbers of a list, now")
-    sides = corpus.Corpus([row]), corpus.Corpus.of_benchmarks({"b": rows(TASKS[:1])})
+    sides = Corpus([row]), Corpus.of_benchmarks({"b": rows(TASKS[:1])})
     (leak,) = detectors.ngram_overlap(*sides, n=5, share=0.4)
     assert leak.evidence == "return the sum of the even numbers of a list"
     assert leak.score == 6 / 13  # 10 shared words hold 6 of the 13 5-grams of 17 words
@@ -153,7 +153,7 @@ def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
 
 
 def test_tasks_too_short_for_an_ngram_are_listed():
-    assert detectors.too_short(corpus.Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
+    assert detectors.too_short(Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
     assert run([], remove_on=[]).too_short[5] == ("t/digits",)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from rrtf import execution
-from rrtf.audit import callables, chance, exams, running
+from rrtf.audit import running, verdict
 from rrtf.audit.rows import Row
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
@@ -172,7 +172,7 @@ def test_examples_are_what_the_tests_ask_and_the_reference_returns():
         SUM_EVEN,
         tests="def check(f):\n    for n in (2, 4):\n        assert f(list(range(n))) >= 0\n",
     )
-    (exam,) = exams.examine([looped], call)
+    (exam,) = running.examine([looped], call)
     assert set(map(repr, exam.examples)) == {"(([0, 1, 2, 3],), 2)", "(([0, 1],), 0)"}
 
 
@@ -183,15 +183,15 @@ def test_examples_are_what_the_tests_ask_and_the_reference_returns():
     (iter([]), [1], True), (iter([]), True, True), (None, 0, False), (1j, 1j, True),
 ])  # fmt: skip
 def test_results_are_alike_where_some_test_might_accept_them(value, expected, same):
-    assert exams.alike(value, expected) is same
+    assert running.alike(value, expected) is same
 
 
 def test_functions_have_one_key_if_they_are_the_same_but_for_names():
-    (one,) = callables.functions(LOOP)
-    (other,) = callables.functions('def g(ys: list) -> int:\n    """Doc."""\n' + "\n".join(
+    (one,) = running.functions_in(LOOP)
+    (other,) = running.functions_in('def g(ys: list) -> int:\n    """Doc."""\n' + "\n".join(
         LOOP.replace("values", "ys").replace("v ", "w ").replace("+= v", "+= w")
         .replace("for v", "for w").splitlines()[1:]))  # fmt: skip
-    (third,) = callables.functions(LOOP.replace("t = 0", "t = 1"))
+    (third,) = running.functions_in(LOOP.replace("t = 0", "t = 1"))
     assert one.key == other.key != third.key
     assert (one.name, one.least, one.most) == ("f", 1, 1)
 
@@ -202,8 +202,8 @@ def test_what_cannot_be_called_by_place_is_no_function_to_try():
         "class D:\n    def __init__(self, n): self.n = n\n    def m(self, x): return x\n"
         "def e(x, y=1, *rest): return x\n"
     )
-    (only,) = callables.functions(code)
-    assert (only.name, only.least, only.most) == ("e", 1, callables.MOST)
+    (only,) = running.functions_in(code)
+    assert (only.name, only.least, only.most) == ("e", 1, running.MOST)
 
 
 # --- chance ------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def judged(text: str, benchmark_task: str, score: float = 1.0, copies: int = 1) 
     rows += [row("", f"other{i}", f"Sort the words of a text, letter {i}.") for i in range(20)]
     leaks = [Leak(f"r{i}", "b", benchmark_task, "execution", score, "f passes 2 of 2 tests")
              for i in range(copies)]  # fmt: skip
-    return ("r0", "b", benchmark_task) in chance.coincidences(leaks, rows, SIDES)
+    return ("r0", "b", benchmark_task) in verdict.coincidences(leaks, rows, SIDES)
 
 
 def test_a_short_function_under_other_words_is_a_coincidence_and_under_the_same_words_a_leak():
@@ -237,6 +237,6 @@ def test_a_short_function_under_other_words_is_a_coincidence_and_under_the_same_
 def test_a_long_function_is_a_leak_under_any_words_unless_everybody_has_it_or_it_acts_otherwise():
     other = "Compute a tax."
     assert not judged(other, "long")
-    assert judged(other, "long", copies=chance.COMMON)
+    assert judged(other, "long", copies=verdict.COMMON)
     assert judged(other, "long", score=0.9)
     assert not judged("Pebbles move between baskets; shuffle them.", "long", score=0.9)

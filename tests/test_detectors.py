@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rrtf import records, similarity
-from rrtf.audit import corpus, detectors, embedding, verdict, views
-from rrtf.audit.rows import Row
+from rrtf.audit import detectors, verdict, views
+from rrtf.audit.rows import Corpus, Row
 
 LONG = "Return the sum of the squares of all numbers of a list that are not negative."
 SOLUTION = "    return sum(x * x for x in xs if x >= 0)\n"
@@ -23,8 +23,8 @@ def row(task_id: str, text: str, code: str = "") -> Row:
     return Row(task_id, text, code, "g" * bool(code), answer=code)
 
 
-def sides(rows, *tasks) -> tuple[corpus.Corpus, corpus.Corpus]:
-    return corpus.Corpus(rows), corpus.Corpus.of_benchmarks({"b": tasks})
+def sides(rows, *tasks) -> tuple[Corpus, Corpus]:
+    return Corpus(rows), Corpus.of_benchmarks({"b": tasks})
 
 
 def found(leaks) -> set[tuple[str, str, str]]:
@@ -79,7 +79,7 @@ def test_ngrams_that_tasks_share_identify_none_of_them():
     again = [*tasks, task("same words", asks.format("pentagon"))]
     leaks = detectors.ngram_overlap(*sides(rows, *again), n=5, share=0.6)
     assert {leak.benchmark_task_id for leak in leaks} == {"pentagon", "same words"}
-    assert detectors.too_short(corpus.Corpus([*tasks, task("short", "Find it.")]), 5) == ("short",)
+    assert detectors.too_short(Corpus([*tasks, task("short", "Find it.")]), 5) == ("short",)
 
 
 def test_the_method_of_a_class_is_compared_by_its_code():
@@ -104,17 +104,17 @@ def test_neighbours_by_tfidf_are_those_of_shared_rare_words():
 
 
 def test_a_row_of_unknown_words_resembles_no_task():
-    ours, theirs = embedding.latent([["list", "qux", "quux"], [], ["list"]], [["list", "sum"]])
+    ours, theirs = detectors.latent([["list", "qux", "quux"], [], ["list"]], [["list", "sum"]])
     cosines = ours @ theirs.T
     assert cosines[1, 0] == 0 and cosines[0, 0] < cosines[2, 0] <= 1
 
 
 def test_the_latent_space_of_many_tasks_is_the_same_every_time():
     words = [[f"w{i % 97}", f"v{i * i % 131}", f"u{i % 7}", f"t{i}"] for i in range(400)]
-    first, second = (embedding.latent(words[:50], words) for _ in range(2))
-    assert first[0].shape == (50, embedding.DIMENSIONS)
+    first, second = (detectors.latent(words[:50], words) for _ in range(2))
+    assert first[0].shape == (50, detectors.DIMENSIONS)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    close = embedding.close(*first, 0.5)
+    close = detectors.close(*first, 0.5)
     assert {(i, i) for i in range(50)} <= {(i, j) for i, j, _ in close}
 
 
@@ -131,7 +131,7 @@ def test_any_sentence_model_can_embed(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
     rows, tasks = [row("r", "red red"), row("q", "blue")], [task("t", "red"), task("u", "none")]
     leaks = detectors.neighbours(
-        *sides(rows, *tasks), threshold=0.9, embed=embedding.by_name("red-blue")
+        *sides(rows, *tasks), threshold=0.9, embed=detectors.by_name("red-blue")
     )
     assert found(leaks) == {("r", "t", "embedding")}
     assert leaks[0].evidence == "sentence embeddings"
@@ -140,7 +140,7 @@ def test_any_sentence_model_can_embed(monkeypatch):
 def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ImportError, match="needs the package sentence-transformers"):
-        embedding.by_name("any/model")
+        detectors.by_name("any/model")
 
 
 def run(rows, tasks, **options) -> verdict.Audit:

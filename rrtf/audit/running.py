@@ -11,19 +11,438 @@ project, a package, the network or standard input; a solution that is wrong. And
 weak say "passes" of programs that do something else.
 """
 
+import ast
+import hashlib
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import permutations
+from math import isclose
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, probes, store
-from rrtf.audit import callables
-from rrtf.audit.callables import Function
-from rrtf.audit.exams import Call, Exam, alike, examine, parameters, parsed
+from rrtf import config, probes, similarity, store
 from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
+
+EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
+LONGEST = 2000  # characters of the arguments and the result of an example
+
+Call = Callable[..., list]  # `sandbox.call` or its like
+_NUMBERS, _ROWS = int | float | complex, list | tuple | set | frozenset
+_KNOWN = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    list,
+    tuple,
+    set,
+    frozenset,
+    dict,
+    type,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """A task as functions are tried on it: `examples` are (arguments, what comes out)."""
+
+    problem: Problem
+    parameters: tuple[str, ...]
+    examples: tuple[tuple[tuple, Any], ...]
+
+
+def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
+    """Tasks with examples: what their tests ask of the reference, and what it returns.
+
+    The tests are run once around each reference, inside `call`. A task has no examples where it has
+    no reference, or asks with values outside the closed types of the sandbox; functions are then
+    tried on its tests at once, which costs a hundred times as much.
+    """
+    answers = call([_recorder(task) for task in tasks], [()]) if tasks else []
+    found = []
+    for task, (answer,) in zip(tasks, answers, strict=True):
+        calls = answer.value if not answer.error and isinstance(answer.value, list) else []
+        names = parameters(task)
+        pairs = [(args, out) for args, out in _by_place(calls, names) if _is_plain([*args, out])]
+        size = len(pairs[0][0]) if pairs else 0
+        names = names or tuple(f"a{at}" for at in range(size))
+        found.append(Exam(task, names, tuple(_chosen([p for p in pairs if len(p[0]) == size]))))
+    return found
+
+
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of `source`, empty where it is no Python."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def parameters(task: Problem) -> tuple[str, ...]:
+    """The names of the arguments of the task's function, as its reference or its prompt says."""
+    name = task.entry_point.rpartition(".")[2]
+    for source in (task.prompt + task.reference, task.prompt + "pass", task.prompt + "    pass"):
+        for node in ast.walk(parsed(source)):
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                names = tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
+                return names[1:] if names[:1] == ("self",) else names
+    return ()
+
+
+# Of long arguments and results nothing is kept: they would only be slow.
+_RECORDER = """
+
+def rrtf_examples(found=[]):
+    import copy
+
+    def candidate(*places, **names):
+        asked = copy.deepcopy((places, names))
+        out = {entry_point}(*places, **names)
+        if len(found) < {most} and len(repr((asked, out))) <= {longest}:
+            found.append((*asked, out))
+        return out
+
+    space = dict(globals())
+    space[{name!r}] = candidate
+    try:
+        exec({tests!r}, space)
+        if "check" in space:
+            space["check"](candidate)
+    except Exception:
+        pass
+    return found
+"""
+
+
+def _recorder(task: Problem) -> tuple[str, str]:
+    """A program that returns (arguments by place, by name, result) of each call in the tests."""
+    how = {"name": task.entry_point.partition("(")[0], "most": LOOKED_AT, "longest": LONGEST}
+    driver = _RECORDER.format(entry_point=task.entry_point, tests=task.tests, **how)
+    return (task.prompt + task.reference if task.reference else "") + driver, "rrtf_examples"
+
+
+def _by_place(
+    calls: Sequence[tuple[tuple, dict, Any]], names: Sequence[str]
+) -> Iterator[tuple[tuple, Any]]:
+    """(arguments, result) of calls whose named arguments have a place."""
+    for places, named, out in calls:
+        known = {names.index(k) if k in names else k: v for k, v in named.items()}
+        known |= dict(enumerate(places))
+        if known and set(known) == set(range(len(known))):
+            yield tuple(known[at] for at in range(len(known))), out
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds nothing outside the closed types."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return all(map(_is_plain, value)) if isinstance(value, _ROWS) else type(value) in _KNOWN
+
+
+def _chosen(pairs: Sequence[tuple[tuple, Any]]) -> list[tuple[tuple, Any]]:
+    """The shortest calls whose results differ, those that return something first."""
+    told = [pair for pair in pairs if pair[1] is not None]
+    told.sort(key=lambda pair: (not pair[1], len(repr(pair[0])), _largest(pair[0])))
+    results = [repr(out) for _, out in told]
+    new = [at for at, out in enumerate(results) if out not in results[:at]]
+    rest = [at for at in range(len(told)) if at not in new]
+    return [told[at] for at in [*new, *rest][:EXAMPLES]]
+
+
+def _largest(value: Any) -> float:
+    """The largest number inside a value: loops may run as far."""
+    if isinstance(value, int | float):
+        return abs(value)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set):
+        return max(map(_largest, value), default=0)
+    return 0
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def alike(value: Any, expected: Any) -> bool:
+    """Whether some test might accept `value` where the reference returns `expected`.
+
+    Numbers agree to a thousandth, sequences and sets as sets, an object of another type with any
+    sequence and by its truth. What differs here, differs under any test that compares results.
+    """
+    if isinstance(value, _NUMBERS) and isinstance(expected, _NUMBERS):
+        return value == expected or _near(value, expected)
+    if isinstance(value, _ROWS) and isinstance(expected, _ROWS):
+        return _inside(value, expected) and _inside(expected, value)
+    if isinstance(value, dict) and isinstance(expected, dict):
+        return value.keys() == expected.keys() and all(alike(value[k], expected[k]) for k in value)
+    if type(value) not in _KNOWN or type(expected) not in _KNOWN:
+        return not isinstance(expected, bool) or bool(value) == expected
+    return value == expected
+
+
+def _near(value: Any, expected: Any) -> bool:
+    if isinstance(value, complex) or isinstance(expected, complex):
+        return abs(value - expected) <= 1e-3 * max(1, abs(expected))
+    try:
+        return isclose(value, expected, rel_tol=1e-3, abs_tol=1e-3)
+    except OverflowError:
+        return False
+
+
+def _inside(value: Any, expected: Any) -> bool:
+    """Whether every item of `value` is like one of `expected`."""
+    items = list(expected)
+    return all(item in items or any(alike(item, other) for other in items) for item in value)
+
+
+MOST = 8  # arguments of a function that takes any number
+_FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+# What answers use without importing it, as the harnesses of contests provide it.
+PRELUDE = """\
+import collections
+import functools
+import heapq
+import itertools
+import math
+import re
+import string
+from collections import *
+from typing import *
+"""
+_ANSWER = "rrtf_answer"
+# The row's source gets names of its own, so that a wrapper may bear the name of its function.
+_LOADED = """
+rrtf_space = dict(globals(), __name__="row", print=lambda *texts, **how: None)
+exec({source!r}, rrtf_space)
+
+
+def {answer}(*arguments):
+    return eval({name!r}, rrtf_space)(*arguments)
+"""
+# Classes that tests make objects of stay in reach.
+_SHOWN = """
+
+globals().update({name: rrtf_space[name] for name in rrtf_space.keys() - globals().keys()})
+
+
+"""
+# One call may take a moment, all that take longer a while; what is known already ends at once.
+_TIMED = """
+
+class {unheard}(Exception):
+    pass
+
+
+def rrtf_timed(*arguments, _state=[0, 0]):
+    import signal
+
+    def stop(number, frame):
+        _state[1] += 1
+        raise {unheard}
+
+    _state[0] += 1
+    if _state[0] <= {after} or _state[1] >= {slow_calls}:
+        raise {unheard}
+    signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, {seconds})
+    try:
+        return {answer}(*arguments)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+"""
+UNHEARD = "Unheard"  # the error of a call that took too long, or came after too many of those
+SECONDS, SLOW_CALLS = 0.05, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function or method (`name`, as `f` or `Stack().push`) with the `source` it needs.
+
+    It can be called with `least` to `most` arguments by place. `key` is equal for functions that
+    are the same code but for names, docstrings, annotations and layout.
+    """
+
+    name: str
+    source: str
+    least: int
+    most: int
+    key: str
+
+
+@lru_cache(maxsize=1 << 15)
+def functions_in(code: str) -> tuple[Function, ...]:
+    """Every function, named lambda and method of `code`; what stands inside another as if outside.
+
+    Left out: stubs, coroutines, what needs keyword arguments, methods of classes that cannot be
+    made without arguments. Code that does not parse has none.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(code))
+        return tuple(_found(tree.body))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+
+
+def _found(body: Sequence[ast.stmt], around: Sequence[ast.stmt] = ()) -> Iterator[Function]:
+    """The functions of a body; `around` are the statements outside, whose names it also sees."""
+    known = [*around, *body]
+    for node in body:
+        if isinstance(node, ast.FunctionDef):
+            yield from _function(node.name, node, known, bound=0)
+            yield from _found(node.body, known)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    yield from _function(target.id, _named(target.id, node.value), known, bound=0)
+        elif isinstance(node, ast.ClassDef) and _is_made_of_nothing(node):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef) and not member.name.startswith("__"):
+                    bound = int("staticmethod" not in map(ast.unparse, member.decorator_list))
+                    name = f"{node.name}().{member.name}"
+                    yield from _function(name, member, known, bound=bound)
+
+
+def _named(name: str, value: ast.Lambda) -> ast.FunctionDef:
+    """A named lambda as the function it is."""
+    function = ast.parse(f"def {name}(): pass").body[0]
+    function.args, function.body = value.args, [ast.Return(value.body)]
+    return ast.fix_missing_locations(function)
+
+
+def _function(
+    name: str, node: ast.FunctionDef, body: Sequence[ast.stmt], *, bound: int
+) -> Iterator[Function]:
+    given = node.args
+    places = [*given.posonlyargs, *given.args][bound:]
+    most = len(places) if not given.vararg else MOST
+    required = [a for a, default in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+                if default is None]  # fmt: skip
+    canonical = [*similarity.canonical_functions(ast.unparse(node)).values()]
+    if required or not most or not canonical or _is_property(node):
+        return
+    owner = name.partition("(")[0]
+    needed = _needed(owner, body)
+    others = [ast.unparse(s) for s in needed if "().".join((owner, "")) in name or s is not node]
+    key = hashlib.sha256("\n".join([*canonical, *others]).encode()).hexdigest()[:24]
+    source = "\n".join(map(ast.unparse, needed))
+    yield Function(name, source, max(0, len(places) - len(given.defaults)), most, key)
+
+
+def _is_property(node: ast.FunctionDef) -> bool:
+    return any("property" in ast.unparse(d) or "setter" in ast.unparse(d)
+               for d in node.decorator_list)  # fmt: skip
+
+
+def _is_made_of_nothing(node: ast.ClassDef) -> bool:
+    """Whether `node()` needs no arguments, as far as its own `__init__` says."""
+    for member in node.body:
+        if isinstance(member, ast.FunctionDef) and member.name == "__init__":
+            places = [*member.args.posonlyargs, *member.args.args][1:]
+            required = [d for d in member.args.kw_defaults if d is None]
+            return len(places) <= len(member.args.defaults) and not required
+    return True
+
+
+def _needed(name: str, body: Sequence[ast.stmt]) -> list[ast.stmt]:
+    """The statements that `name` leads to, in their order; star imports always."""
+    binds = [_bound(statement) for statement in body]
+    wanted, kept, queue = set(), set(), [name]
+    kept |= {at for at, names in enumerate(binds) if "*" in names}
+    while queue:
+        wanted.add(one := queue.pop())
+        for at in (at for at, names in enumerate(binds) if one in names and at not in kept):
+            kept.add(at)
+            read = {n.id for n in ast.walk(body[at]) if isinstance(n, ast.Name)}
+            queue += sorted(read - wanted)
+    return [body[at] for at in sorted(kept)]
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a top-level statement binds; `*` for a star import."""
+    if isinstance(statement, _FUNCTIONS):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    if isinstance(statement, ast.If) and "__name__" in ast.unparse(statement.test):
+        return set()
+    inside = [n for n in ast.walk(statement) if isinstance(n, ast.Import | ast.ImportFrom)]
+    stored = {n.id for n in ast.walk(statement)
+              if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}  # fmt: skip
+    return stored.union(*map(_bound, inside))
+
+
+def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
+    """(program, entry point) for `sandbox.call`; its first `after` calls end at once.
+
+    A call of more than SECONDS raises UNHEARD, and so does every one after SLOW_CALLS of these.
+    """
+    limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD}
+    return _loaded(function, "") + _TIMED.format(
+        after=after, answer=_ANSWER, **limits
+    ), "rrtf_timed"
+
+
+# What a function returns to calls of its own, as (whether it returned, what).
+_ASKED = """
+
+def rrtf_asked():
+    from math import inf, nan
+
+    found = []
+    for arguments in {calls!r}:
+        try:
+            found.append((True, rrtf_timed(*arguments)))
+        except Exception:
+            found.append((False, None))
+    return found
+"""
+
+
+def to_ask(function: Function, calls: Sequence[tuple]) -> tuple[str, str]:
+    """(program, entry point) that returns what `function` returned to each of its own calls."""
+    return asked(_loaded(function, ""), _ANSWER, calls)
+
+
+def asked(program: str, answer: str, calls: Sequence[tuple]) -> tuple[str, str]:
+    """The same for `answer`, an expression that names a function of `program`."""
+    limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD, "after": 0}
+    timed = _TIMED.format(answer=answer, **limits)
+    return program + timed + _ASKED.format(calls=list(calls)), "rrtf_asked"
+
+
+def as_answer(
+    function: Function,
+    entry_point: str,
+    parameters: Sequence[str],
+    order: Sequence[int],
+    prompt: str,
+) -> str:
+    """A program in which `function` stands for a task's `entry_point` (`f`, `Solution().f`).
+
+    `parameters` are the names by which tests may pass arguments; the function's argument i is the
+    task's argument `order[i]`. `prompt` is what the task's programs begin with, if it stands alone.
+    """
+    owner, _, method = entry_point.partition("().")
+    passed = ", ".join(parameters[at] for at in order)
+    head = ", ".join((*(("self",) if method else ()), *parameters))
+    wrapper = f"def {method or owner}({head}):\n    return {_ANSWER}({passed})\n"
+    if method:
+        wrapper = f"class {owner}:\n" + textwrap.indent(wrapper, "    ")
+    return _loaded(function, prompt) + _SHOWN + wrapper
+
+
+def _loaded(function: Function, prompt: str) -> str:
+    text = _LOADED.format(source=function.source, name=function.name, answer=_ANSWER)
+    return f"{PRELUDE}{prompt}\n{text}"
+
 
 DETECTOR = "execution"
 BATCH = 256  # functions that are called, and saved, together
@@ -64,7 +483,7 @@ def passes_tests(
     owners: defaultdict[str, dict[str, str]] = defaultdict(dict)  # key -> row -> name there
     known: dict[str, Function] = {}
     for row in rows:
-        for function in callables.functions(row.code):
+        for function in functions_in(row.code):
             known.setdefault(function.key, function)
             owners[function.key].setdefault(row.task_id, function.name)
     exams = {exam.problem.task_id: exam for exam in examine(tasks, call)}
@@ -104,7 +523,7 @@ def as_responses(
     for index, (task, function, *order) in enumerate(tried):
         names = parameters(task) or tuple(f"a{at}" for at in range(function.most))
         how = (task.entry_point, names, order[0] if order else range(len(names)))
-        program = callables.as_answer(function, *how, _alone(task.prompt))
+        program = as_answer(function, *how, _alone(task.prompt))
         responses.append(Response(task.task_id, "row", index, "", program))
     return responses
 
@@ -143,7 +562,7 @@ def promising(
         return list(_tried(batch[1], trials[batch[0]], call))
 
     def key(batch: tuple[tuple[int, int], list[Function]]) -> list:
-        programs = [callables.to_call(function) for function in batch[1]]
+        programs = [to_call(function) for function in batch[1]]
         return [config.version(), programs, repr(trials[batch[0]])]
 
     if shards:
@@ -196,7 +615,7 @@ def _tried(functions: Sequence[Function], trials: Sequence[Trial], call: Call) -
 
 def _agree(pairs: Sequence[tuple[Any, Any]]) -> bool:
     """Whether at least one example agrees and no other one differs, as far as calls ended."""
-    heard = [(result, out) for result, out in pairs if result.error != callables.UNHEARD]
+    heard = [(result, out) for result, out in pairs if result.error != UNHEARD]
     return bool(heard) and all(not r.error and alike(r.value, out) for r, out in heard)
 
 
@@ -215,8 +634,8 @@ def further(passed: Sequence[tuple[Function, Exam, tuple[int, ...]]], call: Call
         calls = [tuple(one[at] for at in sorted(one)) for one in varied]
         turned = [tuple(one[at] for at in order) for one in calls]
         source = task.prompt + task.reference if task.reference else ""
-        programs.append(callables.asked(source, task.entry_point, calls))
-        programs.append(callables.to_ask(function, turned))
+        programs.append(asked(source, task.entry_point, calls))
+        programs.append(to_ask(function, turned))
     answers = [found[0] for found in call(programs, [()])] if programs else []
     return [_share(*answers[at : at + 2]) for at in range(0, len(answers), 2)]
 
@@ -240,7 +659,7 @@ class _Given:
     """In place of a result: the function was given up."""
 
     value: None = None
-    error: str = callables.UNHEARD
+    error: str = UNHEARD
 
 
 def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
@@ -248,7 +667,7 @@ def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) 
     results: list[list] = [[] for _ in functions]
     waiting = list(range(len(functions))) if inputs else []
     for _ in range(ROUNDS):
-        programs = [callables.to_call(functions[at], after=len(results[at])) for at in waiting]
+        programs = [to_call(functions[at], after=len(results[at])) for at in waiting]
         for at, found in zip(waiting, call(programs, inputs) if programs else (), strict=True):
             known = len(results[at])
             results[at] += found[known : max(known + 1, _ended(found))]

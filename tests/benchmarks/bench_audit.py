@@ -25,8 +25,8 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import audit_command, reading, similarity
-from rrtf.audit import corpus, detectors, verdict, views
-from rrtf.audit.rows import Row, from_fields, from_problems, guess_fields
+from rrtf.audit import detectors, verdict, views
+from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
 from rrtf.benchmarks import loading
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
@@ -91,7 +91,7 @@ def measured(data: Path, count: int, seed: int) -> dict[str, float]:
     fields = guess_fields(raw[:1000], where="rows")
     rows = [from_fields(row, task_id=f"{n}", fields=fields) for n, row in enumerate(raw)]
     costs = {"rows, code found in them": time.process_time() - start}
-    sides = corpus.Corpus(rows), corpus.Corpus.of_benchmarks(tasks)
+    sides = Corpus(rows), Corpus.of_benchmarks(tasks)
     start = time.process_time()
     for form in FORMS:
         getattr(sides[0], form)
@@ -165,7 +165,7 @@ def chance(data: Path) -> None:
     generic = []
     for name, members in tasks.items():
         others = {other: tasks[other] for other in APART if other != name}
-        sides = corpus.Corpus(members), corpus.Corpus.of_benchmarks(others)
+        sides = Corpus(members), Corpus.of_benchmarks(others)
         place = {(b, row.task_id): at for at, (b, row) in
                  enumerate(zip(sides[1].names, sides[1].rows, strict=True))}  # fmt: skip
         loose = [detectors.exact_text, detectors.normalised_text,

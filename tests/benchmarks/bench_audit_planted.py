@@ -24,7 +24,7 @@ from pathlib import Path
 import disguises
 
 from rrtf import execution
-from rrtf.audit import chance, detectors, running, verdict
+from rrtf.audit import detectors, running, verdict
 from rrtf.audit.rows import Row, from_problems
 from rrtf.benchmarks import loading
 from rrtf.records import Leak, Problem
@@ -69,7 +69,7 @@ def found(rows: Sequence[Row], against: Targets) -> Pairs:
         for name, problems in against.problems.items()
         for leak in running.passes_tests(rows, name, problems, call=call, judge=against.judge)
     ]
-    by_chance = chance.coincidences(executed, rows, against.tasks)
+    by_chance = verdict.coincidences(executed, rows, against.tasks)
     seen = {**against.behaviour, **observe(rows, against.workers)}
     nodes = verdict.GENERIC_NODES
     result = verdict.audit(rows, against.tasks, behaviour=seen, generic_nodes=nodes)

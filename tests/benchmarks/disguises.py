@@ -14,9 +14,8 @@ from functools import cache
 import restyling
 
 from rrtf import config
-from rrtf.audit.callables import Function
 from rrtf.audit.rows import Row, from_problem
-from rrtf.audit.running import Judge, as_responses
+from rrtf.audit.running import Function, Judge, as_responses
 from rrtf.records import Outcome, Problem
 
 _CUT = re.compile(r"^\s*(>>>|assert\b|(for )?examples?\b.*:?\s*$|example:)", re.I | re.M)
