@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, config, execution, reading, store, terminal
+from rrtf import arguments, benchmarks, config, execution, reading, store, terminal
 from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit.rows import (
     Corpus,
@@ -22,7 +22,7 @@ from rrtf.audit.rows import (
     guess_fields,
     named_fields,
 )
-from rrtf.benchmarks import catalogue, loading
+from rrtf.benchmarks import catalogue
 from rrtf.figures import tables as figures_tables
 from rrtf.records import Problem
 from rrtf.sandbox import executor
@@ -120,7 +120,7 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
     found = {}
     for name in catalogue.names() if every else [catalogue.entry(n).name for n in wanted]:
         try:
-            found[name] = loading.load(name, data=data)
+            found[name] = benchmarks.load(name, data=data)
         except FileNotFoundError:
             if not every:
                 raise

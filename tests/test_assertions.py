@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf.benchmarks import catalogue, loading
+from rrtf import benchmarks
+from rrtf.benchmarks import catalogue
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import assertions, court, executor, instrument, lanes
 from rrtf.strength import mutants
@@ -212,7 +213,7 @@ def test_hostile_programs_get_the_same_verdict_from_data_and_from_code():
 def test_the_rows_of_the_benchmarks_are_judged_alike_as_data_and_as_code(name, share):
     if not (Path(DATA) / catalogue.entry(name).file).exists():
         pytest.skip(f"$RRTF_DATA holds no {name}")
-    problems = loading.load(name, data=Path(DATA))
+    problems = benchmarks.load(name, data=Path(DATA))
     data = [p for p in problems if is_data(p.tests, prompt=p.prompt, entry_point=p.entry_point)]
     assert len(data) >= share * len(problems)
     responses = []

@@ -2,8 +2,8 @@
 
 import pytest
 
+from rrtf import benchmarks
 from rrtf.audit import rows
-from rrtf.benchmarks import loading
 from rrtf.records import Problem
 
 CODE = "def add(a, b):\n    return a + b\n"
@@ -80,5 +80,5 @@ def test_a_task_without_a_function_head_is_described_by_its_string_up_to_the_exa
     prompt = 'import math\n\n"""\nAdd up.\n\nExample 1:\nInput: 3\n"""\n'
     task = Problem("t", prompt, "Solution().add", "", "class Solution:\n    pass\n")
     assert rows.from_problem(task).text == "\nAdd up.\n"
-    nano = rows.from_problem(loading.load("nano-test")[0])
+    nano = rows.from_problem(benchmarks.load("nano-test")[0])
     assert nano.text and not nano.text.startswith("def")

@@ -10,13 +10,12 @@ import pytest
 import restyling
 from typer.testing import CliRunner
 
-from rrtf import reading, store
+from rrtf import benchmarks, reading, store
 from rrtf.__main__ import app
 from rrtf.audit.rows import from_problem
-from rrtf.benchmarks import loading
 from rrtf.sandbox import lanes
 
-TASKS = loading.load("nano-validation")
+TASKS = benchmarks.load("nano-validation")
 LEAK = from_problem(TASKS[0])
 ROWS = [
     {"instruction": "Name a colour.", "input": "", "output": "blue", "n": 1},

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, reading, store
-from rrtf.benchmarks import about, catalogue, codereval, expected, loading, plus, tasks
-from rrtf.benchmarks.inputs import mbpp_inputs
-from rrtf.benchmarks.literals import literal
+from rrtf import benchmarks, config, reading, store
+from rrtf.benchmarks import catalogue, codereval, plus, tasks
+from rrtf.benchmarks.plus import mbpp_inputs
 from rrtf.evolve import offline
 from rrtf.nano import problems as nano_problems
+from rrtf.probes import literal
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import is_joint
@@ -88,19 +88,19 @@ def test_every_benchmark_of_the_catalogue_says_where_its_rows_come_from_and_how_
 
 
 def test_rows_are_found_in_the_folder_given_then_in_the_environment(toy, monkeypatch):
-    problems = loading.load("humaneval", data=toy)
+    problems = benchmarks.load("humaneval", data=toy)
     assert [p.task_id for p in problems] == ["HumanEval/0", "HumanEval/1", "HumanEval/2"]
     assert problems[2].reference == "    return x + 2\n" and problems[2].source == "humaneval"
     monkeypatch.setenv("RRTF_DATA", str(toy))
-    assert loading.load("humaneval") == problems
-    assert loading.load("humaneval", data=toy / "empty") == problems
+    assert benchmarks.load("humaneval") == problems
+    assert benchmarks.load("humaneval", data=toy / "empty") == problems
 
 
 def test_a_plain_file_beside_no_folder_serves_as_well(toy):
     file = toy / "humaneval/HumanEval.jsonl.gz"
     (toy / "HumanEval.jsonl").write_bytes(gzip.decompress(file.read_bytes()))
     file.unlink()
-    assert len(loading.load("humaneval", data=toy)) == 3
+    assert len(benchmarks.load("humaneval", data=toy)) == 3
 
 
 def test_the_cache_comes_before_the_hub_and_both_give_parquet(toy, monkeypatch):
@@ -115,7 +115,7 @@ def test_the_cache_comes_before_the_hub_and_both_give_parquet(toy, monkeypatch):
         return str(path)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    assert len(loading.load("humaneval", data=toy / "elsewhere")) == 3
+    assert len(benchmarks.load("humaneval", data=toy / "elsewhere")) == 3
     assert asked == [
         ("someone/rows", "part-0.parquet", "dataset", True),
         ("someone/rows", "part-0.parquet", "dataset", False),
@@ -129,7 +129,7 @@ def test_a_missing_file_names_every_place_that_was_looked_at(toy, tmp_path, monk
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(FileNotFoundError) as error:
-        loading.load("humaneval", data=tmp_path / "nowhere")
+        benchmarks.load("humaneval", data=tmp_path / "nowhere")
     for part in (
         "nowhere/humaneval/HumanEval.jsonl.gz",
         "$RRTF_DATA, which is not set",
@@ -144,9 +144,9 @@ def test_an_unknown_name_is_told_the_known_ones(toy):
     with pytest.raises(
         ValueError, match="unknown benchmark 'humanevil': expected one of humaneval"
     ):
-        loading.load("humanevil", data=toy)
+        benchmarks.load("humanevil", data=toy)
     with pytest.raises(ValueError, match="unknown benchmark"):
-        loading.refused("humanevil", data=toy)
+        benchmarks.refused("humanevil", data=toy)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_other_rows_than_the_catalogues_are_refused_with_the_file(toy, change, m
     with gzip.open(toy / "humaneval/HumanEval.jsonl.gz", "wt") as out:
         out.writelines(json.dumps(row) + "\n" for row in change(HUMANEVAL_ROWS))
     with pytest.raises(ValueError, match=message):
-        loading.load("humaneval", data=toy)
+        benchmarks.load("humaneval", data=toy)
 
 
 # --- rows to problems --------------------------------------------------------------------------
@@ -247,16 +247,16 @@ def test_codereval_rows_are_judged_or_refused_with_a_reason(monkeypatch, tmp_pat
     foreign = CODEREVAL_ROW | {"_id": "np", "prefix": "import numpy as np\n"}
     wrong = CODEREVAL_ROW | {"_id": "bad", "reference": "def _half(x):\n    return min(x, 2)\n"}
     rows = [CODEREVAL_ROW, foreign, wrong]
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: rows)
-    (problem,) = loading.load("codereval-subset")
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: rows)
+    (problem,) = benchmarks.load("codereval-subset")
     assert problem.task_id == "62e" and "__main__" not in problem.tests
     assert outcomes(problem, problem.reference) == ["PASS"]
-    assert loading.refused("codereval-subset") == {
+    assert benchmarks.refused("codereval-subset") == {
         "np": "needs numpy: candidates have the standard library only, and the packages that "
         "packages=(...) or --packages names",
         "bad": "its own reference does not pass in the sandbox: wrong_value, 1 of 2 assertions",
     }
-    assert loading.refused("humaneval") == {}
+    assert benchmarks.refused("humaneval") == {}
 
 
 PATTERN_ROW = CODEREVAL_ROW | {
@@ -269,11 +269,11 @@ FORGED = "class Any:\n    __eq__ = lambda *_: True\ndef pattern(text):\n    retu
 
 
 def test_tests_whose_values_cannot_cross_are_judged_only_in_the_mode_that_is_asked_for(monkeypatch):
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: [CODEREVAL_ROW, PATTERN_ROW])
-    assert [p.task_id for p in loading.load("codereval-subset")] == ["62e"]
-    assert loading.refused("codereval-subset") == {"re": codereval.JOINT_ONLY}
-    plain, together = loading.load("codereval-subset", joint=True)
-    assert loading.refused("codereval-subset", joint=True) == {}
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: [CODEREVAL_ROW, PATTERN_ROW])
+    assert [p.task_id for p in benchmarks.load("codereval-subset")] == ["62e"]
+    assert benchmarks.refused("codereval-subset") == {"re": codereval.JOINT_ONLY}
+    plain, together = benchmarks.load("codereval-subset", joint=True)
+    assert benchmarks.refused("codereval-subset", joint=True) == {}
     found = verdicts([plain, together], [plain.reference, together.reference])
     assert [e.isolation.endswith(", joint") for e in found] == [False, True]
     assert outcomes(together, together.reference, "def pattern(text):\n    return text\n") == [
@@ -282,8 +282,8 @@ def test_tests_whose_values_cannot_cross_are_judged_only_in_the_mode_that_is_ask
 
 
 def test_a_joint_verdict_can_be_forged_and_a_plain_one_not(monkeypatch):
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: [PATTERN_ROW])
-    (together,) = loading.load("codereval-subset", joint=True)
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: [PATTERN_ROW])
+    (together,) = benchmarks.load("codereval-subset", joint=True)
     plain = tasks.codereval(PATTERN_ROW)
     assert outcomes(together, FORGED) == ["PASS"] and outcomes(plain, FORGED) == ["FAILED_TESTS"]
 
@@ -292,12 +292,12 @@ def test_a_task_that_needs_a_package_is_judged_where_it_is_named(monkeypatch):
     suffix = "\n\ndef test__half():\n    assert (_half(np.array([4, 6])) == [2, 3]).all()\n"
     body = "def _half(x):\n    return np.floor(x / 2)\n"
     more = {"prefix": "import numpy as np\n", "suffix": suffix, "reference": body}
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: [CODEREVAL_ROW | more])
-    assert loading.load("codereval-subset", joint=True) == []
-    assert list(loading.refused("codereval-subset", packages=("numpy",)).values()) == [
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: [CODEREVAL_ROW | more])
+    assert benchmarks.load("codereval-subset", joint=True) == []
+    assert list(benchmarks.refused("codereval-subset", packages=("numpy",)).values()) == [
         codereval.JOINT_ONLY
     ]
-    (problem,) = loading.load("codereval-subset", joint=True, packages=("numpy",))
+    (problem,) = benchmarks.load("codereval-subset", joint=True, packages=("numpy",))
     (found,) = verdicts([problem], [problem.reference], packages=("numpy",))
     assert (found.outcome, found.n_tests) == (Outcome.PASS, 1)
 
@@ -331,7 +331,7 @@ def official(monkeypatch, tmp_path) -> Path:
 
 def test_official_codereval_without_its_image_says_where_the_tests_are(official):
     with pytest.raises(FileNotFoundError, match=r"holds no tests, and .*codereval has neither"):
-        loading.load("codereval", data=official)
+        benchmarks.load("codereval", data=official)
 
 
 @pytest.mark.parametrize("form", ["repos", "map"])
@@ -342,14 +342,14 @@ def test_official_codereval_judges_what_stands_alone_and_refuses_the_rest_by_lev
         path.write_text(HALF)
     else:
         (official / "codereval" / codereval.TEST_MAP).write_text(json.dumps({"62e": HALF}))
-    (problem,) = loading.load("codereval", data=official)
+    (problem,) = benchmarks.load("codereval", data=official)
     head = 'def _half(\n        x):\n\t"""\n\tHalf of x.\n\nReally.\n\t"""\n'
     assert problem.prompt == f"import math\n\n\n{head}" and problem.source == "codereval"
     assert problem.tests == tasks.codereval(CODEREVAL_ROW).tests
     assert outcomes(problem, problem.reference, "\n\ndef _half(x): return 1") == [
         "PASS", "FAILED_TESTS"
     ]  # fmt: skip
-    assert loading.refused("codereval", data=official) == {
+    assert benchmarks.refused("codereval", data=official) == {
         "63a": "level class_runnable: needs src/y.py of the project a/b",
         "63b": "level slib_runnable: needs z.py of the project a/c, and there is no test file of "
         "it that stands alone",
@@ -360,7 +360,7 @@ def test_another_official_file_than_the_catalogues_is_refused_by_its_hash(offici
     with open(official / "codereval/CoderEval4Python.json", "a") as file:
         file.write("\n")
     with pytest.raises(ValueError, match=r"Python\.json: .*expected git blob [0-9a-f]{40}"):
-        loading.load("codereval", data=official)
+        benchmarks.load("codereval", data=official)
 
 
 # --- what is known of tasks ----------------------------------------------------------------------
@@ -376,34 +376,34 @@ CONTEST = [
 
 
 def test_contests_have_a_difficulty_and_a_day_and_can_be_cut_by_it(monkeypatch):
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: CONTEST)
-    assert about.facts("leetcode") == {
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: CONTEST)
+    assert catalogue.facts("leetcode") == {
         "old": {"difficulty": "Easy", "date": "2022-07-02"},
         "new": {"difficulty": "Hard", "date": "2024-01-21"},
     }
-    assert about.groups("leetcode", "difficulty") == {"old": "Easy", "new": "Hard"}
-    assert about.created_after("leetcode", "2022-07-01") == {"old", "new"}
-    assert about.created_after("leetcode", "2022-07-02") == {"new"}
+    assert catalogue.groups("leetcode", "difficulty") == {"old": "Easy", "new": "Hard"}
+    assert catalogue.created_after("leetcode", "2022-07-01") == {"old", "new"}
+    assert catalogue.created_after("leetcode", "2022-07-02") == {"new"}
 
 
 def test_rows_without_dates_are_cut_where_a_question_number_is_known(monkeypatch):
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: NUMBERED)
-    assert about.created_after("leetcode-v0.2-train", "2022-07-01") == {"t2406", "t3000"}
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: NUMBERED)
+    assert catalogue.created_after("leetcode-v0.2-train", "2022-07-01") == {"t2406", "t3000"}
     with pytest.raises(ValueError, match=r"carry no dates, only question numbers.*2022-07-01"):
-        about.created_after("leetcode-v0.2-train", "2023-07-01")
+        catalogue.created_after("leetcode-v0.2-train", "2023-07-01")
 
 
 def test_what_is_not_known_of_a_benchmark_is_an_error_that_names_those_where_it_is():
     with pytest.raises(ValueError, match="humaneval has no dates: known of leetcode, "):
-        loading.load("humaneval", since="2022-07-01")
+        benchmarks.load("humaneval", since="2022-07-01")
     with pytest.raises(ValueError, match="expected a date as 2022-07-01"):
-        loading.load("leetcode", since="July")
+        benchmarks.load("leetcode", since="July")
     with pytest.raises(ValueError, match="mbpp has no level: known of codereval-subset, codereval"):
-        about.groups("mbpp", "level")
+        catalogue.groups("mbpp", "level")
     with pytest.raises(ValueError, match="expected one of difficulty, level"):
-        about.groups("mbpp", "colour")
-    assert about.facts("humaneval") == {}
-    assert set(about._KEYS) == {None, *about._TOLD.values()} - {None}
+        catalogue.groups("mbpp", "colour")
+    assert catalogue.facts("humaneval") == {}
+    assert set(catalogue._KEYS) == {None, *catalogue._TOLD.values()} - {None}
 
 
 # --- the small world's held-out sets -------------------------------------------------------------
@@ -411,17 +411,17 @@ def test_what_is_not_known_of_a_benchmark_is_an_error_that_names_those_where_it_
 
 @pytest.mark.slow
 def test_the_nano_sets_are_those_of_a_run_and_are_made_once(monkeypatch):
-    tests, validation = loading.load("nano-test"), loading.load("nano-validation")
+    tests, validation = benchmarks.load("nano-test"), benchmarks.load("nano-validation")
     world = offline.nano_world(1)
     assert tests == world["test"] and validation == world["validation"]
     assert config.resolve("nano", "evolve")["n_test"] == len(tests)
     assert config.resolve("nano", "evolve")["n_validation"] == len(validation)
     monkeypatch.setattr(nano_problems, "world", None)  # nothing is drawn again
-    assert loading.load("nano-test") == tests
+    assert benchmarks.load("nano-test") == tests
     (file,) = (config.cache_dir() / "nano").glob("nano-test*")
     file.write_text(file.read_text().replace("assert", "assert  ", 1))
     with pytest.raises(ValueError, match="these are not the rows of nano-test: expected sha256"):
-        loading.load("nano-test")
+        benchmarks.load("nano-test")
 
 
 def test_a_signature_that_has_lost_its_imports_is_no_obstacle():
@@ -618,11 +618,11 @@ def test_expected_values_are_kept_beside_other_caches_of_the_user(monkeypatch, t
 
 
 def test_values_come_in_order_however_many_programs_it_takes(monkeypatch):
-    monkeypatch.setattr(expected, "MAX_CHUNK", 60)
-    monkeypatch.setattr(expected, "MAX_REPLY", 100)
+    monkeypatch.setattr(plus, "MAX_CHUNK", 60)
+    monkeypatch.setattr(plus, "MAX_REPLY", 100)
     inputs = tuple((n, "x" * (n % 7)) for n in range(40))
     program = "def f(n, s): return [n, s]"
-    (found,) = expected.values([expected.Reference("t", program, "f", inputs)])
+    (found,) = plus.values([plus.Reference("t", program, "f", inputs)])
     assert [value.literal for value in found] == [literal([n, s]) for n, s in inputs]
 
 
@@ -640,10 +640,10 @@ def test_inputs_with_very_long_values_are_left_out_and_counted(monkeypatch):
 def test_a_programs_names_do_not_disturb_the_computation():
     names = ("results", "inputs", "value", "size", "time", "total", "end")
     references = [
-        expected.Reference(name, f"def {name}(x): return {name} and x", name, ((1,), ([2],)))
+        plus.Reference(name, f"def {name}(x): return {name} and x", name, ((1,), ([2],)))
         for name in names
     ]
-    for found in expected.values(references):
+    for found in plus.values(references):
         assert [value.literal for value in found] == ["1", "[2]"]
 
 
@@ -665,7 +665,7 @@ def real(monkeypatch, real_cache):
     def load(name: str, **options) -> list[Problem]:
         if not (Path(DATA) / catalogue.entry(name).file).exists():
             pytest.skip(f"$RRTF_DATA holds no {name}")
-        return loading.load(name, data=Path(DATA), **options)
+        return benchmarks.load(name, data=Path(DATA), **options)
 
     return load
 
@@ -693,7 +693,9 @@ def test_the_references_of_a_benchmark_pass(real, name):
         if execution.outcome is not Outcome.PASS:
             reasons[execution.reason] = reasons.get(execution.reason, 0) + 1
     assert reasons == FAILING_REFERENCES.get(name, {})
-    assert len(problems) + len(loading.refused(name, data=Path(DATA))) == catalogue.entry(name).rows
+    assert (
+        len(problems) + len(benchmarks.refused(name, data=Path(DATA))) == catalogue.entry(name).rows
+    )
 
 
 @pytest.mark.slow
@@ -701,10 +703,10 @@ def test_the_references_of_a_benchmark_pass(real, name):
 def test_33_of_codereval_subsets_35_references_pass_and_8_of_them_only_jointly(real):
     plain = real("codereval-subset")
     weaker = {"joint": True, "packages": ("numpy",)}
-    problems = loading.load("codereval-subset", data=Path(DATA), **weaker)
-    refused = loading.refused("codereval-subset", data=Path(DATA), **weaker)
+    problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
+    refused = benchmarks.refused("codereval-subset", data=Path(DATA), **weaker)
     joint = [p for p in problems if is_joint(p)]
-    names = about.facts("codereval-subset", data=Path(DATA))
+    names = catalogue.facts("codereval-subset", data=Path(DATA))
     assert (len(plain), len(problems), len(joint), len(refused)) == (25, 33, 8, 9)
     assert {names[p.task_id]["function"] for p in joint} == {
         "parser_flags", "regex_dict", "parse_frequency", "write_configuration", "get_pattern",
@@ -723,7 +725,7 @@ def test_published_verdicts_on_codereval_are_reproduced_but_for_one_that_saw_its
     """CoderEval put each answer in place of the function, in a file with imports and tests."""
     real("codereval-subset")
     weaker = {"joint": True, "packages": ("numpy",)}
-    problems = loading.load("codereval-subset", data=Path(DATA), **weaker)
+    problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
     prompts = {p.task_id: p.prompt for p in problems}
     published, answers = [], []
     for _, row in reading.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
@@ -744,7 +746,7 @@ def test_the_papers_cut_of_leetcode_leaves_out_the_old_tasks_with_large_numbers(
     """By number alone it were 374; 22 are of collections older than the day."""
     kept = real("leetcode-v0.2-train", since="2022-07-01")
     assert len(kept) == 352 and not [p for p in kept if p.task_id.endswith("-lcci")]
-    told = about.facts("leetcode-v0.2-train", data=Path(DATA))
+    told = catalogue.facts("leetcode-v0.2-train", data=Path(DATA))
     counts = Counter(told[p.task_id]["difficulty"] for p in kept)
     assert counts == {"Easy": 92, "Medium": 183, "Hard": 77}
     assert len(real("leetcode-v0.3-test", since="2024-07-01")) == 214
@@ -775,11 +777,11 @@ def test_codereval_in_its_official_form_is_its_subset_again(real, monkeypatch, t
     known = {name: catalogue.entry(name) for name in catalogue.names()}
     known["codereval"] = replace(known["codereval"], git_blob=blob)
     monkeypatch.setattr(catalogue, "entries", lambda: known)
-    found = {p.task_id: p for p in loading.load("codereval", data=tmp_path)}
-    subset = {p.task_id: p for p in loading.load("codereval-subset", data=Path(DATA))}
+    found = {p.task_id: p for p in benchmarks.load("codereval", data=tmp_path)}
+    subset = {p.task_id: p for p in benchmarks.load("codereval-subset", data=Path(DATA))}
     assert set(found) == set(subset)
     assert all(found[task].tests == subset[task].tests for task in found)
-    refused = loading.refused("codereval", data=tmp_path)
+    refused = benchmarks.refused("codereval", data=tmp_path)
     assert len(found) + len(refused) == len(records) == 230
     twins = [row["_id"] for row in records if row["name"] == "parser_flags"]  # three of one file
     assert [refused[task_id] for task_id in twins] == [codereval.JOINT_ONLY] * 3
@@ -806,5 +808,5 @@ def test_leetcode_contests_are_judged_without_references(real):
 
 
 def test_every_name_of_the_catalogue_can_be_loaded():
-    known = {*loading._TASKS, *loading._PLUS, *loading._JUDGED}
+    known = {*benchmarks._TASKS, *benchmarks._PLUS, *benchmarks._JUDGED}
     assert known == set(catalogue.names())

@@ -670,9 +670,9 @@ def test_published_failing_answers_to_humaneval_show_the_test_they_fail(model):
     file = Path(folder) / "generations" / model / "humaneval.jsonl.gz"
     if not file.exists():
         pytest.skip(f"{model}: published answers are not here")
-    from rrtf.benchmarks import loading
+    from rrtf import benchmarks
 
-    problems = loading.load("humaneval", data=Path(folder))
+    problems = benchmarks.load("humaneval", data=Path(folder))
     by_id = {problem.task_id: problem for problem in problems}
     rows = [row for _, row in reading.read_rows(file)]
     responses = [

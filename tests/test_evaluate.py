@@ -181,7 +181,7 @@ def test_every_temperature_is_drawn_once_as_the_paper_has_it():
 
 def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
     monkeypatch.setattr(
-        "rrtf.benchmarks.loading.load", lambda name, since=None: [problem(f"{name} {since}")]
+        "rrtf.benchmarks.load", lambda name, since=None: [problem(f"{name} {since}")]
     )
     split = dict(test=[problem("t/0")], test_name="toy", family=lambda p: p.spec)
     mine, plus = evaluate_exam.exams(["test", "humaneval+"], **split)

@@ -803,7 +803,7 @@ CONTESTS = [
 
 
 def test_rates_are_shown_by_difficulty_of_the_tasks_created_after_a_day(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalogue, "rows", lambda name, data: CONTESTS)
+    monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: CONTESTS)
     rows = [answer(task["task_id"], f"return x + {n < 2:d}\n") for n, task in enumerate(CONTESTS)]
     answers = lines(tmp_path / "s.jsonl", rows)
     result = run("grade", "leetcode", answers, "--since", "2022-07-01", "--by", "difficulty")

@@ -35,7 +35,7 @@ Judged = tuple[list[Problem], dict[str, str]]  # problems, and why the others ar
 
 def subset(data: Path | None, *, joint: bool, packages: Sequence[str]) -> Judged:
     """The tasks of `codereval-subset` whose reference passes, and the reasons of the others."""
-    problems = [tasks.codereval(row) for row in catalogue.rows("codereval-subset", data)]
+    problems = [tasks.codereval(row) for row in catalogue.raw_rows("codereval-subset", data)]
     return judged(problems, joint=joint, packages=packages)
 
 

@@ -9,8 +9,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, execution
-from rrtf.benchmarks import catalogue, loading
+from rrtf import benchmarks, config, execution
+from rrtf.benchmarks import catalogue
 from rrtf.evaluate.results import Result, rates
 from rrtf.records import Execution, Leak, Outcome, Problem, Response, TaskScore
 from rrtf.stats import label, parse_label
@@ -88,7 +88,7 @@ def exams(
             found.append(Exam(test_name, tuple(test), family=family))
             continue
         name, _, since = text.partition(" since ")
-        problems = loading.load(name, since=since or None)
+        problems = benchmarks.load(name, since=since or None)
         found.append(Exam(text, tuple(problems), catalogue.entry(name).cpu_seconds))
     if not found or len({exam.name for exam in found}) < len(found):
         raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")

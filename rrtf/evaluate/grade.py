@@ -54,11 +54,12 @@ def load_problems(
         if since:
             raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
         return problems_of(list(reading.read_rows(path)), file=name, joint=joint)
-    from rrtf.benchmarks import catalogue, loading
+    from rrtf import benchmarks
+    from rrtf.benchmarks import catalogue
 
     if name in catalogue.names():
         try:
-            return loading.load(name, data=data, since=since, joint=joint, packages=packages)
+            return benchmarks.load(name, data=data, since=since, joint=joint, packages=packages)
         except RuntimeError as error:
             raise OSError(str(error)) from error
     what = "a folder" if path.is_dir() else "no such file"
@@ -71,12 +72,13 @@ def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
 
     `options` are those of `benchmarks.refused`.
     """
-    from rrtf.benchmarks import catalogue, loading
+    from rrtf import benchmarks
+    from rrtf.benchmarks import catalogue
 
     if name not in catalogue.names() or (Path(name).exists() and not Path(name).is_dir()):
         return []
     reasons: dict[str, list[str]] = defaultdict(list)
-    for task_id, reason in loading.refused(name, data=data, **options).items():
+    for task_id, reason in benchmarks.refused(name, data=data, **options).items():
         reasons[reason].append(task_id)
     return [
         f"{name} has {len(tasks)} more, refused because: {reason} ({', '.join(tasks)})"
@@ -101,11 +103,11 @@ def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     """task_id -> its `difficulty` or `level`; ValueError where that is not known."""
-    from rrtf.benchmarks import about, catalogue
+    from rrtf.benchmarks import catalogue
 
     if name not in catalogue.names() or Path(name).is_file():
         raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
-    return about.groups(name, by, data=data)
+    return catalogue.groups(name, by, data=data)
 
 
 def problems_of(

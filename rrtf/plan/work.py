@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, loss, methods, reading, stats
-from rrtf.benchmarks import catalogue, loading
+from rrtf import benchmarks, config, loss, methods, reading, stats
+from rrtf.benchmarks import catalogue
 from rrtf.plan import flops
 from rrtf.plan.facts import Fact, facts
 from rrtf.plan.models import Shape
@@ -221,7 +221,7 @@ def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
     if not since:
         return count, None
     try:
-        return len(loading.load(name, since=since)), None
+        return len(benchmarks.load(name, since=since)), None
     except (OSError, ValueError):
         why = f"all of them, those since {since} are fewer: its rows are not here"
         return count, Fact(name, count, "tasks", False, why)

@@ -21,8 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrtf import reading, store
-from rrtf.benchmarks import catalogue, loading, plus
+from rrtf import benchmarks, reading, store
+from rrtf.benchmarks import catalogue, plus
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
 
@@ -66,7 +66,7 @@ def evalplus(data: Path, model: str, dataset: str, part: str, name: str) -> list
 
 
 def evol_replit(data: Path, name: str) -> list[Verdict]:
-    prompts = {p.task_id: p.prompt for p in loading.load("humaneval", data=data)}
+    prompts = {p.task_id: p.prompt for p in benchmarks.load("humaneval", data=data)}
     return [
         Verdict(name, r["task_id"], 0, prompts[r["task_id"]] + "\n" + r["completion"], r["passed"])
         for _, r in reading.read_rows(data / "generations/evol-replit-3b/humaneval.jsonl.gz")
@@ -82,7 +82,7 @@ def gpt(data: Path, name: str) -> list[Verdict]:
 
 def pangu(data: Path) -> tuple[list[Problem], list[Verdict]]:
     """CoderEval replaced the function in its file: imports, then the answer, then the tests."""
-    problems = loading.load("codereval-subset", data=data, joint=True, packages=("numpy",))
+    problems = benchmarks.load("codereval-subset", data=data, joint=True, packages=("numpy",))
     prompts = {problem.task_id: problem.prompt for problem in problems}
     verdicts = [
         Verdict(PANGU, row["_id"], index, f"{prompts[row['_id']]}\n\n{found['generate_code']}",
@@ -96,13 +96,13 @@ def pangu(data: Path) -> tuple[list[Problem], list[Verdict]]:
 
 def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
     """name -> (problems, published verdicts); a set keeps the tasks that both know."""
-    rows = {name: catalogue.rows(name, data) for name in ("humaneval+", "mbpp+")}
+    rows = {name: catalogue.raw_rows(name, data) for name in ("humaneval+", "mbpp+")}
     parts = {
         (dataset, part): plus.problems(rows[f"{dataset}+"], f"{dataset}+", parts=[part])
         for dataset in ("humaneval", "mbpp")
         for part in plus.PARTS
     }
-    original = loading.load("humaneval", data=data)
+    original = benchmarks.load("humaneval", data=data)
     found: dict[str, tuple[list[Problem], list[Verdict]]] = {}
     for model in EVALPLUS:
         name = f"{model} humaneval"
@@ -124,7 +124,7 @@ def sets(data: Path) -> dict[str, tuple[list[Problem], list[Verdict]]]:
 def earlier(data: Path, rows: Sequence[Mapping]) -> list[Problem]:
     """Sanitized MBPP tasks that EvalPlus has dropped: judged by MBPP's own assertions."""
     current = {row["task_id"] for row in rows}
-    problems = loading.load("mbpp-sanitized", data=data)
+    problems = benchmarks.load("mbpp-sanitized", data=data)
     return [problem for problem in problems if problem.task_id not in current]
 
 

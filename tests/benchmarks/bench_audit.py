@@ -24,10 +24,9 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rrtf import audit_command, reading, similarity
+from rrtf import audit_command, benchmarks, reading, similarity
 from rrtf.audit import detectors, verdict, views
 from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
-from rrtf.benchmarks import loading
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
 EVOLVED = "evolved/evol-codealpaca-2k-1.json.gz"
@@ -160,7 +159,7 @@ def speed(data: Path, count: int, seed: int) -> None:
 
 def chance(data: Path) -> None:
     """Prints what detectors find between benchmarks that different people wrote."""
-    tasks = {name: from_problems(loading.load(name, data=data)) for name in APART}
+    tasks = {name: from_problems(benchmarks.load(name, data=data)) for name in APART}
     found: dict[str, list] = {}
     generic = []
     for name, members in tasks.items():

@@ -23,10 +23,9 @@ from pathlib import Path
 
 import disguises
 
-from rrtf import execution
+from rrtf import benchmarks, execution
 from rrtf.audit import detectors, running, verdict
 from rrtf.audit.rows import Row, from_problems
-from rrtf.benchmarks import loading
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
 
@@ -105,7 +104,7 @@ def recall(against: Targets, planted: Mapping[str, list[Problem]]) -> dict[str, 
 
 def alarms(against: Targets, data: Path) -> dict[str, list]:
     """Detector -> the findings on clean rows that it calls leaks."""
-    clean = loading.load("leetcode-v0.3-test", data=data)
+    clean = benchmarks.load("leetcode-v0.3-test", data=data)
     rows = [Row(row.task_id, row.text, row.code, row.entry_point) for row in from_problems(clean)]
     pairs = found(rows, against)
     return {name: sorted(of) for name, of in pairs.items()} | {
@@ -149,7 +148,7 @@ def main() -> None:
     started = time.monotonic()
     data = Path(options.data)
     names = (options.only,) if options.only else TARGETS
-    problems = {name: loading.load(name, data=data) for name in names}
+    problems = {name: benchmarks.load(name, data=data) for name in names}
     steps = {"humaneval": 1, "mbpp": options.every}
     planted = {name: members[:: steps[name]] for name, members in problems.items()}
     against = targets(problems, options.workers)

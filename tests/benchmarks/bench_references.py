@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from rrtf.benchmarks import about, catalogue, loading
+from rrtf import benchmarks
+from rrtf.benchmarks import catalogue
 from rrtf.records import Outcome, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import SUFFIX, is_joint
@@ -39,8 +40,8 @@ def references(name: str, data: Path | None, workers: int, **options) -> bool:
     """Prints one line and the exceptions below it; whether these are the known ones."""
     start = time.monotonic()
     try:
-        problems = loading.load(name, data=data, **options)
-        left_out = loading.refused(name, data=data, **options)
+        problems = benchmarks.load(name, data=data, **options)
+        left_out = benchmarks.refused(name, data=data, **options)
     except FileNotFoundError as error:
         print(f"{name:36} not at hand: {error}")
         return True
@@ -80,7 +81,7 @@ def _by_task(name: str, data: Path | None, problems: list, left_out: dict) -> li
     return [
         f"{told['function']:34}{told['level']:16}"
         + (f"refused: {left_out[task]}" if task in left_out else "joint" if joint[task] else "runs")
-        for task, told in about.facts(name, data=data).items()
+        for task, told in catalogue.facts(name, data=data).items()
     ]
 
 
