@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rrtf import prompts, reading, store
-from rrtf.cases import choice, difference, replay, rewriting, sheets, steps, taxonomy
+from rrtf.cases import choice, replay, rewriting, sheets, steps
 from rrtf.figures import style, tables
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.sandbox import executor
@@ -48,7 +48,7 @@ def choose(**changes):
 
 
 def test_rates_are_means_over_training_seeds():
-    assert choice.rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
+    assert choice.solved_rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
 
 
 def test_gains_losses_and_hopeless_tasks_are_chosen_by_rule():
@@ -93,7 +93,7 @@ def test_the_choice_needs_no_sampled_answers():
 def test_a_training_that_was_scored_on_fewer_tasks_is_named():
     rows = [r for r in greedy_scores() if (r.model, r.seed, r.task_id) != ("rrtf", 1, "t3")]
     with pytest.raises(ValueError, match="rrtf, seed 1: 4 of 5 tasks for pass@1 greedy"):
-        choice.rates(rows, "rrtf", GREEDY)
+        choice.solved_rates(rows, "rrtf", GREEDY)
 
 
 # --- who solves what ---------------------------------------------------------------------------
@@ -414,7 +414,7 @@ def test_values_are_shown_whole_subclasses_as_what_they_hold_and_others_by_kind(
 def differing(expected, returned, **options):
     return tuple(
         [text for text, differs in side if differs]
-        for side in difference.marked(expected, returned, **options)
+        for side in replay.marked(expected, returned, **options)
     )
 
 
@@ -440,7 +440,7 @@ def test_what_differs_is_marked_and_nothing_else(expected, returned, left, right
 
 def test_the_pieces_put_together_are_the_texts():
     for a, b in [("[1, 2, 'x\\'y']", "[1, 'xy']"), ("", "1"), ("<iterator>", "[1]")]:
-        marked = difference.marked(a, b)
+        marked = replay.marked(a, b)
         assert ["".join(text for text, _ in side) for side in marked] == [a, b]
 
 
@@ -449,20 +449,20 @@ def test_numbers_within_the_tests_tolerance_are_not_marked_beside_others():
 
 
 def test_the_order_of_a_dict_makes_no_difference():
-    pair = difference.aligned("{'a': 1, 'b': [2]}", "{'b': [2], 'c': 0, 'a': 1}")
+    pair = replay.aligned("{'a': 1, 'b': [2]}", "{'b': [2], 'c': 0, 'a': 1}")
     assert pair == ("{'a': 1, 'b': [2]}", "{'a': 1, 'b': [2], 'c': 0}")
-    assert difference.aligned("[{1: 2}]", "[3]") == ("[{1: 2}]", "[3]")
-    assert difference.aligned("{1, 2}", "<iterator>") == ("{1, 2}", "<iterator>")
+    assert replay.aligned("[{1: 2}]", "[3]") == ("[{1: 2}]", "[3]")
+    assert replay.aligned("{1, 2}", "<iterator>") == ("{1, 2}", "<iterator>")
 
 
 def test_long_values_are_cut_in_the_middle_around_the_difference():
     a = list(range(1000))
     b = [*a[:500], -1, *a[501:]]
-    left, right = difference.cut(repr(a), repr(b))
+    left, right = replay.cut(repr(a), repr(b))
     assert max(len(left), len(right)) < 400 and left.startswith("[0, 1, ") and left.endswith("999]")
     assert differing(left, right) == (["500"], ["-1"]) and "characters" in left
-    assert difference.cut("[1]", "[2]") == ("[1]", "[2]")
-    assert all(len(side) < 900 for side in difference.cut("x" * 5000, "y" * 9000))
+    assert replay.cut("[1]", "[2]") == ("[1]", "[2]")
+    assert all(len(side) < 900 for side in replay.cut("x" * 5000, "y" * 9000))
 
 
 # --- sheets ------------------------------------------------------------------------------------
@@ -563,18 +563,18 @@ def run(source, outcome, reason, n_passed=0, n_tests=2, task="t0"):
     ],
 )  # fmt: skip
 def test_every_outcome_and_reason_has_one_kind(outcome, reason, n_passed, kind):
-    assert taxonomy.kind(run("m/0@0", outcome, reason, n_passed)) == kind
+    assert sheets.kind(run("m/0@0", outcome, reason, n_passed)) == kind
 
 
 def test_every_reason_of_the_sandbox_has_a_kind():
     from rrtf.sandbox.wire import REASONS
 
     for reason, (situation, _) in REASONS.items():
-        assert taxonomy.kind(run("m/0@0", situation, reason)) in taxonomy.KINDS
+        assert sheets.kind(run("m/0@0", situation, reason)) in sheets.KINDS
 
 
 def test_the_kinds_have_their_colours():
-    assert list(style.KIND_COLOURS) == list(taxonomy.KINDS)
+    assert list(style.KIND_COLOURS) == list(sheets.KINDS)
 
 
 TWO = [
@@ -584,14 +584,14 @@ TWO = [
 
 
 def test_the_taxonomy_counts_every_answer_once():
-    found = taxonomy.taxonomy(TWO)
+    found = sheets.taxonomy(TWO)
     assert {name: {k: n for k, n in row.items() if n} for name, row in found.items()} == {
         "rrtf, greedy": {"passes": 1, "name error": 1},
         "base, greedy": {"some tests wrong": 1},
         "base, T=0.8": {"no program": 1},
     }
-    assert list(taxonomy.taxonomy(TWO, shown=["base"])) == ["base, greedy", "base, T=0.8"]
-    rows = taxonomy.taxonomy_rows(found)
+    assert list(sheets.taxonomy(TWO, shown=["base"])) == ["base, greedy", "base, T=0.8"]
+    rows = sheets.taxonomy_rows(found)
     assert [row["kind"] for row in rows] == [
         "passes", "some tests wrong", "name error", "no program", "all answers",
     ]  # fmt: skip
@@ -607,8 +607,8 @@ def test_a_known_failure_tells_a_wrong_type_from_a_wrong_value():
              ("int", "float"): "some tests wrong", (): "some tests wrong"}  # fmt: skip
     for types, kind in kinds.items():
         known = failure("base/0@0", "value", types)
-        assert taxonomy.kind(TWO[2], known) == kind
-        assert taxonomy.taxonomy(TWO, failures=[known])["base, greedy"][kind] == 1
+        assert sheets.kind(TWO[2], known) == kind
+        assert sheets.taxonomy(TWO, failures=[known])["base, greedy"][kind] == 1
 
 
 def test_what_first_failing_tests_were_given_adds_up_to_the_failures():
@@ -617,7 +617,7 @@ def test_what_first_failing_tests_were_given_adds_up_to_the_failures():
         failure("a/0@0", "value", ("int", "int")), failure("b/0@0", "value", ("int", "str")),
         failure("b/0@0", "value", ("NoneType", "int")), failure("b/0@0", "loading", ()),
     ]  # fmt: skip
-    assert taxonomy.given(found) == [
+    assert sheets.given(found) == [
         {"model": "a", "wrong value": 1, "another type": 0, "None": 1, "nothing": 1, "failing": 3},
         {"model": "b", "wrong value": 0, "another type": 2, "None": 0, "nothing": 1, "failing": 3},
     ]
@@ -630,7 +630,7 @@ def test_the_table_of_changes_pairs_every_training_with_its_counterpart():
         run("rrtf/1@0", "PASS", "", 2), wrong,
         run("rrtf/2@0", "PASS", "", 2), run("rrtf/2@0", "PASS", "", 2, task="t1"),
     ]  # fmt: skip
-    rows = taxonomy.changes([*before, *after], before="base", after="rrtf")
+    rows = sheets.changes([*before, *after], before="base", after="rrtf")
     assert [row["base"] for row in rows] == [
         "PASS",
         "FAILED_TESTS",
@@ -640,7 +640,7 @@ def test_the_table_of_changes_pairs_every_training_with_its_counterpart():
     assert rows[0]["rrtf: PASS"] == 2 and rows[3]["rrtf: PASS"] == 1
     assert rows[3]["rrtf: FAILED_TESTS"] == 1 and sum(row["all"] for row in rows) == len(after)
     with pytest.raises(ValueError, match="t1: rrtf answered it, base did not"):
-        taxonomy.changes([before[0], *after], before="base", after="rrtf")
+        sheets.changes([before[0], *after], before="base", after="rrtf")
 
 
 def test_outcomes_and_reasons_add_up_over_seeds():
@@ -648,10 +648,10 @@ def test_outcomes_and_reasons_add_up_over_seeds():
         run("rrtf/1@0", "PASS", "", 1), run("rrtf/2@0", "RUNTIME_ERROR", "IndexError"),
         run("base/0@0", "RUNTIME_ERROR", "cpu_time"), run("base/0@0.8", "PASS", "", 1),
     ]  # fmt: skip
-    assert taxonomy.outcomes(runs, 0.0) == {
+    assert sheets.outcomes(runs, 0.0) == {
         "rrtf": {"PASS": 1, "RUNTIME_ERROR": 1}, "base": {"RUNTIME_ERROR": 1},
     }  # fmt: skip
-    assert taxonomy.reasons(runs, 0.0, shown=["base", "rrtf"]) == [
+    assert sheets.reasons(runs, 0.0, shown=["base", "rrtf"]) == [
         {"outcome": "RUNTIME_ERROR", "reason": "IndexError", "base": 0.0, "rrtf": 50.0},
         {"outcome": "RUNTIME_ERROR", "reason": "cpu_time", "base": 100.0, "rrtf": 0.0},
     ]

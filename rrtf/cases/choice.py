@@ -13,7 +13,7 @@ GAIN, LOSS, WRONG = "largest gain", "largest loss", "all wrong"
 LINE = 110  # characters of a task's first line
 
 
-def rates(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[str, float]:
+def solved_rates(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[str, float]:
     """Task id -> pass@k, averaged over the method's training seeds.
 
     ValueError if its seeds were scored on different tasks, or it has no such scores.
@@ -53,9 +53,9 @@ def choose(
     alone of the `rivals` solves, those first that the others solve least often in samples. A
     task is shown once, under its first kind; a kind may have fewer than `per_kind` tasks.
     """
-    by_method = {name: rates(scores, name, greedy) for name in methods(scores)}
+    by_method = {name: solved_rates(scores, name, greedy) for name in methods(scores)}
     share = Metric(1, sampled.temperature) if sampled else None
-    often = {n: rates(scores, n, share) if share else {} for n in by_method}
+    often = {n: solved_rates(scores, n, share) if share else {} for n in by_method}
     tasks = sorted(by_method[a])
     change = {t: (by_method[a][t] - by_method[b][t], _lead(often, a, [b], t)) for t in tasks}
     gains = sorted((t for t in tasks if change[t][0] > 0), key=lambda t: _down(change[t], t))
