@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from rrtf import prompts
 from rrtf.config import derive_seed
-from rrtf.engines import prompt_tokens
 from rrtf.records import RankedGroup
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
     end = tokenizer.eos_token_id
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     responses = tuple((*response, end) for response in ids)
-    prompt = tuple(prompt_tokens.prompt_ids(tokenizer, group.prompt))
+    prompt = tuple(prompts.prompt_ids(tokenizer, group.prompt))
     return Example(group.task_id, prompt, responses, tuple(scores), chosen)
 
 

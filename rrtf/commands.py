@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, asking, config, contest, rank, reading, samples, store, terminal
+from rrtf import arguments, config, contest, engines, rank, reading, samples, store, terminal
 from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 from rrtf.sandbox.joint import SUFFIX
@@ -365,7 +365,7 @@ def _prompts_read(
     style = asked or (settings["prompt_format"] if "text" in kinds else None)
     if style is None:
         return {problem.task_id: problem.prompt for problem in problems}
-    ask = asking.asker(settings["student"], style)
+    ask = engines.asker(settings["student"], style)
     return {problem.task_id: ask(problem) for problem in problems}
 
 

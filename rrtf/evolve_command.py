@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, endpoint, reading, store, terminal
-from rrtf.endpoint import messages
-from rrtf.endpoint.messages import Ask, Reply
+from rrtf import arguments, config, reading, store, terminal
+from rrtf.engines import endpoint
+from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade
 from rrtf.evolve import growing, offline, rules, testing, wording
 from rrtf.evolve.growing import Asker
@@ -153,7 +153,7 @@ def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -
     """`endpoint.ask` for one model, saying how far it is."""
     bound = partial(
         endpoint.ask,
-        endpoint=messages.Endpoint(address, model, options["api_key_env"]),
+        endpoint=endpoint.Endpoint(address, model, options["api_key_env"]),
         replies=folder,
         concurrency=options["concurrency"],
         attempts=options["attempts"],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from keyword import iskeyword
+from typing import Any
 
 from rrtf.records import Problem
 
@@ -345,3 +346,13 @@ def _continued(prompt: str, completion: str) -> str:
     if not prompt.endswith("\n") and not head.endswith((":", '"""', "'''")):
         return prompt + completion
     return head + (completion if completion.startswith("\n") else "\n" + completion)
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """The token ids of a prompt, with the special tokens that the tokenizer puts around a text.
+
+    A chat template has written its first special token itself; it is not put there twice.
+    """
+    first = tokenizer.bos_token
+    written = bool(first) and prompt.startswith(first)
+    return tokenizer.encode(prompt, add_special_tokens=not written)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, asking, engines, reading, store, terminal
+from rrtf import arguments, engines, reading, store, terminal
 from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
@@ -83,7 +83,7 @@ def calibration_of(
                 "ctranslate2-int8 needs none"
             )
         return []
-    ask = asking.asker(model, prompt_format)
+    ask = engines.asker(model, prompt_format)
     texts = [_text(row, f"{name}:{number}", ask) for number, row in reading.read_rows(Path(name))]
     if not texts:
         raise ValueError(f"{name}: no lines to calibrate on")
@@ -93,7 +93,7 @@ def calibration_of(
     return texts
 
 
-def _text(row: Any, where: str, ask: asking.Asker) -> str:
+def _text(row: Any, where: str, ask: engines.Asker) -> str:
     if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"].strip():
         return row["text"]
     try:

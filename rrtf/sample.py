@@ -14,10 +14,9 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, crew, engines, prompts, store
+from rrtf import config, crew, engines, prompts, store
 from rrtf import source as code
 from rrtf.cluster import PLACES, spread
-from rrtf.engines.answers import check_sampling
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
@@ -92,7 +91,7 @@ def sample_temperatures(
     if cluster not in PLACES:
         raise ValueError(f"unknown cluster {cluster!r}: expected one of {', '.join(PLACES)}")
     for temperature in temperatures:
-        check_sampling(
+        engines.check_sampling(
             n=n_samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
         )
     jobs = _jobs(problems, temperatures)
@@ -283,7 +282,7 @@ def _answer(
     opened: dict[str, Path],
 ) -> list[Response]:
     ids = [problem.task_id for problem in job.problems]
-    ask = asking.asker(model, prompt_format, engine=engine)
+    ask = engines.asker(model, prompt_format, engine=engine)
     try:
         answers = _opened(engine, model, identity, **opened).generate(
             [ask(problem) for problem in job.problems],

@@ -2,7 +2,7 @@
 
 import re
 
-from rrtf.endpoint.messages import Ask, Reply
+from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import wording
 
 ADDED = "Numbers that are negative and odd must be left out of the result."

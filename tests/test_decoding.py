@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rrtf import engines
-from rrtf.engines import decoding, gptbigcode, transformers_engine
+from rrtf.engines import decoding, gptbigcode, transformers
 
 DRAWS = 10_000
 TEMPERATURE, TOP_P = 1.0, 0.95
@@ -65,7 +65,7 @@ def beginning() -> list[int]:
 def drawn(name: str, dtype: str) -> Counter[Pair]:
     """How often each pair of tokens came in `DRAWS` samples."""
     engine = engines.open_engine(name, "nano-student", dtype=dtype)
-    opened = {"gptbigcode": gptbigcode.Batch, "transformers": transformers_engine.Batch}
+    opened = {"gptbigcode": gptbigcode.Batch, "transformers": transformers.Batch}
     settings = {"temperature": TEMPERATURE, "top_p": TOP_P, "ends": frozenset()}
     with torch.inference_mode():
         batch = opened[name](engine.model, [beginning()] * DRAWS)

@@ -16,14 +16,20 @@ from pathlib import Path
 import pytest
 from scripted_endpoint import BEHAVIOURS, ScriptedEndpoint, good, reply_text
 
-from rrtf import endpoint as client
-from rrtf import journal
-from rrtf.endpoint import messages
-from rrtf.endpoint.attempt import retry_after
-from rrtf.endpoint.desk import SpendLimit
-from rrtf.endpoint.line import check_address, is_loopback, proxy_of
-from rrtf.endpoint.messages import Ask, Endpoint, Reply, key, parse
-from rrtf.journal import Journal
+from rrtf.engines import endpoint as client
+from rrtf.engines.endpoint import (
+    Ask,
+    Endpoint,
+    Journal,
+    Reply,
+    SpendLimit,
+    check_address,
+    is_loopback,
+    key,
+    parse,
+    proxy_of,
+    retry_after,
+)
 
 SECRET = "sk-test-5f1e9c-not-a-key"
 FINAL = ("400", "401", "404", "308", "come back tomorrow")
@@ -176,7 +182,7 @@ def test_the_request_holds_what_was_asked(tmp_path):
         send(server, [ask], tmp_path)
     (head,) = (head for *_, head in server.requests)
     assert head.startswith("POST /v1/chat/completions HTTP/1.1") and "Authorization" not in head
-    assert json.loads(messages.body([ask], Endpoint(server.url, "m"))) == {
+    assert json.loads(client.body([ask], Endpoint(server.url, "m"))) == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hé"}],
         "temperature": 0.5,
@@ -635,7 +641,7 @@ def test_replies_that_another_run_brought_meanwhile_are_taken(tmp_path, monkeypa
     (tmp_path / "theirs").mkdir()
     with ScriptedEndpoint() as server:
         send(server, [one("a")], tmp_path / "theirs")
-        theirs, opened = (tmp_path / "theirs" / client.FILE).read_bytes(), journal.Journal
+        theirs, opened = (tmp_path / "theirs" / client.FILE).read_bytes(), client.Journal
 
         def late(path: Path) -> Journal:
             path.write_bytes(theirs)  # they finish between our look and our lock

@@ -7,10 +7,8 @@ import warnings
 import pytest
 from scripted_endpoint import ScriptedEndpoint, reply_text
 
-from rrtf import asking, engines
-from rrtf.endpoint.messages import Reply
-from rrtf.engines import answers
-from rrtf.engines.endpoint_engine import AskingEngine, completion, make_asks
+from rrtf import engines
+from rrtf.engines.endpoint import AskingEngine, Reply, completion, make_asks
 from rrtf.records import Problem
 
 SAMPLED = {"n": 3, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 40, "stops": (), "seed": 5}
@@ -81,13 +79,13 @@ def test_a_reply_is_cut_at_the_first_stop_sequence_whatever_the_server_did(text,
 def test_a_remote_engine_is_given_the_message_and_a_text_as_it_is(tmp_path):
     problem = Problem("t", "def f(x):\n", "f", ())
     spelled = "openai@http://127.0.0.1:1/v1"
-    message = asking.asker("nowhere", "chat", engine=spelled)(problem)
-    raw = asking.asker("nowhere", "starcoder", engine=spelled)(problem)
+    message = engines.asker("nowhere", "chat", engine=spelled)(problem)
+    raw = engines.asker("nowhere", "starcoder", engine=spelled)(problem)
     (chat,), (text,) = make_asks([message], **GREEDY), make_asks([raw], **GREEDY)
     assert chat.messages == (("user", str(message)),) and not chat.prompt
     assert text.prompt == "def f(x):" and not text.messages
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        asking.asker("nowhere", "chat")
+        engines.asker("nowhere", "chat")
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
@@ -218,5 +216,5 @@ def test_an_engine_that_cannot_names_those_that_can(tiny_model, tmp_path, engine
     for file in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / file).write_bytes((tiny_model / file).read_bytes())
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
-    with pytest.raises(answers.UnsupportedModel, match=words):
+    with pytest.raises(engines.UnsupportedModel, match=words):
         engines.open_engine(engine, tmp_path)

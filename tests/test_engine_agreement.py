@@ -11,7 +11,7 @@ import pytest
 from scripted_vllm import ScriptedVllm
 from serving import chat_copy, transformers_serve
 
-from rrtf import asking, config, engines, prompts
+from rrtf import config, engines, prompts
 from rrtf.records import Problem
 
 LOCAL = ("transformers", "ctranslate2", "gptbigcode")
@@ -83,7 +83,7 @@ def answers(engine: engines.Generator, folder: Path):
 
 
 def texts(style: str, spelled: str, model) -> list[str]:
-    ask = asking.asker(model, style, engine=spelled)
+    ask = engines.asker(model, style, engine=spelled)
     return [ask(problem) for problem in PROBLEMS]
 
 

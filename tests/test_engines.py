@@ -8,16 +8,8 @@ import sys
 import pytest
 
 from rrtf import engines
-from rrtf.engines import prompt_tokens
-from rrtf.engines.answers import (
-    UnsupportedModel,
-    batches,
-    check_lengths,
-    check_sampling,
-    complete,
-    first_stop,
-    stop_near_end,
-)
+from rrtf.engines import batches, check_lengths, check_sampling, complete, first_stop, stop_near_end
+from rrtf.prompts import prompt_ids
 
 PROMPTS = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
 GREEDY = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 24, "stops": (), "seed": 0}
@@ -128,7 +120,7 @@ def test_bfloat16_is_part_of_the_name(tiny_model):
 def test_draw_follows_the_sorted_nucleus():
     import torch
 
-    from rrtf.engines import drawing
+    from rrtf.engines import decoding
 
     torch.manual_seed(0)
     logits = torch.randn(1, 200) * 2
@@ -138,8 +130,8 @@ def test_draw_follows_the_sorted_nucleus():
         size = int((ranked.cumsum(0) - ranked < top_p).sum())
         expected = torch.zeros(200)
         expected[order[:size]] = ranked[:size] / ranked[:size].sum()
-        uniforms = torch.rand(40_000, drawing.TRIES)
-        tokens = drawing.draw(logits.expand(40_000, -1), uniforms, temperature=1.0, top_p=top_p)
+        uniforms = torch.rand(40_000, decoding.TRIES)
+        tokens = decoding.draw(logits.expand(40_000, -1), uniforms, temperature=1.0, top_p=top_p)
         seen = torch.bincount(tokens, minlength=200) / 40_000
         assert not seen[expected == 0].any()
         spread = (expected * (1 - expected) / 40_000).sqrt()
@@ -149,7 +141,7 @@ def test_draw_follows_the_sorted_nucleus():
 def test_the_nucleus_breaks_ties_by_index():
     import torch
 
-    from rrtf.engines.drawing import in_nucleus
+    from rrtf.engines.decoding import in_nucleus
 
     flat = torch.full((4, 4), 0.25)
     inside = in_nucleus(flat, torch.arange(4), 0.5)
@@ -159,7 +151,7 @@ def test_the_nucleus_breaks_ties_by_index():
 def test_impossible_tokens_are_never_drawn():
     import torch
 
-    from rrtf.engines.drawing import inverse_cdf
+    from rrtf.engines.decoding import inverse_cdf
 
     probabilities = torch.zeros(3, 130)
     probabilities[:, [3, 70, 128]] = torch.tensor([0.2, 0.3, 0.5])
@@ -222,7 +214,7 @@ def test_a_missing_model_and_an_unknown_engine_are_named(tiny_model, tmp_path):
 def test_an_engine_names_one_that_can_run_the_architecture(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UnsupportedModel, match="ctranslate2 or transformers"):
+    with pytest.raises(engines.UnsupportedModel, match="ctranslate2 or transformers"):
         engines.open_engine("gptbigcode", tmp_path)
 
 
@@ -252,7 +244,7 @@ def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_t
 def test_attention_is_chosen_by_device_precision_and_package():
     import torch
 
-    from rrtf.engines.transformers_engine import choose_attention
+    from rrtf.engines.transformers import choose_attention
 
     assert choose_attention("cpu", torch.bfloat16) == "sdpa"
     assert choose_attention("cuda", torch.float32) == "sdpa"
@@ -314,20 +306,19 @@ def test_a_first_token_that_the_template_has_written_is_not_put_there_twice(chat
 
     tokenizer = AutoTokenizer.from_pretrained(chat_model)
     plain, chat = "Add.", engines.chat_template(chat_model)("Add.")
-    assert prompt_tokens.prompt_ids(tokenizer, plain).count(0) == 1
-    assert prompt_tokens.prompt_ids(tokenizer, chat).count(0) == 1
+    assert prompt_ids(tokenizer, plain).count(0) == 1
+    assert prompt_ids(tokenizer, chat).count(0) == 1
 
 
 @pytest.mark.parametrize("style", ["starcoder", "chat"])
 def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     chat_model, add_problem, style, monkeypatch
 ):
-    from rrtf import asking
     from rrtf import batches as batches_module
     from rrtf.records import Outcome, RankedGroup
 
     opened = engines.open_engine("transformers", chat_model)
-    text = asking.asker(chat_model, style)(add_problem)
+    text = engines.asker(chat_model, style)(add_problem)
     seen, encode = [], opened.tokenizer.encode
 
     def spy(*texts, **options):

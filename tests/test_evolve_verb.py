@@ -8,8 +8,8 @@ import pytest
 from scripted_teacher import CODE, Teacher, kind, reply
 from typer.testing import CliRunner
 
-from rrtf import __main__, endpoint, reading, store
-from rrtf.endpoint import messages
+from rrtf import __main__, reading, store
+from rrtf.engines import endpoint
 from rrtf.evolve import offline, wording
 from rrtf.nano import evolution
 from rrtf.nano.problems import build
@@ -108,7 +108,7 @@ def test_what_is_asked_for_reaches_the_endpoint(run, teacher, tmp_path):
     done = run("--out", tmp_path / "o.jsonl", "--weights", "0,0,0,0,1", *options)
     assert done.exit_code == 0, done.output
     told = double.options
-    assert told["endpoint"] == messages.Endpoint(URL, "m", "K")
+    assert told["endpoint"] == endpoint.Endpoint(URL, "m", "K")
     assert told["replies"] == tmp_path / "o.jsonl.replies"
     names = ("concurrency", "attempts", "requests_per_minute", "max_spend_tokens", "timeout")
     assert [told[name] for name in names] == [3, 2, 60, 99, 5]

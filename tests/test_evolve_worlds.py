@@ -6,7 +6,8 @@ import io
 import pytest
 from scripted_teacher import CODE, Teacher
 
-from rrtf import config, endpoint, source, store
+from rrtf import config, source, store
+from rrtf.engines import endpoint
 from rrtf.evolve import offline, seeds, worlds
 from rrtf.nano import evolution
 from rrtf.nano.problems import build

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rrtf.engines import ctranslate2_engine
-from rrtf.engines.answers import UnsupportedModel
+from rrtf.engines import UnsupportedModel
+from rrtf.engines import ctranslate2 as engines_ctranslate2
+from rrtf.engines.ctranslate2 import PRECISIONS, choose_device
 from rrtf.quantize import gptq, lane, migrate, variants
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,10 +55,10 @@ def full(texts):
 def computed():
     import ctranslate2
 
-    return ctranslate2.get_supported_compute_types(ctranslate2_engine.choose_device())
+    return ctranslate2.get_supported_compute_types(choose_device())
 
 
-@pytest.mark.parametrize("precision", ctranslate2_engine.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_type_that_this_cpu_computes_in_stays_near_full_precision(
     precision, texts, full, tmp_path
 ):
@@ -82,10 +83,10 @@ def test_a_gpu_without_the_cublas_that_ctranslate2_wants_leaves_the_cpu(monkeypa
     import ctranslate2
 
     monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
-    monkeypatch.setattr(ctranslate2_engine, "_loads_cublas", lambda: False)
-    assert ctranslate2_engine.choose_device() == "cpu"
-    monkeypatch.setattr(ctranslate2_engine, "_loads_cublas", lambda: True)
-    assert ctranslate2_engine.choose_device() == "cuda"
+    monkeypatch.setattr(engines_ctranslate2, "_loads_cublas", lambda: False)
+    assert engines_ctranslate2.choose_device() == "cpu"
+    monkeypatch.setattr(engines_ctranslate2, "_loads_cublas", lambda: True)
+    assert engines_ctranslate2.choose_device() == "cuda"
 
 
 def test_int8_is_smaller_and_converts_to_the_same_weights_again(tmp_path):
@@ -399,7 +400,7 @@ def ready():
 
 
 def ids(pairs):
-    from rrtf.engines.transformers_engine import open_tokenizer
+    from rrtf.engines.transformers import open_tokenizer
 
     tokenizer = open_tokenizer(STUDENT)
     return [(tokenizer.encode(head), tokenizer.encode(tail)) for head, tail in pairs]

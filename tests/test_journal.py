@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from rrtf.journal import Journal, read
+from rrtf.engines.endpoint import Journal, read
 
 
 def test_rows_come_back_in_the_order_of_their_coming(tmp_path):

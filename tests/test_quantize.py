@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rrtf import stats
-from rrtf.engines.answers import Completion
+from rrtf.engines import Completion
 from rrtf.quantize import jobs, measuring, sanity
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs

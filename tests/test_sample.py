@@ -14,8 +14,7 @@ import ray_alone
 
 from rrtf import crew, engines, store
 from rrtf import sample as stage
-from rrtf.engines.answers import Completion
-from rrtf.engines.message import Message
+from rrtf.engines import Completion
 from rrtf.records import Response
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -287,7 +286,7 @@ def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
     ]
     assert [len(prompts) for prompts, _, _ in server.asked] == [32, 8]
     asked, n, told = server.asked[0]
-    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], Message)
+    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], engines.Message)
     assert stage.sample(problems, **how, **options) == found and len(server.asked) == 2
     stage.sample(problems, **how | {"model": "other"}, **options)
     stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})

@@ -6,10 +6,10 @@ import pytest
 from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
-from rrtf import config, endpoint, engines, reading, store
+from rrtf import config, engines, prompts, reading, store
 from rrtf.__main__ import app
-from rrtf.endpoint.messages import Ask, Endpoint, Reply
-from rrtf.engines import prompt_tokens
+from rrtf.engines import endpoint
+from rrtf.engines.endpoint import Ask, Endpoint, Reply
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replie
     assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]
     with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]
     assert [reply.completion_tokens for reply in found[:3]] == with_end
-    counts = [len(prompt_tokens.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
+    counts = [len(prompts.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
     assert [reply.prompt_tokens for reply in found[:3]] == counts
     assert [reply.finish_reason for reply in found[:3]] == [one.finish_reason for (one,) in own]
     assert found[3] == found[0]

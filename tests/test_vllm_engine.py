@@ -14,8 +14,7 @@ import pytest
 from scripted_vllm import ScriptedVllm, letters
 
 from rrtf import engines
-from rrtf.engines import vllm_engine
-from rrtf.engines.message import Message
+from rrtf.engines import vllm
 
 DOUBLE = Path(__file__).with_name("scripted_vllm.py")
 SAMPLED = {"n": 3, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 40, "stops": (), "seed": 5}
@@ -92,7 +91,7 @@ def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(t
 def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        engine.generate([Message("a"), "a"], **SAMPLED)
+        engine.generate([engines.Message("a"), "a"], **SAMPLED)
     said = {path: request.get("messages") for path, request in server.requests}
     message = [{"role": "user", "content": "a"}]
     assert said == {"/v1/chat/completions": message, "/v1/completions": None}
@@ -191,7 +190,7 @@ def test_the_server_and_its_workers_end_with_our_process_however_that_ends(progr
 
 
 def test_the_server_ends_too_when_its_keeper_is_killed(program, tmp_path):
-    server = vllm_engine.Server("m", log=tmp_path / "log")
+    server = vllm.Server("m", log=tmp_path / "log")
     main = int(logged(tmp_path / "log")["pids"].split()[0])
     server._process.kill()
     wait_until(lambda: not alive(main))
@@ -210,8 +209,8 @@ def test_a_server_that_ends_while_it_serves_is_an_error_with_the_end_of_its_log(
     program, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("BROKEN", "while serving")
-    server = vllm_engine.Server("m", log=tmp_path / "log")
-    engine = vllm_engine.VllmEngine(server.place, replies=tmp_path, server=server, attempts=1)
+    server = vllm.Server("m", log=tmp_path / "log")
+    engine = vllm.VllmEngine(server.place, replies=tmp_path, server=server, attempts=1)
     with pytest.raises(OSError, match=r"(?s)exit code 3\).*illegal memory access"):
         engine.generate(["a"], **SAMPLED)
 
@@ -220,9 +219,9 @@ def test_a_server_that_does_not_come_up_in_time_is_ended_and_progress_is_told(
     program, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("LOAD", "600")
-    monkeypatch.setattr(vllm_engine, "TELL", 0.5)
+    monkeypatch.setattr(vllm, "TELL", 0.5)
     with pytest.raises(OSError, match=r"vllm: m is not up after 4 s; the last lines"):
-        vllm_engine.Server("m", log=tmp_path / "log", start_seconds=4)
+        vllm.Server("m", log=tmp_path / "log", start_seconds=4)
     assert "vllm: loading m, " in capsys.readouterr().err
     pids = [int(pid) for pid in logged(tmp_path / "log")["pids"].split()]
     wait_until(lambda: not any(map(alive, pids)))
@@ -246,9 +245,9 @@ def test_without_its_environment_the_error_says_how_to_make_one(tmp_path, monkey
 
 
 def test_a_python_is_asked_for_its_vllm(program, monkeypatch):
-    assert vllm_engine.command() == [str(program), "serve"]
+    assert vllm.command() == [str(program), "serve"]
     monkeypatch.setenv("RRTF_VLLM", sys.executable)
-    assert vllm_engine.command()[1:] == ["-m", "vllm.entrypoints.cli.main", "serve"]
+    assert vllm.command()[1:] == ["-m", "vllm.entrypoints.cli.main", "serve"]
 
 
 def test_a_folder_is_served_under_a_name_that_changes_with_its_content(tiny_model, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, execution, nano_corpus, prompts, store
+from rrtf import config, engines, execution, nano_corpus, prompts, store
 from rrtf.ablation.sets import Answers, Material
 from rrtf.nano import grammar
 from rrtf.nano import problems as nano_problems
@@ -70,7 +70,7 @@ def collect(
 
     `limits` are options of `execution.execute`; prompts are those that `student` is asked with.
     """
-    ask = asking.asker(student, "starcoder")
+    ask = engines.asker(student, "starcoder")
     oracles = {style: oracle(problems, style) for style in ORACLES}
     teachers = {name: found for name, found in answers.items() if name != "student"}
     teachers |= {

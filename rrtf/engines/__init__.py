@@ -10,31 +10,123 @@ a server. They take a model by the name that the server has for it.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol
 
-from rrtf import config
-from rrtf.engines.answers import Completion, UnsupportedModel
+from rrtf import config, prompts
+from rrtf.records import Problem
 
-__all__ = [
-    "ENGINES",
-    "Completion",
-    "Generator",
-    "Message",
-    "UnsupportedModel",
-    "chat_template",
-    "check_sampling",
-    "choose_engine",
-    "device",
-    "model_folder",
-    "open_engine",
-    "processes",
-    "prompt_ids",
-    "remote",
-    "resolve_model",
-    "served_name",
-]
+
+class Message(str):
+    """A prompt that is a user's message: the server puts it into its own chat template."""
+
+
+Decode = Callable[[Sequence[int]], str]
+
+
+class UnsupportedModel(ValueError):
+    """The engine cannot run this architecture; the message names one that can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated continuation.
+
+    `text` ends before the first stop sequence; `n_tokens` counts generated tokens, those of the
+    stop sequence included, the end-of-text token not. `finish_reason` is `stop` (end of text or a
+    stop sequence) or `length` (`max_new_tokens` reached).
+    """
+
+    text: str
+    n_tokens: int
+    finish_reason: str
+
+
+def check_sampling(*, n: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
+    """ValueError that names the first option out of its range."""
+    if n < 1:
+        raise ValueError(f"n = {n}: at least 1 sample per prompt is needed")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature = {temperature}: expected 0 (greedy) or more")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p = {top_p}: expected a value in (0, 1]")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens = {max_new_tokens}: at least 1 is needed")
+    if temperature == 0 and n > 1:
+        raise ValueError(f"n = {n} at temperature 0: greedy answers are all the same; use n = 1")
+
+
+def prompt_keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
+    """(prompt, how often it came before): what the random numbers of a prompt depend on."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        keys.append((prompt, seen[prompt]))
+        seen[prompt] += 1
+    return keys
+
+
+def check_lengths(lengths: Sequence[int], *, max_new_tokens: int, positions: int) -> None:
+    """ValueError for the first prompt that is empty or does not fit with its answer."""
+    for number, length in enumerate(lengths):
+        if length == 0:
+            raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
+        if length + max_new_tokens > positions:
+            raise ValueError(
+                f"prompt {number} has {length} tokens; with max_new_tokens = {max_new_tokens} "
+                f"that exceeds the model's {positions} positions"
+            )
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int:
+    """Where the earliest stop sequence begins, or -1."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return min(found, default=-1)
+
+
+def stop_near_end(ids: Sequence[int], stops: Sequence[str], decode: Decode, *, fresh: int) -> bool:
+    """Whether a stop sequence ends within the last `fresh` tokens.
+
+    Every token has at least one byte, so only a short tail has to be decoded.
+    """
+    if not stops:
+        return False
+    tail = max(len(stop.encode()) for stop in stops) + fresh + 1
+    return first_stop(decode(ids[-tail:]), stops) >= 0
+
+
+def complete(
+    ids: Sequence[int], *, stops: Sequence[str], decode: Decode, ended: bool
+) -> Completion:
+    """Generated token ids as a `Completion`; `ended` says that end of text followed them.
+
+    The answer is what a reader of the token stream sees who stops at the first token that
+    completes a stop sequence: it does not depend on how much an engine generated beyond it.
+    """
+    text = decode(ids)
+    if first_stop(text, stops) < 0:
+        return Completion(text, len(ids), "stop" if ended else "length")
+    low, high = 1, len(ids)  # the fewest tokens whose text holds a stop sequence
+    while low < high:
+        middle = (low + high) // 2
+        if first_stop(decode(ids[:middle]), stops) >= 0:
+            high = middle
+        else:
+            low = middle + 1
+    text = decode(ids[:low])
+    return Completion(text[: first_stop(text, stops)], low, "stop")
+
+
+def batches(lengths: Sequence[int], *, n: int, rows: int) -> list[list[tuple[int, int]]]:
+    """(prompt, sample) pairs in batches of at most `rows`, prompts of similar length together."""
+    order = sorted(range(len(lengths)), key=lambda prompt: (lengths[prompt], prompt))
+    pairs = [(prompt, sample) for prompt in order for sample in range(n)]
+    return [pairs[at : at + rows] for at in range(0, len(pairs), rows)]
+
 
 LOCAL = ("auto", "transformers", "ctranslate2", "gptbigcode")
 REMOTE = ("vllm", "openai", "replay")
@@ -112,7 +204,7 @@ def chat_template(folder: Path) -> Callable[[str], str]:
 
     ValueError where the tokenizer of the folder has no chat template.
     """
-    from rrtf.engines.transformers_engine import open_tokenizer
+    from rrtf.engines.transformers import open_tokenizer
 
     tokenizer = open_tokenizer(folder)
     if not tokenizer.chat_template:
@@ -166,7 +258,7 @@ def served_name(name: str, model: str | Path) -> str:
     Where `vllm` serves (or served) a local folder, this names its content too; so it tells whether
     two answers are of the same model.
     """
-    from rrtf.engines.vllm_engine import content_name
+    from rrtf.engines.vllm import content_name
 
     return str(model) if name.startswith("openai") else content_name(resolve_model(model))
 
@@ -207,18 +299,18 @@ def _open_remote(
     if not str(model):
         raise ValueError(f"engine {kind!r}: no model is named; give the name that the server has")
     if kind == "openai":
-        from rrtf.engines.endpoint_engine import open_server
+        from rrtf.engines.endpoint import open_server
 
         return open_server(where, str(model), replies=replies, **options)
     if kind == "replay":
-        from rrtf.engines.endpoint_engine import open_recording
+        from rrtf.engines.endpoint import open_recording
 
         return open_recording(Path(where), served_name(kind, model), **options)
-    from rrtf.engines import vllm_engine
+    from rrtf.engines import vllm
 
     if where:
-        return vllm_engine.point(where, str(model), replies=replies, **options)
-    return vllm_engine.start(resolve_model(model), replies=replies, **options)
+        return vllm.point(where, str(model), replies=replies, **options)
+    return vllm.start(resolve_model(model), replies=replies, **options)
 
 
 def able(folder: Path) -> tuple[str, ...]:
@@ -254,9 +346,31 @@ def _open(name: str, folder: Path, *, threads: int, **options) -> Generator:
 
         return GptBigCodeEngine(folder, threads=threads, **options)
     if name == "ctranslate2":
-        from rrtf.engines.ctranslate2_engine import CTranslate2Engine
+        from rrtf.engines.ctranslate2 import CTranslate2Engine
 
         return CTranslate2Engine(folder, threads=threads, **options)
-    from rrtf.engines.transformers_engine import TransformersEngine
+    from rrtf.engines.transformers import TransformersEngine
 
     return TransformersEngine(folder, threads=threads, **options)
+
+
+Asker = Callable[[Problem], str]
+
+
+def asker(model: str | Path, prompt_format: str, *, engine: str = "auto") -> Asker:
+    """The function from a problem to the text that `model` is given in `engine`.
+
+    `prompt_format` is one of `prompts.FORMATS`. Only `chat` looks at the model: ValueError where
+    its tokenizer brings no template, FileNotFoundError where there is no such model. A remote
+    engine gets the message itself, and its server puts it into the template.
+    """
+    template = None
+    if prompt_format == "chat":
+        is_remote = remote(engine)
+        template = Message if is_remote else _template(model_folder(model))
+    return partial(prompts.format_prompt, style=prompt_format, template=template)
+
+
+@cache
+def _template(folder: Path) -> Callable[[str], str]:
+    return chat_template(folder)

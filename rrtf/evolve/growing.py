@@ -8,7 +8,7 @@ nor on how they are cut into calls; a killed run goes on where the saved replies
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from rrtf.endpoint.messages import Ask, Reply
+from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import rules
 from rrtf.evolve.offline import draw_method
 from rrtf.evolve.rules import Dropped

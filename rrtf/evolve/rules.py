@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from rrtf import prompts, similarity
-from rrtf.endpoint.messages import Reply
+from rrtf.engines.endpoint import Reply
 from rrtf.evolve.seeds import code_of, function_of
 from rrtf.evolve.wording import task_text, wording
 from rrtf.records import Instruction

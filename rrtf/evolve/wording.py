@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rrtf import config
-from rrtf.endpoint.messages import Ask
+from rrtf.engines.endpoint import Ask
 from rrtf.records import Instruction
 
 FILE = "prompts/evolve.toml"

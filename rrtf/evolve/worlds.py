@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rrtf import endpoint, prompts, reading
-from rrtf.endpoint import messages
+from rrtf import prompts, reading
+from rrtf.engines import endpoint
 from rrtf.evolve import offline
 from rrtf.evolve.growing import Asker, evolve_rows
 from rrtf.evolve.rules import Dropped, sieve
@@ -111,7 +111,7 @@ def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
     settings = stage.settings
     return partial(
         endpoint.ask,
-        endpoint=messages.Endpoint(settings["generator"], settings["evolver"]),
+        endpoint=endpoint.Endpoint(settings["generator"], settings["evolver"]),
         replies=stage.folder / "replies",
         concurrency=settings["concurrency"],
         progress=lambda done, total, *_: tell(done, total),

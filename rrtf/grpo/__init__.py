@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import asking, config, engines, outputs, store
+from rrtf import config, engines, outputs, store
 from rrtf.records import Outcome, Problem
 
 REWARDS = {  # CodeRL, eq. 4 there
@@ -144,7 +144,7 @@ def _task(
     problems: Sequence[Problem], model: str | Path, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What TRL's process is told."""
-    ask = asking.asker(model, settings["prompt_format"])
+    ask = engines.asker(model, settings["prompt_format"])
     return {
         "model": str(engines.model_folder(model)),
         "settings": settings,

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
-from rrtf.engines import device
-from rrtf.engines.answers import UnsupportedModel
+from rrtf.engines import UnsupportedModel, device
 from rrtf.quantize import migrate
 
 GROUP = 128  # weights that share a scale
@@ -112,7 +111,7 @@ def tokens(folder: Path, calibration: Sequence[str]) -> list[list[int]]:
     """The token ids of the calibration texts that are not blank, cut to the model's positions."""
     from transformers import AutoConfig
 
-    from rrtf.engines.transformers_engine import open_tokenizer, positions_of
+    from rrtf.engines.transformers import open_tokenizer, positions_of
 
     tokenizer = open_tokenizer(folder)
     positions = positions_of(AutoConfig.from_pretrained(folder))
@@ -121,7 +120,7 @@ def tokens(folder: Path, calibration: Sequence[str]) -> list[list[int]]:
 
 def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
     """The GPTQ checkpoint in `output` behind a `Generator`; its name says which kernel runs."""
-    from rrtf.engines.transformers_engine import TransformersEngine
+    from rrtf.engines.transformers import TransformersEngine
 
     loaded = _library().load(str(output.resolve()), device=device()).model
     engine = TransformersEngine(folder, threads=threads, loaded=loaded)

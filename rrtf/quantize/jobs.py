@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rrtf import asking, config, engines, prompts, source, store
+from rrtf import config, engines, prompts, source, store
 from rrtf.quantize import sanity
 from rrtf.quantize.table import Measured, Sampled, sources
 from rrtf.quantize.variants import parts, weight_bytes, weights_hash
@@ -200,7 +200,7 @@ def measure(
     unknown variant or one that comes twice.
     """
     check_variants(variants)
-    ask = asking.asker(model, prompt_format)
+    ask = engines.asker(model, prompt_format)
     texts = [ask(problem) for problem in problems]
     asked = {
         "prompts": texts,
@@ -244,11 +244,11 @@ def calibration_texts(
     problems: Sequence[Problem], *, model: str | Path, prompt_format: str
 ) -> list[str]:
     """What GPTQ reads: the prompts as the model is asked, followed by their references."""
-    ask = asking.asker(model, prompt_format)
+    ask = engines.asker(model, prompt_format)
     return [with_reference(problem, ask) for problem in problems]
 
 
-def with_reference(problem: Problem, ask: asking.Asker) -> str:
+def with_reference(problem: Problem, ask: engines.Asker) -> str:
     """The prompt as a model is asked, followed by the reference."""
     return ask(problem) + _continuation(problem)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import config, store
-from rrtf.engines.answers import UnsupportedModel
+from rrtf.engines import UnsupportedModel
 from rrtf.quantize import gptq, migrate
 
 PROGRAM = Path(__file__).with_name("auto_gptq_lane.py")

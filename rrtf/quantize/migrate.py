@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import store
-from rrtf.engines.answers import UnsupportedModel
+from rrtf.engines import UnsupportedModel
 
 THEIRS_ONLY = (
     "is_marlin_format",

@@ -39,7 +39,7 @@ def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence
     beside = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if library == "ctranslate2":
-            from rrtf.engines.ctranslate2_engine import check_precision, convert
+            from rrtf.engines.ctranslate2 import check_precision, convert
 
             check_precision(precision)
             convert(Path(model), beside, precision=precision)
@@ -68,12 +68,12 @@ def open_variant(
     """
     library, precision = parts(variant)
     if library == "full":
-        from rrtf.engines.transformers_engine import TransformersEngine
+        from rrtf.engines.transformers import TransformersEngine
 
         return TransformersEngine(Path(model), threads=threads)
     _weights(variant, model, output)
     if library == "ctranslate2":
-        from rrtf.engines.ctranslate2_engine import CTranslate2Engine
+        from rrtf.engines.ctranslate2 import CTranslate2Engine
 
         return CTranslate2Engine(Path(model), threads=threads, dtype=precision, converted=output)
     return _gptq(library).open_engine(Path(model), output, threads=threads)

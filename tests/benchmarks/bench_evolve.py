@@ -30,9 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rrtf import endpoint, journal
-from rrtf.endpoint import messages
-from rrtf.endpoint.messages import Ask, Endpoint
+from rrtf.engines import endpoint
+from rrtf.engines.endpoint import Ask, Endpoint
 
 SERVER = Path(__file__).resolve().parent.parent / "scripted_endpoint.py"
 CASES = ((0.05, 8), (0.05, 32), (0.2, 8), (0.2, 32))
@@ -60,7 +59,7 @@ def bare(url: str, n: int, concurrency: int) -> int:
     """The least that a client in Python does: nothing is checked, bounded, retried or saved."""
     parts = urlsplit(url)
     place = Endpoint(url, "scripted")
-    bodies = iter([messages.body([ask], place) for ask in asks(n)])
+    bodies = iter([endpoint.body([ask], place) for ask in asks(n)])
     taking, answered = threading.Lock(), []
 
     def work() -> None:
@@ -156,11 +155,11 @@ def saving(n: int = 100_000) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "replies.jsonl"
         started = time.process_time()
-        with journal.Journal(path) as file:
+        with endpoint.Journal(path) as file:
             for _ in range(n):
                 file.append(row)
         written = time.process_time()
-        assert sum(1 for _ in journal.read(path)) == n
+        assert sum(1 for _ in endpoint.read(path)) == n
         read = time.process_time()
         size = path.stat().st_size / 1e6
     print(

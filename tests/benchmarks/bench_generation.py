@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rrtf import config, engines, prompts
-from rrtf.engines.answers import complete, stop_near_end
+from rrtf.engines import complete, stop_near_end
 from rrtf.nano.problems import world
 
 SAMPLED = {"temperature": 0.8, "top_p": 0.95, "max_new_tokens": 140}

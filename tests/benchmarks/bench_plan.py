@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from transformers import AutoTokenizer
 
 from rrtf import batches, config, engines, store, train
-from rrtf.engines import prompt_tokens
 from rrtf.plan import flops, models
+from rrtf.prompts import prompt_ids
 from rrtf.records import RankedGroup, Response
 
 SHORT, LONG, PER_BATCH = 4, 24, 8
@@ -36,7 +36,7 @@ def stage(name: str) -> Path:
 
 def lengths(groups: list[RankedGroup], tokenizer) -> dict[str, float]:
     """Tokens of prompts and answers, as the step and the engine count them."""
-    prompts = [len(prompt_tokens.prompt_ids(tokenizer, group.prompt)) for group in groups]
+    prompts = [len(prompt_ids(tokenizer, group.prompt)) for group in groups]
     answers: dict[str, list[int]] = {"student": [], "teacher": []}
     for response in store.read(stage("03_sample") / "responses.jsonl", Response):
         answers[response.source].append(response.n_tokens + 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf.config import derive_seed
-from rrtf.engines.answers import (
+from rrtf.engines import (
     Completion,
     UnsupportedModel,
     batches,
@@ -23,7 +23,7 @@ from rrtf.engines.answers import (
     complete,
     stop_near_end,
 )
-from rrtf.engines.prompt_tokens import prompt_ids
+from rrtf.prompts import prompt_ids
 
 PERIOD = 8  # tokens between two looks for stop sequences
 
@@ -133,7 +133,7 @@ class CTranslate2Engine:
     ):
         from transformers import AutoConfig
 
-        from rrtf.engines.transformers_engine import open_tokenizer, positions_of
+        from rrtf.engines.transformers import open_tokenizer, positions_of
 
         self.rows, self.threads = rows, threads
         self.device = choose_device()

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from rrtf.engines import decoding
-from rrtf.engines.answers import Completion, UnsupportedModel
-from rrtf.engines.prompt_tokens import prompt_ids
+from rrtf.engines import Completion, UnsupportedModel, decoding
+from rrtf.prompts import prompt_ids
 
 
 def choose_attention(device: str, dtype: torch.dtype) -> str:

@@ -19,10 +19,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from rrtf import endpoint
-from rrtf.endpoint.messages import Endpoint
-from rrtf.engines.endpoint_engine import AskingEngine, saving
-from rrtf.engines.message import Message
+from rrtf.engines import Message, endpoint
+from rrtf.engines.endpoint import AskingEngine, Endpoint, saving
 
 HOST = "127.0.0.1"
 KEY = "VLLM_API_KEY"  # the variable that the server itself takes its key from

@@ -1,0 +1,1198 @@
+"""Asking any OpenAI-compatible endpoint: vLLM, `transformers serve`, a hosted API.
+
+`ask` sends many requests at a time and saves each reply the moment it came, so that a killed run
+goes on where it was; `recorded` reads what was saved. Modules: `messages` (records and their
+JSON), `line` (one connection, one deadline), `attempt` (what a server's behaviour means), `desk`
+(what the workers share). Not covered: streamed replies, SOCKS, models that take
+`max_completion_tokens` only. A server's sampling may not follow the seed (that of
+`transformers serve` does not once requests run side by side): the saved replies are what repeats.
+"""
+
+import fcntl
+import hashlib
+import http.client
+import io
+import ipaddress
+import json
+import math
+import os
+import re
+import select
+import socket
+import ssl
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from rrtf import config
+from rrtf.config import derive_seed
+from rrtf.engines import Completion, Message, check_sampling, first_stop, prompt_keys
+
+MOST_STOPS = 4  # stop sequences that hosted APIs take, and vLLM 0.32
+# vLLM takes what a request does not say from the model's generation_config.json.
+VLLM = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "return_token_ids": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: what is to be answered and how to sample.
+
+    Either `messages`, (role, content) pairs that the server puts into its chat template, or
+    `prompt`, a text to be continued as it is. `temperature` 0 is greedy; `top_p` lies in (0, 1];
+    `max_tokens` bounds the answer, which may end at one of `stops` (a server may cut them off, or
+    go on behind them); asks that differ in their `seed` alone are different asks.
+    """
+
+    messages: tuple[tuple[str, str], ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    seed: int = 0
+    prompt: str = ""
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came: `finish_reason` as the server named it (`stop`, `length`, ...).
+
+    `completion_tokens` as the server counts: where it lists them (vLLM) without the one that ends
+    the text, elsewhere mostly with it. Of answers that came together, the first has the
+    `prompt_tokens`. `error` says why no text came after all attempts; it is empty for a good
+    reply. `refused`: further attempts are in vain, because of what was asked.
+    """
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    error: str = ""
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where to ask: `base_url` ends before `/chat/completions`, as in `http://127.0.0.1:8000/v1`.
+
+    The key is read from the environment variable `api_key_env` when it is needed and is kept
+    nowhere; where the variable is not set, none is sent. `vllm`: the server is one, and answers
+    asks with consecutive seeds together.
+    """
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    vllm: bool = False
+
+
+def check(ask: Ask, where: str) -> None:
+    """ValueError that names the first field of `ask` that no endpoint could answer."""
+    whole = all(isinstance(text, str) for pair in ask.messages for text in pair)
+    if not whole or any(len(pair) != 2 for pair in ask.messages):
+        raise ValueError(f"{where}: messages: expected (role, content) pairs of text")
+    if bool(ask.messages) == bool(ask.prompt):
+        raise ValueError(f"{where}: expected either messages or a prompt")
+    if not all(ask.stops):
+        raise ValueError(f"{where}: stops: an empty stop sequence")
+    if not (math.isfinite(ask.temperature) and ask.temperature >= 0):
+        raise ValueError(f"{where}: temperature = {ask.temperature}: expected 0 or more")
+    if not 0 < ask.top_p <= 1:
+        raise ValueError(f"{where}: top_p = {ask.top_p}: expected a value in (0, 1]")
+    if ask.max_tokens < 1:
+        raise ValueError(f"{where}: max_tokens = {ask.max_tokens}: at least 1 is needed")
+
+
+def path(ask: Ask) -> str:
+    """Where under the address an ask goes: chat, or raw text."""
+    return "/completions" if ask.prompt else "/chat/completions"
+
+
+def _request(ask: Ask, model: str) -> dict[str, Any]:
+    """What an ask says to every server."""
+    request: dict[str, Any] = {
+        "model": model,
+        "temperature": float(ask.temperature),
+        "top_p": float(ask.top_p),
+        "max_tokens": ask.max_tokens,
+        "seed": ask.seed,
+    }
+    if ask.stops:
+        request["stop"] = list(ask.stops)
+    if ask.prompt:
+        return request | {"prompt": ask.prompt}
+    pairs = [{"role": role, "content": content} for role, content in ask.messages]
+    return request | {"messages": pairs}
+
+
+def body(asks: Sequence[Ask], endpoint: Endpoint) -> bytes:
+    """The JSON that is sent for asks that differ in their consecutive seeds alone.
+
+    vLLM gives the answers of one request the seeds `seed`, `seed` + 1, ...; others get one ask.
+    """
+    request = _request(asks[0], endpoint.model)
+    if "stop" in request:
+        request["stop"] = request["stop"][:MOST_STOPS]
+    if endpoint.vllm:
+        request |= {"n": len(asks), **VLLM}
+    return json.dumps(request, sort_keys=True).encode()
+
+
+def key(ask: Ask, model: str) -> str:
+    """The name of an ask of a model: the sha256 of what it says, whichever server it goes to."""
+    return hashlib.sha256(json.dumps(_request(ask, model), sort_keys=True).encode()).hexdigest()
+
+
+def most_tokens(ask: Ask) -> int:
+    """What a reply can cost: a token has at least one byte, a message some tokens around it."""
+    prompt = sum(16 + len(content.encode("utf-8", "replace")) for _, content in ask.messages)
+    return prompt + len(ask.prompt.encode("utf-8", "replace")) + ask.max_tokens
+
+
+def parse(data: bytes, count: int = 1) -> list[Reply]:
+    """The `count` replies in the body of an answer; ValueError says what is wrong with it.
+
+    A `content` of null (a refusal; a model that thought until its tokens ran out) is no text.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not whole JSON ({error})") from None
+    if isinstance(answer, dict) and answer.get("error"):
+        raise ValueError(f"an error in place of a reply: {json.dumps(answer['error'])}")
+    choices = _field(answer, "choices", list) or [None]
+    if len(choices) != count:
+        raise ValueError(f"{len(choices)} answers instead of {count}")
+    texts = [_text(choice) for choice in choices]
+    usage = _field(answer, "usage", dict)
+    counts = [_field(usage, name, int) for name in ("prompt_tokens", "completion_tokens")]
+    if min(counts) < 0:
+        raise ValueError(f"usage of {min(counts)} tokens")
+    reasons = [_unicode(_field(choice, "finish_reason", str)) for choice in choices]
+    listed = count > 1 or isinstance(choices[0].get("token_ids"), list)
+    tokens = [_tokens(choice) for choice in choices] if listed else counts[1:]
+    prompts = [counts[0]] + [0] * (count - 1)
+    return [Reply(*fields) for fields in zip(texts, reasons, prompts, tokens, strict=True)]
+
+
+def _text(choice: Any) -> str:
+    if isinstance(choice, dict) and "text" in choice:
+        return _unicode(_field(choice, "text", str))
+    message = _field(choice, "message", dict)
+    return _unicode("" if message.get("content", "") is None else _field(message, "content", str))
+
+
+def _tokens(choice: dict[str, Any]) -> int:
+    """Generated tokens but for the one that ends the text: vLLM names a stop sequence only."""
+    ended = choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str)
+    return max(0, len(_field(choice, "token_ids", list)) - ended)
+
+
+def _field(value: Any, name: str, kind: type) -> Any:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, kind) or isinstance(found, bool):
+        raise ValueError(f"JSON without {name} ({kind.__name__})")
+    return found
+
+
+def _unicode(text: str) -> str:
+    """`text` with U+FFFD for halves of surrogate pairs, which no file could hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def to_row(name: str, reply: Reply) -> dict[str, Any]:
+    """A good reply as the journal has it, by the key of its ask."""
+    return {
+        "key": name,
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+    }
+
+
+def from_row(row: dict[str, Any], where: str) -> tuple[str, Reply]:
+    """The inverse of `to_row`; ValueError names the place of a row that is none."""
+    try:
+        words = [_field(row, name, str) for name in ("key", "text", "finish_reason")]
+        counts = [_field(row, name, int) for name in ("prompt_tokens", "completion_tokens")]
+    except ValueError as error:
+        raise ValueError(f"{where}: no reply: {error}; delete the line to go on") from None
+    return words[0], Reply(*words[1:], *counts)
+
+
+SYNC_SECONDS = 5.0  # a power cut loses at most this much
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of a journal in the order of their coming; none where there is no file.
+
+    A last line without its end is left out. ValueError names the line that is not a JSON object.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n"):
+                yield _row(line, f"{path}:{number}")
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not a JSON line ({error}); delete the line to go on") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected a JSON object; delete the line to go on")
+    return row
+
+
+class Journal:
+    """A journal opened for appending; any thread may append.
+
+    OSError where the file cannot be written, or where another process has it open.
+    """
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = threading.Lock()
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._file)
+            raise OSError(
+                f"{path}: another process is writing to it; wait for its end, or name another place"
+            ) from error
+        self._size = self._whole()
+        os.ftruncate(self._file, self._size)
+        self._synced = time.monotonic()
+
+    def _whole(self) -> int:
+        """Bytes up to the end of the last whole line."""
+        end = os.fstat(self._file).st_size
+        while end:
+            start = max(0, end - (1 << 16))
+            at = os.pread(self._file, end - start, start).rfind(b"\n")
+            if at >= 0:
+                return start + at + 1
+            end = start
+        return 0
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Writes one row; after an OSError (a full disk, say) the file is as it was before."""
+        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            try:
+                self._write(line)
+            except OSError as error:
+                os.ftruncate(self._file, self._size)
+                raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
+            self._size += len(line)
+            due = time.monotonic() - self._synced > SYNC_SECONDS
+            if due:
+                self._synced = time.monotonic()
+        if due:  # not under the lock: a disk may take its time, and only this thread waits
+            os.fdatasync(self._file)
+
+    def _write(self, line: bytes) -> None:
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._file, view) :]
+
+    def close(self) -> None:
+        """Brings all rows to the disk and gives the lock back."""
+        with self._lock:
+            os.fdatasync(self._file)
+            os.close(self._file)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class TooLong(Exception):
+    """The answer has more bytes than any valid one."""
+
+
+class Unreachable(OSError):
+    """There was no connection to send anything over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer as it came: `headers` by lower-case name, `body` whole."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Inflow(io.RawIOBase):
+    """What a socket brings until `deadline` (monotonic seconds), at most `limit` bytes."""
+
+    def __init__(self, sock: socket.socket, deadline: float, limit: int):
+        self.sock, self.deadline, self.limit = sock, deadline, limit
+        self.raw = sock.makefile("rb", buffering=0)  # keeps the socket open, as http.client expects
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client reads from; it takes this object for the socket."""
+        return io.BufferedReader(self, 1 << 16)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if self.limit <= 0:
+            raise TooLong
+        self.sock.settimeout(left)
+        count = self.raw.readinto(memoryview(buffer)[: self.limit])
+        self.limit -= count
+        return count
+
+    def close(self) -> None:
+        self.raw.close()
+        super().close()
+
+
+def _bounded(sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
+    return http.client.HTTPResponse(_Inflow(sock, deadline, limit), *args, **kwargs)
+
+
+def check_address(base_url: str) -> None:
+    """ValueError for what is no address of an endpoint, or holds a secret."""
+    parts = urlsplit(base_url)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        shown = f"{parts.scheme}://...@{parts.hostname}" if parts.username else parts.hostname
+        raise ValueError(
+            f"{shown}: an address with a password, `?` or `#`; the key belongs in the environment"
+        )
+    try:
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        port_fits = False
+    plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if parts.scheme not in ("http", "https") or not parts.hostname or not (port_fits and plain):
+        raise ValueError(f"{base_url!r}: expected an address like http://127.0.0.1:8000/v1")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names this very machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def proxy_of(base_url: str) -> str | None:
+    """The proxy that the environment names for an address; never one for this very machine."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(base_url)
+    if is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
+        return None
+    proxy = getproxies().get(parts.scheme)
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+class Line:
+    """A connection that is opened when needed, used again, and opened anew when it broke."""
+
+    def __init__(self, base_url: str):
+        self.base_url = base_url
+        parts = urlsplit(base_url)
+        proxy = proxy_of(base_url)
+        peer = parts if proxy is None else urlsplit(proxy)
+        plainly = peer is not parts and parts.scheme == "http"
+        self._connection = _connection(parts, peer)
+        self._prefix = (f"http://{parts.netloc}" if plainly else "") + parts.path.rstrip("/")
+        self._headers = _proxy_headers(peer) if plainly else {}
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        *,
+        timeout: float,
+        limit: int,
+    ) -> Answer:
+        """Sends and receives within `timeout` seconds, at most `limit` bytes.
+
+        `Unreachable` or another OSError (TimeoutError, ConnectionError, ...), `TooLong`, or
+        http.client.HTTPException for an answer that is cut or no HTTP: the connection is closed.
+        """
+        deadline = time.monotonic() + timeout
+        connection = self._connection
+        try:
+            connection.response_class = partial(_bounded, deadline=deadline, limit=limit)
+            self._connect(timeout)
+            connection.request(method, self._prefix + path, body, {**headers, **self._headers})
+            response = connection.getresponse()
+            return _read(response, limit)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _connect(self, timeout: float) -> None:
+        connection = self._connection
+        if connection.sock is not None and _readable(connection.sock):
+            connection.close()  # the server hung up since, or speaks unasked
+        if connection.sock is None:
+            connection.timeout = timeout
+            try:
+                connection.connect()
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                raise Unreachable(error.strerror or str(error)) from error
+        connection.sock.settimeout(timeout)
+
+    def cut(self) -> None:
+        """Ends an exchange that another thread waits in, with an error there."""
+        sock = self._connection.sock
+        try:
+            if sock is not None:
+                sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it ended by itself meanwhile
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _readable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _connection(parts, peer) -> http.client.HTTPConnection:
+    """To `peer` (the server itself or a proxy), through it to the server where that is https."""
+    if peer is not parts and (peer.scheme != "http" or not peer.hostname):
+        raise ValueError("the environment names a proxy that is none of http://; unset it")
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(peer.hostname, peer.port or 80)
+    if peer is parts:
+        return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
+    connection = http.client.HTTPSConnection(peer.hostname, peer.port or 80)
+    connection.set_tunnel(parts.hostname, parts.port or 443, _proxy_headers(peer))
+    return connection
+
+
+def _proxy_headers(peer) -> dict[str, str]:
+    if not peer.username:
+        return {}
+    from base64 import b64encode
+
+    user = f"{unquote(peer.username)}:{unquote(peer.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(user.encode()).decode()}"}
+
+
+def _read(response: http.client.HTTPResponse, limit: int) -> Answer:
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    if response.length is not None and response.length > limit:
+        raise TooLong
+    body = response.read(limit + 1)
+    if response.length:
+        raise http.client.IncompleteRead(body, response.length)
+    if len(body) > limit:
+        raise TooLong
+    return Answer(response.status, headers, body)
+
+
+LONGEST_WAIT = 900.0  # seconds that a Retry-After may ask for before we rather stop
+AGAIN = (408, 409, 425, 429)  # of the 4xx, those that another attempt may mend; and all 5xx
+SHOWN = 300  # characters of a server's message in ours
+
+
+class Again(Exception):
+    """Another attempt may bring a reply.
+
+    `wait` is what the server asked for in seconds, 0 where it did not say; `unreachable` where
+    there was no connection at all.
+    """
+
+    def __init__(self, reason: str, *, wait: float = 0.0, unreachable: bool = False):
+        super().__init__(reason)
+        self.wait, self.unreachable = wait, unreachable
+
+
+class Refused(Exception):
+    """No attempt will bring a reply to this ask; others may get theirs."""
+
+
+def read_key(endpoint: Endpoint) -> str:
+    """The key in the environment, or nothing; ValueError for what no header can carry."""
+    secret = os.environ.get(endpoint.api_key_env, "").strip()
+    if not (secret.isascii() and secret.isprintable() and " " not in secret):
+        raise ValueError(f"${endpoint.api_key_env} holds no key: blanks or characters beyond ASCII")
+    return secret
+
+
+def headers(secret: str) -> dict[str, str]:
+    """What goes with every request; `secret` only where there is one."""
+    plain = {
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",  # so that the limit of bytes is one of memory too
+        "User-Agent": "rrtf",
+    }
+    return plain | ({"Authorization": f"Bearer {secret}"} if secret else {})
+
+
+def largest(asks: Sequence[Ask]) -> int:
+    """Bytes that a valid answer stays under: long tokens, escaped, and much around them."""
+    return (1 << 20) + 256 * sum(ask.max_tokens for ask in asks)
+
+
+def attempt(
+    line: Line, asks: Sequence[Ask], endpoint: Endpoint, secret: str, *, timeout: float
+) -> list[Reply]:
+    """The replies to asks that go out as one, or what `exchange` raises."""
+    bounds = {"timeout": timeout, "limit": largest(asks)}
+    sent = body(asks, endpoint)
+    answer = exchange(line, path(asks[0]), sent, endpoint, secret, **bounds)
+    try:
+        return parse(answer, len(asks))
+    except ValueError as error:
+        raise Again(_shown(str(error), secret)) from None
+
+
+def exchange(
+    line: Line,
+    where: str,
+    sent: bytes,
+    endpoint: Endpoint,
+    secret: str,
+    *,
+    timeout: float,
+    limit: int,
+) -> bytes:
+    """The JSON that answers a POST to the path `where`.
+
+    `Again`, or `Refused`, or an OSError that says why to ask nothing more.
+    """
+    try:
+        bounds = {"timeout": timeout, "limit": limit}
+        answer = line.exchange("POST", where, headers(secret), sent, **bounds)
+    except TooLong:
+        raise Again(f"more than {limit} bytes") from None
+    except TimeoutError:
+        raise Again(f"no whole answer within {timeout:g} s") from None
+    except ssl.SSLCertVerificationError as error:
+        raise OSError(f"{endpoint.base_url}: its certificate is not trusted: {error}") from None
+    except http.client.IncompleteRead:
+        raise Again("the answer was cut off") from None
+    except http.client.HTTPException as error:
+        raise Again(f"no HTTP: {_shown(repr(error), secret)}") from None
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise Again(said, unreachable=isinstance(error, Unreachable)) from None
+    if answer.status != 200:
+        _complain(answer, line, where, endpoint, secret)
+    kind = answer.headers.get("content-type", "none").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Again(f"content type {_shown(kind, secret)} instead of application/json")
+    if answer.headers.get("content-encoding", "identity") != "identity":
+        raise Again("a compressed body, which was not asked for")
+    return answer.body
+
+
+def _complain(answer, line: Line, where: str, endpoint: Endpoint, secret: str) -> None:
+    """Raises what follows from a status that is not 200."""
+    status, said = answer.status, _message(answer.body, secret)
+    what = f"HTTP {status}" + (f": {said}" if said else "")
+    if status in AGAIN or status >= 500:
+        wait = retry_after(answer.headers.get("retry-after", ""))
+        if wait > LONGEST_WAIT:
+            raise OSError(
+                f"{endpoint.base_url} asks to come back in {wait:.0f} s ({what}); what came is "
+                "saved, the same command goes on from there"
+            )
+        raise Again(what, wait=wait)
+    if status in (401, 402, 403):
+        given = "the key in" if secret else "there is no key in"
+        raise PermissionError(
+            f"{endpoint.base_url} lets nobody in without its key, and {given} "
+            f"${endpoint.api_key_env} {'was not accepted' if secret else '(set it)'}: {what}"
+        )
+    if status == 404:
+        raise FileNotFoundError(
+            f"{endpoint.base_url}: no model {endpoint.model!r} there, or no {where} under this "
+            f"address, which mostly ends in /v1 ({what}){_listed(served(line, secret), secret)}"
+        )
+    if 200 < status < 300:
+        raise Again(f"HTTP {status} instead of 200")
+    if status < 400:
+        place = _shown(answer.headers.get("location", "nowhere"), secret)
+        raise OSError(f"{endpoint.base_url} refers to {place} (HTTP {status}): give that address")
+    raise Refused(what)
+
+
+def served(line: Line, secret: str) -> list[str]:
+    """The models that the server says it has; none where it does not say so."""
+    try:
+        answer = line.exchange("GET", "/models", headers(secret), timeout=10, limit=1 << 20)
+        return [str(entry["id"]) for entry in json.loads(answer.body)["data"]]
+    except (OSError, http.client.HTTPException, TooLong, ValueError, KeyError, TypeError):
+        return []
+
+
+def _listed(names: Sequence[str], secret: str) -> str:
+    return f"; it serves {_shown(', '.join(names), secret)}" if names else ""
+
+
+def _message(data: bytes, secret: str) -> str:
+    """The sentence in the body of an error: OpenAI's form, FastAPI's, or what there is."""
+    text = data[:65536].decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        for name in ("error", "message", "detail"):
+            found = found.get(name, found) if isinstance(found, dict) else found
+        text = found if isinstance(found, str) else json.dumps(found)
+    except (ValueError, RecursionError):
+        pass
+    return _shown(text, secret)
+
+
+def _shown(text: str, secret: str) -> str:
+    """A server's text as it may stand in a message: one line, short, without the key."""
+    line = " ".join((text.replace(secret, "(key)") if secret else text).split())
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    return line if len(line) <= SHOWN else line[: SHOWN - 3] + "..."
+
+
+def retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for (a number or a date), 0 for anything else."""
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value.strip()):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+FRUITLESS = 20  # requests in a row without a reply after which the endpoint counts as broken
+
+
+class SpendLimit(OSError):
+    """The tokens allowed are spent. What came is saved; with a higher limit it goes on."""
+
+
+class Gate:
+    """Lets one request through at a time, `interval` seconds after the last, none while held."""
+
+    def __init__(self, interval: float):
+        self.interval = interval
+        self._next = 0.0  # monotonic seconds
+        self._lock = threading.Lock()
+
+    def hold(self, seconds: float) -> None:
+        """Nobody goes through for so long: the server asked for it."""
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+    def through(self, stopped: threading.Event) -> bool:
+        """Waits for one's turn; False where `stopped` came first."""
+        while not stopped.is_set():
+            with self._lock:
+                left = self._next - time.monotonic()
+                if left <= 0:
+                    self._next = time.monotonic() + self.interval
+                    return True
+            stopped.wait(left)
+        return False
+
+
+class Desk:
+    """Asks out and replies in, under one lock; the first error stops all work.
+
+    `asks` by key go to `address`, those whose keys are one of `groups` together; `budget` bounds
+    the tokens (0: no bound), of which `spent` are gone already. `replies` and `error` are the
+    result.
+    """
+
+    def __init__(
+        self,
+        asks: Mapping[str, Ask],
+        groups: Sequence[tuple[str, ...]],
+        address: str,
+        *,
+        budget: int,
+        spent: int,
+    ):
+        self.asks, self.address = asks, address
+        self.budget, self.spent, self.before = budget, spent, spent
+        self.replies: dict[str, Reply] = {}
+        self.error: BaseException | None = None
+        self.stopped = threading.Event()
+        self._answered = self._fruitless = self._pledged = 0
+        self._waiting = deque(groups)
+        self._changed = threading.Condition()
+
+    def take(self) -> tuple[str, ...] | None:
+        """The keys of the next request; None when none is left or all work has stopped.
+
+        While a request could exceed the budget together with those under way, it waits for them.
+        """
+        with self._changed:
+            while self._waiting and not self.stopped.is_set():
+                cost = self._cost(self._waiting[0])
+                if not self.budget or self.spent + self._pledged + cost <= self.budget:
+                    self._pledged += cost
+                    return self._waiting.popleft()
+                if not self._pledged:
+                    self._stop(self._exhausted(cost))
+                else:
+                    self._changed.wait()
+            return None
+
+    def _cost(self, names: Sequence[str]) -> int:
+        return sum(most_tokens(self.asks[name]) for name in names) if self.budget else 0
+
+    def _exhausted(self, cost: int) -> SpendLimit:
+        left = f"{sum(map(len, self._waiting))} of {len(self.asks)} asks were not sent"
+        return SpendLimit(
+            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next "
+            f"ask may take {cost}: {left}; what came is saved, and with a higher limit the same "
+            "command goes on from there"
+        )
+
+    def put(self, replies: Mapping[str, Reply]) -> None:
+        """Counts the replies to one request: too many errors in a row stop all work.
+
+        One that the server refuses tells against it only while it has answered nothing: prompts
+        that are too long can stand side by side.
+        """
+        with self._changed:
+            self.replies |= replies
+            self._pledged -= self._cost(list(replies))
+            first = next(iter(replies.values()))
+            self.spent += sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
+            self._answered += 0 if first.error else len(replies)
+            self._fruitless = self._fruitless + 1 if first.error else 0
+            known = not first.refused or not self._answered + self.before
+            if self._fruitless >= FRUITLESS and known:
+                self._stop(self._broken(first.error))
+            self._changed.notify_all()
+
+    def _broken(self, last: str) -> OSError:
+        return OSError(
+            f"{self.address}: {self._fruitless} asks in a row without a reply; the last: {last} "
+            "(what came is saved, the same command goes on from there)"
+        )
+
+    def stop(self, error: BaseException) -> None:
+        """Ends all work after the replies that are under way; `error` tells why."""
+        with self._changed:
+            self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.stopped.set()
+        self._changed.notify_all()
+
+    def outlook(self, seconds: float) -> tuple[int, int, int, int, float]:
+        """(asks done, asks, tokens, tokens to come, seconds to come) after `seconds` of work."""
+        with self._changed:
+            done, tokens = len(self.replies), self.spent - self.before
+            left = len(self.asks) - done
+            to_come = round(tokens / self._answered * left) if self._answered else 0
+            return done, len(self.asks), tokens, to_come, seconds / done * left if done else 0.0
+
+
+FILE = "replies.jsonl"
+PATIENCE = 10  # times as many attempts where the server itself says when to come back
+LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for more
+TICK = 0.2  # seconds between two calls of `progress`
+Progress = Callable[[int, int, int, int, float], None]
+
+
+def ask(
+    asks: Sequence[Ask],
+    *,
+    endpoint: Endpoint,
+    replies: Path,
+    concurrency: int = 8,
+    attempts: int = 6,
+    timeout: float = 120.0,
+    requests_per_minute: float = 0,
+    max_spend_tokens: int = 0,
+    backoff: float = 1.0,
+    progress: Progress | None = None,
+) -> list[Reply]:
+    """The replies to `asks`, in their order; equal asks are sent once and share theirs.
+
+    A reply is saved in the folder `replies` as it comes, under the sha256 of model and ask; what
+    is there is not asked again, and where all is there no connection is made. vLLM gets asks that
+    differ in consecutive seeds alone, one after the other in `asks`, as one request for several
+    answers. At most `concurrency` requests are under way. Each has `timeout` seconds from
+    connecting to its last byte, and up to `attempts` attempts, `backoff` seconds apart, doubling up
+    to a minute, times a jitter between 0.5 and 1 that follows from the ask. A Retry-After holds
+    back all requests, and an attempt that brought one does not count (up to ten times `attempts`).
+    An ask that stays without reply has `Reply.error` and is asked again by the next call.
+    `requests_per_minute` counts every attempt (0: no limit). `max_spend_tokens` bounds the tokens
+    of all replies in the folder, those of earlier calls too: an ask is sent only if the longest
+    answer would still fit (what a server charges for an attempt that broke is not known here).
+    `progress` gets (asks done, asks, tokens, tokens to come, seconds to come) of this call.
+
+    Errors: ValueError for options, asks or addresses out of range; PermissionError for a key that
+    is missing or not accepted; FileNotFoundError where there is no such model; ConnectionError
+    where nobody answers; `SpendLimit`; OSError for a folder that another process is filling or
+    that cannot be written, and for an endpoint that fails ask after ask. All name the address or
+    path. Replies that are under way when one is raised are waited for and saved: the same call
+    goes on.
+    """
+    _check(endpoint, asks, concurrency, attempts, timeout, requests_per_minute, max_spend_tokens)
+    names = [key(one, endpoint.model) for one in asks]
+    wanted = dict(zip(names, asks, strict=True))
+    found, _ = _saved(replies / FILE, wanted)
+    if len(found) < len(wanted):
+        secret = read_key(endpoint)
+        with Journal(replies / FILE) as journal:
+            found, spent = _saved(replies / FILE, wanted)
+            missing = {name: one for name, one in wanted.items() if name not in found}
+            groups = _groups(missing) if endpoint.vllm else [(name,) for name in missing]
+            budget = {"budget": max_spend_tokens, "spent": spent}
+            desk = Desk(missing, groups, endpoint.base_url, **budget)
+            gate = Gate(60 / requests_per_minute if requests_per_minute else 0.0)
+            once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout)
+            patience = partial(_patiently, once, gate, desk, attempts=attempts, backoff=backoff)
+            lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(groups)))]
+            _work(lines, desk, partial(_serve, patience, desk, journal), progress)
+            found |= desk.replies
+    return [found[name] for name in names]
+
+
+def _groups(asks: Mapping[str, Ask]) -> list[tuple[str, ...]]:
+    """The keys of asks that follow each other and differ in consecutive seeds alone, together."""
+    groups: list[list[str]] = []
+    for name, one in asks.items():
+        last = asks[groups[-1][-1]] if groups else None
+        if last and one == replace(last, seed=last.seed + 1):
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return [tuple(group) for group in groups]
+
+
+def recorded(folder: Path) -> dict[str, Reply]:
+    """Every reply saved in `folder` or below it, by the key of its ask and model.
+
+    FileNotFoundError where there is none.
+    """
+    paths = sorted(folder.rglob(FILE))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no recorded replies ({FILE}) there or below")
+    rows = ((row, f"{path}:{n}") for path in paths for n, row in enumerate(read(path), start=1))
+    return dict(from_row(row, where) for row, where in rows)
+
+
+def call(
+    endpoint: Endpoint, path: str, request: Mapping[str, Any], *, timeout: float = 120.0
+) -> Any:
+    """The JSON that the server answers to one POST: sent once, not saved.
+
+    ValueError for what the server refuses; errors else as `ask`.
+    """
+    sent, bounds = json.dumps(request).encode(), {"timeout": timeout, "limit": 1 << 28}
+    line = Line(endpoint.base_url)
+    try:
+        return json.loads(exchange(line, path, sent, endpoint, read_key(endpoint), **bounds))
+    except Refused as refusal:
+        raise ValueError(f"{endpoint.base_url}{path}: {refusal}") from None
+    except (Again, ValueError) as error:
+        raise OSError(f"{endpoint.base_url}{path}: {error}") from None
+    finally:
+        line.close()
+
+
+def ready(endpoint: Endpoint) -> bool:
+    """Whether the server is up and says that it has the model."""
+    line = Line(endpoint.base_url)
+    try:
+        return endpoint.model in served(line, read_key(endpoint))
+    finally:
+        line.close()
+
+
+def _check(endpoint, asks, concurrency, attempts, timeout, per_minute, tokens) -> None:
+    check_address(endpoint.base_url)
+    if not endpoint.model:
+        raise ValueError(f"{endpoint.base_url}: which model? its name is empty")
+    for name, value, least in (("concurrency", concurrency, 1), ("attempts", attempts, 1)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: at least {least} is needed")
+    for name, value in (("requests_per_minute", per_minute), ("max_spend_tokens", tokens)):
+        if value < 0:
+            raise ValueError(f"{name} = {value}: expected a limit, or 0 for none")
+    if not timeout > 0:
+        raise ValueError(f"timeout = {timeout}: expected seconds, more than 0")
+    for number, one in enumerate(asks, start=1):
+        check(one, f"ask {number}")
+
+
+def _saved(path: Path, wanted: Mapping[str, Ask]) -> tuple[dict[str, Reply], int]:
+    """The replies to `wanted` in a journal, and the tokens of all that it holds."""
+    found, tokens = {}, 0
+    for number, row in enumerate(read(path), start=1):
+        name, reply = from_row(row, f"{path}:{number}")
+        tokens += reply.prompt_tokens + reply.completion_tokens
+        if name in wanted:
+            found[name] = reply
+    return found, tokens
+
+
+def _work(
+    lines: Sequence[Line], desk: Desk, serve: Callable[[Line], None], progress: Progress | None
+) -> None:
+    """A thread per line until nothing is left to do; raises what stopped the work.
+
+    An interruption (or an error of `progress`) cuts the lines: nobody waits for their replies.
+    """
+    started = time.monotonic()
+    # Futures, not Thread.join: one that Ctrl-C interrupts holds its thread for dead (Python 3.11).
+    with ThreadPoolExecutor(max(1, len(lines))) as pool:
+        running = {pool.submit(serve, line) for line in lines}
+        try:
+            while running:
+                running = wait(running, timeout=TICK).not_done
+                if progress:
+                    progress(*desk.outlook(time.monotonic() - started))
+        except BaseException as error:
+            desk.stop(error)
+            while running:
+                for line in lines:
+                    line.cut()
+                running = wait(running, timeout=TICK).not_done
+            raise
+    if desk.error:
+        raise desk.error
+
+
+def _serve(patiently: Callable, desk: Desk, journal: Journal, line: Line) -> None:
+    """One worker: takes asks and brings replies, each saved before it counts."""
+    try:
+        while (names := desk.take()) is not None:
+            replies = patiently(line, names)
+            if replies is None:
+                return
+            found = dict(zip(names, replies, strict=True))
+            for name, reply in found.items():
+                if not reply.error:
+                    journal.append(to_row(name, reply))
+            desk.put(found)
+    except BaseException as error:  # raised again where `ask` was called
+        desk.stop(error)
+    finally:
+        line.close()
+
+
+def _patiently(
+    once: Callable[[Line, Sequence[Ask]], list[Reply]],
+    gate: Gate,
+    desk: Desk,
+    line: Line,
+    names: Sequence[str],
+    *,
+    attempts: int,
+    backoff: float,
+) -> list[Reply] | None:
+    """The replies to the asks of one request, after as many attempts as it takes.
+
+    None where the work stopped meanwhile; ConnectionError where there never was a connection.
+    """
+    failed = 0
+    for number in range(1, PATIENCE * attempts + 1):
+        if not gate.through(desk.stopped):
+            return None
+        try:
+            return once(line, [desk.asks[name] for name in names])
+        except Refused as refusal:
+            return [Reply("", "", 0, 0, error=str(refusal), refused=True)] * len(names)
+        except Again as again:
+            last = again
+        failed += not last.wait
+        if last.wait:
+            gate.hold(last.wait)
+        doubled = 0 if last.wait else failed - 1
+        pause = last.wait + _pause(names[0], number, backoff, doubled=doubled)
+        if failed == attempts or desk.stopped.wait(pause):
+            break
+    if desk.stopped.is_set() and failed < attempts:
+        return None
+    if last.unreachable:
+        raise ConnectionError(
+            f"{line.base_url}: no connection in {number} attempts ({last}); is the server up, "
+            "and is this its address? What came is saved, the same command goes on from there"
+        )
+    error = f"no reply in {number} attempts; the last: {last}"
+    return [Reply("", "", 0, 0, error=error)] * len(names)
+
+
+def _pause(name: str, number: int, backoff: float, *, doubled: int) -> float:
+    """Seconds after the attempt of this number, with the jitter that belongs to it alone."""
+    jitter = 0.5 + config.derive_seed(0, name, number) / 2**64
+    return min(LONGEST_PAUSE, backoff * 2**doubled) * jitter
+
+
+SEEDS = 2**30  # every server takes these, and the few above them for further samples
+TELLING = 8  # prompts whose samples are all alike before a server counts as one that draws none
+
+
+def make_asks(
+    prompts: Sequence[str],
+    *,
+    n: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+    stops: Sequence[str],
+    seed: int,
+) -> list[Ask]:
+    """The `n` asks of every prompt, prompt by prompt, with consecutive seeds.
+
+    The first seed follows from `seed`, the prompt, and how often it came before; a greedy answer
+    has none to depend on. ValueError for options out of range and an empty prompt.
+    """
+    check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    asks, keys = [], prompt_keys(prompts)
+    for number, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
+        first = derive_seed(seed, *keys[number]) % SEEDS if temperature else 0
+        chat = isinstance(prompt, Message)
+        asked = {"messages": (("user", str(prompt)),)} if chat else {"prompt": prompt}
+        asked |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
+        asks += [Ask(seed=first + k, stops=tuple(stops), **asked) for k in range(n)]
+    return asks
+
+
+def completion(reply: Reply, stops: Sequence[str]) -> Completion:
+    """A reply as a `Completion`: cut at the first stop sequence, if the server did not."""
+    at = first_stop(reply.text, stops)
+    if at < 0:
+        return Completion(reply.text, reply.completion_tokens, reply.finish_reason)
+    return Completion(reply.text[:at], reply.completion_tokens, "stop")
+
+
+class AskingEngine:
+    """An engine that gets its answers by `ask`, from a server or a recording."""
+
+    device = "remote"
+
+    def __init__(self, name: str, ask: Callable[[Sequence[Ask]], list[Reply]]):
+        self.name, self.ask = name, ask
+
+    def generate(self, prompts: Sequence[str], *, n: int, **options) -> list[list[Completion]]:
+        """As the protocol has it, with the options of `make_asks`.
+
+        ValueError also for a prompt that the server refuses; OSError where no reply came.
+        """
+        replies = self.ask(make_asks(prompts, n=n, **options))
+        rows = [replies[at : at + n] for at in range(0, len(replies), n)]
+        self._check(rows)
+        found = [[completion(reply, options["stops"]) for reply in row] for row in rows]
+        alike = n > 1 and all(len({one.text for one in row}) == 1 for row in found)
+        if alike and len(set(prompts)) >= TELLING and options["temperature"] >= 0.5:
+            warnings.warn(f"{self.name}: {_UNDRAWN.format(n=n)}", stacklevel=2)
+        return found
+
+    def _check(self, rows: Sequence[Sequence[Reply]]) -> None:
+        failed = [(k, one) for k, row in enumerate(rows) for one in row if one.error]
+        if failed:
+            prompt, first = failed[0]
+            raise (ValueError if first.refused else OSError)(
+                f"{self.name}: no reply to {len(failed)} of {sum(map(len, rows))} requests; the "
+                f"first, of prompt {prompt}: {first.error}"
+            )
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
+        """ValueError: what comes from here has no probabilities of given texts."""
+        raise ValueError(
+            f"{self.name} does not score given texts; the engines transformers, ctranslate2, "
+            "gptbigcode and vllm do"
+        )
+
+
+_UNDRAWN = (
+    "the {n} samples of every prompt are one text, so this server seems to draw none "
+    "(`transformers serve` draws only where the model's generation_config.json has "
+    '"do_sample": true, and "top_k": 0 for no limit of its own)'
+)
+
+
+def saving(place: Endpoint, replies: Path, **options) -> Callable[[Sequence[Ask]], list[Reply]]:
+    """`endpoint.ask` with a journal of its own below `replies` for every list of asks.
+
+    What two processes ask at a time is in two files, and none grows with all that came before.
+    """
+
+    def saved(asks: Sequence[Ask]) -> list[Reply]:
+        names = "".join(key(one, place.model) for one in asks)
+        folder = replies / hashlib.sha256(names.encode()).hexdigest()[:16]
+        return ask(asks, endpoint=place, replies=folder, **options)
+
+    return saved
+
+
+def open_server(
+    address: str,
+    model: str,
+    *,
+    replies: Path,
+    api_key_env: str = "OPENAI_API_KEY",
+    concurrency: int = 8,
+    attempts: int = 6,
+    timeout: float = 600.0,
+) -> AskingEngine:
+    """The engine of `openai@ADDRESS`; no connection is made before the first prompt."""
+    place = Endpoint(address, model, api_key_env)
+    limits = {"concurrency": concurrency, "attempts": attempts, "timeout": timeout}
+    return AskingEngine(f"openai-{model}", saving(place, replies, **limits))
+
+
+def open_recording(folder: Path, model: str) -> AskingEngine:
+    """The engine of `replay@FOLDER`: holds all replies recorded below it, and asks nobody.
+
+    FileNotFoundError where there are none.
+    """
+    found = recorded(folder)
+    return AskingEngine(f"replay-{model}", partial(_look_up, found, folder, model))
+
+
+def _look_up(found: dict[str, Reply], folder: Path, model: str, asks: Sequence[Ask]) -> list[Reply]:
+    names = [key(one, model) for one in asks]
+    for name, one in zip(names, asks, strict=True):
+        if name not in found:
+            text = one.prompt or one.messages[-1][1]
+            raise ValueError(
+                f"{folder}: no recorded reply of {model!r} to {text[:60]!r} at temperature "
+                f"{one.temperature:g}, top_p {one.top_p:g}, at most {one.max_tokens} tokens, "
+                f"seed {one.seed}: replay@ answers what openai@ or vllm recorded with the very "
+                "same model name, prompts and options; record it there first"
+            )
+    return [found[name] for name in names]
