@@ -12,10 +12,10 @@ from rrtf import arguments, config, reading, store, terminal
 from rrtf.engines import endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade
-from rrtf.evolve import growing, offline, rules, testing, wording
+from rrtf.evolve import asking, growing, offline, rules, testing
+from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.seeds import read_seeds
-from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
 from rrtf.strength import examine
@@ -36,7 +36,7 @@ def replies_folder(replies: Path | None, out: str | None) -> Path:
 def parse_weights(text: str) -> dict[str, int]:
     """`'3,3,3,1,1'` -> how often each method is drawn; ValueError for anything else."""
     parts = text.split(",")
-    names = wording.methods()
+    names = asking.methods()
     if len(parts) != len(names) or not all(part.strip().isdecimal() for part in parts):
         raise ValueError(f"--weights {text!r}: expected {len(names)} numbers, as in 3,3,3,1,1")
     weights = dict(zip(names, map(int, parts), strict=True))

@@ -3,7 +3,7 @@
 import re
 
 from rrtf.engines.endpoint import Ask, Reply
-from rrtf.evolve import wording
+from rrtf.evolve import asking
 
 ADDED = "Numbers that are negative and odd must be left out of the result."
 CODE = "def total(numbers):\n    return sum(n for n in numbers if n >= 0 or n % 2 == 0)\n"
@@ -18,7 +18,7 @@ def kind(ask: Ask) -> str:
     """Which section of the wording a request was made of."""
     said = ask.messages[-1][1]
     for name in ("evolve", "answer", "again", "inputs"):
-        if said.startswith(wording.wording()[name]["user"].partition("{")[0].strip()[:30]):
+        if said.startswith(asking.wording()[name]["user"].partition("{")[0].strip()[:30]):
             return name
     raise AssertionError(f"a request of no known kind: {said[:60]}")
 

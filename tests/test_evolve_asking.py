@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 from scripted_teacher import ADDED, CODE, Teacher, kind, reply, task_of
 
-from rrtf.evolve import growing, offline, rules, testing, wording
+from rrtf.evolve import asking, growing, offline, rules, testing
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.records import Instruction
 
-WEIGHTS = dict.fromkeys(wording.methods(), 1)
+WEIGHTS = dict.fromkeys(asking.methods(), 1)
 TASK = "Return the sum of a list of numbers."
 
 
@@ -35,7 +35,7 @@ def test_every_row_has_its_family_tree_and_its_answer():
         line = offline.lineage(row, known)
         assert [r.depth for r in line] == list(range(row.depth + 1))
         assert line[0].task_id == row.seed_id and row.operator in WEIGHTS
-        assert (row.generator, row.prompt_version) == ("m", wording.version())
+        assert (row.generator, row.prompt_version) == ("m", asking.version())
         assert row.output == CODE.strip() and ADDED in row.instruction
 
 
@@ -64,7 +64,7 @@ def test_a_request_depends_on_its_row_alone_and_no_two_rows_share_a_seed():
     seeds = [ask.seed for ask in teacher.asks]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**31 for seed in seeds)
     third = Teacher()
-    _grow(third, sampling=wording.Sampling(seed=1))
+    _grow(third, sampling=asking.Sampling(seed=1))
     assert not set(seeds) & {ask.seed for ask in third.asks}
 
 
@@ -72,7 +72,7 @@ def test_the_five_methods_are_all_asked_for_in_our_words():
     teacher = Teacher()
     _grow(teacher, _seeds(40), rounds=1)
     asked = [ask.messages[-1][1] for ask in teacher.asks if kind(ask) == "evolve"]
-    for text in wording.wording()["methods"].values():
+    for text in asking.wording()["methods"].values():
         assert sum(text in said for said in asked) >= 2
     assert all(said.count("<<<") == 1 for said in asked)
 
@@ -150,10 +150,10 @@ def test_the_input_of_a_seed_goes_to_the_model_with_its_task():
 
 
 def test_the_wording_changes_its_version_and_none_of_its_fields_is_left_over():
-    number, _, digest = wording.version().partition("-")
+    number, _, digest = asking.version().partition("-")
     assert number.isdigit() and len(digest) == 8
     for section in ("evolve", "answer", "again", "inputs"):
-        assert {"system", "user"} == set(wording.wording()[section])
+        assert {"system", "user"} == set(asking.wording()[section])
     teacher = Teacher()
     rows, _ = _grow(teacher, _seeds(2), rounds=1)
     testing.add_tests(rows, ask=teacher, call=lambda asked, *_, **__: [(_Nothing(),)] * len(asked))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rrtf import __main__, reading, store
 from rrtf.engines import endpoint
-from rrtf.evolve import offline, wording
+from rrtf.evolve import asking, offline
 from rrtf.nano import evolution
 from rrtf.nano.problems import build
 from rrtf.records import Instruction, Problem
@@ -76,7 +76,7 @@ def test_rows_their_evolutions_and_the_tables_of_reasons(run, teacher, tmp_path)
     assert len(children) == 3
     for row in children:
         assert offline.lineage(row, known)[0].task_id == row.seed_id
-        assert row.generator == "m" and row.prompt_version == wording.version()
+        assert row.generator == "m" and row.prompt_version == asking.version()
     assert all(row["reason"] for row in dropped)
 
 

@@ -8,7 +8,8 @@ from scripted_teacher import CODE, Teacher
 
 from rrtf import config, source, store
 from rrtf.engines import endpoint
-from rrtf.evolve import offline, seeds, worlds
+from rrtf.evolve import offline, seeds
+from rrtf.evolve.stage import grow, instruction_of, open_world
 from rrtf.nano import evolution
 from rrtf.nano.problems import build
 from rrtf.records import Instruction, Problem
@@ -51,8 +52,8 @@ def small_world(monkeypatch):
 
 def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
     opened = stage()
-    world = worlds.open_world(opened, n_seeds=12, workers=1)
-    grown = worlds.grow(opened, world, **HOW)
+    world = open_world(opened, n_seeds=12, workers=1)
+    grown = grow(opened, world, **HOW)
     assert world == small_world
     assert (grown.evolved, grown.dropped) == offline.evolve_problems(world["seeds"], **HOW)
     assert grown.train == grown.evolved and grown.test == world["test"] and not grown.rows
@@ -60,9 +61,9 @@ def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
 
 def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
     opened = stage(generator=ADDRESS, evolver="m")
-    world = worlds.open_world(opened, n_seeds=12, workers=1)
+    world = open_world(opened, n_seeds=12, workers=1)
     teacher = Teacher()
-    grown = worlds.grow(opened, world, ask=teacher, **HOW)
+    grown = grow(opened, world, ask=teacher, **HOW)
     assert all('"""' not in row.instruction and "def " in row.output for row in world["rows"])
     assert world["rows"][0].instruction in teacher.asks[0].messages[-1][1]
     assert grown.test == world["test"] and {p.depth for p in grown.train} == {1}
@@ -72,8 +73,8 @@ def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
 def test_families_of_a_file_are_held_out_whole(stage, tmp_path):
     store.write(tmp_path / "rows.jsonl", _rows())
     opened = stage(generator=ADDRESS, evolver="m", problems=str(tmp_path / "rows.jsonl"))
-    world = worlds.open_world(opened, n_seeds=24, workers=1)
-    grown = worlds.grow(opened, world, ask=Teacher(), **HOW)
+    world = open_world(opened, n_seeds=24, workers=1)
+    grown = grow(opened, world, ask=Teacher(), **HOW)
     sets = (grown.train, grown.validation, grown.test)
     assert all(sets) and sum(map(len, sets)) == 48 and len(grown.evolved) == 24
     family = {row.task_id: row.seed_id for row in grown.rows}
@@ -83,10 +84,10 @@ def test_families_of_a_file_are_held_out_whole(stage, tmp_path):
 
 
 def test_a_problem_becomes_an_instruction_and_stays_the_same_function(add_problem):
-    row = worlds.instruction_of(add_problem)
+    row = instruction_of(add_problem)
     assert row.instruction.startswith("Return the sum.") and row.seed_id == "toy/add"
     assert seeds.as_problem(row).entry_point == "add"
-    prose = worlds.instruction_of(Problem("a/1", "Add two numbers.", "", ""))
+    prose = instruction_of(Problem("a/1", "Add two numbers.", "", ""))
     assert prose.instruction == "Add two numbers."
 
 

@@ -1,8 +1,8 @@
 """Stage 01: harder problems from easier ones (paper, section 3.1; Evol-Instruct).
 
 Two ways to the same records. `offline` transforms the specifications of nano problems and needs
-no model. The paper's way asks one, through any OpenAI-compatible endpoint: `seeds` reads
-instruction rows and turns them into problems, `wording` fills in what is asked, `growing` evolves
-round by round, `rules` says which rows go and why, `testing` makes unit tests by agreement.
-`worlds` is the stage either way.
+no model. The paper's way asks one, through any OpenAI-compatible endpoint: `asking` fills in what
+is asked, `seeds` reads instruction rows and turns them into problems, `growing` evolves round by
+round, `rules` says which rows go and why, `testing` makes unit tests by agreement. `stage` is
+stage 01 either way.
 """

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import rules
+from rrtf.evolve.asking import Sampling, answer_ask, evolve_ask, methods, task_text, version
 from rrtf.evolve.offline import draw_method
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import code_of
-from rrtf.evolve.wording import Sampling, answer_ask, evolve_ask, methods, task_text, version
 from rrtf.records import Instruction
 
 Asker = Callable[[Sequence[Ask]], list[Reply]]

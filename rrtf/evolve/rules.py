@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rrtf import prompts, similarity
 from rrtf.engines.endpoint import Reply
+from rrtf.evolve.asking import task_text, wording
 from rrtf.evolve.seeds import code_of, function_of
-from rrtf.evolve.wording import task_text, wording
 from rrtf.records import Instruction
 
 Rule = Callable[[Instruction], str]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rrtf import prompts
-from rrtf.evolve.wording import task_text
+from rrtf.evolve.asking import task_text
 from rrtf.records import Instruction, Problem
 
 # Under which names the parts of a row are found, the first that is there.

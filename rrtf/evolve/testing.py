@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rrtf import probes, prompts, similarity
+from rrtf.evolve.asking import Sampling, again_ask, inputs_ask, task_text
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import Function, code_of, function_of
-from rrtf.evolve.wording import Sampling, again_ask, inputs_ask, task_text
 from rrtf.probes import literal
 from rrtf.records import Instruction, Problem
 

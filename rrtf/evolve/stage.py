@@ -13,11 +13,11 @@ from pathlib import Path
 from rrtf import prompts, reading
 from rrtf.engines import endpoint
 from rrtf.evolve import offline
+from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker, evolve_rows
 from rrtf.evolve.rules import Dropped, sieve
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
-from rrtf.evolve.wording import Sampling
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
 from rrtf.store import Stage
