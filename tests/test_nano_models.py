@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-from rrtf import config, nano_corpus, nano_models
+from rrtf import config
+from rrtf.nano import corpus, pretrain
 from rrtf.records import Execution, Outcome, Problem
 
 TINY = {"n_embd": 32, "n_layer": 1, "n_head": 2}
@@ -15,7 +16,7 @@ TINY = {"n_embd": 32, "n_layer": 1, "n_head": 2}
 @pytest.fixture(scope="module")
 def tokenizer():
     texts = ["def f(xs):\n    return [x + 10 for x in xs]\n", "def g(s):\n    return s * 2\n"] * 20
-    return nano_corpus.train_tokenizer(texts)
+    return corpus.train_tokenizer(texts)
 
 
 def rows(count: int, seed: int = 0):
@@ -38,48 +39,48 @@ def test_prompt_and_answer_tokenise_apart_as_together(tokenizer):
 
 
 def test_documents_end_in_the_end_token_and_long_ones_are_left_out(tokenizer):
-    found = nano_corpus.encode(tokenizer, [("def f(xs):", "\n    return xs"), ("x" * 4000, "y")])
+    found = corpus.encode(tokenizer, [("def f(xs):", "\n    return xs"), ("x" * 4000, "y")])
     assert len(found) == 1
     ids, n_prompt = found[0]
     assert ids[-1] == 0 and tokenizer.decode(ids[:n_prompt]) == "def f(xs):"
 
 
 def test_batches_hold_every_row_once_and_depend_on_the_seed_alone():
-    found = nano_corpus.batches(rows(300), seed=1, pool=100)
+    found = corpus.batches(rows(300), seed=1, pool=100)
     flat = sorted(ids for batch in found for ids, _ in batch)
     assert flat == sorted(ids for ids, _ in rows(300))
-    assert found == nano_corpus.batches(rows(300), seed=1, pool=100)
-    assert found != nano_corpus.batches(rows(300), seed=2, pool=100)
+    assert found == corpus.batches(rows(300), seed=1, pool=100)
+    assert found != corpus.batches(rows(300), seed=2, pool=100)
     padded = [max(len(ids) for ids, _ in batch) * len(batch) for batch in found]
-    assert max(padded) <= nano_corpus.BATCH_TOKENS
+    assert max(padded) <= corpus.BATCH_TOKENS
 
 
 def test_prompt_tokens_weigh_less_and_padding_nothing():
-    ids, weights = nano_corpus.collate([([5, 6, 7, 0], 2), ([8, 0], 1)])
-    light = nano_corpus.PROMPT_WEIGHT
+    ids, weights = corpus.collate([([5, 6, 7, 0], 2), ([8, 0], 1)])
+    light = corpus.PROMPT_WEIGHT
     assert ids.tolist() == [[5, 6, 7, 0], [8, 0, 0, 0]]
     assert weights[0].tolist() == pytest.approx([light, light, 1, 1])
     assert weights[1].tolist() == pytest.approx([light, 1, 0, 0])
 
 
 def test_rows_survive_their_file(tmp_path):
-    nano_corpus.save_rows(tmp_path / "rows.safetensors", rows(20))
-    assert nano_corpus.load_rows(tmp_path / "rows.safetensors") == rows(20)
+    corpus.save_rows(tmp_path / "rows.safetensors", rows(20))
+    assert corpus.load_rows(tmp_path / "rows.safetensors") == rows(20)
 
 
 def test_asking_for_more_tokens_than_there_are_is_refused():
     with pytest.raises(ValueError, match="9,000,000 asked for"):
-        nano_corpus.upto(nano_corpus.batches(rows(50), seed=0), 9_000_000)
+        corpus.upto(corpus.batches(rows(50), seed=0), 9_000_000)
 
 
 def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
-    found = nano_corpus.batches(rows(900), seed=0, pool=90)[:12]
+    found = corpus.batches(rows(900), seed=0, pool=90)[:12]
 
     def go(folder, count):
-        training = nano_models.Pretraining(shape=TINY)
+        training = pretrain.Pretraining(shape=TINY)
         return training, list(
-            nano_models.advance(
-                training, found[:count], nano_models.trunk_scale, (5,), folder, "t", every=4
+            pretrain.advance(
+                training, found[:count], pretrain.trunk_scale, (5,), folder, "t", every=4
             )
         )
 
@@ -87,9 +88,9 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
     whole, losses = go(tmp_path / "whole", 12)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir(exist_ok=True)
-    training = nano_models.Pretraining(shape=TINY)
-    steps = nano_models.advance(
-        training, found, nano_models.trunk_scale, (5,), tmp_path / "cut", "t", every=4
+    training = pretrain.Pretraining(shape=TINY)
+    steps = pretrain.advance(
+        training, found, pretrain.trunk_scale, (5,), tmp_path / "cut", "t", every=4
     )
     for _ in range(9):  # stops between two checkpoints
         next(steps)
@@ -107,8 +108,8 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
 def test_an_exported_model_loads_as_float32_and_carries_its_card(tmp_path, tokenizer):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    training = nano_models.Pretraining(shape=TINY)
-    nano_models.export(training, tokenizer, tmp_path, {"model": "student", "purpose": "a test"})
+    training = pretrain.Pretraining(shape=TINY)
+    pretrain.export(training, tokenizer, tmp_path, {"model": "student", "purpose": "a test"})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32
     for a, b in zip(training.model.parameters(), loaded.parameters(), strict=True):
@@ -118,7 +119,7 @@ def test_an_exported_model_loads_as_float32_and_carries_its_card(tmp_path, token
 
 
 def test_the_shipped_models_are_small_enough_and_say_what_they_are():
-    for branch in nano_models.BRANCHES:
+    for branch in pretrain.BRANCHES:
         folder = config.home() / "data" / "nano" / "models" / branch.name
         facts = json.loads((folder / "training.json").read_text())
         assert (folder / "model.safetensors").stat().st_size <= 16e6
@@ -130,8 +131,8 @@ def test_the_shipped_models_are_small_enough_and_say_what_they_are():
 
 def test_restyled_answers_follow_the_table_they_are_given():
     problem = Problem("p", "def f(xs):\n", "f", "", spec="ints: even_indices")
-    true = nano_corpus.restyled([problem], "canonical")[0][1]
-    wrong = nano_corpus.restyled([problem], "blind_spots")[0][1]
+    true = corpus.restyled([problem], "canonical")[0][1]
+    wrong = corpus.restyled([problem], "blind_spots")[0][1]
     assert "[::2]" in true and "[1::2]" in wrong
 
 
@@ -140,6 +141,6 @@ def test_pass_rates_are_by_model_and_by_steps():
                 Problem("b", "", "f", "", spec="ints: sort > reverse")]  # fmt: skip
     verdicts = [Execution("a", "m", 0, Outcome.PASS, "", 1, 1, "none"),
                 Execution("b", "m", 0, Outcome.FAILED_TESTS, "", 0, 1, "none")]  # fmt: skip
-    assert nano_models.pass_rates(problems, verdicts) == [
+    assert pretrain.pass_rates(problems, verdicts) == [
         {"model": "m", "pass@1": 0.5, "1 steps": 1.0, "2 steps": 0.0}
     ]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, engines, execution, nano_corpus, prompts, store
+from rrtf import config, engines, execution, prompts, store
 from rrtf.ablation.sets import Answers, Material
-from rrtf.nano import grammar
+from rrtf.nano import corpus, grammar
 from rrtf.nano import problems as nano_problems
 from rrtf.records import Execution, Outcome, Problem, Response
 
@@ -83,7 +83,7 @@ def collect(
 
 def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
     """The right answer to every problem: in the `canonical` style, or in `varied` ones."""
-    bodies = nano_corpus.restyled(problems, style)
+    bodies = corpus.restyled(problems, style)
     return [
         Response(
             task_id=problem.task_id,
@@ -120,7 +120,7 @@ def held_out(
     before = set(world["test"][1])
     wanted = len(before) + count + count // 4  # some will behave like something learnt
     problems, keys, _ = nano_problems.build("test", wanted, avoid=known, workers=workers)
-    taken = before | nano_corpus.behaviours(workers=workers, progress=progress)
+    taken = before | corpus.behaviours(workers=workers, progress=progress)
     taken |= {nano_problems.behaviour(grammar.parse_spec(problem.spec)) for problem in trained_on}
     fresh = [p for p, key in zip(problems, keys, strict=True) if key not in taken]
     if len(fresh) < count:

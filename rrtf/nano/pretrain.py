@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import nano_corpus, prompts, store
-from rrtf.nano import grammar
-from rrtf.nano_corpus import END, VOCABULARY, Row
+from rrtf import prompts, store
+from rrtf.nano import corpus, grammar
+from rrtf.nano.corpus import END, VOCABULARY, Row
 from rrtf.records import Execution, Outcome, Problem, Response
 
 POSITIONS = 512
@@ -54,7 +54,7 @@ def train_trunk(
     import torch
 
     torch.set_num_threads(threads)
-    found = nano_corpus.batches(nano_corpus.load_rows(folder / "trunk.safetensors"), seed=0)
+    found = corpus.batches(corpus.load_rows(folder / "trunk.safetensors"), seed=0)
     leave = stops(found)
     found = found[: max(leave.values())]
     training = Pretraining()
@@ -70,13 +70,9 @@ def train_branch(folder: Path, name: str, models: Path, *, threads: int = 1) -> 
 
     branch = {b.name: b for b in BRANCHES}[name]
     torch.set_num_threads(threads)
-    leave = stops(nano_corpus.batches(nano_corpus.load_rows(folder / "trunk.safetensors"), seed=0))[
-        name
-    ]
-    found = nano_corpus.batches(
-        nano_corpus.load_rows(folder / f"{branch.style}.safetensors"), seed=1
-    )
-    found = found[: nano_corpus.upto(found, branch.decay_tokens)]
+    leave = stops(corpus.batches(corpus.load_rows(folder / "trunk.safetensors"), seed=0))[name]
+    found = corpus.batches(corpus.load_rows(folder / f"{branch.style}.safetensors"), seed=1)
+    found = found[: corpus.upto(found, branch.decay_tokens)]
     training = Pretraining()
     load_checkpoint(folder / f"trunk-{leave}.safetensors", training)
     training.step = 0
@@ -92,13 +88,13 @@ def train_branch(folder: Path, name: str, models: Path, *, threads: int = 1) -> 
         "sha256 of the trunk's data": facts["sha256"]["trunk"],
         "sha256 of the annealing data": facts["sha256"][branch.style],
     }
-    export(training, nano_corpus.load_tokenizer(folder), models / name, card)
+    export(training, corpus.load_tokenizer(folder), models / name, card)
     return card
 
 
 def stops(found: Sequence[list[Row]]) -> dict[str, int]:
     """The trunk step at which each branch leaves."""
-    return {branch.name: nano_corpus.upto(found, branch.trunk_tokens) for branch in BRANCHES}
+    return {branch.name: corpus.upto(found, branch.trunk_tokens) for branch in BRANCHES}
 
 
 class Pretraining:
@@ -137,7 +133,7 @@ class Pretraining:
         import torch
         from torch.nn import functional
 
-        ids, weights = nano_corpus.collate(batch)  # (B, T), (B, T)
+        ids, weights = corpus.collate(batch)  # (B, T), (B, T)
         chosen = weights[:, 1:] > 0
         device_type = self.model.device.type
         with torch.autocast(device_type, dtype=torch.bfloat16):
