@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, GPTBigCodeConfig, LlamaConfig
 from typer.testing import CliRunner
 
 from rrtf import __main__, attention, batches, config, scoring, store
-from rrtf.plan import facts, flops, hours, memory, models, needs, work
-from rrtf.plan.planning import settings_of
+from rrtf.plan import memory, models, work
+from rrtf.plan.planning import settings_of, units
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = {"bos_token_id": 0, "eos_token_id": 0}
@@ -80,7 +80,7 @@ def test_only_published_numbers_of_parameters_are_left_out_of_the_table():
 
 def test_starcoder_15b_has_15_517_456_384_parameters_and_the_units_hold_each_once():
     model = models.build(models.find("bigcode/starcoder").settings)
-    found = needs.units(model)
+    found = units(model)
     assert sum(p.numel() for p in model.parameters()) == 15_517_456_384
     assert found.blocks * found.largest_block + found.root == 15_517_456_384
     assert all(p.device.type == "meta" for p in model.parameters())
@@ -295,14 +295,14 @@ def counted(kind: str, attention: str):
 def test_training_flops_are_those_that_torch_counts_in_a_real_step(kind):
     model = counted(kind, attention.choose(CONFIGS[kind])).train()
     batch = batches.collate([example(40, 3, 24)])
-    shape, row = models.shape(model), flops.Row(prompt=40, response=24, responses=3)
+    shape, row = models.shape(model), work.Row(prompt=40, response=24, responses=3)
     with FlopCounterMode(display=False) as forward:
         sums, _ = scoring.score(model, batch)
-    assert flops.group(shape, row) == pytest.approx(forward.get_total_flops(), rel=0.02)
+    assert work.group_flops(shape, row) == pytest.approx(forward.get_total_flops(), rel=0.02)
     with FlopCounterMode(display=False) as backward:
         sums.sum().backward()
     total = forward.get_total_flops() + backward.get_total_flops()
-    assert flops.train(shape, row) == pytest.approx(total, rel=0.03)
+    assert work.train_flops(shape, row) == pytest.approx(total, rel=0.03)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -314,7 +314,7 @@ def test_generation_flops_are_those_that_torch_counts_with_a_cache(kind):
         for _ in range(31):
             out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache, ids = out.past_key_values, out.logits.argmax(-1)
-    found = flops.generate(models.shape(model), prompts=1, answers=1, prompt=20, answer=30)
+    found = work.generate_flops(models.shape(model), prompts=1, answers=1, prompt=20, answer=30)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
@@ -322,16 +322,16 @@ def test_six_n_d_for_long_enough_rows_by_hand():
     """10 linear weights, 6 a token; 2 of the head, 8 a prediction, made twice; no attention."""
     shape = models.Shape(12, 10, 2, layers=0, hidden=1, attention=0, key_value=0, vocabulary=2,
                          positions=0)  # fmt: skip
-    row = flops.Row(prompt=0, response=101, responses=1)
-    assert flops.train(shape, row) == 6 * 10 * 100 + 8 * 2 * 101
-    again = flops.train(shape, row, checkpointing=True) - flops.train(shape, row)
+    row = work.Row(prompt=0, response=101, responses=1)
+    assert work.train_flops(shape, row) == 6 * 10 * 100 + 8 * 2 * 101
+    again = work.train_flops(shape, row, checkpointing=True) - work.train_flops(shape, row)
     assert again == 2 * 10 * 100
-    assert flops.train(shape, row, frozen=True) == 4 * 10 * 100 + 6 * 2 * 101
+    assert work.train_flops(shape, row, frozen=True) == 4 * 10 * 100 + 6 * 2 * 101
 
 
 def test_a_group_shares_its_prompt():
     """Prompt 100, 4 responses of 51: 300 tokens instead of 600."""
-    row = flops.Row(prompt=100, response=51, responses=4)
+    row = work.Row(prompt=100, response=51, responses=4)
     assert (row.packed, row.apart, row.targets) == (300, 600, 204)
 
 
@@ -353,14 +353,14 @@ def test_every_measured_figure_names_a_command_of_this_repository_and_every_othe
 
 
 def test_every_profile_has_a_device():
-    assert {profile: facts.device_of(profile) for profile in config.profiles()}
+    assert {profile: models.device_of(profile) for profile in config.profiles()}
 
 
 def test_figures_of_a_device_can_be_replaced_and_an_unknown_one_is_refused():
-    found = facts.device("h100", memory=40, train=0.5, watts=None)
+    found = models.device("h100", memory=40, train=0.5, watts=None)
     assert (found.memory, found.train, found.watts) == (40e9, 0.5, 700.0)
     with pytest.raises(ValueError, match="unknown device 'h900': expected one of cpu, rtx4090"):
-        facts.device("h900")
+        models.device("h900")
 
 
 # --- stages ------------------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_time_and_energy_are_flops_over_what_the_gpus_reach():
 def test_programs_take_their_measured_rate_on_the_workers_of_the_profile():
     lines = planned("--profile", "nano", "--set", "shared.workers=4")["stages"]
     line = next(row for row in lines if row["what"] == "mutants")
-    rate = facts.facts()["programs_per_second_many"].value
+    rate = models.facts()["programs_per_second_many"].value
     assert line["seconds"] == pytest.approx(line["programs"] / (4 * rate))
 
 
@@ -549,10 +549,10 @@ def test_asking_for_help_loads_no_heavy_library():
 
 def test_quantising_is_done_by_one_core_and_everything_else_by_all():
     settings = settings_of("nano", {})
-    on = facts.measured_on_cpu(facts.device("cpu"))
+    on = models.measured_on_cpu(models.device("cpu"))
     done = work.Work("quantize", "answers", "generate", flops=on.flops * on.generate)
     also = work.Work("sample", "student", "generate", flops=on.flops * on.generate)
-    lines = {line.work: line.seconds for line in hours.lines([done, also], settings, on, devices=2)}
+    lines = {line.work: line.seconds for line in work.lines([done, also], settings, on, devices=2)}
     assert lines[done] == pytest.approx(1.0) and lines[also] == pytest.approx(0.5)
 
 

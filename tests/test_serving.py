@@ -4,7 +4,7 @@ import pytest
 
 from rrtf.paper import beside, printed
 from rrtf.plan import models, serving
-from rrtf.plan.facts import device, facts
+from rrtf.plan.models import facts
 
 FIGURES = printed.figures()
 STARCODER = "bigcode/starcoder"
@@ -13,7 +13,7 @@ TWINS = ("full", "ctranslate2-int8", "gptq-int8", "gptq-int4")
 
 @pytest.fixture(scope="module")
 def large():
-    on = device("a100")
+    on = models.device("a100")
     return serving.estimates(STARCODER, TWINS, on=on, batch_sizes=[1, 32], answer=512)
 
 
@@ -53,7 +53,7 @@ def test_the_estimate_is_within_a_hundredth_of_a_real_file(tmp_path):
 def test_a_token_takes_the_bytes_it_reads_over_the_bandwidth_that_is_reached(large):
     full = large[0]
     shape = models.shape(models.build(models.find(STARCODER).settings))
-    bandwidth = facts()["bandwidth_share"].value * device("a100").bandwidth
+    bandwidth = facts()["bandwidth_share"].value * models.device("a100").bandwidth
     cache = 2 * 2 * shape.layers * shape.key_value
     context = facts()["other_prompt_tokens"].value + 256
     read = 2 * (shape.linear + shape.head)
@@ -64,27 +64,27 @@ def test_a_token_takes_the_bytes_it_reads_over_the_bandwidth_that_is_reached(lar
 
 
 def test_a_batch_that_outgrows_the_bandwidth_is_bound_by_arithmetic():
-    slow = device("a100", flops=1.0)
+    slow = models.device("a100", flops=1.0)
     (full,) = serving.estimates(STARCODER, ["full"], on=slow, batch_sizes=[1, 32], answer=512)
     assert full.ms[32] == pytest.approx(32 * full.ms[1])
 
 
 def test_the_papers_memory_is_what_the_weights_weigh_and_little_more(large):
-    rows = serving.beside_paper(large, FIGURES, on=device("a100"))
+    rows = serving.beside_paper(large, FIGURES, on=models.device("a100"))
     assert [row["paper GB"] for row in rows] == [32.36, 16.29, 16.92, 9.82]
     assert all(0 < row["left over GB"] < 1.5 for row in rows)
     assert rows[0]["paper's GB/s"] == pytest.approx(30.93 / 0.075, rel=1e-3)
 
 
 def test_a_variant_without_a_counterpart_has_an_estimate_and_no_printed_figures():
-    on = device("h100")
+    on = models.device("h100")
     found = serving.estimates(STARCODER, ["ctranslate2-int16"], on=on, batch_sizes=[1], answer=9)
     (row,) = serving.beside_paper(found, FIGURES, on=on)
     assert row["paper GB"] is None and row["weights GB"] > 30
 
 
 def test_the_estimates_say_what_they_rest_on():
-    text = serving.assumed(STARCODER, on=device("a100"), answer=512)
+    text = serving.assumed(STARCODER, on=models.device("a100"), answer=512)
     assert text.startswith("Estimates for bigcode/starcoder on one a100: 2,039 GB/s")
     assert "60 % of it reached (assumed)" in text
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rrtf import config, store
-from rrtf.plan.facts import device, device_of
+from rrtf.plan.models import device, device_of
 from rrtf.plan.planning import Asked, model_override, plan
 from rrtf.plan.printed import rows, show
 

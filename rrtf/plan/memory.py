@@ -23,12 +23,52 @@ from functools import lru_cache, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor, nn
+
 from rrtf import blocks, likelihood
 from rrtf.plan import models
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+NAME = "only_keeping"
+
+
+class _Keep(torch.autograd.Function):
+    """(B, H, T, D) queries, (B, G, S, D) keys and values -> (B, T, H, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty(query.transpose(1, 2).shape, dtype=value.dtype)
+        normaliser = query.new_empty(query.shape[:3], dtype=torch.float32)
+        kept = (x.to(value.dtype) for x in (query, key, value))
+        ctx.save_for_backward(*kept, out, normaliser)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise NotImplementedError("there is nothing to go back through: shapes only")
+
+
+def keep(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **_: Any
+) -> tuple[Tensor, None]:
+    """An attention function of transformers; see the module."""
+    return _Keep.apply(query, key, value), None
+
+
+def use(model: nn.Module) -> None:
+    """Switches `model` to this attention, in place."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, keep)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    model.set_attn_implementation(NAME)
+
 
 METHODS = ("full", "adafactor", "lora", "qlora")
 HALF, SINGLE = 2, 4  # bytes of a number in bfloat16 and in float32
@@ -209,12 +249,10 @@ def _kept(settings: "PretrainedConfig", step: Step, frozen: bool) -> tuple[float
     import torch
     from transformers import AutoModelForCausalLM
 
-    from rrtf.plan import keeping
-
     half = step.bfloat16
     dtype = torch.bfloat16 if frozen and half else torch.float32
     model = AutoModelForCausalLM.from_config(settings, dtype=dtype).train()
-    keeping.use(model)
+    use(model)
     shapes = {tuple(p.shape) for p in model.parameters()}
     asked = step
     while any({asked.length, asked.rows * asked.length} & set(shape) for shape in shapes):

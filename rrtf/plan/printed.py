@@ -9,11 +9,10 @@ from rich.text import Text
 
 from rrtf import store, terminal
 from rrtf.plan import work
-from rrtf.plan.facts import Fact
-from rrtf.plan.hours import Line
 from rrtf.plan.memory import Parts
-from rrtf.plan.needs import Need
-from rrtf.plan.planning import Plan
+from rrtf.plan.models import Fact
+from rrtf.plan.planning import Need, Plan
+from rrtf.plan.work import Line
 
 HEADINGS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim.", "working": "working",

@@ -14,9 +14,9 @@ from typing import Any
 
 from rrtf.paper import beside
 from rrtf.paper.printed import Figures
-from rrtf.plan import flops, models
-from rrtf.plan.facts import Device, facts
-from rrtf.plan.models import Shape
+from rrtf.plan import models
+from rrtf.plan.models import Device, Shape, facts
+from rrtf.plan.work import forward_flops
 
 GROUP = 128  # weights that share GPTQ's scale and zero
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int16": 2, "int8": 1}
@@ -88,7 +88,7 @@ def estimates(
         for batch in batch_sizes:
             moved = read + batch * context * per_token
             pairs, work = batch * context, on.flops * on.train
-            computed = flops.forward(shape, tokens=batch, pairs=pairs, predicted=batch) / work
+            computed = forward_flops(shape, tokens=batch, pairs=pairs, predicted=batch) / work
             ms[batch] = 1000 * max(moved / reach, computed)
         found.append(Serving(variant, whole, read, (prompt + answer) * per_token, ms))
     return found

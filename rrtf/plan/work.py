@@ -6,16 +6,107 @@ cases, which need no model and take seconds to minutes of one CPU.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, loss, methods, reading, stats
+from rrtf import benchmarks, config, loss, methods, packing, reading, stats
 from rrtf.benchmarks import catalogue
-from rrtf.plan import flops
-from rrtf.plan.facts import Fact, facts
-from rrtf.plan.models import Shape
+from rrtf.plan.models import Device, Fact, Shape, device, facts
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A group as the step computes it: the prompt once, then its K responses side by side.
+
+    `prompt` and `response` are mean tokens, the end-of-text token included.
+    """
+
+    prompt: float
+    response: float
+    responses: int
+
+    @property
+    def packed(self) -> float:
+        """Tokens that go through the layers: a response's last token is a target, never input."""
+        return self.prompt + self.responses * (self.response - 1)
+
+    @property
+    def apart(self) -> float:
+        """Tokens of the same group as K rows of prompt + response."""
+        return self.responses * (self.prompt + self.response - 1)
+
+    @property
+    def pairs(self) -> float:
+        """Pairs of tokens that attention compares: a prompt with itself, a response also with it.
+
+        In blocks of queries, each of which sees no key behind the block (`rrtf.packing`).
+        """
+        own = self.response - 1
+        return _seen(self.prompt, 0) + self.responses * _seen(own, self.prompt)
+
+    @property
+    def targets(self) -> float:
+        """Tokens that are predicted, and so cost logits."""
+        return self.responses * self.response
+
+
+def _seen(length: float, before: float) -> float:
+    """Keys that `length` queries see in blocks, `before` of them in front of all."""
+    return length * (before + (length + min(length, packing.BLOCK)) / 2)
+
+
+def forward_flops(shape: Shape, *, tokens: float, pairs: float, predicted: float) -> float:
+    """FLOPs of one pass over `tokens` with `pairs` of attention, logits for `predicted` tokens."""
+    attended = 4 * shape.layers * shape.attention * pairs
+    return 2 * shape.linear * tokens + attended + 2 * shape.head * predicted
+
+
+def group_flops(shape: Shape, row: Row) -> float:
+    """FLOPs of scoring one packed group, without gradients."""
+    return forward_flops(shape, tokens=row.packed, pairs=row.pairs, predicted=row.targets)
+
+
+def train_flops(
+    shape: Shape, row: Row, *, checkpointing: bool = False, frozen: bool = False
+) -> float:
+    """FLOPs of learning from one packed group, forward and backward.
+
+    checkpointing: the layers are computed forward once more. frozen: the weights have no gradients
+    of their own (LoRA), which saves a third of the products; the adapters' are not counted.
+    """
+    whole = group_flops(shape, row)
+    attended = forward_flops(shape, tokens=0, pairs=row.pairs, predicted=0)
+    layers = forward_flops(shape, tokens=row.packed, pairs=row.pairs, predicted=0)
+    products = whole - attended
+    learnt = (2 if frozen else 3) * products + 3.5 * attended
+    return learnt + 2 * shape.head * row.targets + (layers if checkpointing else 0)
+
+
+def generate_flops(
+    shape: Shape, *, prompts: float, answers: float, prompt: float, answer: float
+) -> float:
+    """FLOPs of `answers` answers of `answer` tokens to `prompts` prompts of `prompt` tokens.
+
+    Every prompt is read once for all its answers; an answer's token t sees prompt + t tokens.
+    """
+    reading = forward_flops(shape, tokens=prompt, pairs=prompt**2, predicted=1)
+    seen = answer * prompt + answer * (answer + 1) / 2
+    writing = forward_flops(shape, tokens=answer, pairs=seen, predicted=answer)
+    return prompts * reading + answers * writing
+
+
+def gptq_flops(shape: Shape, *, tokens: float) -> float:
+    """FLOPs of calibrating GPTQ on `tokens` tokens (Frantar et al., arXiv:2210.17323).
+
+    Two forward passes, the Hessian of every layer's inputs (2 in^2 a token) and the updates of its
+    columns (2 in a weight), all inputs taken as wide as the model: a lower bound.
+    """
+    passes = 2 * forward_flops(shape, tokens=tokens, pairs=0, predicted=0)
+    inputs = shape.linear / shape.hidden
+    return passes + 2 * shape.hidden * (inputs * tokens + shape.linear)
+
 
 Settings = Mapping[str, Mapping[str, Any]]
 GIVEN = "given on the command line"
@@ -128,7 +219,7 @@ def _generated(
         "generate",
         answers=runs * answers,
         tokens=runs * (prompts * prompt + answers * answer),
-        flops=runs * flops.generate(shape, **per_run),
+        flops=runs * generate_flops(shape, **per_run),
         runs=runs,
     )
 
@@ -148,18 +239,18 @@ def responses(method: str, settings: Settings) -> int:
     return settings["train"]["max_responses"] if objective == "rrhf" else 2
 
 
-def row(method: str, settings: Settings, size: Lengths) -> flops.Row:
+def row(method: str, settings: Settings, size: Lengths) -> Row:
     """A mean group of `method`: the teacher's answer and the student's."""
     count = responses(method, settings)
     answer = (size.teacher + (count - 1) * size.student) / count
-    return flops.Row(prompt=size.prompt, response=answer, responses=count)
+    return Row(prompt=size.prompt, response=answer, responses=count)
 
 
-def longest(method: str, settings: Settings, size: Lengths) -> flops.Row:
+def longest(method: str, settings: Settings, size: Lengths) -> Row:
     """The longest group of `method` that is not dropped: every answer as long as it may be."""
     room = settings["train"]["max_length"] - size.prompt
     most = min(room, settings["sample"]["max_new_tokens"] + 1)
-    return flops.Row(prompt=size.prompt, response=most, responses=responses(method, settings))
+    return Row(prompt=size.prompt, response=most, responses=responses(method, settings))
 
 
 def n_updates(settings: Settings, prompts: int) -> int:
@@ -185,11 +276,11 @@ def train(
     seeds = methods.seeds(own["trained"], own["n_seeds"], own["n_seeds_others"])
     for method, runs in seeds.items():
         one = row(method, settings, size)
-        work = groups * flops.train(shape, one, checkpointing=checkpointing, frozen=frozen)
+        work = groups * train_flops(shape, one, checkpointing=checkpointing, frozen=frozen)
         tokens = groups * one.packed
         if methods.METHODS[method] in loss.REFERENCED:
             scored = prompts * facts()["pairs_per_prompt"].value
-            work += scored * flops.group(shape, one)
+            work += scored * group_flops(shape, one)
             tokens += scored * one.packed
         yield Work(
             "train",
@@ -264,7 +355,84 @@ def quantize(settings: Settings, shape: Shape, size: Lengths) -> Iterator[Work]:
     calibrated = sum(name.startswith("gptq") for name in variants)
     tokens = own["n_calibration"] * (size.prompt + size.teacher)
     if calibrated:
-        work = calibrated * flops.gptq(shape, tokens=tokens)
+        work = calibrated * gptq_flops(shape, tokens=tokens)
         facts_of = {"tokens": calibrated * tokens, "flops": work, "runs": calibrated}
         yield Work("quantize", "GPTQ calibration", "train", **facts_of)
     yield Work("quantize", "programs", "execute", programs=answers * len(variants))
+
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A piece of work, the seconds that it takes on all devices together, and its energy."""
+
+    work: Work
+    seconds: float
+    kwh: float
+
+
+def works(
+    settings: Settings,
+    shapes: Mapping[str, Shape | None],
+    size: Lengths,
+    public: Lengths,
+    prompts: int,
+    **how: Any,
+) -> Iterator[Work]:
+    """The work of all stages, in their order; `how` are the options of `work.train`."""
+    sampled = list(sample(settings, shapes, size, prompts))
+    yield from sampled
+    yield from rank(settings, sum(each.answers for each in sampled), prompts)
+    shape = shapes["student"]
+    yield from train(settings, shape, size, prompts, **how)
+    yield from evaluate(settings, shapes, size, public)
+    yield from quantize(settings, shape, size)
+
+
+def lines(all_work: Sequence[Work], settings: Settings, on: Device, *, devices: int) -> list[Line]:
+    """Every piece of work with its time; on a CPU also what stages need besides, by stage."""
+    found = [_line(each, settings, on, devices) for each in all_work]
+    found += _starts(all_work, settings, on, devices) if on.cpu else []
+    return sorted(found, key=lambda line: STAGES.index(line.work.stage))
+
+
+def _line(each: Work, settings: Settings, on: Device, devices: int) -> Line:
+    """Programs run on the profile's cores, everything else on all devices.
+
+    Quantised variants are made one after the other, on a CPU by one thread.
+    """
+    if each.kind == "execute":
+        cores = settings["rank"]["workers"]
+        seconds = each.programs / (cores * facts()["programs_per_second_many"].value)
+        return _costed(each, seconds, watts=device("cpu").watts * cores)
+    used = 1 if on.cpu and each.stage == "quantize" else devices
+    share = on.train if each.kind == "train" else on.generate
+    return _costed(each, each.flops / (used * on.flops * share), watts=on.watts * used)
+
+
+def _costed(each: Work, seconds: float, *, watts: float) -> Line:
+    return Line(each, seconds, seconds * watts / JOULES_PER_KWH)
+
+
+def _starts(
+    all_work: Sequence[Work], settings: Settings, on: Device, devices: int
+) -> Iterator[Line]:
+    runs = sum(each.runs for each in all_work if each.stage == "train")
+    seconds = dict.fromkeys(STAGES, facts()["cpu_start_seconds"].value)
+    seconds["train"] += runs * facts()["cpu_run_seconds"].value / devices
+    variants = len(settings["quantize"]["variants"])
+    seconds["quantize"] += variants * facts()["cpu_variant_seconds"].value
+    for stage, count in seconds.items():
+        yield _costed(Work(stage, "starting, loading", "start"), count, watts=on.watts)
+
+
+def assumed_rates(on: Device) -> Iterator[Fact]:
+    """The facts that times rest on."""
+    names = ["programs_per_second_many"]
+    names += [name for name in facts() if on.cpu and name.startswith("cpu_")]
+    yield from (facts()[name] for name in names)
+    for what in () if on.cpu else ("train", "generate"):
+        unit = f"of {on.name}'s {on.flops / 1e12:g} TFLOP/s, to {what}"
+        yield Fact("utilisation", getattr(on, what), unit, False, "--mfu, --mfu-generate change it")

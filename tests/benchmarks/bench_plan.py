@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from transformers import AutoTokenizer
 
 from rrtf import batches, config, engines, store, train
-from rrtf.plan import flops, models
+from rrtf.plan import models
+from rrtf.plan.work import Row, generate_flops, train_flops
 from rrtf.prompts import prompt_ids
 from rrtf.records import RankedGroup, Response
 
@@ -60,9 +61,9 @@ def yields() -> dict[str, float]:
     }
 
 
-def rows_of(examples: list[batches.Example]) -> list[flops.Row]:
+def rows_of(examples: list[batches.Example]) -> list[Row]:
     return [
-        flops.Row(len(e.prompt), statistics.mean(map(len, e.responses)), len(e.responses))
+        Row(len(e.prompt), statistics.mean(map(len, e.responses)), len(e.responses))
         for e in examples
     ]
 
@@ -76,7 +77,7 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
     for updates in (SHORT, LONG):
         order = {"updates": updates, "groups_per_batch": PER_BATCH, "seed": 0}
         rows = rows_of(batches.in_order(examples, **order))
-        work[updates] = sum(flops.train(shape, row) for row in rows)
+        work[updates] = sum(train_flops(shape, row) for row in rows)
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
             train.train(
@@ -96,7 +97,7 @@ def generating(engine: engines.Generator, prompts: list[str], shape: models.Shap
     took = time.process_time() - began
     tokens = [answer.n_tokens + 1 for row in answers for answer in row]
     many = {"prompts": len(prompts), "answers": len(tokens), "prompt": size}
-    return flops.generate(shape, answer=statistics.mean(tokens), **many) / took
+    return generate_flops(shape, answer=statistics.mean(tokens), **many) / took
 
 
 def measure(rounds: int) -> dict[str, float]:
