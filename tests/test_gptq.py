@@ -16,7 +16,7 @@ import pytest
 from rrtf.engines import UnsupportedModel
 from rrtf.engines import ctranslate2 as engines_ctranslate2
 from rrtf.engines.ctranslate2 import PRECISIONS, choose_device
-from rrtf.quantize import gptq, lane, migrate, variants
+from rrtf.quantize import auto_gptq, gptq, variants
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT = ROOT / "data/nano/models/student"
@@ -179,12 +179,12 @@ def test_a_missing_lane_says_how_to_make_it_and_what_needs_none(monkeypatch, tmp
 def test_a_lane_with_other_versions_is_refused_with_what_it_has(monkeypatch):
     monkeypatch.setenv("RRTF_AUTO_GPTQ", sys.executable)
     with pytest.raises(ValueError, match=r"auto-gptq is missing \(needs 0.7.1\), transformers \d"):
-        lane.check_lane()
+        auto_gptq.check_lane()
 
 
 def test_the_versions_asked_of_the_lane_are_those_of_its_lock():
     lines = (ROOT / "requirements-auto-gptq.lock").read_text().lower().replace("_", "-")
-    for name, wanted in lane.PINS.items():
+    for name, wanted in auto_gptq.PINS.items():
         assert f"\n{name}=={wanted}\n" in lines
 
 
@@ -218,28 +218,28 @@ def checkpoint(folder, config, *, head=True, **settings):
 @pytest.fixture
 def config(tiny_model):
     found = json.loads((tiny_model / "config.json").read_text())
-    return migrate.older(found)
+    return gptq.older(found)
 
 
 def test_gptqmodel_gets_its_names_and_no_tied_output_layer(config, tmp_path):
     from safetensors.torch import load_file
 
     source = checkpoint(tmp_path / "theirs", config)
-    made = migrate.to_gptqmodel(source, tmp_path / "ours")
+    made = gptq.to_gptqmodel(source, tmp_path / "ours")
     assert [path.name for path in made.glob("*.safetensors")] == ["model.safetensors"]
     assert "lm_head.weight" not in load_file(made / "model.safetensors")
     for name in ("config.json", "quantize_config.json"):
         found = json.loads((made / name).read_text())
         found = found.get("quantization_config", found)
         assert found["checkpoint_format"] == "gptq" and found["bits"] == 4
-        assert not set(migrate.THEIRS_ONLY) & set(found)
+        assert not set(gptq.THEIRS_ONLY) & set(found)
     assert json.loads((made / "config.json").read_text())["dtype"] == "float32"
 
 
 def test_there_and_back_every_tensor_and_setting_is_the_same(config, tmp_path):
     source = checkpoint(tmp_path / "theirs", config)
-    middle = migrate.to_gptqmodel(source, tmp_path / "ours")
-    back = migrate.to_auto_gptq(middle, tmp_path / "back")
+    middle = gptq.to_gptqmodel(source, tmp_path / "ours")
+    back = gptq.to_auto_gptq(middle, tmp_path / "back")
     assert variants.weights_hash("gptq-int4", "", back) == variants.weights_hash(
         "gptq-int4", "", source
     )
@@ -257,13 +257,13 @@ def test_an_output_layer_of_its_own_stays(config, tmp_path):
     from safetensors.torch import load_file, save_file
 
     source = checkpoint(tmp_path / "theirs", config | {"tie_word_embeddings": False})
-    made = migrate.to_gptqmodel(source, tmp_path / "ours")
+    made = gptq.to_gptqmodel(source, tmp_path / "ours")
     tensors = load_file(made / "model.safetensors")
     assert "lm_head.weight" in tensors
     del tensors["lm_head.weight"]
     save_file(tensors, made / "model.safetensors")
     with pytest.raises(ValueError, match=r"no lm_head.weight, and config.json does not tie it"):
-        migrate.to_auto_gptq(made, tmp_path / "back")
+        gptq.to_auto_gptq(made, tmp_path / "back")
 
 
 def test_layers_that_are_tied_and_differ_are_refused(config, tmp_path):
@@ -274,7 +274,7 @@ def test_layers_that_are_tied_and_differ_are_refused(config, tmp_path):
     tensors = load_file(file)
     save_file(tensors | {"lm_head.weight": tensors["lm_head.weight"] + 1}, file)
     with pytest.raises(ValueError, match="set tie_word_embeddings to false"):
-        migrate.to_gptqmodel(source, tmp_path / "ours")
+        gptq.to_gptqmodel(source, tmp_path / "ours")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_layers_that_are_tied_and_differ_are_refused(config, tmp_path):
 def test_a_layout_that_would_be_read_wrongly_is_refused(config, tmp_path, settings, reason):
     source = checkpoint(tmp_path / "theirs", config, **settings)
     with pytest.raises(ValueError, match=reason):
-        migrate.to_gptqmodel(source, tmp_path / "ours")
+        gptq.to_gptqmodel(source, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
 
@@ -299,23 +299,23 @@ def test_pickled_weights_are_never_opened(config, tmp_path):
     (file,) = source.glob("*.safetensors")
     file.rename(file.with_suffix(".bin"))
     with pytest.raises(FileNotFoundError, match=r"4bit-16g.bin: pickled.*use_safetensors=True"):
-        migrate.to_gptqmodel(source, tmp_path / "ours")
+        gptq.to_gptqmodel(source, tmp_path / "ours")
 
 
 def test_a_model_that_is_not_quantised_is_no_checkpoint(tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"not a quantised checkpoint"):
-        migrate.to_auto_gptq(tiny_model, tmp_path / "ours")
+        gptq.to_auto_gptq(tiny_model, tmp_path / "ours")
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
-        migrate.to_gptqmodel(tmp_path / "nowhere", tmp_path / "ours")
+        gptq.to_gptqmodel(tmp_path / "nowhere", tmp_path / "ours")
 
 
 def test_transformers_4_gets_the_base_of_rotary_positions():
     new = {"dtype": "bfloat16", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}
-    assert migrate.older(new) == {"torch_dtype": "bfloat16", "rope_theta": 1e6}
+    assert gptq.older(new) == {"torch_dtype": "bfloat16", "rope_theta": 1e6}
     scaled = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}
-    assert migrate.older(scaled)["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
+    assert gptq.older(scaled)["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
     with pytest.raises(ValueError, match="by kind of layer"):
-        migrate.older({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}})
+        gptq.older({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}})
 
 
 # --- GPTQ itself, and the two libraries against each other ----------------------------------------
@@ -394,7 +394,7 @@ def test_the_calibration_set_is_recorded(made, texts):
 @pytest.fixture(scope="module")
 def ready():
     try:
-        lane.check_lane()
+        auto_gptq.check_lane()
     except (FileNotFoundError, ValueError) as error:
         pytest.skip(str(error))
 
@@ -411,7 +411,7 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_auto_gptq_made(ready, texts, full
     wanted = {"auto-gptq-int4": tmp_path / "int4"}
     found = measured(wanted, tmp_path, calibration=texts[0], pairs=texts[1])["auto-gptq-int4"]
     assert found["name"].startswith("auto-gptq-by-gptqmodel-")
-    (theirs,) = lane.nll([tmp_path / "int4"], ids(texts[1]))
+    (theirs,) = auto_gptq.nll([tmp_path / "int4"], ids(texts[1]))
     assert theirs == pytest.approx(full, abs=BOUND["int4"])
     assert found["nll"] == pytest.approx(theirs, abs=SAME)
     entry = json.loads((tmp_path / "int4" / "calibration.json").read_text())
@@ -423,13 +423,13 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_gptqmodel_made(ready, made, texts
     from safetensors.torch import load_file, save_file
 
     folder, found = made
-    theirs = [migrate.to_auto_gptq(folder / name, tmp_path / name) for name in found]
-    untied = migrate.to_auto_gptq(folder / "gptq-int8", tmp_path / "untied")
+    theirs = [gptq.to_auto_gptq(folder / name, tmp_path / name) for name in found]
+    untied = gptq.to_auto_gptq(folder / "gptq-int8", tmp_path / "untied")
     (file,) = untied.glob("*.safetensors")
     tensors = load_file(file)
     del tensors["lm_head.weight"]
     save_file(tensors, file, {"format": "pt"})
-    *scores, silently_wrong = lane.nll([*theirs, untied], ids(texts[1]))
+    *scores, silently_wrong = auto_gptq.nll([*theirs, untied], ids(texts[1]))
     assert scores == pytest.approx([entry["nll"] for entry in found.values()], abs=SAME)
     # Why the tied layer is written out: memory that nobody filled is in its place, often nan.
     assert not silently_wrong <= max(scores) + 0.5

@@ -8,7 +8,7 @@ import pytest
 
 from rrtf import stats
 from rrtf.engines import Completion
-from rrtf.quantize import jobs, measuring, sanity
+from rrtf.quantize import jobs, measuring
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs
 from rrtf.quantize.table import Measured, Sampled, records, rows, shown, sources, tested
@@ -205,18 +205,18 @@ def test_what_no_longer_answers_like_a_model_is_told(change, told):
     full = measured("full", GOOD, nll=0.2)
     programs = change.pop("programs", GOOD)
     entry = measured("gptq-int4", programs, **({"nll": 0.2} | change))
-    found = sanity.fault(entry, full, nll_margin=0.5)
+    found = measuring.fault(entry, full, nll_margin=0.5)
     assert told in found and bool(found) == bool(told)
 
 
 def test_tasks_without_references_need_no_likelihood():
     full = measured("full", GOOD, nll=math.nan)
-    assert sanity.fault(full, full, nll_margin=0.5) == ""
+    assert measuring.fault(full, full, nll_margin=0.5) == ""
 
 
 def test_a_full_model_that_writes_only_blanks_is_none():
     full = measured("full", [" "] * 3)
-    assert "0 % of its answers" in sanity.fault(full, full, nll_margin=0.5)
+    assert "0 % of its answers" in measuring.fault(full, full, nll_margin=0.5)
 
 
 # Processes

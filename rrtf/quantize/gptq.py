@@ -15,7 +15,225 @@ from typing import Any
 
 from rrtf import store
 from rrtf.engines import UnsupportedModel, device
-from rrtf.quantize import migrate
+
+THEIRS_ONLY = (
+    "is_marlin_format",
+    "model_file_base_name",
+    "model_name_or_path",
+    "awq_gemm_checkpoint",
+)
+SHARED = ("bits", "group_size", "desc_act", "sym", "damp_percent", "static_groups")
+SHARED += ("true_sequential",)
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json")
+TOKENIZER += ("merges.txt", "tokenizer.model", "added_tokens.json", "chat_template.jinja")
+TOKENIZER += ("generation_config.json",)
+
+
+def to_gptqmodel(source: Path, output: Path) -> Path:
+    """Writes the auto-gptq checkpoint in `source` to `output` as gptqmodel reads it.
+
+    A tied output layer is left out, as it is there. FileNotFoundError without safetensors
+    (pickled `.bin` weights are never opened), ValueError for layouts that are not covered.
+    """
+    config, quantised = _settings(source)
+    if quantised.get("is_marlin_format") or quantised.get("awq_gemm_checkpoint"):
+        raise ValueError(f"{source}: a Marlin or AWQ layout; only plain GPTQ weights are migrated")
+    _check_layout(source, quantised)
+    tensors = _tensors(source)
+    _check_groups(source, tensors, quantised)
+    _untie(source, config, tensors)
+    kept = {name: value for name, value in quantised.items() if name not in THEIRS_ONLY}
+    kept |= {"quant_method": "gptq", "checkpoint_format": "gptq"}
+    if "torch_dtype" in config:
+        config["dtype"] = config.pop("torch_dtype")
+    _write(output, tensors, "model.safetensors", config, kept)
+    copy_tokenizer(source, output)
+    return output
+
+
+def to_auto_gptq(source: Path, output: Path) -> Path:
+    """Writes the gptqmodel checkpoint in `source` to `output` as auto-gptq reads it.
+
+    A tied output layer is written out; the settings are those of transformers 4. Errors as in
+    `to_gptqmodel`; ValueError too for what auto-gptq cannot express (`dynamic`, a quantised
+    output layer).
+    """
+    config, quantised = _settings(source)
+    _check_layout(source, quantised)
+    for name in ("dynamic", "lm_head"):
+        if quantised.get(name):
+            raise ValueError(f"{source}: `{name}` is set, which auto-gptq has no place for")
+    tensors = _tensors(source)
+    _check_groups(source, tensors, quantised)
+    _tie(source, config, tensors)
+    wanted = {**(quantised.get("meta") or {}), **quantised}
+    kept = {name: wanted[name] for name in SHARED if wanted.get(name) is not None}
+    base = f"gptq_model-{kept['bits']}bit-{kept['group_size']}g"
+    kept |= {"model_name_or_path": None, "model_file_base_name": base}
+    kept |= {"is_marlin_format": False, "quant_method": "gptq"}
+    _write(output, tensors, f"{base}.safetensors", older(config), kept)
+    copy_tokenizer(source, output)
+    return output
+
+
+def for_transformers_4(folder: Path, output: Path) -> Path:
+    """`output` shows the model of `folder` with settings that transformers 4 understands."""
+    output.mkdir(parents=True)
+    for file in folder.resolve().iterdir():
+        if file.name.endswith((".safetensors", ".safetensors.index.json")):
+            (output / file.name).symlink_to(file)
+    if not any(output.iterdir()):
+        raise FileNotFoundError(f"{folder}: no .safetensors weights to quantise")
+    store.write_json(output / "config.json", older(store.read_json(folder / "config.json")))
+    return output
+
+
+def older(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a model as transformers 4 names them.
+
+    It would take unknown names for absent and go on with its defaults: the precision, and the
+    base of the rotary positions. ValueError where positions differ by kind of layer.
+    """
+    found = dict(config)
+    found["torch_dtype"] = found.pop("dtype", None) or found.get("torch_dtype")
+    rope = found.pop("rope_parameters", None)
+    if rope and "rope_theta" not in rope:
+        raise ValueError("rope_parameters differ by kind of layer: auto-gptq knows no such model")
+    if rope:
+        found["rope_theta"] = rope["rope_theta"]
+        if "partial_rotary_factor" in rope:
+            found["partial_rotary_factor"] = rope["partial_rotary_factor"]
+        if rope.get("rope_type", "default") != "default":
+            found["rope_scaling"] = {n: v for n, v in rope.items() if n != "rope_theta"}
+    return found
+
+
+def copy_tokenizer(source: Path, output: Path) -> None:
+    """Copies the files of the tokenizer and of generation that there are."""
+    for name in TOKENIZER:
+        if (source / name).exists():
+            store.write_bytes(output / name, (source / name).read_bytes())
+
+
+def skeleton(config: Mapping[str, Any]) -> Any:
+    """The unquantised model of these settings, with shapes and without weights.
+
+    `UnsupportedModel` where transformers has no such causal language model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    kind = plain.pop("model_type", "")
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **plain))
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UnsupportedModel(
+            f"model_type {kind!r} is no causal language model that transformers knows ({reason}...)"
+        ) from None
+
+
+def _ends(config: Mapping[str, Any]) -> tuple[str, str, bool]:
+    """(name of the embedding's weight, of the output layer's, whether they are one)."""
+    model = skeleton(config)
+    names = {id(module): name for name, module in model.named_modules()}
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    return f"{names[id(first)]}.weight", f"{names[id(last)]}.weight", first.weight is last.weight
+
+
+def _untie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> None:
+    """Leaves out the output layer where the embedding is it."""
+    first, last, tied = _ends(config)
+    if not tied or last not in tensors:
+        return
+    if not tensors[first].equal(tensors[last]):
+        raise ValueError(
+            f"{source}: {last} differs from {first}, but config.json ties them; "
+            "set tie_word_embeddings to false there if the two were trained apart"
+        )
+    del tensors[last]
+
+
+def _tie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> None:
+    """Writes out the output layer where the embedding is it."""
+    first, last, tied = _ends(config)
+    if last in tensors:
+        return
+    if not tied:
+        raise ValueError(f"{source}: no {last}, and config.json does not tie it to {first}")
+    tensors[last] = tensors[first].clone()
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(config.json without its quantisation, the quantisation, `quantize_config.json` first)."""
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{folder}: not a checkpoint (no config.json)")
+    config = store.read_json(folder / "config.json")
+    quantised = config.pop("quantization_config", None) or {}
+    if (folder / "quantize_config.json").exists():
+        quantised = quantised | store.read_json(folder / "quantize_config.json")
+    if not quantised:
+        raise ValueError(
+            f"{folder}: not a quantised checkpoint (no quantize_config.json, and no "
+            "quantization_config in config.json)"
+        )
+    return config, quantised
+
+
+def _check_layout(folder: Path, quantised: Mapping[str, Any]) -> None:
+    layout = quantised.get("checkpoint_format") or quantised.get("format") or "gptq"
+    method = quantised.get("quant_method") or "gptq"
+    if (method, layout) != ("gptq", "gptq"):
+        raise ValueError(f"{folder}: {method} in the layout {layout}; only gptq is migrated")
+    if quantised.get("desc_act"):
+        raise ValueError(f"{folder}: desc_act (activation order) is not migrated")
+
+
+def _tensors(folder: Path) -> dict[str, Any]:
+    """name -> tensor of all safetensors files of a folder."""
+    from safetensors.torch import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
+    if not files and pickled:
+        raise FileNotFoundError(
+            f"{folder / pickled[0]}: pickled weights are never opened; where you trust them, save "
+            "them again with auto-gptq: model.save_quantized(FOLDER, use_safetensors=True)"
+        )
+    if not files:
+        raise FileNotFoundError(f"{folder}: no .safetensors weights")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def _check_groups(folder: Path, tensors: Mapping[str, Any], quantised: Mapping[str, Any]) -> None:
+    """Without activation order auto-gptq takes groups as they lie and reads no `g_idx`."""
+    import torch
+
+    for name, order in tensors.items():
+        if name.endswith(".g_idx"):
+            size = quantised["group_size"] if quantised["group_size"] > 0 else len(order)
+            if not torch.equal(order.long(), torch.arange(len(order)) // size):
+                raise ValueError(f"{folder}: {name} is not in groups of {size} as they lie")
+
+
+def _write(
+    output: Path,
+    tensors: Mapping[str, Any],
+    file: str,
+    config: Mapping[str, Any],
+    quantised: Mapping[str, Any],
+) -> None:
+    from safetensors.torch import save
+
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    store.write_bytes(output / file, save(contiguous, metadata={"format": "pt"}))
+    store.write_json(output / "config.json", {**config, "quantization_config": dict(quantised)})
+    store.write_bytes(
+        output / "quantize_config.json", json.dumps(quantised, indent=2).encode() + b"\n"
+    )
+
 
 GROUP = 128  # weights that share a scale
 ROWS = 8  # calibration texts per forward pass
@@ -98,7 +316,7 @@ def widths(folder: Path) -> dict[str, int]:
     """name -> number of inputs of each linear layer inside the blocks; no weights are read."""
     from torch.nn import Linear
 
-    model = migrate.skeleton(store.read_json(folder / "config.json"))
+    model = skeleton(store.read_json(folder / "config.json"))
     head = model.get_output_embeddings()
     return {
         name: module.in_features

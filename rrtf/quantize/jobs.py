@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rrtf import config, engines, prompts, source, store
-from rrtf.quantize import sanity
+from rrtf.quantize import measuring
 from rrtf.quantize.table import Measured, Sampled, sources
 from rrtf.quantize.variants import parts, weight_bytes, weights_hash
 from rrtf.records import Problem, Response
@@ -292,7 +292,7 @@ def _responses(
 
 def _checked(entry: Measured, full: Measured, nll_margin: float) -> Measured:
     """`entry`, failed and without answers where they are no working model's."""
-    fault = sanity.fault(entry, full, nll_margin=nll_margin) if entry.ok and full.ok else ""
+    fault = measuring.fault(entry, full, nll_margin=nll_margin) if entry.ok and full.ok else ""
     return replace(entry, status=f"failed: {fault}", greedy=(), sampled=()) if fault else entry
 
 

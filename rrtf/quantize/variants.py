@@ -148,9 +148,9 @@ def parts(variant: str) -> tuple[str, str]:
 
 def _gptq(library: str) -> Any:
     """The module that makes and opens the checkpoints of `gptq` or `auto-gptq`."""
-    from rrtf.quantize import gptq, lane
+    from rrtf.quantize import auto_gptq, gptq
 
-    return lane if library == "auto-gptq" else gptq
+    return auto_gptq if library == "auto-gptq" else gptq
 
 
 def round_to(weights: Any, *, bits: int) -> tuple[Any, float]:

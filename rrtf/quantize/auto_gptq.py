@@ -15,7 +15,7 @@ from typing import Any
 
 from rrtf import config, store
 from rrtf.engines import UnsupportedModel
-from rrtf.quantize import gptq, migrate
+from rrtf.quantize import gptq
 
 PROGRAM = Path(__file__).with_name("auto_gptq_lane.py")
 PINS = {"auto-gptq": "0.7.1", "transformers": "4.52.4"}  # what decides whether it works at all
@@ -90,15 +90,15 @@ def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -
     with tempfile.TemporaryDirectory(prefix="rrtf-auto-gptq-") as scratch:
         ask(
             "quantise",
-            model=str(migrate.for_transformers_4(folder, Path(scratch) / "model")),
+            model=str(gptq.for_transformers_4(folder, Path(scratch) / "model")),
             output=str(output.resolve()),
             bits=bits,
             group_size=gptq.GROUP,
             batch_size=gptq.ROWS,
             rows=rows,
         )
-    migrate.copy_tokenizer(folder, output)
-    migrate.to_gptqmodel(output, output / "gptqmodel")
+    gptq.copy_tokenizer(folder, output)
+    gptq.to_gptqmodel(output, output / "gptqmodel")
     gptq.record(output, calibration, rows, bits=bits, versions=versions)
 
 
