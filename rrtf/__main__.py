@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rrtf import audit_verb, config, evolve_verb, pipeline, plan_options, quantize_verb, sample_verb
+from rrtf import audit_verb, config, evolve_verb, plan_options, quantize_verb, sample_verb
 from rrtf import train_options as tuned
 from rrtf.exits import exit_codes, how_to_go_on
 from rrtf.options import (
@@ -56,6 +56,7 @@ from rrtf.options import (
     Warmth,
     Workers,
 )
+from rrtf.report import pipeline
 
 _EVALUATE = config.resolve("nano", "evaluate")  # what is not given
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from rrtf import kernel
+from rrtf.report import kernel
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, report, source
+from rrtf import config, source
+from rrtf.report import pages
 
 FOLDER = config.home() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -143,13 +144,13 @@ def test_every_formula_converts_to_mathml(path):
     for cell in source.cells(path):
         if cell["cell_type"] == "markdown":
             formulas: dict[str, str] = {}
-            shown = report.take_formulas(source.text(cell), formulas)
+            shown = pages.take_formulas(source.text(cell), formulas)
             assert "\\frac" not in shown and "\\sum" not in shown, cell["id"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_the_first_cell_gives_a_heading_and_a_question(path):
-    heading, question = report.title(source.cells(path))
+    heading, question = pages.title(source.cells(path))
     assert heading and len(question) > 20
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, kernel, pipeline, report, source, store
+from rrtf import config, source, store
+from rrtf.report import kernel, pages, pipeline
 
 FIRST, SECOND = "00_rrtf_by_hand", "01_evolve"
 SETUP = "from rrtf import store\n\nstage = store.Stage.open({stage!r}, globals())"
@@ -462,7 +463,7 @@ def test_a_module_may_move_and_change_its_name_without_changing_the_source_hash(
 def test_formulas_become_mathml_and_code_and_prices_stay():
     formulas: dict[str, str] = {}
     text = "It is $a_1\n* b$, `$x$`, costs 5$ or $6; \n\n$$\nL = \\frac{1}{n}\n$$\n```\n$y$\n```"
-    shown = report.take_formulas(text, formulas)
+    shown = pages.take_formulas(text, formulas)
     assert len(formulas) == 2 and "`$x$`" in shown and "5$ or $6" in shown and "$y$" in shown
     assert all(value.startswith("<math") for value in formulas.values())
 

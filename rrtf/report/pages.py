@@ -123,7 +123,7 @@ def page(notebook: Mapping[str, Any], name: str, profile: str) -> str:
         "heading": title(shown["cells"])[0] or name,
         "css": _template("report.css"),
     }
-    folder = str(files("rrtf").joinpath("templates"))
+    folder = str(files("rrtf.report").joinpath("templates"))
     exporter = HTMLExporter(template_name="report", extra_template_basedirs=[folder])
     node = nbformat.reads(json.dumps(shown), as_version=4)
     body, _ = exporter.from_notebook_node(node, resources={"rrtf": around})
@@ -139,7 +139,7 @@ def look() -> str:
 
 
 def _template(name: str) -> str:
-    return files("rrtf").joinpath("templates", "report", name).read_text(encoding="utf-8")
+    return files("rrtf.report").joinpath("templates", "report", name).read_text(encoding="utf-8")
 
 
 def _neighbours(name: str) -> dict[str, str]:

@@ -150,7 +150,7 @@ def failed_cell(notebook: dict) -> str:
 def _explain(notebook: Path, error: Exception, scratch: Path) -> str:
     """Notebook, cell, error and the innermost place in the package, in at most five lines."""
     trace = _COLOUR.sub("", "\n".join(error.traceback))
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     frames = [
         f"{Path(path).name}:{line} in {function}"
         for path, line, function in _FRAME.findall(trace)

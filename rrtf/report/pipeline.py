@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rrtf import config, kernel, report, source, store
-from rrtf.kernel import StageError
+from rrtf import config, source, store
 from rrtf.records import Problem
+from rrtf.report import kernel, pages
+from rrtf.report.kernel import StageError
 
 RECEIPT = "run.json"  # beside the manifest: what the runner knows and the notebook does not
 QUIET_SECONDS = 30.0  # without a terminal a running stage says where it is this often
@@ -187,9 +188,9 @@ def _execute(step: Step, say: Callable[[str], None]) -> float:
             f"done\n  the notebook as far as it came: {scratch}"
         )
     seconds = round(time.monotonic() - started, 1)
-    report.write_page(report.clean(executed), step.stage, profile)
+    pages.write_page(pages.clean(executed), step.stage, profile)
     receipt = {"source": step.source, "manifest": store.sha256(manifest), "seconds": seconds}
-    store.write_json(step.folder / RECEIPT, receipt | {"look": report.look()})
+    store.write_json(step.folder / RECEIPT, receipt | {"look": pages.look()})
     scratch.unlink()
     scratch.with_suffix(".log").replace(step.folder / "stderr.log")
     return seconds
@@ -210,11 +211,11 @@ def _refresh(step: Step) -> None:
     """Renders a report again whose page is gone, or whose prose or style changed since."""
     profile, path = str(step.parameters["profile"]), _executed(step)
     executed, receipt = store.read_json(path), _receipt(step.folder)
-    present = report.with_prose(executed, source.cells(step.notebook))
-    same = present == executed and receipt.get("look") == report.look()
+    present = pages.with_prose(executed, source.cells(step.notebook))
+    same = present == executed and receipt.get("look") == pages.look()
     if not same or not path.with_suffix(".html").exists():
-        report.write_page(present, step.stage, profile)
-        store.write_json(step.folder / RECEIPT, receipt | {"look": report.look()})
+        pages.write_page(present, step.stage, profile)
+        store.write_json(step.folder / RECEIPT, receipt | {"look": pages.look()})
 
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
@@ -229,11 +230,11 @@ def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
     }
     paths = {name: notebooks / f"{name}.ipynb" for name in names}
     titles = {
-        name: report.title(source.cells(path)) if path.exists() else (name, "")
+        name: pages.title(source.cells(path)) if path.exists() else (name, "")
         for name, path in paths.items()
     }
-    report.write_summary(profile, seconds)
-    return report.write_index(profile, titles, seconds, failed=failed)
+    pages.write_summary(profile, seconds)
+    return pages.write_index(profile, titles, seconds, failed=failed)
 
 
 # --- one run at a time, and where it is --------------------------------------------------------

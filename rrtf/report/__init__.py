@@ -1,0 +1,1 @@
+"""Notebooks to reports: `kernel` runs one, `pages` renders it, `pipeline` runs a profile."""
