@@ -13,19 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import (
-    arguments,
-    batches,
-    config,
-    engines,
-    options,
-    reading,
-    store,
-    terminal,
-    train,
-    train_options,
-)
+from rrtf import arguments, config, engines, options, reading, store, terminal, train, train_options
 from rrtf.records import RankedGroup, TrainStep
+from rrtf.step import batches
 
 PREFERENCES = ("dpo", "dpo-sft", "simpo")  # a rate for imitation is too high for these
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
@@ -70,7 +60,7 @@ def train_groups(
 
     ValueError and FileNotFoundError for what a caller can get wrong, before the model is loaded.
     """
-    from rrtf import sharding
+    from rrtf.step import sharding
 
     found, single = load(groups, objective, allow_single=allow_single)
     folder = engines.model_folder(model)
@@ -145,7 +135,6 @@ def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], No
     if quiet:
         yield None
         return
-    from rrtf import trainer
 
     logs: list[Any] = []  # opened at the first update: TensorBoard takes seconds to import
     with _shown() as show:
@@ -153,7 +142,7 @@ def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], No
         def tell(step: TrainStep, updates: int) -> None:
             show(step, updates)
             if not logs:
-                logs.append(trainer.open_logs(output / "logs", step.step))
+                logs.append(train.open_logs(output / "logs", step.step))
             for name in ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm"):
                 if not math.isnan(getattr(step, name)):
                     logs[0].add_scalar(name, getattr(step, name), step.step)

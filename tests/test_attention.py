@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rrtf import attention, packing
+from rrtf.step import packing
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def models(tiny_model):
     torch.set_num_threads(1)
     ours = AutoModelForCausalLM.from_pretrained(tiny_model)
     theirs = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation="sdpa")
-    assert attention.use(ours) == packing.NAME
+    assert packing.use(ours) == packing.NAME
     return ours, theirs
 
 
@@ -61,5 +61,5 @@ def test_decoding_with_a_cache_equals_sdpa(models):
 def test_architectures_that_were_not_tested_keep_sdpa():
     from transformers import GPTNeoXConfig, LlamaConfig
 
-    assert attention.choose(LlamaConfig()) == packing.NAME
-    assert attention.choose(GPTNeoXConfig()) == "sdpa"
+    assert packing.choose(LlamaConfig()) == packing.NAME
+    assert packing.choose(GPTNeoXConfig()) == "sdpa"

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import attention, batches, likelihood, methods, packing, scoring
+from rrtf import methods
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches, likelihood, packing, scoring
 
 
 def _group(task_id="toy/1", responses=("\n return a", "\n b", "\n cc"), scores=(3.5, 3.0, 0.0)):
@@ -94,7 +95,7 @@ def test_two_groups_lie_in_one_sequence_and_a_mask_per_row_is_made_only_for_sdpa
         [1, 1, 0, 1, 0],
         [1, 1, 0, 1, 1],
     ]
-    attention.use(model)
+    packing.use(model)
     assert packing.inputs(batch, model.config)[0]["attention_mask"].numel() == 1
 
 

@@ -16,7 +16,7 @@ from transformers import (
     Starcoder2Config,
 )
 
-from rrtf import blocks
+from rrtf.step import sharding
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 SMALL |= {"bos_token_id": 0, "eos_token_id": 0}
@@ -36,14 +36,14 @@ def on_meta(config) -> nn.Module:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_the_units_are_the_blocks_in_order_and_then_the_root(kind):
-    names = blocks.units(on_meta(CONFIGS[kind]))
+    names = sharding.units(on_meta(CONFIGS[kind]))
     assert [name.rsplit(".", 1)[-1] for name in names] == ["0", "1", "2", ""]
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_parameter_is_in_exactly_one_unit_and_tied_ones_count_once(kind):
     model = on_meta(CONFIGS[kind])
-    held = blocks.members(model, blocks.units(model))
+    held = sharding.members(model, sharding.units(model))
     found = [id(parameter) for unit in held.values() for _, parameter in unit]
     assert sorted(found) == sorted(id(parameter) for parameter in model.parameters())
     for name, unit in held.items():
@@ -54,24 +54,24 @@ def test_a_parameter_that_two_units_share_is_refused_by_name():
     model = on_meta(CONFIGS["llama"])
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(ValueError, match=r"layers.1.mlp.up_proj.weight: shared by the units model"):
-        blocks.members(model, blocks.units(model))
+        sharding.members(model, sharding.units(model))
 
 
 def test_a_model_without_blocks_and_a_list_that_misses_parameters_are_refused():
     with pytest.raises(ValueError, match="Linear: no blocks to shard by"):
-        blocks.units(nn.Linear(2, 2))
+        sharding.units(nn.Linear(2, 2))
     model = on_meta(CONFIGS["llama"])
     with pytest.raises(ValueError, match=r"model.embed_tokens.weight: in none of the units"):
-        blocks.members(model, ["model.layers.0"])
+        sharding.members(model, ["model.layers.0"])
 
 
 def test_the_fullest_rank_holds_the_first_rows_of_every_parameter():
     """7 rows over 3 ranks: 3, 3, 1, as torch.chunk cuts; a vector of 2 over 3 ranks: 1, 1, 0."""
     layer = nn.Linear(5, 7, bias=False)
-    assert blocks.first_shard(layer.weight, 3) == tuple(layer.weight.chunk(3)[0].shape) == (3, 5)
+    assert sharding.first_shard(layer.weight, 3) == tuple(layer.weight.chunk(3)[0].shape) == (3, 5)
     parameters = [("weight", layer.weight), ("bias", nn.Parameter(torch.zeros(2)))]
-    assert blocks.held_elements(parameters, 3) == 3 * 5 + 1
-    assert blocks.held_elements(parameters, 1) == 7 * 5 + 2
+    assert sharding.held_elements(parameters, 3) == 3 * 5 + 1
+    assert sharding.held_elements(parameters, 1) == 7 * 5 + 2
 
 
 STARCODER = """

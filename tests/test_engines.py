@@ -314,8 +314,8 @@ def test_a_first_token_that_the_template_has_written_is_not_put_there_twice(chat
 def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     chat_model, add_problem, style, monkeypatch
 ):
-    from rrtf import batches as batches_module
     from rrtf.records import Outcome, RankedGroup
+    from rrtf.step import batches as step_batches
 
     opened = engines.open_engine("transformers", chat_model)
     text = engines.asker(chat_model, style)(add_problem)
@@ -329,4 +329,4 @@ def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     opened.generate([text], **GREEDY | {"max_new_tokens": 1})
     (sampled,) = seen
     group = RankedGroup("t", text, ("x",), ("teacher",), (Outcome.PASS,), (3.0,), 0)
-    assert batches_module.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)
+    assert step_batches.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rrtf import explain
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import explain
 
 GROUP = RankedGroup(
     task_id="toy/add",

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from rrtf import likelihood
-from rrtf.likelihood import token_log_probs
+from rrtf.step import likelihood
+from rrtf.step.likelihood import token_log_probs
 
 
 def _inputs(n: int, width: int, words: int, dtype=torch.float32):

@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-from rrtf import likelihood, loss
+from rrtf import loss
+from rrtf.step import likelihood
 
 WEIGHTS = {"ft_weight": 0.7, "rank_weight": 3.0}
 

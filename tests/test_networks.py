@@ -10,7 +10,8 @@ from test_train import OPTIONS, _groups, _same, _weights
 from test_trainer import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
-from rrtf import networks, sharding, train
+from rrtf import train
+from rrtf.step import networks, sharding
 
 LORA = {"lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rrtf import attention, batches, likelihood, loss, packing, scoring
-from rrtf.batches import Example
+from rrtf import loss
+from rrtf.step import batches, likelihood, packing, scoring
+from rrtf.step.batches import Example
 
 SHAPE = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
 SHAPE |= {"initializer_range": 0.2}
@@ -94,10 +95,10 @@ def plain_step(model, examples):
 def test_the_packed_step_equals_the_plain_one_in_loss_and_gradients(kind, way, monkeypatch):
     model = network(kind)
     theirs = plain_step(model, EXAMPLES)
-    name = attention.use(model, "sdpa" if way == "sdpa" else "auto")
+    name = packing.use(model, "sdpa" if way == "sdpa" else "auto")
     assert name == ("sdpa" if way == "sdpa" else "shared_prompt")
     if way == "padded":
-        monkeypatch.setattr(attention, "attend", packing.padded)
+        monkeypatch.setattr(packing, "attend", packing.padded)
     if way == "recomputed":
         model.activation_checkpointing_enable()
         model.train()
@@ -108,7 +109,7 @@ def test_the_packed_step_equals_the_plain_one_in_loss_and_gradients(kind, way, m
 def test_attention_with_dropout_draws_anew_while_training_and_not_otherwise(kind):
     name = "attn_pdrop" if kind == "gpt_bigcode" else "attention_dropout"
     model, batch = network(kind, **{name: 0.3}), batches.collate(EXAMPLES)
-    attention.use(model)
+    packing.use(model)
     first, second = (scoring.score(model.train(), batch)[0] for _ in range(2))
     assert torch.isfinite(first).all() and not torch.equal(first, second)
     theirs = plain_scores(model.eval(), EXAMPLES)[0]
@@ -131,7 +132,7 @@ def test_no_pair_of_tokens_that_do_not_see_each_other_is_computed():
 @pytest.mark.parametrize("block", [1, 3, 1000])
 def test_the_size_of_a_block_of_queries_makes_no_difference(block, monkeypatch):
     model = network("llama")
-    attention.use(model)
+    packing.use(model)
     whole = step(model, EXAMPLES)
     cut = packing.spans
     monkeypatch.setattr(packing, "spans", lambda layout: cut(layout, block))
@@ -161,7 +162,7 @@ def test_in_bfloat16_the_packed_step_is_as_near_to_float32_as_the_plain_one(kind
     exact = plain_scores(model, EXAMPLES)[0]
     with torch.autocast("cpu", torch.bfloat16):
         rough = plain_scores(model, EXAMPLES)[0]
-        attention.use(model)
+        packing.use(model)
         ours = scoring.score(model, batches.collate(EXAMPLES))[0]
     assert bool((ours - exact).abs().mean() < 2 * (rough - exact).abs().mean())
 
@@ -169,7 +170,7 @@ def test_in_bfloat16_the_packed_step_is_as_near_to_float32_as_the_plain_one(kind
 @pytest.mark.parametrize("kind", ["gpt_bigcode", "qwen2"])
 def test_a_batch_is_the_mean_of_its_prompts_in_any_order(kind):
     model = network(kind)
-    attention.use(model)
+    packing.use(model)
     whole = step(model, EXAMPLES)
     alone = [step(model, [example]) for example in EXAMPLES]
     mean = sum(one[0] for one in alone) / 3
@@ -180,7 +181,7 @@ def test_a_batch_is_the_mean_of_its_prompts_in_any_order(kind):
 
 def test_the_order_of_the_candidates_makes_no_difference():
     model = network("starcoder2")
-    attention.use(model)
+    packing.use(model)
     order = (2, 0, 3, 1)
     first = EXAMPLES[0]
     turned = Example(
@@ -195,7 +196,7 @@ def test_the_order_of_the_candidates_makes_no_difference():
 
 def test_where_the_order_is_right_only_the_imitated_response_has_a_gradient():
     model = network("gpt_bigcode")
-    attention.use(model)
+    packing.use(model)
     batch = batches.collate(EXAMPLES)
     with torch.no_grad():
         sums, lengths = scoring.score(model, batch)
@@ -211,7 +212,7 @@ def test_where_the_order_is_right_only_the_imitated_response_has_a_gradient():
 
 def test_scoring_changes_no_tensor_of_the_batch():
     model = network("llama")
-    attention.use(model)
+    packing.use(model)
     batch = batches.collate(EXAMPLES)
     before = {n: t.clone() for n, t in batch.items() if isinstance(t, torch.Tensor)}
     first, second = scoring.score(model, batch)[0], scoring.score(model, batch)[0]
@@ -239,27 +240,27 @@ def test_copies_of_the_prompt_for_flash_attention_score_the_same_on_sdpa(kind):
 def test_other_architectures_fall_back_to_a_row_per_group_with_the_same_result(kind):
     model = network(kind, **({"sliding_window": None} if kind == "mistral" else {}))
     theirs = plain_step(model, EXAMPLES)
-    assert attention.use(model) == "sdpa"
+    assert packing.use(model) == "sdpa"
     assert_equal(step(model, EXAMPLES), theirs)
 
 
 def test_a_sliding_window_that_bites_is_refused_and_a_wide_one_is_not():
     narrow = network("starcoder2", sliding_window=8)
     for name in ("auto", "sdpa"):
-        attention.use(narrow, name)
+        packing.use(narrow, name)
         with pytest.raises(ValueError, match="18 tokens do not fit the model's sliding window of"):
             scoring.score(narrow, batches.collate(EXAMPLES))
     wide = network("starcoder2", sliding_window=32)
     theirs = plain_step(wide, EXAMPLES)
-    attention.use(wide)
+    packing.use(wide)
     assert_equal(step(wide, EXAMPLES), theirs)
 
 
 def test_flash_attention_is_refused_with_what_it_lacks():
     config = network("llama").config
     with pytest.raises(ValueError, match="needs a GPU, half precision, the package flash_attn"):
-        attention.choose(config, "flash_attention_2")
+        packing.choose(config, "flash_attention_2")
     with pytest.raises(ValueError, match="unknown attention 'fast'"):
-        attention.choose(config, "fast")
+        packing.choose(config, "fast")
     with pytest.raises(ValueError, match=r"is for gpt_bigcode, llama, .*, not gpt_neox"):
-        attention.choose(network("gpt_neox").config, "shared_prompt")
+        packing.choose(network("gpt_neox").config, "shared_prompt")

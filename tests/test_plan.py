@@ -16,9 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPTBigCodeConfig, LlamaConfig
 from typer.testing import CliRunner
 
-from rrtf import __main__, attention, batches, config, scoring, store
+from rrtf import __main__, config, store
 from rrtf.plan import memory, models, work
 from rrtf.plan.planning import settings_of, units
+from rrtf.step import batches, packing, scoring
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = {"bos_token_id": 0, "eos_token_id": 0}
@@ -179,7 +180,7 @@ def measured_step(settings, step: memory.Step, *, checkpointing: bool) -> dict[s
     from torch.distributed._tools.mem_tracker import MemTracker
 
     model = AutoModelForCausalLM.from_config(settings).train()
-    attention.use(model)
+    packing.use(model)
     if checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
@@ -293,7 +294,7 @@ def counted(kind: str, attention: str):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_training_flops_are_those_that_torch_counts_in_a_real_step(kind):
-    model = counted(kind, attention.choose(CONFIGS[kind])).train()
+    model = counted(kind, packing.choose(CONFIGS[kind])).train()
     batch = batches.collate([example(40, 3, 24)])
     shape, row = models.shape(model), work.Row(prompt=40, response=24, responses=3)
     with FlopCounterMode(display=False) as forward:

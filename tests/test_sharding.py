@@ -12,7 +12,8 @@ from safetensors import safe_open
 from test_train import OPTIONS, _groups
 from test_trainer import UNEQUAL
 
-from rrtf import networks, sharding, store, train
+from rrtf import store, train
+from rrtf.step import networks, sharding
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

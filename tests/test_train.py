@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import attention, batches, loss, methods, scoring, train, trainer
+from rrtf import loss, methods, train
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches, packing, scoring
 
 OPTIONS = {"updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3, "precision": "float32"}
 
@@ -65,7 +66,7 @@ def test_a_run_leaves_a_model_a_card_and_one_row_per_update(finished):
 
 
 def test_the_first_row_is_the_loss_of_the_start_model_by_the_formula(tiny_model, finished):
-    network, tokenizer = attention.load(tiny_model)
+    network, tokenizer = packing.load(tiny_model)
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     first = batches.in_order(examples, updates=1, groups_per_batch=2, seed=0)
     batch = batches.collate(first)
@@ -110,7 +111,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(
     broken = folder / "checkpoints" / "checkpoint-5"
     broken.mkdir()
     (broken / "state.json").write_text('{"upda')
-    assert trainer.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
+    assert train.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
     seen: list[int] = []
     steps = _train(tiny_model, folder, progress=lambda done, _: seen.append(done), **options)
     assert seen == [5, 6]
@@ -148,7 +149,7 @@ def test_rrtf_with_rank_weight_zero_learns_like_sft_on_the_same_prompts(tiny_mod
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
-    network, tokenizer = attention.load(tiny_model)
+    network, tokenizer = packing.load(tiny_model)
     with torch.no_grad():
         network.transformer.ln_f.weight.fill_(math.nan)
     network.save_pretrained(tmp_path / "broken")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from test_train import OPTIONS, _groups
 
-from rrtf import batches, networks, train, trainer
+from rrtf import train
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches, networks
 
 UNEQUAL = [
     RankedGroup(
@@ -40,7 +41,7 @@ def _update(model, objective, reduction, budget):
         calls.append(len(some))
         return train.parts_of(scorer, some, update, run="r", settings=settings)
 
-    parts = trainer.accumulate(examples, sizes, parts_of, 1, budget=budget)
+    parts = train.accumulate(examples, sizes, parts_of, 1, budget=budget)
     return parts, {name: p.grad for name, p in scorer.named_parameters()}, calls
 
 
@@ -74,13 +75,13 @@ def test_a_run_in_parts_has_the_rows_of_a_run_at_once(tiny_model, tmp_path):
 
 def test_a_forward_pass_holds_at_most_its_tokens_or_one_group_that_is_larger():
     sizes = [30, 50, 20, 200, 10, 10]
-    assert trainer.passes(sizes, processes=1, budget=0) == [[[0, 1, 2, 3, 4, 5]]]
-    assert trainer.passes(sizes, processes=1, budget=100) == [[[0, 1, 2], [3], [4, 5]]]
+    assert train.passes(sizes, processes=1, budget=0) == [[[0, 1, 2, 3, 4, 5]]]
+    assert train.passes(sizes, processes=1, budget=100) == [[[0, 1, 2], [3], [4, 5]]]
 
 
 def test_every_process_takes_part_in_equally_many_passes_and_every_group_is_in_one():
     for sizes, processes, budget in (([5] * 7, 3, 10), ([9, 1, 9, 1], 2, 9), ([4], 2, 0)):
-        plan = trainer.passes(sizes, processes=processes, budget=budget)
+        plan = train.passes(sizes, processes=processes, budget=budget)
         assert len(plan) == processes and len({len(own) for own in plan}) == 1
         places = [place for own in plan for some in own for place in some]
         assert sorted(places) == list(range(len(sizes)))
@@ -92,27 +93,27 @@ def test_the_learning_rate_of_a_schedule_is_that_of_transformers():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     steps = linear(optimizer, 3, 10)
     for update in range(1, 11):
-        assert trainer.schedule(update, 10, 3) == pytest.approx(steps.get_last_lr()[0])
+        assert train.schedule(update, 10, 3) == pytest.approx(steps.get_last_lr()[0])
         optimizer.step()
         steps.step()
 
 
 def test_vectors_do_not_decay_and_matrices_do(tiny_model):
     scorer, _ = networks.load(tiny_model)
-    matrices, vectors = trainer.make_optimizer(scorer, "adamw", weight_decay=0.1).param_groups
+    matrices, vectors = train.make_optimizer(scorer, "adamw", weight_decay=0.1).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
     assert {p.ndim for p in matrices["params"]} == {2} and {p.ndim for p in vectors["params"]} == {
         1
     }
     with pytest.raises(ValueError, match="unknown optimizer 'sgd': expected one of adamw"):
-        trainer.make_optimizer(scorer, "sgd", weight_decay=0.0)
+        train.make_optimizer(scorer, "sgd", weight_decay=0.0)
 
 
 def test_a_clip_of_zero_measures_gradients_and_leaves_them(tiny_model):
     layer = torch.nn.Linear(1, 1, bias=False)
     layer.weight.grad = torch.full((1, 1), 3.0)
-    assert trainer.clip_gradients(layer, 0.0) == 3.0 == layer.weight.grad.item()
-    assert trainer.clip_gradients(layer, 1.0) == 3.0
+    assert train.clip_gradients(layer, 0.0) == 3.0 == layer.weight.grad.item()
+    assert train.clip_gradients(layer, 1.0) == 3.0
     assert layer.weight.grad.item() == pytest.approx(1.0)
 
 

@@ -17,8 +17,9 @@ import torch
 from test_interop import peer
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from rrtf import attention, batches, loss, scoring
+from rrtf import loss
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches, packing, scoring
 
 pytestmark = pytest.mark.slow
 
@@ -135,14 +136,14 @@ def group(row: dict) -> RankedGroup:
 
 def ours(folders: dict, rows: list[dict], objective: str, options: dict) -> dict:
     """Our loss of the rows as one batch, its gradient's norm, and our token ids."""
-    network, tokenizer = attention.load(folders["policy"])
+    network, tokenizer = packing.load(folders["policy"])
     examples, _ = batches.prepare(
         [group(row) for row in rows], tokenizer, objective=objective, max_length=256
     )
     batch = batches.collate(examples)
     if objective == "dpo":
         with torch.no_grad():
-            before = attention.load(folders["reference"])[0]
+            before = packing.load(folders["reference"])[0]
             batch["reference"] = scoring.score(before, batch)[0]
     sums, lengths = scoring.score(network.train(), batch)
     parts = loss.objective(objective, sums, lengths, batch, OPTIONS | options)

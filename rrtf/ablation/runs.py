@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import batches, config, methods, store, train
+from rrtf import config, methods, store, train
 from rrtf.ablation.registration import TIERS, Arm, Registration
 from rrtf.evaluate import exam
 from rrtf.nano import grammar
 from rrtf.records import Problem, RankedGroup, TaskScore
+from rrtf.step import batches
 
 VALIDATION, HELD_OUT = "validation", "held-out"
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, engines, outputs, store
+from rrtf import config, engines, store
 from rrtf.records import Outcome, Problem
+from rrtf.train import start
 
 REWARDS = {  # CodeRL, eq. 4 there
     Outcome.COMPILE_ERROR: -1.0,
@@ -102,7 +103,7 @@ def train(
     if finished is not None:
         return finished
     python = python or interpreter()
-    outputs.start(output, {"digest": digest, "of": {"digest": digest}}, overwrite=True)
+    start(output, {"digest": digest, "of": {"digest": digest}}, overwrite=True)
     store.write_json(output / ".task.json", task | {"digest": digest})
     began = time.monotonic()
     _run(python, output, updates, threads, progress)

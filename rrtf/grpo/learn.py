@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf import attention, batches, prompts, store
+from rrtf import prompts, store
 from rrtf.grpo import RewardStep
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
+from rrtf.step import batches, packing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +24,7 @@ def learn(output: Path) -> None:
     """From `.task.json` in the folder to a model, its card and `training.json`, written last."""
     task = store.read_json(output / ".task.json")
     settings = task["settings"]
-    network, tokenizer = attention.load(task["model"], threads=settings["threads"])
+    network, tokenizer = packing.load(task["model"], threads=settings["threads"])
     network.register_forward_pre_hook(count_positions, with_kwargs=True)
     problems = [store.from_row(row, Problem, ".task.json") for row in task["problems"]]
     run = _trainer(network, tokenizer, problems, task, output)
@@ -145,7 +146,7 @@ def _teller() -> Any:
     """A callback of the Trainer: says how many updates are done, and gives freed memory back."""
     from transformers import TrainerCallback
 
-    from rrtf.trainer import trim
+    from rrtf.train import trim
 
     class Teller(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -174,7 +175,7 @@ def _arguments(settings: Mapping[str, Any], folder: Path) -> Any:
     import torch
     from trl import GRPOConfig
 
-    from rrtf.trainer import native_bfloat16
+    from rrtf.train import native_bfloat16
 
     auto = settings["precision"] == "auto"
     return GRPOConfig(

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rrtf import blocks, likelihood
 from rrtf.plan import models
+from rrtf.step import likelihood, sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,7 +150,7 @@ def stored(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
-    shapes = {name: blocks.first_shard(p, shards) for name, p in model.named_parameters()}
+    shapes = {name: sharding.first_shard(p, shards) for name, p in model.named_parameters()}
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     learned = list(shapes.values())
     if method in ("lora", "qlora"):
@@ -309,10 +309,10 @@ def gathered(model: "PreTrainedModel", *, method: str, rank: int) -> float:
     The root stays gathered; of the blocks the one at work and the next are, in bfloat16; and the
     gradients of the largest unit wait in bfloat16 and in float32 to be added up over the ranks.
     """
-    held = blocks.members(model, blocks.units(model))
+    held = sharding.members(model, sharding.units(model))
     sizes = {name: sum(p.numel() for _, p in unit) for name, unit in held.items()}
-    block = max(size for name, size in sizes.items() if name != blocks.ROOT)
-    root = sizes[blocks.ROOT]
+    block = max(size for name, size in sizes.items() if name != sharding.ROOT)
+    root = sizes[sharding.ROOT]
     learned = max(block, root)
     if method in ("lora", "qlora"):
         learned = sum(map(prod, adapters(model, rank))) / (len(sizes) - 1)

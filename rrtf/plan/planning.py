@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf import blocks, config, store
+from rrtf import config, store
 from rrtf.plan import memory, models, work
 from rrtf.plan.models import Device, Fact, Shape, facts, measured_on_cpu
+from rrtf.step import sharding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,21 +124,21 @@ def choose(settings: work.Settings, needs: Sequence[Need]) -> Need:
 
 def units(model: "PreTrainedModel") -> Units:
     """The units of the sharding; ValueError unless they hold every parameter exactly once."""
-    names = blocks.units(model)
-    held = blocks.members(model, names)
+    names = sharding.units(model)
+    held = sharding.members(model, names)
     sizes = {name: sum(p.numel() for _, p in unit) for name, unit in held.items()}
     whole = sum(p.numel() for p in model.parameters())
     if sum(sizes.values()) != whole:
         raise ValueError(f"{type(model).__name__}: {sum(sizes.values())} of {whole} in the units")
-    root = sizes.pop(blocks.ROOT)
+    root = sizes.pop(sharding.ROOT)
     return Units(len(sizes), max(sizes.values()), root)
 
 
 def shares(model: "PreTrainedModel", one: memory.Step, way: Way) -> Iterator[Share]:
     """How full the fullest GPU is, by their number."""
-    held = blocks.members(model, blocks.units(model))
+    held = sharding.members(model, sharding.units(model))
     for shards in SHARDS[: 1 if way.method == "qlora" else None]:
-        own = sum(blocks.held_elements(unit, shards) for unit in held.values())
+        own = sum(sharding.held_elements(unit, shards) for unit in held.values())
         yield Share(shards, own, parts(model, one, way, shards).total)
 
 

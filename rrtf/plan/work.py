@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, loss, methods, packing, reading, stats
+from rrtf import benchmarks, config, loss, methods, reading, stats
 from rrtf.benchmarks import catalogue
 from rrtf.plan.models import Device, Fact, Shape, device, facts
+from rrtf.step import packing
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
-from rrtf import attention
+from rrtf.step import packing
 
 SHAPES = ((32, 115), (8, 160), (16, 192))
 ROUNDS = 5
@@ -28,7 +28,7 @@ def network(name: str) -> GPTBigCodeForCausalLM:
     )  # fmt: skip
     torch.manual_seed(0)
     model = GPTBigCodeForCausalLM(config)
-    model.set_attn_implementation(attention.choose(config) if name == "ours" else name)
+    model.set_attn_implementation(packing.choose(config) if name == "ours" else name)
     return model
 
 

@@ -21,11 +21,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from transformers import AutoTokenizer
 
-from rrtf import batches, config, engines, store, train
+from rrtf import config, engines, store, train
 from rrtf.plan import models
 from rrtf.plan.work import Row, generate_flops, train_flops
 from rrtf.prompts import prompt_ids
 from rrtf.records import RankedGroup, Response
+from rrtf.step import batches
 
 SHORT, LONG, PER_BATCH = 4, 24, 8
 N_PROMPTS, N_ANSWERS = 32, 4

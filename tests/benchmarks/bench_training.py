@@ -66,8 +66,9 @@ def real_groups(path: Path, model: str) -> list[Group]:
     """The groups of a file of ranked groups that have K students, as token ids."""
     from transformers import AutoTokenizer
 
-    from rrtf import batches, store
+    from rrtf import store
     from rrtf.records import RankedGroup
+    from rrtf.step import batches
 
     tokenizer, found = AutoTokenizer.from_pretrained(model), []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -125,9 +126,10 @@ Loss = Callable[[list[Group]], tuple[torch.Tensor, int]]
 
 
 def ours(model: Any, _: str) -> Loss:
-    from rrtf import attention, batches, loss, scoring
+    from rrtf import loss
+    from rrtf.step import batches, packing, scoring
 
-    attention.use(model)
+    packing.use(model)
 
     def value(groups: list[Group]) -> tuple[torch.Tensor, int]:
         batch = batches.collate([
@@ -337,7 +339,7 @@ def side_by_side(
 
 def loss_memory() -> None:
     """Table 2: MiB that the log-probabilities and their gradient take, less the head's."""
-    from rrtf.likelihood import TILE_ROWS, token_log_probs
+    from rrtf.step.likelihood import TILE_ROWS, token_log_probs
 
     print("\n## The loss alone: MiB at the peak, beside the gradient of the head (width 64)\n")
     print("| K | response tokens | words | ours | all logits |\n| --- | --- | --- | --- | --- |")

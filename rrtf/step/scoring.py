@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from rrtf import packing
-from rrtf.likelihood import TILE_ROWS, response_sums, token_log_probs
+from rrtf.step import packing
+from rrtf.step.likelihood import TILE_ROWS, response_sums, token_log_probs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

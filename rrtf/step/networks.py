@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from rrtf import attention, blocks, scoring, sharding
+from rrtf.step import packing, scoring, sharding
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -70,11 +70,11 @@ def load(
     if lora_rank and bfloat16:
         dtype = torch.bfloat16  # frozen: no update is lost in its rounding
     four = {"quantization_config": _four_bits(bfloat16)} if qlora else {}
-    network, tokenizer = attention.load(
+    network, tokenizer = packing.load(
         model, dropout=dropout, threads=threads, device=where, dtype=dtype, **four
     )
     here = {"device": device().type, "half": bfloat16}
-    network.set_attn_implementation(attention.choose(network.config, wanted, **here))
+    network.set_attn_implementation(packing.choose(network.config, wanted, **here))
     if lora_rank:
         settings = adapters(lora_rank, lora_alpha, lora_dropout, lora_targets)
         _inject(network, settings, seed=seed)
@@ -82,7 +82,7 @@ def load(
         network.activation_checkpointing_enable({"use_reentrant": False})
     scorer = Scorer(network)
     if several:
-        names = [name for name in blocks.units(network) if name != blocks.ROOT]
+        names = [name for name in sharding.units(network) if name != sharding.ROOT]
         layers = [network.get_submodule(name) for name in names]
         sharding.shard(scorer, layers, device=device(), bfloat16=bfloat16)
     return scorer, tokenizer
@@ -178,7 +178,7 @@ def _merged(
     """The base as it was published, in float32 on the CPU, with the adapters of `state` in it."""
     from peft import get_peft_model
 
-    base, _ = attention.load(model, device="cpu", threads=torch.get_num_threads())
+    base, _ = packing.load(model, device="cpu", threads=torch.get_num_threads())
     whole = get_peft_model(base, lora)
     learnt = {f"base_model.model.{n}": v.cpu() for n, v in state.items() if "lora_" in n}
     lost = whole.load_state_dict(learnt, strict=False).unexpected_keys

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf import attention, batches
 from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches, packing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def response_rows(
     """
     import torch
 
-    network, tokenizer = attention.load(model)
+    network, tokenizer = packing.load(model)
     examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
     with torch.no_grad():
         sums, lengths = _scores(network.eval(), examples)
@@ -65,9 +65,9 @@ def token_rows(
     """
     import torch
 
-    from rrtf import likelihood, scoring
+    from rrtf.step import likelihood, scoring
 
-    network, tokenizer = attention.load(model)
+    network, tokenizer = packing.load(model)
     batch = batches.collate([batches.encode(group, tokenizer, "rrtf")], device=network.device)
     with torch.no_grad():
         hidden = scoring.hidden_states(network.eval(), batch)
@@ -84,7 +84,7 @@ def token_rows(
 def _scores(
     network: "PreTrainedModel", examples: Sequence[batches.Example]
 ) -> "tuple[Tensor, Tensor]":
-    from rrtf import scoring
+    from rrtf.step import scoring
 
     return scoring.score(network, batches.collate(examples, device=network.device))
 
@@ -126,9 +126,10 @@ def library_loss(
     """L, L_rank and L_ft of the groups as training computes them; options as in `loss.rrtf`."""
     import torch
 
-    from rrtf import loss, scoring
+    from rrtf import loss
+    from rrtf.step import scoring
 
-    network, tokenizer = attention.load(model)
+    network, tokenizer = packing.load(model)
     examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
     batch = batches.collate(examples, device=network.device)
     with torch.no_grad():
@@ -153,7 +154,7 @@ def gradient_rows(
     """
     rows = []
     for name, model in models.items():
-        network, tokenizer = attention.load(model)
+        network, tokenizer = packing.load(model)
         examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
         norms = [
             _norms(network, examples[start : start + groups_per_batch])
@@ -180,7 +181,8 @@ def _norms(
     """Norms of the gradients of L_rank, L_ft (sum) and L_ft (mean) on one batch."""
     import torch
 
-    from rrtf import loss, scoring
+    from rrtf import loss
+    from rrtf.step import scoring
 
     batch = batches.collate(examples, device=network.device)
     sums, lengths = scoring.score(network.train(), batch)
