@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rrtf import config, reading, store, train
-from rrtf.ablation import making, registration, results, runs, sets
-from rrtf.ablation.material import answers_file, given, oracle
+from rrtf.ablation import registration, results, runs, sets
 from rrtf.evaluate.exam import Sat
 from rrtf.nano import grammar
 from rrtf.nano.problems import build
@@ -176,7 +175,7 @@ def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
 
     monkeypatch.setattr(train, "train_all", lambda runs, **_: trained.extend(runs))
     where = {"model": tmp_path / "base", "folder": tmp_path, "workers": 1}
-    making.in_rounds([trial], material=material, ask=ask, seed=1, **where)
+    runs.in_rounds([trial], material=material, ask=ask, seed=1, **where)
     folders = [tmp_path / run.folder for run in trained]
     assert [run.model for run in trained] == [str(f) for f in (where["model"], *folders[:2])]
     assert asked == [(folders[0], 2), (folders[1], 3)]
@@ -270,8 +269,8 @@ def test_the_cost_of_rounds_is_that_of_all_and_online_rl_has_no_targets_of_its_o
 
 def test_an_oracle_answers_right_in_its_style():
     problems = build("finetune", 6, workers=1)[0]
-    canonical = oracle(problems, "canonical")
-    varied = oracle(problems, "varied")
+    canonical = sets.oracle(problems, "canonical")
+    varied = sets.oracle(problems, "varied")
     assert [a.text for a in canonical] != [b.text for b in varied]
     from rrtf.sandbox import executor
 
@@ -281,10 +280,10 @@ def test_an_oracle_answers_right_in_its_style():
 
 def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
     ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
-    path = answers_file()
+    path = sets.answers_file()
     tasks = dict.fromkeys(row["task_id"] for _, row in reading.read_rows(path))
     problems = [Problem(task, "def f(x):\n", "f", "") for task in tasks]
-    answers = given(path, problems)
+    answers = sets.given(path, problems)
     kept = sets.Material(problems, dict.fromkeys(tasks, "def f(x):"), answers["student"], answers)
     for name in ("sft", "rrtf", "sft-verified", "dpo", "rrtf, slips", "sft, own"):
         groups, _ = sets.training_set(PLAN.arms[name], kept, seed=20230727)
@@ -294,4 +293,4 @@ def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
 
 def test_an_answer_to_no_problem_of_the_run_is_named_by_its_line():
     with pytest.raises(ValueError, match=r"ablation_answers.jsonl.gz:1: nano/.* not among"):
-        given(answers_file(), [])
+        sets.given(sets.answers_file(), [])

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from rrtf import grpo, sample
-from rrtf.grpo import learn
+from rrtf import sample
+from rrtf.ablation import grpo, grpo_learn
 from rrtf.records import Outcome
 from rrtf.sandbox import lanes
 
@@ -51,7 +51,7 @@ def problems(add_problem):
 def rewarded(problems, texts, **options):
     """(rewards, what was logged) of `texts`, one per problem in turn."""
     settings = {"rewards": grpo.REWARDS, "prompt_format": "starcoder", "limits": {}} | options
-    reward = learn.rewarder(problems, **settings)
+    reward = grpo_learn.rewarder(problems, **settings)
     logged = {}
     tasks = [problem.task_id for problem in problems][: len(texts)]
     found = reward(texts, tasks, log_metric=logged.__setitem__, trainer_state=None)
@@ -82,7 +82,7 @@ def test_padding_on_the_left_does_not_move_a_models_learned_positions(tiny_model
     with torch.no_grad():
         alone = network(input_ids=ids).logits
         moved = network(input_ids=padded, attention_mask=mask).logits[:, 2:]
-        network.register_forward_pre_hook(learn.count_positions, with_kwargs=True)
+        network.register_forward_pre_hook(grpo_learn.count_positions, with_kwargs=True)
         held = network(input_ids=padded, attention_mask=mask).logits[:, 2:]
         unpadded = network(input_ids=ids).logits
     assert not torch.allclose(moved, alone, atol=1e-2)

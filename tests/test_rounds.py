@@ -2,7 +2,7 @@
 
 import pytest
 
-from rrtf import rounds
+from rrtf.ablation import runs
 from rrtf.nano.problems import build
 from rrtf.sandbox import lanes
 
@@ -30,17 +30,17 @@ def test_a_round_answers_every_problem_goes_on_and_draws_unlike_another_round(
         return tell
 
     with pytest.raises(KeyboardInterrupt):
-        rounds.answers(problems, number=2, shards=tmp_path, progress=interrupt, **OPTIONS)
+        runs.answers(problems, number=2, shards=tmp_path, progress=interrupt, **OPTIONS)
     assert len(list(tmp_path.iterdir())) == 1  # the answers, no verdict
     with monkeypatch.context() as patched:
         patched.setattr("rrtf.sample._opened", None)
-        found, verdicts = rounds.answers(problems, number=2, shards=tmp_path, **OPTIONS)
+        found, verdicts = runs.answers(problems, number=2, shards=tmp_path, **OPTIONS)
     assert len(found) == len(verdicts) == 6 * 4
     assert {response.source for response in found} == {"round-2"}
-    third, _ = rounds.answers(problems, number=3, shards=tmp_path, **OPTIONS)
+    third, _ = runs.answers(problems, number=3, shards=tmp_path, **OPTIONS)
     assert [r.text for r in third] != [r.text for r in found]
 
 
 def test_the_first_round_is_sampled_before_training(tmp_path):
     with pytest.raises(ValueError, match="round 1: expected 2 or more"):
-        rounds.answers([], number=1, shards=tmp_path, **OPTIONS)
+        runs.answers([], number=1, shards=tmp_path, **OPTIONS)

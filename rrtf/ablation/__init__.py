@@ -1,6 +1,6 @@
 """The ablation that the paper never ran, registered in `data/ablation.toml`.
 
-Modules: `registration` (what was planned), `material` (answers of all teachers, problems nobody
-has seen), `sets` (an arm's training set), `making` (its models), `runs` (what is still to be run,
-and the ledger), `results` (rates, contrasts, tables).
+Modules: `registration` (what was planned), `sets` (answers of all teachers, and an arm's training
+set), `grpo` with `grpo_learn` (online reinforcement learning, for comparison), `runs` (models, what
+is still to be run, and the ledger), `results` (rates, contrasts, tables).
 """

@@ -10,15 +10,18 @@ import math
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, methods, store, train
+from rrtf import config, execution, methods, sample, store, train
+from rrtf.ablation import grpo
 from rrtf.ablation.registration import TIERS, Arm, Registration
+from rrtf.ablation.sets import Answers, Material, training_set
 from rrtf.evaluate import exam
 from rrtf.nano import grammar
-from rrtf.records import Problem, RankedGroup, TaskScore
+from rrtf.records import Execution, Problem, RankedGroup, Response, TaskScore
 from rrtf.step import batches
 
 VALIDATION, HELD_OUT = "validation", "held-out"
@@ -314,3 +317,126 @@ def read(ledger: Path) -> list[Line]:
 
 def _order(line: Line) -> tuple:
     return line.split, line.arm, line.learning_rate, line.seed
+
+
+Tell = Callable[[int, int], None]
+
+
+def answers(
+    problems: Sequence[Problem],
+    *,
+    model: str | Path,
+    number: int,
+    shards: Path,
+    sampling: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    prompt_format: str = "starcoder",
+    seed: int,
+    progress: Callable[[str], Tell] | None = None,
+) -> tuple[list[Response], list[Execution]]:
+    """What `model` answers in round `number` of training, and the verdicts, in the same order.
+
+    The first round, before training, has number 1, so this is called with 2 or more (else a
+    ValueError): the number decides, with `seed`, what is drawn. `sampling` are options of
+    `sample.sample_temperatures`, `limits` those of `execution.execute`. `progress` is given a name
+    and returns the callback `(done, total)` for it, as `store.Stage.progress`. Finished shards lie
+    in the folder `shards`, named by all they depend on, the model's weights included: all rounds
+    may share it, and an interrupted round goes on where it was.
+    """
+    if number < 2:
+        raise ValueError(
+            f"round {number}: expected 2 or more; the first is sampled before training"
+        )
+    seed = config.derive_seed(seed, "round", number)
+    draw = {"source": f"round-{number}", "prompt_format": prompt_format, "seed": seed} | sampling
+    told = progress("sampling") if progress else None
+    found = sample.sample_temperatures(problems, model=model, shards=shards, progress=told, **draw)
+    told = progress("executing") if progress else None
+    return found, execution.execute(problems, found, shards=shards, progress=told, **limits)
+
+
+def make(
+    trials: Sequence[Trial],
+    *,
+    model: Path,
+    folder: Path,
+    material: Material,
+    sampling: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    shards: Path,
+    seed: int,
+    workers: int,
+) -> None:
+    """Trains every trial from `model` into `folder / run.folder`, each kind in its own way.
+
+    `sampling` are the options of `sample.sample_temperatures` with which later rounds ask the
+    student, those of the first; `limits` those of `execution.execute`.
+    """
+    plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
+    if plain:
+        train.train_all(plain, model=model, folder=folder, workers=workers)
+    several = [t for t in trials if t.arm.rounds > 1]
+    if several:
+        how = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
+        ask = partial(answers, material.problems, **how)
+        where = {"model": model, "folder": folder, "workers": workers}
+        in_rounds(several, material=material, ask=ask, seed=seed, **where)
+    for trial in trials:
+        if trial.arm.method == "grpo":
+            online(trial, model=model, folder=folder, material=material, limits=limits)
+
+
+def in_rounds(
+    trials: Sequence[Trial],
+    *,
+    model: Path,
+    folder: Path,
+    material: Material,
+    ask: Callable[..., tuple[list[Response], list[Execution]]],
+    seed: int,
+    workers: int,
+) -> None:
+    """Round after round from the model before, the student's answers drawn anew from it.
+
+    Every round takes the options of the trial, its number of updates too; the last round's model
+    lies where a plain run's would. `ask` is `rounds.answers` with all but model and number bound.
+    """
+    start = {trial.run.name: model for trial in trials}
+    groups = {trial.run.name: trial.run.groups for trial in trials}
+    for number in range(1, max(trial.arm.rounds for trial in trials) + 1):
+        there = [trial for trial in trials if trial.arm.rounds >= number]
+        runs = [_round(t, number, start[t.run.name], groups[t.run.name]) for t in there]
+        train.train_all(runs, model=model, folder=folder, workers=workers)
+        for trial, run in zip(there, runs, strict=True):
+            name = trial.run.name
+            start[name] = folder / run.folder
+            if number < trial.arm.rounds:
+                fresh = Answers(*ask(model=start[name], number=number + 1))
+                now = replace(material, student=fresh)
+                groups[name] = tuple(training_set(trial.arm, now, seed=seed + number)[0])
+
+
+def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> methods.Run:
+    last = number == trial.arm.rounds
+    name = trial.run.name if last else f"{trial.run.name}-round-{number}"
+    own = {"seed": config.derive_seed(trial.run.options["seed"], "round", number) % 2**31}
+    options = {**trial.run.options, **own}
+    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), options=options)
+
+
+def online(
+    trial: Trial, *, model: Path, folder: Path, material: Material, limits: Mapping[str, Any]
+) -> None:
+    """TRL's GRPO on the prompts of the trial's training set."""
+    asked = {group.task_id for group in trial.run.groups}
+    options = trial.run.options
+    grpo.train(
+        [problem for problem in material.problems if problem.task_id in asked],
+        model=model,
+        output=folder / trial.run.folder,
+        updates=options["updates"],
+        learning_rate=options["learning_rate"],
+        prompts_per_update=options["groups_per_batch"],
+        seed=options["seed"],
+        limits=limits,
+    )

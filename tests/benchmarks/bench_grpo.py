@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rrtf import config, engines, grpo, rank, sample, store, train
+from rrtf import config, engines, rank, sample, store, train
+from rrtf.ablation import grpo
 from rrtf.records import Problem, RankedGroup
 from rrtf.sandbox import executor
 

@@ -178,7 +178,7 @@ def _run(
     with (
         (output / LOG).open("a") as log,
         subprocess.Popen(
-            [python, "-m", "rrtf.grpo", str(output)],
+            [python, "-m", "rrtf.ablation.grpo_learn", str(output)],
             stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
         ) as child,
     ):  # fmt: skip

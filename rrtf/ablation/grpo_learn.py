@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrtf import prompts, store
-from rrtf.grpo import RewardStep
+from rrtf.ablation.grpo import RewardStep
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.step import batches, packing
@@ -221,3 +221,7 @@ def _card(task: Mapping[str, Any], rows: Sequence[RewardStep]) -> str:
         "has every update.\n\nThe model writes short Python functions; execute what it writes "
         f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{table}\n"
     )
+
+
+if __name__ == "__main__":
+    learn(Path(sys.argv[1]))
