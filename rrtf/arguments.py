@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import forms, prompts, reading, samples, terminal
+from rrtf import forms, prompts, samples, store, terminal
 from rrtf.evaluate import grade
 from rrtf.records import Problem
 
@@ -54,7 +54,7 @@ def load_samples(
     names = renames(renamed or ())
     rows = forms.rows(lines, tasks)
     if beside:
-        said = reading.read_rows(Path(beside))
+        said = store.read_rows(Path(beside))
         rows = iter(samples.with_verdicts(rows, said, file=lines, verdict_file=beside))
     return samples.parse(rows, tasks, file=lines, extract=extract, renamed=names, **options)
 

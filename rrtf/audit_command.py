@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, benchmarks, config, execution, reading, store, terminal
+from rrtf import arguments, benchmarks, config, execution, store, terminal
 from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit.rows import (
     Corpus,
@@ -162,7 +162,7 @@ def read(name: str, fields: str | None = None) -> Material:
     `fields` are names separated by commas, guessed otherwise. ValueError names the file and line of
     a row that is no object, or holds no text in a field; a field that no row has; no rows at all.
     """
-    raw = list(reading.rows(name))
+    raw = list(store.rows(name))
     for where, row in raw:
         if not isinstance(row, Mapping):
             raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")

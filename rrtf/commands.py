@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, contest, engines, rank, reading, samples, store, terminal
+from rrtf import arguments, config, contest, engines, rank, samples, store, terminal
 from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 from rrtf.sandbox.joint import SUFFIX
@@ -162,7 +162,7 @@ def _leaks(path: Path) -> list[Leak]:
     """The findings of the verb `audit` that its rule does not take for chance."""
     return [
         store.from_row(row, Leak, f"{path}:{number}")
-        for number, row in reading.read_rows(path)
+        for number, row in store.read_rows(path)
         if not (isinstance(row, dict) and row.get("chance"))
     ]
 

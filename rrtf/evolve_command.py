@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, reading, store, terminal
+from rrtf import arguments, config, store, terminal
 from rrtf.engines import endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade
@@ -57,7 +57,7 @@ def evolve_nano(
     """
     terminal.check_out(out, seeds)
     how = {"weights": parse_weights(weights), "seed": seed, "workers": workers}
-    rows = reading.rows(seeds)
+    rows = store.rows(seeds)
     problems = [store.from_row(row, Problem, where) for where, row in rows]
     if any(not problem.spec for problem in problems):
         raise ValueError(
@@ -104,7 +104,7 @@ def evolve_asking(
     how = {"weights": parse_weights(weights), "rounds": rounds, "after_failure": after_failure}
     _check(seeds, out, dropped, options["agreement"])
     rows, names = read_seeds(
-        reading.rows(seeds),
+        store.rows(seeds),
         source=arguments.name_of(seeds),
         renamed=arguments.renames(rename or ()),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rrtf import reading, store
+from rrtf import store
 from rrtf.records import Problem
 
 KNOWN = "a list of objects, a list of lists of programs, or EvalPlus's results ({'eval': ...})"
@@ -27,7 +27,7 @@ def rows(name: str, problems: Sequence[Problem]) -> Iterator[tuple[int, Any]]:
         return _of_folder(path, problems)
     if path.name.removesuffix(".gz").endswith(".json") and path.exists():
         return _of_json(name, _value(path), problems)
-    return reading.read_rows(path)
+    return store.read_rows(path)
 
 
 def _value(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from rrtf import arguments, engines, reading, store, terminal
+from rrtf import arguments, engines, store, terminal
 from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
@@ -84,7 +84,7 @@ def calibration_of(
             )
         return []
     ask = engines.asker(model, prompt_format)
-    texts = [_text(row, f"{name}:{number}", ask) for number, row in reading.read_rows(Path(name))]
+    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
     if not texts:
         raise ValueError(f"{name}: no lines to calibrate on")
     seen = sum(any(ask(task) in text for text in texts) for task in tasks)

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, engines, options, reading, store, terminal, train, train_options
+from rrtf import arguments, config, engines, options, store, terminal, train, train_options
 from rrtf.records import RankedGroup, TrainStep
 from rrtf.step import batches
 
@@ -90,7 +90,7 @@ def load(
     from rrtf.loss import ALONE
 
     found, single = [], 0
-    for number, row in reading.read_rows(Path(groups)):
+    for number, row in store.read_rows(Path(groups)):
         where = f"{groups}:{number}"
         group = _group(row, where)
         if len(group.responses) > 1 or objective in ALONE:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import config, reading, store, train
+from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs, sets
 from rrtf.evaluate.exam import Sat
 from rrtf.nano import grammar
@@ -281,7 +281,7 @@ def test_an_oracle_answers_right_in_its_style():
 def test_the_kept_answers_are_those_that_the_finished_runs_learnt_from():
     ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
     path = sets.answers_file()
-    tasks = dict.fromkeys(row["task_id"] for _, row in reading.read_rows(path))
+    tasks = dict.fromkeys(row["task_id"] for _, row in store.read_rows(path))
     problems = [Problem(task, "def f(x):\n", "f", "") for task in tasks]
     answers = sets.given(path, problems)
     kept = sets.Material(problems, dict.fromkeys(tasks, "def f(x):"), answers["student"], answers)

@@ -10,7 +10,7 @@ import pytest
 import restyling
 from typer.testing import CliRunner
 
-from rrtf import benchmarks, reading, store
+from rrtf import benchmarks, store
 from rrtf.__main__ import app
 from rrtf.audit.rows import from_problem
 from rrtf.sandbox import lanes
@@ -41,11 +41,11 @@ def test_a_task_hidden_in_the_rows_is_found_removed_and_certified(file, tmp_path
                  "--report", page, "--certificate", paper)  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert "fields: description: instruction, input; answer: output" in result.stderr
-    found = [row for _, row in reading.read_rows(out)]
+    found = [row for _, row in store.read_rows(out)]
     hit = {row["detector"] for row in found if row["benchmark_task_id"] == TASKS[0].task_id
            and row["task_id"] == "rows:2" and not row["chance"]}  # fmt: skip
     assert {"exact substring", "normalised substring"} <= hit
-    kept = [row for _, row in reading.read_rows(clean)]
+    kept = [row for _, row in store.read_rows(clean)]
     assert ROWS[0] in kept and ROWS[1] not in kept and ROWS[2] not in kept
     told = store.read_json(paper)
     rows = told["rows"]
@@ -130,11 +130,11 @@ def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(t
     common = (rows, "--benchmarks", "nano-validation")
     plain, ran = tmp_path / "plain.jsonl", tmp_path / "ran.jsonl"
     assert run(*common, "--out", plain).exit_code == 0
-    assert not list(reading.read_rows(plain))
+    assert not list(store.read_rows(plain))
     saved = tmp_path / "shards"
     result = run(*common, "--out", ran, "--execute", "--workers", 1, "--shards", saved)
     assert result.exit_code == 0, result.stderr
-    found = [row for _, row in reading.read_rows(ran)]
+    found = [row for _, row in store.read_rows(ran)]
     assert {(row["task_id"], row["detector"]) for row in found} == {("rows:1", "execution")}
     assert task.task_id in {row["benchmark_task_id"] for row in found}
     assert any(saved.rglob("*.jsonl"))

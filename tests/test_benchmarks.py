@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import benchmarks, config, reading, store
+from rrtf import benchmarks, config, store
 from rrtf.benchmarks import catalogue, codereval, plus, tasks
 from rrtf.benchmarks.plus import mbpp_inputs
 from rrtf.evolve import offline
@@ -713,7 +713,7 @@ def test_33_of_codereval_subsets_35_references_pass_and_8_of_them_only_jointly(r
         "make_array", "gaussian", "force_string",
     }  # fmt: skip
     file = Path(DATA) / catalogue.entry("codereval-subset").file
-    alone = {row["_id"] for _, row in reading.read_rows(file) if row["reference_passes_here"]}
+    alone = {row["_id"] for _, row in store.read_rows(file) if row["reference_passes_here"]}
     left = {names[task_id]["function"] for task_id in alone & set(refused)}
     assert left == {"subprocess_run_helper", "run_command"}
     assert {p.task_id for p in problems} < alone
@@ -728,7 +728,7 @@ def test_published_verdicts_on_codereval_are_reproduced_but_for_one_that_saw_its
     problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
     prompts = {p.task_id: p.prompt for p in problems}
     published, answers = [], []
-    for _, row in reading.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
+    for _, row in store.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
         for index, made in enumerate(row["generate_results"] if row["_id"] in prompts else ()):
             program = f"{prompts[row['_id']]}\n\n{made['generate_code']}"
             answers.append(Response(row["_id"], "pangu-coder", index, "", program))
@@ -758,9 +758,9 @@ def test_codereval_in_its_official_form_is_its_subset_again(real, monkeypatch, t
     """The subset's rows put back as the official file and the image's folder have them."""
     real("codereval-subset")
     file = Path(DATA) / catalogue.entry("codereval-subset").file
-    rows = {row["_id"]: row for _, row in reading.read_rows(file)}
+    rows = {row["_id"]: row for _, row in store.read_rows(file)}
     records = []
-    for _, row in reading.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
+    for _, row in store.read_rows(Path(DATA) / "codereval/pangu-coder_raw_generations.jsonl.gz"):
         same = (known for known in rows.values() if known["name"] == row["name"])
         code = next((known["reference"] for known in same), "")
         records.append({key: row.get(key) for key in catalogue.entry("codereval").fields})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import prompts, reading, store
+from rrtf import prompts, store
 from rrtf.cases import choice, replay, rewriting, sheets, steps
 from rrtf.figures import style, tables
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
@@ -674,7 +674,7 @@ def test_published_failing_answers_to_humaneval_show_the_test_they_fail(model):
 
     problems = benchmarks.load("humaneval", data=Path(folder))
     by_id = {problem.task_id: problem for problem in problems}
-    rows = [row for _, row in reading.read_rows(file)]
+    rows = [row for _, row in store.read_rows(file)]
     responses = [
         Response(r["task_id"], "model/0@0", 0, r["completion"],
                  prompts.extract(by_id[r["task_id"]], r["completion"]))

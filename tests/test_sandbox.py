@@ -383,12 +383,12 @@ def test_a_judge_that_dies_costs_only_its_own_programs():
 
 
 def rows(name: str) -> list[dict]:
-    from rrtf import reading
+    from rrtf import store
 
     folder = os.environ.get("RRTF_DATA")
     if not folder or not (Path(folder) / name).exists():
         pytest.skip(f"$RRTF_DATA holds no {name}")
-    return [row for _, row in reading.read_rows(Path(folder) / name)]
+    return [row for _, row in store.read_rows(Path(folder) / name)]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
-from rrtf import config, engines, prompts, reading, store
+from rrtf import config, engines, prompts, store
 from rrtf.__main__ import app
 from rrtf.engines import endpoint
 from rrtf.engines.endpoint import Ask, Endpoint, Reply
@@ -69,8 +69,8 @@ def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(s
     command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
     done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
     assert done.exit_code == 0, done.output
-    kept = [row for _, row in reading.read_rows(out)]
-    gone = [row for _, row in reading.read_rows(dropped)]
+    kept = [row for _, row in store.read_rows(out)]
+    gone = [row for _, row in store.read_rows(dropped)]
     assert {row["depth"] for row in kept if not row["parent_id"]} == {0}
     assert len(kept) + len(gone) == 4, "two seeds and what became of each"
     assert all(row["reason"] for row in gone)

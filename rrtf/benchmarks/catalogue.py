@@ -16,7 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, reading, store
+from rrtf import config, store
 from rrtf.nano.problems import world
 
 
@@ -108,7 +108,7 @@ def _generated(known: Entry) -> list[Path]:
 def _numbered(known: Entry, path: Path) -> Iterator[tuple[int, object]]:
     """(number, row) of a file; of a dump with RECORDS at its top, the numbers of its records."""
     if not known.git_blob:
-        yield from reading.read_rows(path)
+        yield from store.read_rows(path)
         return
     data = path.read_bytes()
     blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

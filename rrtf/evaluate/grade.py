@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import execution, reading, stats, store
+from rrtf import execution, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import is_joint
@@ -53,7 +53,7 @@ def load_problems(
     if name == "-" or (path.exists() and not path.is_dir()):
         if since:
             raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
-        return problems_of(list(reading.read_rows(path)), file=name, joint=joint)
+        return problems_of(list(store.read_rows(path)), file=name, joint=joint)
     from rrtf import benchmarks
     from rrtf.benchmarks import catalogue
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rrtf import prompts, reading
+from rrtf import prompts, store
 from rrtf.engines import endpoint
 from rrtf.evolve import offline
 from rrtf.evolve.asking import Sampling
@@ -55,7 +55,7 @@ def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
         world = offline.load_world(stage, n_seeds=n_seeds, workers=workers)
         return world | {"rows": [instruction_of(problem) for problem in world["seeds"]]}
     path = stage.data(Path(settings["problems"]))
-    rows = read_seeds(reading.rows(str(path)), source=path.name.partition(".")[0])[0][:n_seeds]
+    rows = read_seeds(store.rows(str(path)), source=path.name.partition(".")[0])[0][:n_seeds]
     seeds = [as_problem(row) for row in rows]
     return {"seeds": seeds, "evolvable": seeds, "rows": rows, "validation": [], "test": []}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, loss, methods, reading, stats
+from rrtf import benchmarks, config, loss, methods, stats, store
 from rrtf.benchmarks import catalogue
 from rrtf.plan.models import Device, Fact, Shape, device, facts
 from rrtf.step import packing
@@ -174,7 +174,7 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
     problems, evolve = settings["evolve"]["problems"], settings["evolve"]
     if problems != "nano":
         if Path(problems).exists():
-            rows = sum(1 for _ in reading.read_rows(Path(problems)))
+            rows = sum(1 for _ in store.read_rows(Path(problems)))
             return rows, Fact("prompts", rows, "problems", True, f"rows of {problems}")
         kept = tomllib.loads(config.data_text("paper.toml"))["data"]["kept_rows"]
         return kept, Fact(

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rrtf import benchmarks, reading, store
+from rrtf import benchmarks, store
 from rrtf.benchmarks import catalogue, plus
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
@@ -69,14 +69,14 @@ def evol_replit(data: Path, name: str) -> list[Verdict]:
     prompts = {p.task_id: p.prompt for p in benchmarks.load("humaneval", data=data)}
     return [
         Verdict(name, r["task_id"], 0, prompts[r["task_id"]] + "\n" + r["completion"], r["passed"])
-        for _, r in reading.read_rows(data / "generations/evol-replit-3b/humaneval.jsonl.gz")
+        for _, r in store.read_rows(data / "generations/evol-replit-3b/humaneval.jsonl.gz")
     ]
 
 
 def gpt(data: Path, name: str) -> list[Verdict]:
     return [
         Verdict(name, r["task_id"], r["run"], r["code"], r["published_pass"])
-        for _, r in reading.read_rows(data / "generations/gpt-3.5-turbo/humaneval_n10.jsonl.gz")
+        for _, r in store.read_rows(data / "generations/gpt-3.5-turbo/humaneval_n10.jsonl.gz")
     ]
 
 
@@ -87,7 +87,7 @@ def pangu(data: Path) -> tuple[list[Problem], list[Verdict]]:
     verdicts = [
         Verdict(PANGU, row["_id"], index, f"{prompts[row['_id']]}\n\n{found['generate_code']}",
                 found["is_pass"])
-        for _, row in reading.read_rows(data / "codereval/pangu-coder_raw_generations.jsonl.gz")
+        for _, row in store.read_rows(data / "codereval/pangu-coder_raw_generations.jsonl.gz")
         if row["_id"] in prompts
         for index, found in enumerate(row["generate_results"])
     ]  # fmt: skip

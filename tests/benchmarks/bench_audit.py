@@ -24,7 +24,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rrtf import audit_command, benchmarks, reading, similarity
+from rrtf import audit_command, benchmarks, similarity, store
 from rrtf.audit import detectors, verdict, views
 from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
 
@@ -41,7 +41,7 @@ FORMS = ("words", "whole_words", "whole_tokens", "functions", "code_tokens")
 
 def grown(data: Path, count: int, seed: int) -> list[dict]:
     """`count` rows: the real ones, then copies of them with words exchanged for others' words."""
-    rows = [row for name in (SEEDS, EVOLVED) for _, row in reading.read_rows(data / name)]
+    rows = [row for name in (SEEDS, EVOLVED) for _, row in store.read_rows(data / name)]
     draw = random.Random(seed)
     words = [word for row in rows for word in row["instruction"].split()]
     found = rows[:count]

