@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
-from rrtf import cluster, source, store
+from rrtf import cluster, store
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.packages import versions
@@ -83,7 +83,7 @@ def execute(
 
 def version() -> str:
     """The hash of the code that decides verdicts: the sandbox's, comments and layout apart."""
-    return source.version("rrtf.sandbox")
+    return store.version("rrtf.sandbox")
 
 
 class _Ledger:

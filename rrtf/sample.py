@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rrtf import config, engines, prompts, store
-from rrtf import source as code
 from rrtf.cluster import PLACES, spread
 from rrtf.records import Problem, Response
 
@@ -217,7 +216,7 @@ def sample_temperatures(
 @functools.cache
 def version() -> str:
     """The code and the libraries that decide what is sampled."""
-    found = [code.version("rrtf.sample")]
+    found = [store.version("rrtf.sample")]
     for name in LIBRARIES:
         try:
             found.append(f"{name} {version_of(name).partition('+')[0]}")  # +cpu, +cu130: one code

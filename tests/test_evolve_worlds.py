@@ -6,7 +6,7 @@ import io
 import pytest
 from scripted_teacher import CODE, Teacher
 
-from rrtf import config, source, store
+from rrtf import config, store
 from rrtf.engines import endpoint
 from rrtf.evolve import offline, seeds
 from rrtf.evolve.stage import grow, instruction_of, open_world
@@ -101,9 +101,9 @@ def test_the_notebook_runs_through_an_endpoint_by_its_parameters_alone(tmp_path,
     changed |= {"generator": ADDRESS, "evolver": "m", "n_seeds": 24, "workers": 1}
     names: dict = {}
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        for cell in source.cells(config.home() / "notebooks" / "01_evolve.ipynb"):
+        for cell in store.cells(config.home() / "notebooks" / "01_evolve.ipynb"):
             if cell["cell_type"] == "code":
-                exec(source.text(cell), names)
+                exec(store.text(cell), names)
             if cell["id"] == "parameters":
                 names |= changed
     folder = config.run_dir("smoke") / "01_evolve"

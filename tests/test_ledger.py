@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, methods, source
+from rrtf import config, methods, store
 from rrtf.ablation import registration, results, runs
 from rrtf.records import Outcome, Problem, RankedGroup
 
@@ -20,8 +20,8 @@ def cells(name: str, *wanted: str, **changed) -> dict:
     """The names that these cells of a notebook leave behind; `changed` parameters among them."""
     names: dict = {"display": lambda *_: None}
     texts = {
-        cell["id"]: source.text(cell)
-        for cell in source.cells(config.home() / "notebooks" / f"{name}.ipynb")
+        cell["id"]: store.text(cell)
+        for cell in store.cells(config.home() / "notebooks" / f"{name}.ipynb")
     }
     with redirect_stdout(io.StringIO()):
         exec(texts["parameters"], names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, source
+from rrtf import config, store
 from rrtf.report import pages
 
 FOLDER = config.home() / "notebooks"
@@ -27,7 +27,7 @@ def name(path: Path) -> str:
 
 
 def code_cells(path: Path) -> list[dict]:
-    return [cell for cell in source.cells(path) if cell["cell_type"] == "code"]
+    return [cell for cell in store.cells(path) if cell["cell_type"] == "code"]
 
 
 def kind(ident: str) -> str:
@@ -42,7 +42,7 @@ def test_there_is_a_notebook_for_every_stage_and_nothing_unexpected():
 
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_the_cells_of_a_stage_have_their_ids_in_order(path):
-    cells = source.cells(path)
+    cells = store.cells(path)
     idents = [cell["id"] for cell in cells if not cell["id"].startswith("about-")]
     kinds = [kind(ident) for ident in idents]
     assert list(dict.fromkeys(kinds)) == list(ORDER)
@@ -54,7 +54,7 @@ def test_the_cells_of_a_stage_have_their_ids_in_order(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_a_text_about_a_cell_stands_right_before_it_and_ids_are_unique(path):
-    idents = [cell["id"] for cell in source.cells(path)]
+    idents = [cell["id"] for cell in store.cells(path)]
     assert len(set(idents)) == len(idents)
     for here, after in itertools.pairwise(idents):
         if here.startswith("about-"):
@@ -63,15 +63,15 @@ def test_a_text_about_a_cell_stands_right_before_it_and_ids_are_unique(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_a_notebook_is_small_and_its_cells_are_smaller(path):
-    cells = source.cells(path)
+    cells = store.cells(path)
     lines = [
-        sum(1 for line in source.text(cell).splitlines() if line.strip())
+        sum(1 for line in store.text(cell).splitlines() if line.strip())
         for cell in code_cells(path)
     ]
     assert len(cells) <= 25 and sum(lines) <= 100
     assert statistics.median(lines) <= 5
     for cell in code_cells(path):
-        wide = [line for line in source.text(cell).splitlines() if len(line) > 88]
+        wide = [line for line in store.text(cell).splitlines() if len(line) > 88]
         assert not wide, f"{cell['id']}: {wide}"
 
 
@@ -84,9 +84,9 @@ def test_a_notebook_carries_no_output_and_no_count(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_a_notebook_defines_nothing_and_opens_nothing(path):
     for cell in code_cells(path):
-        text = source.text(cell)
+        text = store.text(cell)
         assert not re.search(r"^\s*[%!]", text, re.MULTILINE), f"{cell['id']}: magic"
-        for node in ast.walk(source.parse(text, cell["id"])):
+        for node in ast.walk(store.parse(text, cell["id"])):
             assert not isinstance(node, FORBIDDEN), f"{cell['id']}: {type(node).__name__}"
             opens = isinstance(node, ast.Call) and ast.unparse(node.func) == "open"
             assert not opens, f"{cell['id']}: opens a file"
@@ -97,7 +97,7 @@ def test_a_stage_names_files_only_where_it_loads_and_saves(path):
     for cell in code_cells(path):
         if cell["id"] in ("load", "save", "parameters"):
             continue
-        for node in ast.walk(source.parse(source.text(cell), cell["id"])):
+        for node in ast.walk(store.parse(store.text(cell), cell["id"])):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 assert not PATHLIKE.search(node.value), f"{cell['id']}: {node.value!r}"
 
@@ -107,7 +107,7 @@ def test_the_parameters_are_the_nano_column_in_its_order(path):
     cell = next(cell for cell in code_cells(path) if cell["id"] == "parameters")
     assert cell["metadata"]["tags"] == ["parameters"]
     values: dict = {}
-    exec(source.text(cell), {}, values)
+    exec(store.text(cell), {}, values)
     expected = config.resolve("nano", path.stem)
     assert values == expected and list(values) == list(expected)
     assert {n: type(v) for n, v in values.items()} == {n: type(v) for n, v in expected.items()}
@@ -115,24 +115,24 @@ def test_the_parameters_are_the_nano_column_in_its_order(path):
 
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_a_stage_uses_every_parameter_it_takes(path):
-    cells = [source.text(cell) for cell in code_cells(path) if cell["id"] != "parameters"]
-    tree = source.parse("\n".join(cells), path.name)
+    cells = [store.text(cell) for cell in code_cells(path) if cell["id"] != "parameters"]
+    tree = store.parse("\n".join(cells), path.name)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = config.home() / "rrtf"  # what a stage hands over as `stage.settings` is named there
     used |= {
         node.value
-        for file in source.closure(tree, own)
+        for file in store.closure(tree, own)
         if file.relative_to(own).parts[0].removesuffix(".py") == path.stem.partition("_")[2]
-        for node in ast.walk(source.parse(file.read_text(encoding="utf-8"), str(file)))
+        for node in ast.walk(store.parse(file.read_text(encoding="utf-8"), str(file)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    unused = set(source.assigned(path)) - {"profile"} - used
+    unused = set(store.assigned(path)) - {"profile"} - used
     assert not unused, f"declared, recorded, and without effect: {', '.join(sorted(unused))}"
 
 
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_a_stage_opens_itself_checks_and_finishes(path):
-    text = {cell["id"]: source.text(cell) for cell in code_cells(path)}
+    text = {cell["id"]: store.text(cell) for cell in code_cells(path)}
     word = path.stem.partition("_")[2]
     assert re.search(rf"store\.Stage\.open\(['\"]{word}['\"], globals\(\)\)", text["setup"])
     assert "assert " in text["checks"]
@@ -141,22 +141,22 @@ def test_a_stage_opens_itself_checks_and_finishes(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_every_formula_converts_to_mathml(path):
-    for cell in source.cells(path):
+    for cell in store.cells(path):
         if cell["cell_type"] == "markdown":
             formulas: dict[str, str] = {}
-            shown = pages.take_formulas(source.text(cell), formulas)
+            shown = pages.take_formulas(store.text(cell), formulas)
             assert "\\frac" not in shown and "\\sum" not in shown, cell["id"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_the_first_cell_gives_a_heading_and_a_question(path):
-    heading, question = pages.title(source.cells(path))
+    heading, question = pages.title(store.cells(path))
     assert heading and len(question) > 20
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_links_between_notebooks_lead_somewhere(path):
-    for cell in source.cells(path):
+    for cell in store.cells(path):
         if cell["cell_type"] == "markdown":
-            for target in re.findall(r"\]\(([\w.]+\.ipynb)", source.text(cell)):
+            for target in re.findall(r"\]\(([\w.]+\.ipynb)", store.text(cell)):
                 assert (FOLDER / target).exists(), target

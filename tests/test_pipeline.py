@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, source, store
+from rrtf import config, store
 from rrtf.report import kernel, pages, pipeline
 
 FIRST, SECOND = "00_rrtf_by_hand", "01_evolve"
@@ -416,7 +416,7 @@ def sources(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         notebook = write_notebook(tmp_path, FIRST, act, save="near.f()")
-        return source.digest(notebook, package)
+        return store.digest(notebook, package)
 
     return write
 

@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rrtf import config, engines, prompts, source, store
+from rrtf import config, engines, prompts, store
 from rrtf.quantize import measuring
 from rrtf.quantize.table import Measured, Sampled, sources
 from rrtf.quantize.variants import parts, weight_bytes, weights_hash
@@ -154,7 +154,7 @@ def _end(child: subprocess.Popen) -> None:
 
 def _code(module: str) -> str:
     """The hash of the code that does the work of a module of this package."""
-    return source.code(ast.parse(f"import rrtf.quantize.{module}"))
+    return store.code(ast.parse(f"import rrtf.quantize.{module}"))
 
 
 def _key(job: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rrtf import config, source, store
+from rrtf import config, store
 from rrtf.records import Problem
 from rrtf.report import kernel, pages
 from rrtf.report.kernel import StageError
@@ -114,14 +114,14 @@ def _step(profile: str, stage: str, overrides: Mapping[str, config.Value], noteb
     """A stage with its parameters; papermill only warns of unknown names, so they are checked."""
     parameters = config.resolve(profile, stage, overrides)
     notebook = notebooks / f"{stage}.ipynb"
-    names = source.assigned(notebook)
+    names = store.assigned(notebook)
     for problem, wrong in (
         ("lacks", [name for name in parameters if name not in names]),
         ("has unknown", [name for name in names if name not in parameters]),
     ):
         if wrong:
             raise ValueError(f"{notebook}: the parameters cell {problem} {', '.join(wrong)}")
-    return Step(stage, notebook, parameters, source.digest(notebook))
+    return Step(stage, notebook, parameters, store.digest(notebook))
 
 
 def why(step: Step) -> str:
@@ -211,7 +211,7 @@ def _refresh(step: Step) -> None:
     """Renders a report again whose page is gone, or whose prose or style changed since."""
     profile, path = str(step.parameters["profile"]), _executed(step)
     executed, receipt = store.read_json(path), _receipt(step.folder)
-    present = pages.with_prose(executed, source.cells(step.notebook))
+    present = pages.with_prose(executed, store.cells(step.notebook))
     same = present == executed and receipt.get("look") == pages.look()
     if not same or not path.with_suffix(".html").exists():
         pages.write_page(present, step.stage, profile)
@@ -230,7 +230,7 @@ def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
     }
     paths = {name: notebooks / f"{name}.ipynb" for name in names}
     titles = {
-        name: pages.title(source.cells(path)) if path.exists() else (name, "")
+        name: pages.title(store.cells(path)) if path.exists() else (name, "")
         for name, path in paths.items()
     }
     pages.write_summary(profile, seconds)
