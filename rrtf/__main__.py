@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from rrtf import audit_verb, config, evolve_verb, plan_options, quantize_verb, sample_verb
-from rrtf import train_options as tuned
-from rrtf.exits import exit_codes, how_to_go_on
-from rrtf.options import (
+from rrtf import config
+from rrtf.cli import audit, evolve, quantize, sample
+from rrtf.cli import plan as cli_plan
+from rrtf.cli import train as tuned
+from rrtf.cli.options import (
     ALL_CORES,
     Asked,
     By,
@@ -56,6 +57,7 @@ from rrtf.options import (
     Warmth,
     Workers,
 )
+from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.report import pipeline
 
 _EVALUATE = config.resolve("nano", "evaluate")  # what is not given
@@ -96,10 +98,10 @@ def run(
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 
-app.command()(evolve_verb.evolve)
-app.command()(audit_verb.audit)
-app.command()(sample_verb.sample)
-app.command()(quantize_verb.quantize)
+app.command()(evolve.evolve)
+app.command()(audit.audit)
+app.command()(sample.sample)
+app.command()(quantize.quantize)
 
 
 @app.command()
@@ -139,10 +141,10 @@ def grade(
 
     With --out one line per sample: task_id, passed, outcome, reason, n_passed, n_tests, isolation.
     """
-    from rrtf import commands
+    from rrtf.cli.grade import grade_samples
 
     with exit_codes(interrupted=how_to_go_on(shards)):
-        commands.grade_samples(
+        grade_samples(
             problems,
             samples,
             extract=extract,
@@ -194,12 +196,12 @@ def rank(
     Lines that carry a verdict (outcome, reason, n_passed, n_tests, isolation) keep it, the others
     are graded. Writes ranked groups, ready for training.
     """
-    from rrtf import commands
+    from rrtf.cli.grade import rank_responses, rank_settings
 
     given = {"pairing": pairing, "teacher_filter": filter_, "seed": seed}
     given |= {"min_strength": min_strength}
     with exit_codes(interrupted=how_to_go_on(shards)):
-        commands.rank_responses(
+        rank_responses(
             problems,
             responses,
             teacher=teacher,
@@ -211,7 +213,7 @@ def rank(
             renamed=rename,
             prompt_format=prompt_format,
             verdicts=verdicts,
-            settings=commands.rank_settings(set_, given),
+            settings=rank_settings(set_, given),
             **_execution(level, workers, cpu_seconds, wall_seconds, memory_mb, engine, shards),
         )
 
@@ -248,15 +250,16 @@ def evaluate(
 
     With --out DIR samples, verdicts, scores and board are kept, and the same command goes on.
     """
-    from rrtf import commands, contest
+    from rrtf.cli.evaluate import entrants
+    from rrtf.cli.grade import evaluate_entries
 
     named = {"extract": extract or (), "renamed": rename or (), "temperature": temperature or ()}
     sampling = {"n_samples": n, "top_p": top_p, "prompt_format": prompt_format, "seed": seed}
     sampling |= {"max_new_tokens": max_new_tokens, "engine": generator, "workers": workers}
     with exit_codes(interrupted=how_to_go_on(out, "--out")):
-        commands.evaluate_entries(
+        evaluate_entries(
             problems,
-            contest.entrants(entries or (), model or (), **named),
+            entrants(entries or (), model or (), **named),
             out=out,
             ks=k,
             margin=margin,
@@ -310,13 +313,12 @@ def train(
     --rdzv-endpoint HOST:29500 -m rrtf train ...
     """
     given = dict(locals())
-    from rrtf import train_command
 
     names = ("groups", "model", "objective", "output", "allow_single", "overwrite", "learning_rate")
     chosen = {name: given.pop(name) for name in names}
     texts = given.pop("set_")
     with exit_codes(interrupted=f"interrupted; the same command goes on from {output}"):
-        train_command.train_groups(**chosen, settings=train_command.settings(texts, given))
+        tuned.train_groups(**chosen, settings=tuned.settings(texts, given))
 
 
 @app.command()
@@ -328,31 +330,30 @@ def plan(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="one parameter")
     ] = None,
-    out: plan_options.Out = None,
-    device: plan_options.Device = None,
-    gpus: plan_options.Gpus = None,
-    gpu_memory: plan_options.GpuMemory = None,
-    tflops: plan_options.Flops = None,
-    watts: plan_options.Watts = None,
-    mfu: plan_options.Mfu = None,
-    mfu_generate: plan_options.MfuGenerate = None,
-    groups_at_a_time: plan_options.Groups = None,
-    prompts: plan_options.Prompts = None,
-    prompt_tokens: plan_options.PromptTokens = None,
-    answer_tokens: plan_options.AnswerTokens = None,
+    out: cli_plan.Out = None,
+    device: cli_plan.Device = None,
+    gpus: cli_plan.Gpus = None,
+    gpu_memory: cli_plan.GpuMemory = None,
+    tflops: cli_plan.Flops = None,
+    watts: cli_plan.Watts = None,
+    mfu: cli_plan.Mfu = None,
+    mfu_generate: cli_plan.MfuGenerate = None,
+    groups_at_a_time: cli_plan.Groups = None,
+    prompts: cli_plan.Prompts = None,
+    prompt_tokens: cli_plan.PromptTokens = None,
+    answer_tokens: cli_plan.AnswerTokens = None,
 ) -> None:
     """Say what a profile takes before it is run: memory, GPUs, tokens, FLOPs, hours, energy.
 
     Needs a model's configuration only, no weights; nothing is run.
     """
-    from rrtf import plan as plan_module
 
     figures = {"memory": gpu_memory, "flops": tflops, "watts": watts}
     figures |= {"train": mfu, "generate": mfu_generate}
     work = {"gpus": gpus, "groups_at_a_time": groups_at_a_time, "prompts": prompts}
     work |= {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens}
     with exit_codes():
-        plan_module.run(
+        cli_plan.run(
             profile, model=model, changes=set_ or (), out=out, on=device, **figures, **work
         )
 

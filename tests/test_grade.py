@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, samples, stats, store, terminal
+from rrtf import __main__, stats, store
 from rrtf.benchmarks import catalogue
+from rrtf.cli import inputs, screen
 from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 from rrtf.sandbox import joint
@@ -295,7 +296,7 @@ def test_all_mistakes_are_named_at_once_and_equal_ones_together(tmp_path, toy):
     assert "samples.jsonl:3: unknown task_id 't/x'" in said
     many = [answer(f"t/{i}") for i in range(50)] + [{}] * 50
     said = refused(tmp_path, toy, many)
-    assert said.count("unknown task_id") == samples.TOLD and "and 31 more such mistakes" in said
+    assert said.count("unknown task_id") == inputs.TOLD and "and 31 more such mistakes" in said
     assert "and 30 more lines: no task_id" in refused(tmp_path, toy, [{}] * 50)
 
 
@@ -686,7 +687,7 @@ def test_problems_whose_tests_see_little_can_be_dropped(tmp_path):
 
 def test_a_ledger_that_does_not_add_up_is_an_error():
     with pytest.raises(ValueError, match="problems: 3 in, but 1 kept"):
-        terminal.ledger("problems", 3, {"x": 1}, "kept", 1)
+        screen.ledger("problems", 3, {"x": 1}, "kept", 1)
 
 
 # --- the package as a stranger meets it --------------------------------------------------------

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, quantize_command, store
-from rrtf.arguments import load_problems
+from rrtf import __main__, store
+from rrtf.cli import inputs, quantize
 
 
 def run(*arguments):
@@ -50,18 +50,18 @@ def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
     toys, tiny_model, tmp_path
 ):
     how = {"model": tiny_model, "prompt_format": "starcoder"}
-    texts = quantize_command.calibration_of(str(toys), ["gptq-int8"], [], **how)
+    texts = quantize.calibration_of(str(toys), ["gptq-int8"], [], **how)
     assert len(texts) == 3 and texts[0].endswith("    return a + b")
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "x = 1"}\n{"prompt": "def f():\\n"}\n{"code": 1}\n')
     with pytest.raises(ValueError, match=r"rows.jsonl:3: expected a text, or prompt"):
-        quantize_command.calibration_of(str(path), ["gptq-int8"], [], **how)
+        quantize.calibration_of(str(path), ["gptq-int8"], [], **how)
 
 
 def test_problems_that_gptq_read_are_told(toys, tiny_model, capsys):
-    tasks = load_problems(str(toys))
+    tasks = inputs.load_problems(str(toys))
     how = {"model": tiny_model, "prompt_format": "starcoder"}
-    quantize_command.calibration_of(str(toys), ["gptq-int8"], tasks, **how)
+    quantize.calibration_of(str(toys), ["gptq-int8"], tasks, **how)
     assert "note: 3 of 3 problems are in" in capsys.readouterr().err
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rrtf import terminal
+from rrtf.cli import screen
 
 
 @pytest.mark.parametrize(
@@ -15,11 +15,11 @@ from rrtf import terminal
     ],
 )  # fmt: skip
 def test_spending_is_told_in_tokens_and_time(numbers, text):
-    assert terminal.spent(*numbers) == text
+    assert screen.spent(*numbers) == text
 
 
 def test_without_a_terminal_there_is_no_bar(capsys):
-    with terminal.spending("asking") as tell:
+    with screen.spending("asking") as tell:
         assert tell is None
     assert capsys.readouterr() == ("", "")
 
@@ -28,7 +28,7 @@ def test_on_a_terminal_the_bar_takes_what_the_endpoint_tells(monkeypatch, capsys
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    with terminal.spending("asking") as tell:
+    with screen.spending("asking") as tell:
         tell(3, 10, 45, 105, 7.0)
         tell(10, 10, 150, 0, 0.0)
     written = capsys.readouterr().err

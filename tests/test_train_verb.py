@@ -15,7 +15,8 @@ from test_train import _groups, _same
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from rrtf import __main__, store, train_command
+from rrtf import __main__, store
+from rrtf.cli import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -248,6 +249,6 @@ def test_interrupted_it_leaves_with_130_and_the_same_command_ends_with_the_same_
 
 def test_settings_are_those_of_the_profile_then_texts_then_options():
     given = {"updates": None, "epochs": None, "threads": 3, "clip": None, "max_length": 9}
-    found = train_command.settings(["train.rank_weight=2"], given)
+    found = train.settings(["train.rank_weight=2"], given)
     assert (found["rank_weight"], found["max_length"], found["epochs"]) == (2.0, 9, 1.0)
     assert found["threads"] == 3 and found["clip"] == 1.0

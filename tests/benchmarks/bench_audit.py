@@ -24,16 +24,17 @@ import time
 from functools import partial
 from pathlib import Path
 
-from rrtf import audit_command, benchmarks, similarity, store
+from rrtf import benchmarks, similarity, store
 from rrtf.audit import detectors, verdict, views
 from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
+from rrtf.cli import audit
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
 EVOLVED = "evolved/evol-codealpaca-2k-1.json.gz"
 EXCHANGED = 0.05  # share of the words of a copy that another word takes the place of
 APART = ("humaneval", "mbpp", "leetcode-v0.2-train", "codereval-subset")
 PUBLISHED = "21 of 164 HumanEval tasks in Code Alpaca (an LLM judge; LMSYS, arXiv:2311.04850)"
-OPTIONS = audit_command.DETECTORS
+OPTIONS = audit.DETECTORS
 LOOSE = {"embedding": 0.6}  # below this nearly every description has a neighbour
 ONE_CORE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 FORMS = ("words", "whole_words", "whole_tokens", "functions", "code_tokens")
@@ -77,7 +78,7 @@ def steps() -> dict[str, list]:
 
 
 def audited(names: str, data: Path) -> dict[str, list[Row]]:
-    problems = audit_command.load_problems(names, data=data)
+    problems = audit.load_problems(names, data=data)
     return {name: from_problems(members) for name, members in problems.items()}
 
 
@@ -198,7 +199,7 @@ def _found(hits: list, level: float) -> int:
 
 def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
-    material = audit_command.read(str(data / SEEDS))
+    material = audit.read(str(data / SEEDS))
     tasks = audited("humaneval,mbpp", data)
     result = verdict.audit(material.rows, tasks, behaviour={}, **OPTIONS)
     print(f"\n{result.n_rows} seeds ({material.fields.told()}): tasks leaked, by detector")

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rrtf import arguments, prompts, store
+from rrtf import prompts, store
+from rrtf.cli import inputs
 from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem
 
@@ -92,7 +93,7 @@ def judge(one: Published, data: Path, workers: int) -> tuple[list[Execution], li
     path = data / one.file
     unknown = one.options.get("allow_unknown", False)
     how = {"extract": one.extract, "renamed": one.renamed, "allow_unknown": unknown}
-    found, _ = arguments.load_samples(str(path), problems, **how)
+    found, _ = inputs.load_samples(str(path), problems, **how)
     limits = grade.limits(one.benchmark, ENDLESS if one.benchmark.endswith("+") else {})
     executions = grade.execute(problems, [s.response for s in found], workers=workers, **limits)
     if one.verdicts is None:

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, contest, engines, rank, samples, store, terminal
+from rrtf import config, engines, rank, store
+from rrtf.cli import evaluate, inputs, screen
 from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 from rrtf.sandbox.joint import SUFFIX
@@ -40,39 +41,39 @@ def grade_samples(
     """
     options = grade.limits(problems, options)
     asked = grade.parse_ks(ks) if ks else None
-    terminal.check_out(out, problems, lines)
+    screen.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown or bool(since)}
     groups = grade.groups(problems, by, data=data) if by else {}
     chosen = {"data": data, "since": since, "joint": joint, "packages": packages}
-    tasks, found, unknown = arguments.load(problems, lines, chosen=chosen, **reads)
+    tasks, found, unknown = inputs.load(problems, lines, chosen=chosen, **reads)
     options |= {"packages": packages}
-    absent = arguments.check_present(lines, found, tasks, allow_missing=allow_missing)
+    absent = inputs.check_present(lines, found, tasks, allow_missing=allow_missing)
     responses = [sample.response for sample in found]
     ks_of = grade.choose_ks(grade.sizes(responses), asked)
-    for note in samples.notes(found):
-        arguments.tell(f"note: {note}")
+    for note in inputs.notes(found):
+        inputs.tell(f"note: {note}")
     started = time.monotonic()
-    with terminal.progress("grading") as tick:
+    with screen.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
     unstable: list[bool] | None = None
     if flaky:
-        with terminal.progress("repeating") as tick:
+        with screen.progress("repeating") as tick:
             unstable = grade.flaky(tasks, responses, executions, progress=tick, **options)
     seconds = time.monotonic() - started
     if out:
         marks = unstable or [None] * len(executions)
         rows = [grade.verdict(run, mark) for run, mark in zip(executions, marks, strict=True)]
-        terminal.write(out, rows)
+        screen.write(out, rows)
     console = Console(stderr=out == "-", highlight=False)
     if not out:
         console.print(_reasons(executions))
         console.print()
     rates = grade.sample_rates(executions, ks_of) + grade.rates_by(executions, ks_of, groups)
-    console.print(terminal.rate_table(rates, len(tasks)))
+    console.print(screen.rate_table(rates, len(tasks)))
     for line in _closing(executions, unstable, absent, unknown, seconds):
-        terminal.say(console, line)
+        screen.say(console, line)
     if out and out != "-":
-        terminal.say(console, f"{len(executions)} verdicts in {out}")
+        screen.say(console, f"{len(executions)} verdicts in {out}")
 
 
 def _closing(
@@ -84,16 +85,16 @@ def _closing(
 ) -> Iterator[str]:
     """What is said under the table: tasks missing or unknown, flaky samples, isolation, time."""
     if unknown:
-        yield arguments.left_out(unknown)
+        yield inputs.left_out(unknown)
     for source, tasks in absent.items():
         who = f"{source}: " if source else ""
-        names = arguments.some(tasks)
+        names = inputs.some(tasks)
         yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({names})"
     if unstable is not None:
         names = list(
             dict.fromkeys(run.task_id for run, bad in zip(executions, unstable, strict=True) if bad)
         )
-        which = f" ({arguments.some(names)})" if names else ""
+        which = f" ({inputs.some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
     if forgeable := sum(run.isolation.endswith(SUFFIX) for run in executions):
         yield (
@@ -105,12 +106,12 @@ def _closing(
 
 def _reasons(executions: Sequence[Execution]) -> Table:
     totals = Counter(run.source for run in executions)
-    return terminal.reason_table(rank.reason_rows(executions), dict(sorted(totals.items())))
+    return screen.reason_table(rank.reason_rows(executions), dict(sorted(totals.items())))
 
 
 def evaluate_entries(
     problems: str,
-    entrants: Sequence[contest.Entrant],
+    entrants: Sequence[evaluate.Entrant],
     *,
     out: Path | None = None,
     ks: str | None = None,
@@ -129,33 +130,33 @@ def evaluate_entries(
     """
     options = grade.limits(problems, options)
     asked = grade.parse_ks(ks) if ks else grade.KS
-    terminal.check_folder(out)
-    name = arguments.name_of(problems)
+    screen.check_folder(out)
+    name = inputs.name_of(problems)
     leaking = exam.flagged_tasks(_leaks(flagged), name) if flagged else set()
-    tasks = arguments.load_problems(problems, data=data)
+    tasks = inputs.load_problems(problems, data=data)
     how = {"allow_missing": allow_missing, "allow_unknown": allow_unknown, "folder": out}
-    responses = contest.answers(entrants, tasks, sampling=sampling, **how)
+    responses = evaluate.answers(entrants, tasks, sampling=sampling, **how)
     if ks:
-        contest.check_ks(responses, asked)
+        evaluate.check_ks(responses, asked)
     if out:
         options["shards"] = out / "shards"
-    with terminal.progress("grading") as tick:
+    with screen.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
-    scores = contest.scores(tasks, executions, benchmark=name)
+    scores = evaluate.scores(tasks, executions, benchmark=name)
     board = results.board(scores, ks=asked, margin=margin)
     console = Console(highlight=False)
     _print_board(console, board, len(tasks), margin)
     if flagged:
         answered = leaking & {row.task_id for row in scores}
-        console.print(terminal.parts_table(exam.by_leak(scores, answered, ks=asked)))
-        terminal.explain(console, exam.CAUTION)
-    terminal.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
+        console.print(screen.parts_table(exam.by_leak(scores, answered, ks=asked)))
+        screen.explain(console, exam.CAUTION)
+    screen.say(console, f"isolation: {_levels(executions)}; {len(executions)} samples")
     if out:
         told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
         told |= {"entries": [store.to_row(one) for one in entrants]}
         told |= {name: value for name, value in options.items() if name != "shards"}
-        contest.save(out, board, tasks, responses, executions, scores, settings=told)
-        terminal.say(console, f"samples, verdicts, scores and board in {out}")
+        evaluate.save(out, board, tasks, responses, executions, scores, settings=told)
+        screen.say(console, f"samples, verdicts, scores and board in {out}")
 
 
 def _leaks(path: Path) -> list[Leak]:
@@ -170,19 +171,17 @@ def _leaks(path: Path) -> list[Leak]:
 def _print_board(console: Console, board: results.Board, n_problems: int, margin: float) -> None:
     """Rates, then the matrix of paired differences, then what has to be known to read them."""
     part = "" if board.n_tasks == n_problems else f" of {n_problems}: NOT the whole benchmark"
-    terminal.say(console, f"{board.benchmark}, {board.n_tasks} tasks{part}\n")
-    console.print(terminal.board_table(board.entries))
+    screen.say(console, f"{board.benchmark}, {board.n_tasks} tasks{part}\n")
+    console.print(screen.board_table(board.entries))
     if board.pairs:
         told = f"* told apart, = equal within {100 * margin:g} points, else undecided"
-        terminal.explain(
-            console, f"\npass@1 of the row minus that of the column, in points; {told}"
-        )
+        screen.explain(console, f"\npass@1 of the row minus that of the column, in points; {told}")
     names = [entry.name for entry in board.entries]
-    for table in terminal.pair_tables(names, results.matrix(board), width=console.width):
+    for table in screen.pair_tables(names, results.matrix(board), width=console.width):
         console.print(table)
     console.print()
     for line in [results.ESTIMAND, *results.notes(board)]:
-        terminal.explain(console, line)
+        screen.explain(console, line)
 
 
 def rank_responses(
@@ -207,10 +206,10 @@ def rank_responses(
     the sources.
     """
     options = grade.limits(problems, options)
-    terminal.check_out(out, problems, lines)
+    screen.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
     reads |= {"verdicts": True, "beside": verdicts}
-    tasks, found, unknown = arguments.load(problems, lines, chosen={"data": data}, **reads)
+    tasks, found, unknown = inputs.load(problems, lines, chosen={"data": data}, **reads)
     _check_responses(found, teacher, lines)
     kept, ranked, lost = _sound(tasks, found, settings, options)
     executions = _executions(kept, ranked, options)
@@ -222,11 +221,11 @@ def rank_responses(
     after, dropped = rank.pairs(groups, teacher_filter=settings["teacher_filter"], **how)
     rows, equal = rank.preferences(after)
     if out:
-        terminal.write(out, rows if as_pairs else after)
+        screen.write(out, rows if as_pairs else after)
     console = Console(stderr=out == "-", highlight=False)
     console.print(_reasons(executions))
     console.print("\npairs by situation, and those the filter keeps")
-    console.print(terminal.situation_table(rank.filter_rows(before, after)))
+    console.print(screen.situation_table(rank.filter_rows(before, after)))
     strangers = sum(unknown.values())
     left_out |= {
         "response: of an unknown task": strangers,
@@ -234,21 +233,21 @@ def rank_responses(
     }
     lost |= _groupless(kept, groups, ranked) | dropped
     tables = [
-        terminal.ledger("responses", len(found) + strangers, left_out, "in groups", _size(groups)),
-        terminal.ledger("problems", len(tasks), lost, "kept", len(after)),
+        screen.ledger("responses", len(found) + strangers, left_out, "in groups", _size(groups)),
+        screen.ledger("problems", len(tasks), lost, "kept", len(after)),
     ]
     if as_pairs:
         compared = _size(after) - len(after)
-        tables.append(terminal.ledger("pairs", compared, equal, "kept", len(rows)))
+        tables.append(screen.ledger("pairs", compared, equal, "kept", len(rows)))
     console.print("", *tables, sep="\n")
-    terminal.say(console, f"isolation: {_levels(executions)}")
+    screen.say(console, f"isolation: {_levels(executions)}")
     if out and out != "-":
-        terminal.say(console, f"{len(rows if as_pairs else after)} lines in {out}")
+        screen.say(console, f"{len(rows if as_pairs else after)} lines in {out}")
 
 
 def _groups(
     problems: Sequence[Problem],
-    found: Sequence[samples.Sample],
+    found: Sequence[inputs.Sample],
     executions: Sequence[Execution],
     teacher: str,
     settings: Mapping[str, config.Value],
@@ -288,10 +287,10 @@ def rank_settings(
 
 def _sound(
     problems: Sequence[Problem],
-    found: Sequence[samples.Sample],
+    found: Sequence[inputs.Sample],
     settings: Mapping[str, config.Value],
     options: Mapping[str, Any],
-) -> tuple[list[Problem], list[samples.Sample], dict[str, int]]:
+) -> tuple[list[Problem], list[inputs.Sample], dict[str, int]]:
     """(problems whose own reference passes and whose tests see enough, the samples of these,
     problems left out by reason); problems without a response are not looked at."""
     from rrtf.strength import examine
@@ -301,7 +300,7 @@ def _sound(
     least = settings["min_strength"]
     limit = settings["n_mutants"] if least else 0
     how = {"limit": limit, "seed": settings["seed"], "execute": grade.execute}
-    with terminal.progress("checking tests") as tick:
+    with screen.progress("checking tests") as tick:
         broken, strengths = examine.examine(asked, progress=tick, **how, **options)
     kept, lost = examine.drop_broken(asked, broken)
     if least:
@@ -312,7 +311,7 @@ def _sound(
     return [*kept, *silent], [s for s in found if s.response.task_id in names], lost
 
 
-def _check_responses(found: Sequence[samples.Sample], teacher: str, file: str) -> None:
+def _check_responses(found: Sequence[inputs.Sample], teacher: str, file: str) -> None:
     """ValueError for lines that cannot be ranked, and for a teacher that none is from."""
     mistakes = []
     for sample in found:
@@ -323,7 +322,7 @@ def _check_responses(found: Sequence[samples.Sample], teacher: str, file: str) -
             mistakes.append((sample.where, text))
         elif not _is_unicode(sample.response.text):
             mistakes.append((sample.where, f"{sample.kind}: half a surrogate pair, no Unicode"))
-    samples.refuse(mistakes)
+    inputs.refuse(mistakes)
     counts = Counter(sample.response.source for sample in found)
     if teacher not in counts:
         known = ", ".join(f"{name} ({n})" for name, n in counts.items())
@@ -339,18 +338,18 @@ def _is_unicode(text: str) -> bool:
 
 
 def _executions(
-    problems: Sequence[Problem], found: Sequence[samples.Sample], options: Mapping[str, Any]
+    problems: Sequence[Problem], found: Sequence[inputs.Sample], options: Mapping[str, Any]
 ) -> list[Execution]:
     """The verdicts that the lines carry; the others are graded now."""
     bare = [sample.response for sample in found if sample.execution is None]
-    with terminal.progress("grading") as tick:
+    with screen.progress("grading") as tick:
         runs = iter(grade.execute(problems, bare, progress=tick, **options) if bare else ())
     return [sample.execution or next(runs) for sample in found]
 
 
 def _prompts_read(
     problems: Sequence[Problem],
-    found: Sequence[samples.Sample],
+    found: Sequence[inputs.Sample],
     asked: str | None,
     settings: Mapping[str, config.Value],
 ) -> dict[str, str]:
@@ -370,7 +369,7 @@ def _prompts_read(
 
 
 def _groupless(
-    problems: Sequence[Problem], groups: Sequence[RankedGroup], found: Sequence[samples.Sample]
+    problems: Sequence[Problem], groups: Sequence[RankedGroup], found: Sequence[inputs.Sample]
 ) -> dict[str, int]:
     """The problems that have no ranked group, by reason."""
     answered = {sample.response.task_id for sample in found}

@@ -8,14 +8,147 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, engines, options, store, terminal, train, train_options
+from rrtf import config, engines, store, train
+from rrtf.cli import inputs, options, screen
 from rrtf.records import RankedGroup, TrainStep
 from rrtf.step import batches
+
+STAGE = "gpu80"  # the profile whose [train] the verb begins with: any size, all weights
+DEFAULTS = config.resolve(STAGE, "train")
+_LORA, _SIZE = "Adapters", "Size"
+Groups = Annotated[
+    str,
+    typer.Argument(
+        metavar="GROUPS", help="ranked groups as rank writes them (.jsonl, .json, .parquet, .gz)"
+    ),
+]
+Start = Annotated[str, typer.Option("--model", metavar="M", help="a folder or a hub name")]
+Objective = Annotated[
+    str,
+    typer.Option(metavar="rrtf|sft|rrhf|dpo|...", help="what is minimised; see rrtf.loss"),
+]
+Output = Annotated[Path, typer.Option(metavar="DIR", help="where the model goes")]
+Updates = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="instead of --epochs", show_default=False)
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(metavar="X", min=0.001, help="passes over the groups", show_default="1"),
+]
+PerUpdate = Annotated[int, typer.Option("--groups-per-batch", metavar="N", min=1, help="an update")]
+Rate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        metavar="X",
+        min=0.0,
+        help="its peak",
+        show_default="2e-5; 1e-6 of dpo, dpo-sft, simpo; ten times that with --lora-rank",
+    ),
+]
+Length = Annotated[
+    int, typer.Option("--max-length", metavar="N", min=2, help="longer groups are left out")
+]
+Single = Annotated[
+    bool, typer.Option("--allow-single", help="leave out groups of one response, and say so")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="replace another training in --output")
+]
+TrainSeed = Annotated[int, typer.Option("--seed", metavar="N", help="order, dropout, adapters")]
+SetTrain = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="train.KEY=VALUE",
+        help="what has no option: ft_weight, rank_weight, ft_reduction, normalise, margin, "
+        "pairs_of, beta, warmup, dropout, weight_decay, clip, attention",
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(metavar="auto|bfloat16|float32", help="of products", rich_help_panel=_SIZE)
+]
+Optimizer = Annotated[
+    str,
+    typer.Option(metavar="adamw|adafactor", help="the second is smaller", rich_help_panel=_SIZE),
+]
+Tokens = Annotated[
+    int,
+    typer.Option(
+        "--tokens-per-forward",
+        metavar="N",
+        min=0,
+        help="through the model at once, 0 = a whole batch; the gradient is the same",
+        rich_help_panel=_SIZE,
+    ),
+]
+Checkpointing = Annotated[
+    bool,
+    typer.Option(
+        "--checkpointing/--no-checkpointing",
+        help="compute hidden states twice, to keep fewer of them",
+        rich_help_panel=_SIZE,
+    ),
+]
+Every = Annotated[
+    int,
+    typer.Option("--checkpoint-every", metavar="N", min=1, help="updates", rich_help_panel=_SIZE),
+]
+Saved = Annotated[
+    str,
+    typer.Option(
+        "--save-dtype",
+        metavar="bfloat16|float16|float32",
+        help="of the written weights",
+        rich_help_panel=_SIZE,
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="of each process",
+        show_default="the cores, shared among the processes",
+        rich_help_panel=_SIZE,
+    ),
+]
+Rank = Annotated[
+    int,
+    typer.Option("--lora-rank", metavar="R", min=0, help="0 = all weights", rich_help_panel=_LORA),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(
+        "--lora-alpha", metavar="X", help="adapters count alpha / rank", rich_help_panel=_LORA
+    ),
+]
+LoraDropout = Annotated[
+    float,
+    typer.Option("--lora-dropout", metavar="0..1", min=0.0, max=1.0, rich_help_panel=_LORA),
+]
+Targets = Annotated[
+    str,
+    typer.Option(
+        "--lora-targets",
+        metavar="all-linear|NAME,NAME",
+        help="the modules that get adapters, as c_attn or q_proj,v_proj",
+        rich_help_panel=_LORA,
+    ),
+]
+QLora = Annotated[
+    bool,
+    typer.Option(
+        "--qlora", help="the base in four bits (needs bitsandbytes)", rich_help_panel=_LORA
+    ),
+]
+
 
 PREFERENCES = ("dpo", "dpo-sft", "simpo")  # a rate for imitation is too high for these
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
@@ -30,7 +163,7 @@ def settings(
         name = key.partition(".")[2]
         if not key.startswith("train.") or name not in train.OPTIONS or name in given:
             raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
-    stage = config.resolve(train_options.STAGE, "train", overrides)
+    stage = config.resolve(STAGE, "train", overrides)
     chosen = {name: stage[name] for name in train.OPTIONS}
     chosen |= {name: value for name, value in given.items() if value is not None}
     if given["updates"] is None:
@@ -66,7 +199,7 @@ def train_groups(
     folder = engines.model_folder(model)
     if learning_rate is None:
         likeness = "dpo" if objective in PREFERENCES else objective
-        rates = train_options.DEFAULTS
+        rates = DEFAULTS
         learning_rate = rates.get(f"lr_{likeness}", rates["lr_sft"])
         learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
     own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
@@ -192,7 +325,7 @@ def _liner() -> Callable[[TrainStep, int], None]:
         done = step.step - began[0][1]
         left = (time.monotonic() - began[0][0]) / done * (updates - step.step) if done else math.nan
         rest = "" if math.isnan(left) else f", {timedelta(seconds=round(left))} left"
-        arguments.tell(f"update {step.step} of {updates}: loss {step.loss:.4f}{rest}")
+        inputs.tell(f"update {step.step} of {updates}: loss {step.loss:.4f}{rest}")
 
     return show
 
@@ -206,7 +339,7 @@ def _closing(output: Path, single: int) -> None:
     lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
     console = Console(highlight=False)
     total = facts["n_groups"] + single
-    console.print(terminal.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
+    console.print(screen.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
     table = Table(box=None, pad_edge=False, show_header=False)
     steps = facts["steps"]
     for name, value in (
@@ -218,6 +351,6 @@ def _closing(output: Path, single: int) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
-    terminal.say(console, f"model: {output}")
+    screen.say(console, f"model: {output}")
     if (output / "adapter").is_dir():
-        terminal.say(console, f"adapters, not merged: {output / 'adapter'}")
+        screen.say(console, f"adapters, not merged: {output / 'adapter'}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import arguments, config, engines, prompts, samples, store, terminal
+from rrtf import config, engines, prompts, store
+from rrtf.cli import inputs, screen
 from rrtf.evaluate import exam, grade
 from rrtf.evaluate.results import Board
 from rrtf.nano.grammar import family
@@ -68,7 +69,7 @@ def entrants(
     names = [one.name for one in found]
     hows, _ = _for_whom("--extract", extract, names, "=")
     for how in hows.values():
-        arguments.check_extraction(how)
+        inputs.check_extraction(how)
     warmth, _ = _for_whom("--temperature", temperature, names, "=")
     for_one, for_all = _for_whom("--rename", renamed, names, ":", several=True)
     return [
@@ -90,7 +91,7 @@ def _entrant(text: str, *, is_model: bool) -> Entrant:
         raise ValueError(f"{text!r}: expected NAME={'MODEL' if is_model else 'FILE'}")
     if not name:
         name = Path(place).name if not is_model or Path(place).exists() else place
-        name = arguments.name_of(place) if not is_model else name
+        name = inputs.name_of(place) if not is_model else name
     return Entrant(name, place, is_model)
 
 
@@ -139,16 +140,16 @@ def read(
     A file of several sources is as many entries, `NAME:SOURCE`. Errors as the verb `grade`.
     """
     how = {"extract": one.extract, "renamed": one.renamed, "allow_unknown": allow_unknown}
-    found, unknown = arguments.load_samples(one.place, tasks, **how)
-    arguments.check_present(one.place, found, tasks, allow_missing=allow_missing)
-    lines = samples.notes(found) + ([arguments.left_out(unknown)] if unknown else [])
+    found, unknown = inputs.load_samples(one.place, tasks, **how)
+    inputs.check_present(one.place, found, tasks, allow_missing=allow_missing)
+    lines = inputs.notes(found) + ([inputs.left_out(unknown)] if unknown else [])
     for line in lines:
-        arguments.tell(f"note: {one.name}: {line}")
+        inputs.tell(f"note: {one.name}: {line}")
     names = _labels(one, found)
     return [replace(s.response, source=names[s.response.source]) for s in found]
 
 
-def _labels(one: Entrant, found: Sequence[samples.Sample]) -> dict[str, str]:
+def _labels(one: Entrant, found: Sequence[inputs.Sample]) -> dict[str, str]:
     """The label of every source of a file: one sample per task is greedy where nobody says."""
     sizes = grade.sizes([sample.response for sample in found])
     labels = {}
@@ -195,7 +196,7 @@ def sampled(
     cut = sum(response.finish_reason == "length" for response in found)
     if cut:
         share = f"{cut} of {len(found)} answers"
-        arguments.tell(f"note: {one.name}: {share} were cut after {max_new_tokens} tokens")
+        inputs.tell(f"note: {one.name}: {share} were cut after {max_new_tokens} tokens")
     if one.extract == "auto":
         return found
     by_id = {task.task_id: task for task in tasks}
@@ -233,7 +234,7 @@ def answers(
             options = {"allow_missing": allow_missing, "allow_unknown": allow_unknown}
             found += read(one, tasks, **options)
             continue
-        with _shards(folder) as shards, terminal.progress(f"sampling {one.name}") as tick:
+        with _shards(folder) as shards, screen.progress(f"sampling {one.name}") as tick:
             found += sampled(one, tasks, shards=shards, progress=tick, **(sampling or {}))
     return found
 

@@ -4,17 +4,61 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
-from rrtf import arguments, engines, store, terminal
+from rrtf import config, engines, store
+from rrtf.cli import inputs, screen
+from rrtf.cli.options import ALL_CORES, Asked, Cpu, Data, Draw, Level, Longest, Memory, Workers
+from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
 from rrtf.quantize.table import Measured, Sampled
-from rrtf.quantize_options import STAGE
 from rrtf.records import Problem, QuantRow
+
+STAGE = config.resolve("nano", "quantize")  # what is not given
+_MEASURING = "Measuring on --problems"
+
+Model = Annotated[str, typer.Option(metavar="M", help="a folder or a hub name")]
+Variants = Annotated[
+    list[str],
+    typer.Option(
+        metavar="V",
+        help="ctranslate2-int8, gptq-int8, gptq-int4, auto-gptq-int4, ...; may be repeated",
+    ),
+]
+MeasuredOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|NAME",
+        help="a benchmark's name or a file in HumanEval form: also rates, tests, times, memory",
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="what GPTQ reads: lines with a text, or with prompt and canonical_solution",
+    ),
+]
+Folder = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="a folder per variant, and go on there")
+]
+Timeout = Annotated[float, typer.Option(metavar="S", min=1, help="of one process of a variant")]
+Number = Annotated[
+    int,
+    typer.Option("--n", metavar="N", min=1, help="sampled answers", rich_help_panel=_MEASURING),
+]
+Temperature = Annotated[
+    float, typer.Option(metavar="T", min=0.01, help="of these", rich_help_panel=_MEASURING)
+]
+Nucleus = Annotated[
+    float, typer.Option(metavar="P", min=0.01, max=1, help="nucleus", rich_help_panel=_MEASURING)
+]
+
 
 BAD = ("ValueError", "FileNotFoundError", "UnsupportedModel")  # a variant that cannot be had
 
@@ -42,9 +86,9 @@ def quantize_model(
     OSError where a variant could not be made or measured for another reason.
     """
     check_variants(variants)
-    terminal.check_folder(out)
+    screen.check_folder(out)
     folder = engines.model_folder(model)
-    tasks = arguments.load_problems(problems, data=data) if problems else []
+    tasks = inputs.load_problems(problems, data=data) if problems else []
     ask = {"model": folder, "prompt_format": prompt_format}
     texts = calibration_of(calibration, variants, tasks, **ask)
     with _kept(out) as place:
@@ -53,7 +97,7 @@ def quantize_model(
             ask |= {"timeout": timeout, "seed": seed, "workers": options["workers"]}
             measured = _measured(tasks, variants, place, texts, **ask)
             limits = grade.limits(problems or "", options)
-            table = _graded(measured, tasks, place, arguments.name_of(model), sampled, seed, limits)
+            table = _graded(measured, tasks, place, inputs.name_of(model), sampled, seed, limits)
             _show(table, measured, out)
         else:
             measured = _made(Jobs(folder, place, timeout=timeout), variants, texts)
@@ -89,7 +133,7 @@ def calibration_of(
         raise ValueError(f"{name}: no lines to calibrate on")
     seen = sum(any(ask(task) in text for text in texts) for task in tasks)
     if seen:
-        arguments.tell(f"note: {seen} of {len(tasks)} problems are in {name}, which GPTQ reads")
+        inputs.tell(f"note: {seen} of {len(tasks)} problems are in {name}, which GPTQ reads")
     return texts
 
 
@@ -122,9 +166,9 @@ def _kept(out: Path | None) -> Iterator[Path]:
 
 def _made(jobs: Jobs, variants: Sequence[str], texts: Sequence[str]) -> list[Measured]:
     """All variants, made and not measured; prints what they weigh."""
-    with terminal.progress("quantising") as tick:
+    with screen.progress("quantising") as tick:
         found = jobs.side_by_side(lambda name: jobs.make(name, texts), variants, 1, tick)
-    Console(highlight=False).print(terminal.rows_table(_sizes(found)))
+    Console(highlight=False).print(screen.rows_table(_sizes(found)))
     return found
 
 
@@ -138,7 +182,7 @@ def _measured(
     """All variants, behind full precision, which they are compared with."""
     everything = ["full", *(variant for variant in variants if variant != "full")]
     stage = {name: STAGE[name] for name in ("batch_sizes", "repetitions", "nll_margin")}
-    with terminal.progress("quantising") as tick:
+    with screen.progress("quantising") as tick:
         found = measure(
             everything, tasks, calibration=texts, folder=place, progress=tick, **stage, **how
         )
@@ -157,7 +201,7 @@ def _graded(
     limits: Mapping[str, Any],
 ) -> list[QuantRow]:
     answers = [answer for one in measured for answer in (*one.greedy, *one.sampled)]
-    with terminal.progress("grading") as tick:
+    with screen.progress("grading") as tick:
         shards = place / ".shards"
         executions = grade.execute(tasks, answers, shards=shards, progress=tick, **limits)
     return quantize_table.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
@@ -167,7 +211,7 @@ def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | N
     """Prints the tables, and keeps the rows where there is an `out`."""
     console, times = Console(highlight=False), quantize_table.timing(measured)
     name, tasks, n = table[0].model, table[0].n_tasks, table[0].n_samples
-    terminal.say(console, f"{name}: {tasks} tasks, greedy and {n} samples each")
+    screen.say(console, f"{name}: {tasks} tasks, greedy and {n} samples each")
     for rows in (
         quantize_table.shown(table),
         quantize_table.tested(table),
@@ -175,8 +219,8 @@ def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | N
     ):
         if rows:
             console.print()
-            console.print(terminal.rows_table(rows))
-    terminal.explain(console, f"\n{quantize_table.ran_on(times)}")
+            console.print(screen.rows_table(rows))
+    screen.explain(console, f"\n{quantize_table.ran_on(times)}")
     if out:
         store.write_json(out / "quantization.json", quantize_table.records(table))
         store.write_json(out / "timing.json", times)
@@ -202,3 +246,48 @@ def _check_all(measured: Sequence[Measured]) -> None:
     told = "\n".join(f"{entry.variant}: {entry.status}" for entry in failed)
     unavailable = all(entry.status.removeprefix("failed: ").startswith(BAD) for entry in failed)
     raise ValueError(told) if unavailable else OSError(told)
+
+
+def quantize(
+    model: Model,
+    variant: Variants,
+    problems: MeasuredOption = None,
+    calibration: Calibration = None,
+    out: Folder = None,
+    data: Data = None,
+    n: Number = STAGE["n_samples"],
+    temperature: Temperature = STAGE["temperature"],
+    top_p: Nucleus = STAGE["top_p"],
+    prompt_format: Asked = "starcoder",
+    max_new_tokens: Longest = None,
+    timeout: Timeout = 3600.0,
+    seed: Draw = STAGE["seed"],
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    cpu_seconds: Cpu = None,
+    memory_mb: Memory = 512,
+) -> None:
+    """Make a model smaller and faster, and measure what that costs: Table 4, completed.
+
+    Every variant is made in a process of its own, asked in another and timed in a third; a model
+    whose answers are broken is not timed. What cannot be had is named with what can.
+    """
+    from rrtf.quantize import table
+
+    execution = {"level": level, "workers": workers, "cpu_seconds": cpu_seconds}
+    with exit_codes(interrupted=how_to_go_on(out, "--out")):
+        quantize_model(
+            model,
+            variant,
+            problems=problems,
+            calibration=calibration,
+            out=out,
+            data=data,
+            prompt_format=prompt_format,
+            max_new_tokens=max_new_tokens,
+            sampled=table.Sampled(n, temperature, top_p),
+            timeout=timeout,
+            seed=seed,
+            memory_mb=memory_mb,
+            **execution,
+        )

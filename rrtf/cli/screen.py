@@ -1,19 +1,23 @@
 """What the commands write: tables on a terminal, a progress bar, lines in a file or on a pipe."""
 
 import gzip
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rrtf import store
+from rrtf.report import kernel
 
 
 def plain(text: str) -> str:
@@ -272,3 +276,34 @@ def spent(tokens: int, to_come: int, seconds: float) -> str:
     if not to_come and not seconds:
         return f"{tokens:,} tokens"
     return f"{tokens:,} tokens, about {to_come:,} and {timedelta(seconds=round(seconds))} to come"
+
+
+@contextmanager
+def exit_codes(*, interrupted: str = "interrupted; resume with the same command") -> Iterator[None]:
+    """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for library in ("torchao", "torch.utils._pytree"):  # they speak of kernels nobody asked for
+        logging.getLogger(library).setLevel(logging.ERROR)
+    try:
+        yield
+    except KeyboardInterrupt:
+        _leave(interrupted, 130)
+    except (ValueError, FileNotFoundError) as error:
+        _leave(f"error: {error}", 2)
+    except kernel.StageError as error:
+        _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
+    except (OSError, FloatingPointError) as error:
+        _leave(f"failed: {error}", 1)
+
+
+def how_to_go_on(folder: Path | None, option: str = "--shards") -> str:
+    """What an interrupted verb says of what it saved in `folder`, the value of `option`."""
+    if folder:
+        return f"interrupted; the same command goes on from {folder}"
+    return f"interrupted; nothing is kept (with {option} DIR the same command would go on)"
+
+
+def _leave(text: str, code: int) -> NoReturn:
+
+    print(f"\n{plain(text)}", file=sys.stderr, flush=True)
+    raise typer.Exit(code)

@@ -5,13 +5,103 @@ A line names its `task_id` and holds exactly one of `completion` (continues the 
 Every mistake is found before anything runs and named by file and line; no line is left out.
 """
 
+import re
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
-from rrtf import prompts
+from rrtf import prompts, store
+from rrtf.cli import screen
+from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem, Response
+
+KNOWN = "a list of objects, a list of lists of programs, or EvalPlus's results ({'eval': ...})"
+
+
+def folder_rows(name: str, problems: Sequence[Problem]) -> Iterator[tuple[int, Any]]:
+    """(number, row) of a file or folder of samples, `-` for lines of standard input.
+
+    Numbers are lines of a file, or count the samples of another form. ValueError names a file
+    in none of these forms, or a list whose length is not that of `problems`.
+    """
+    path = Path(name)
+    if path.is_dir():
+        return _of_folder(path, problems)
+    if path.name.removesuffix(".gz").endswith(".json") and path.exists():
+        return _of_json(name, _value(path), problems)
+    return store.read_rows(path)
+
+
+def _value(path: Path) -> Any:
+    try:
+        return store.read_json(path)
+    except (ValueError, EOFError, OSError, RecursionError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(f"{path}: not JSON, or damaged ({error})") from error
+
+
+def _of_json(name: str, value: Any, problems: Sequence[Problem]) -> Iterator[tuple[int, Any]]:
+    match value:
+        case {"eval": Mapping() as of_task}:
+            found = _of_results(name, of_task)
+        case [list(), *_]:
+            found = _of_lists(name, value, problems)
+        case list():
+            found = value
+        case _:
+            raise ValueError(f"{name}: expected {KNOWN}")
+    return enumerate(found, start=1)
+
+
+def _of_results(name: str, of_task: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """EvalPlus's results: a list of samples per task, each with its verdicts and `solution`."""
+    found = []
+    for task_id, runs in of_task.items():
+        if not (isinstance(runs, list) and all(isinstance(run, Mapping) for run in runs)):
+            raise ValueError(f"{name}: eval of {task_id}: expected a list of objects")
+        found += [{"task_id": task_id, "solution": run.get("solution")} for run in runs]
+    return found
+
+
+def _of_lists(name: str, lists: Sequence[Any], problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    if len(lists) != len(problems):
+        raise ValueError(
+            f"{name}: lists for {len(lists)} tasks, which cannot be told which they are: the "
+            f"problems are {len(problems)}"
+        )
+    found = []
+    for place, (texts, problem) in enumerate(zip(lists, problems, strict=True), start=1):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{name}: item {place}: expected a list of programs")
+        found += [{"task_id": problem.task_id, "solution": text} for text in texts]
+    return found
+
+
+def _of_folder(folder: Path, problems: Sequence[Problem]) -> Iterator[tuple[int, Any]]:
+    """Task ids as their folders spell them: with `_` for `/`."""
+    known = {problem.task_id.replace("/", "_"): problem.task_id for problem in problems}
+    files = [path for path in folder.glob("*/*.py") if path.stem.isdecimal()]
+    if not files:
+        raise ValueError(f"{folder}: a folder; expected TASK/0.py, TASK/1.py, ... in it")
+    order = sorted(files, key=lambda path: (path.parent.name, int(path.stem)))
+    found = [
+        {"task_id": known.get(path.parent.name, path.parent.name), "solution": _file_text(path)}
+        for path in order
+    ]
+    return enumerate(found, start=1)
+
+
+def _file_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error})") from error
+
 
 TOLD = 20  # mistakes named at once
 KINDS = ("completion", "solution", "text")
@@ -337,3 +427,112 @@ def _repeats(samples: Sequence[Sample]) -> list[tuple[str, str]]:
         if earlier != sample.where:
             pairs.append((sample.where, earlier))
     return pairs
+
+
+SHOWN = 5  # task ids in a message
+
+
+def load_problems(
+    name: str, *, data: Path | None = None, since: str | None = None, **accepted
+) -> list[Problem]:
+    """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
+    tasks = grade.load_problems(name, data=data, since=since, **accepted)
+    for note in grade.refusals(name, data=data, **accepted):
+        tell(f"note: {note}")
+    return tasks
+
+
+def load(
+    problems: str, lines: str, *, chosen: Mapping[str, Any] | None = None, **options
+) -> tuple[list[Problem], list[Sample], dict[str, int]]:
+    """(problems, samples, lines left out) of one file of samples.
+
+    `chosen` are options of `load_problems`, `options` those of `load_samples`.
+    """
+    if problems == "-" and lines == "-":
+        raise ValueError("only one of the two can be standard input (-)")
+    tasks = load_problems(problems, **chosen or {})
+    return tasks, *load_samples(lines, tasks, **options)
+
+
+def load_samples(
+    lines: str,
+    tasks: Sequence[Problem],
+    *,
+    extract: str = "auto",
+    renamed: Sequence[str] | None = None,
+    beside: str | None = None,
+    **options,
+) -> tuple[list[Sample], dict[str, int]]:
+    """(samples, lines left out by unknown task) of a file or folder, or of standard input (`-`).
+
+    `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts; `options` and
+    errors as `samples.parse`, besides ValueError for what is asked for in another form.
+    """
+    check_extraction(extract)
+    names = renames(renamed or ())
+    rows = folder_rows(lines, tasks)
+    if beside:
+        said = store.read_rows(Path(beside))
+        rows = iter(with_verdicts(rows, said, file=lines, verdict_file=beside))
+    return parse(rows, tasks, file=lines, extract=extract, renamed=names, **options)
+
+
+def check_extraction(how: str) -> None:
+    """ValueError for one that `prompts.extract` does not know."""
+    if how not in prompts.EXTRACTIONS:
+        known = ", ".join(prompts.EXTRACTIONS)
+        raise ValueError(f"--extract {how!r}: expected {known}")
+
+
+def name_of(problems: str) -> str:
+    """What the problems are called: a benchmark's name, or that of a file."""
+    return (
+        "stdin"
+        if problems == "-"
+        else re.sub(r"(\.(jsonl?|parquet|gz))+$", "", Path(problems).name)
+    )
+
+
+def renames(texts: Sequence[str]) -> dict[str, str]:
+    """`["code=solution"]` -> `{"code": "solution"}`; ValueError for another form."""
+    found = {}
+    for text in texts:
+        theirs, sign, ours = text.partition("=")
+        if not (theirs and sign and ours):
+            raise ValueError(f"--rename {text!r}: expected THEIRS=OURS, as in code=solution")
+        found[theirs] = ours
+    return found
+
+
+def check_present(
+    file: str, found: Sequence[Sample], tasks: Sequence[Problem], *, allow_missing: bool
+) -> dict[str, list[str]]:
+    """The tasks without a sample, by source; ValueError that names them unless they may lack."""
+    absent = missing(found, tasks)
+    if absent and not allow_missing:
+        lines = [
+            f"{file}: no sample{f' of {source}' if source else ''} for {len(names)} of "
+            f"{len(tasks)} tasks: {some(names)}"
+            for source, names in absent.items()
+        ]
+        raise ValueError(
+            "\n".join([*lines, "--allow-missing grades the others and names their number"])
+        )
+    return absent
+
+
+def left_out(unknown: Mapping[str, int]) -> str:
+    """What `--allow-unknown` cost, as a line."""
+    lines, names = sum(unknown.values()), some(list(unknown))
+    return f"left out: {lines} lines of {len(unknown)} tasks that are no problems here ({names})"
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def tell(text: str) -> None:
+    """A line on standard error."""
+    print(screen.plain(text), file=sys.stderr, flush=True)

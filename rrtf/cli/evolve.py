@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import arguments, config, store, terminal
+from rrtf import config, store
+from rrtf.cli import inputs, screen
+from rrtf.cli.options import ALL_CORES, Cpu, Level, Memory, Out, Rename, Strength, Workers
+from rrtf.cli.screen import exit_codes
 from rrtf.engines import endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade
@@ -19,6 +23,95 @@ from rrtf.evolve.seeds import read_seeds
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
 from rrtf.strength import examine
+
+STAGE = config.resolve("nano", "evolve")  # what is not given
+WEIGHTS = ",".join(map(str, STAGE["method_weights"]))
+_ASKING, _TESTS = "Asking the model", "Unit tests"
+
+
+def _asking(name: str | None = None, **more: object) -> object:
+    return typer.Option(*([name] if name else []), rich_help_panel=_ASKING, **more)
+
+
+Seeds = Annotated[
+    str,
+    typer.Argument(
+        metavar="SEEDS",
+        help="rows with a task's text (instruction, input, output or the like): a file "
+        "(.jsonl, .json, .parquet, .gz), -, or a data set; for nano problems with their spec",
+    ),
+]
+Teller = Annotated[
+    str,
+    typer.Option(
+        metavar="nano|URL", help="nano: no model; else an OpenAI-compatible address, as .../v1"
+    ),
+]
+Model = Annotated[str, typer.Option(help="the name the endpoint knows it by")]
+Rounds = Annotated[
+    int, typer.Option(metavar="N", min=0, help="0: only the rules over what is there")
+]
+DroppedTo = Annotated[
+    str | None, typer.Option(metavar="FILE", help="what was dropped, each with its reason")
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        metavar="N,N,N,N,N", help="constrain, specialise, deepen, misdirect, tighten: how often"
+    ),
+]
+AfterFailure = Annotated[
+    str,
+    typer.Option(
+        metavar="retry|stop", help="a row whose evolution failed: into the next round, or not"
+    ),
+]
+Clean = Annotated[
+    bool,
+    typer.Option("--clean/--no-clean", help="the rules made by hand: Python functions, no repeats"),
+]
+Similarity = Annotated[
+    float,
+    typer.Option(
+        metavar="0..1", min=0.05, max=1, help="Jaccard from which two tasks are nearly one"
+    ),
+]
+EvolveSeed = Annotated[int, typer.Option(metavar="N")]
+Replies = Annotated[
+    Path | None,
+    _asking(
+        metavar="DIR",
+        help="every reply is saved here at once, and none is asked for twice",
+        show_default="FILE of --out with .replies",
+    ),
+]
+Concurrency = Annotated[int, _asking(metavar="N", min=1, help="requests under way")]
+Attempts = Annotated[int, _asking(metavar="N", min=1, help="of one request")]
+Timeout = Annotated[float, _asking(metavar="S", min=0.1, help="of one attempt")]
+Rate = Annotated[float, _asking(metavar="N", min=0, help="requests a minute at most; 0: no limit")]
+Spend = Annotated[int, _asking(metavar="N", min=0, help="tokens at most, in and out; 0: no limit")]
+KeyName = Annotated[
+    str, _asking(metavar="NAME", help="the environment variable that holds the key")
+]
+Temperature = Annotated[float, _asking(metavar="T", min=0)]
+Nucleus = Annotated[float, _asking(metavar="P", min=0, max=1)]
+MaxTokens = Annotated[int, _asking(metavar="N", min=1, help="of one reply")]
+Tests = Annotated[
+    bool,
+    typer.Option("--tests", help="ask for inputs and answers to test by", rich_help_panel=_TESTS),
+]
+Answers = Annotated[
+    int,
+    typer.Option(metavar="N", min=2, help="programs that vote", rich_help_panel=_TESTS),
+]
+Inputs = Annotated[
+    int, typer.Option(metavar="N", min=3, help="asked for a task", rich_help_panel=_TESTS)
+]
+Agreement = Annotated[
+    float,
+    typer.Option(metavar="0.5..1", help="share of them that has to agree", rich_help_panel=_TESTS),
+]
+
 
 N_MUTANTS = 20  # of a reference, where the strength of tests is measured
 Dropped = tuple[Instruction, str]
@@ -55,7 +148,7 @@ def evolve_nano(
 
     ValueError for problems without a specification, and for rows that are no problems.
     """
-    terminal.check_out(out, seeds)
+    screen.check_out(out, seeds)
     how = {"weights": parse_weights(weights), "seed": seed, "workers": workers}
     rows = store.rows(seeds)
     problems = [store.from_row(row, Problem, where) for where, row in rows]
@@ -64,14 +157,14 @@ def evolve_nano(
             f"{seeds}: only nano problems (with a spec) evolve without a model; --generator URL "
             "asks one for any rows"
         )
-    with terminal.progress("evolving") as tick:
+    with screen.progress("evolving") as tick:
         evolved, dropped = offline.evolve_problems(problems, rounds=rounds, progress=tick, **how)
     if out:
-        terminal.write(out, [*problems, *evolved])
+        screen.write(out, [*problems, *evolved])
     console = Console(stderr=out == "-", highlight=False)
     console.print(_method_table(evolved))
     attempts = len(evolved) + sum(dropped.values())
-    console.print(terminal.ledger("attempts", attempts, dropped, "evolved", len(evolved)))
+    console.print(screen.ledger("attempts", attempts, dropped, "evolved", len(evolved)))
     _say_written(console, out, len(problems) + len(evolved), "problems, the seeds among them,")
 
 
@@ -105,10 +198,10 @@ def evolve_asking(
     _check(seeds, out, dropped, options["agreement"])
     rows, names = read_seeds(
         store.rows(seeds),
-        source=arguments.name_of(seeds),
-        renamed=arguments.renames(rename or ()),
+        source=inputs.name_of(seeds),
+        renamed=inputs.renames(rename or ()),
     )
-    arguments.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
+    inputs.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
     sampling = Sampling(options["temperature"], options["top_p"], options["max_tokens"], seed)
     ask = _asker(generator, model, replies_folder(options["replies"], out), options)
     evolved, failed = growing.evolve_rows(rows, ask=ask, generator=model, sampling=sampling, **how)
@@ -118,7 +211,7 @@ def evolve_asking(
     kept, refused = rules.sieve(everything, threshold=similarity) if clean else (everything, [])
     if clean:
         reasons = rules.reason_counts(refused)
-        console.print(terminal.ledger("rows", len(everything), reasons, "kept", len(kept)))
+        console.print(screen.ledger("rows", len(everything), reasons, "kept", len(kept)))
     gone += refused
     written: list[Any] = kept
     if tests:
@@ -127,19 +220,19 @@ def evolve_asking(
         )
         gone += untested
     if out:
-        terminal.write(out, written)
+        screen.write(out, written)
     if dropped:
-        terminal.write(dropped, [store.to_row(row) | {"reason": why} for row, why in gone])
+        screen.write(dropped, [store.to_row(row) | {"reason": why} for row, why in gone])
     _say_written(console, out, len(written), "problems" if tests else "rows")
     _say_written(console, dropped, len(gone), "dropped rows")
     silent = sum(reason.endswith("no reply") for _, reason in failed)
     if silent:
-        terminal.say(console, f"{silent} requests have no reply; the same command asks them again")
+        screen.say(console, f"{silent} requests have no reply; the same command asks them again")
 
 
 def _check(seeds: str, out: str | None, dropped: str | None, agreement: float) -> None:
     for place in (out, dropped):
-        terminal.check_out(place, seeds)
+        screen.check_out(place, seeds)
     if out and out == dropped:
         raise ValueError(f"--dropped {dropped}: is --out too")
     if not 0.5 < agreement <= 1:
@@ -163,7 +256,7 @@ def _asker(address: str, model: str, folder: Path, options: Mapping[str, Any]) -
     )
 
     def ask(asks: Sequence[Ask]) -> list[Reply]:
-        with terminal.spending(f"asking {model}") as tell:
+        with screen.spending(f"asking {model}") as tell:
             return bound(asks, progress=tell)
 
     return ask
@@ -193,16 +286,14 @@ def _with_tests(
         raise OSError(str(error)) from error
     offered = dict(found.inputs)
     kept = offered.pop("kept", 0)
-    console.print(
-        "", terminal.ledger("inputs", kept + sum(offered.values()), offered, "kept", kept)
-    )
+    console.print("", screen.ledger("inputs", kept + sum(offered.values()), offered, "kept", kept))
     problems, weak = _valid(console, [p for _, p in found.rows], options, runs)
     names = {problem.task_id for problem in problems}
     gone = list(found.dropped) + [(r, weak[p.task_id]) for r, p in found.rows if p.task_id in weak]
     lost = rules.reason_counts(gone)
-    console.print("", terminal.ledger("rows", len(rows), lost, "problems with tests", len(names)))
+    console.print("", screen.ledger("rows", len(rows), lost, "problems with tests", len(names)))
     if found.n_trials and found.n_alike == found.n_trials:
-        arguments.tell(
+        inputs.tell(
             "note: all answers to each task are one text, so they agree on nothing: does this "
             "endpoint draw its answers (--temperature)?"
         )
@@ -221,7 +312,7 @@ def _valid(
     Prints how strong the tests are.
     """
     least = options["min_strength"] or 0.0
-    with terminal.progress("checking tests") as tick:
+    with screen.progress("checking tests") as tick:
         broken, measured = examine.examine(
             problems,
             limit=N_MUTANTS,
@@ -241,7 +332,7 @@ def _valid(
         middle = values[len(values) // 2]
         killed = sum(one.n_killed for one in measured)
         mutants = sum(one.n_mutants - one.n_alike for one in measured)
-        terminal.say(
+        screen.say(
             console,
             f"tests of {len(values)} problems kill {killed} of {mutants} mutants that differ "
             f"from their reference; of the median problem {100 * middle:.0f} %",
@@ -260,7 +351,7 @@ def _print_rounds(
     console.print(_method_table(evolved))
     reasons = rules.reason_counts(failed)
     total = len(evolved) + len(failed)
-    console.print("", terminal.ledger("attempts", total, reasons, "evolved", len(evolved)), "")
+    console.print("", screen.ledger("attempts", total, reasons, "evolved", len(evolved)), "")
 
 
 def _method_table(evolved: Sequence[Instruction] | Sequence[Problem]) -> Table:
@@ -276,4 +367,53 @@ def _method_table(evolved: Sequence[Instruction] | Sequence[Problem]) -> Table:
 
 def _say_written(console: Console, out: str | None, count: int, what: str) -> None:
     if out and out != "-":
-        terminal.say(console, f"{count} {what} in {out}")
+        screen.say(console, f"{count} {what} in {out}")
+
+
+def evolve(
+    seeds: Seeds,
+    generator: Teller = "nano",
+    model: Model = "",
+    rounds: Rounds = 1,
+    out: Out = None,
+    dropped: DroppedTo = None,
+    rename: Rename = None,
+    weights: Weights = WEIGHTS,
+    after_failure: AfterFailure = "retry",
+    clean: Clean = True,
+    similarity: Similarity = 0.8,
+    seed: EvolveSeed = STAGE["seed"],
+    replies: Replies = None,
+    concurrency: Concurrency = 8,
+    attempts: Attempts = 6,
+    timeout: Timeout = 120.0,
+    rate: Rate = 0,
+    spend: Spend = 0,
+    api_key_env: KeyName = "OPENAI_API_KEY",
+    temperature: Temperature = 1.0,
+    top_p: Nucleus = 0.95,
+    max_tokens: MaxTokens = 1024,
+    tests: Tests = False,
+    answers: Answers = 5,
+    inputs: Inputs = 10,
+    agreement: Agreement = 0.6,
+    min_strength: Strength = None,
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    cpu_seconds: Cpu = None,
+    memory_mb: Memory = 512,
+) -> None:
+    """Make harder tasks of tasks (Evol-Instruct): by a model at any endpoint, or without one.
+
+    Writes the seeds and what became of them that pass all rules, each with its family: seed_id,
+    parent_id, operator, depth, generator, prompt_version. With --tests they are problems in
+    HumanEval form. The same command goes on from the saved replies.
+    """
+    given = dict(locals())
+
+    kept = f"the same command goes on from {replies_folder(replies, out)}"
+    with exit_codes(interrupted=f"interrupted; {kept}" if generator != "nano" else "interrupted"):
+        if generator == "nano":
+            evolve_nano(seeds, rounds=rounds, weights=weights, seed=seed, out=out, workers=workers)
+        else:
+            evolve_asking(**given)

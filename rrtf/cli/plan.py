@@ -1,18 +1,146 @@
 """A plan on a terminal, section by section, and as values for programs."""
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rrtf import store, terminal
+from rrtf import config, store
+from rrtf.cli import screen
 from rrtf.plan import work
 from rrtf.plan.memory import Parts
-from rrtf.plan.models import Fact
-from rrtf.plan.planning import Need, Plan
+from rrtf.plan.models import Fact, device, device_of
+from rrtf.plan.planning import Asked, Need, Plan, model_override, plan
 from rrtf.plan.work import Line
+
+_DEVICES = "Devices"  # panels of the help
+_WORK = "Amount of work"
+
+Out = Annotated[
+    str | None, typer.Option(metavar="FILE", help="also write the plan as JSON: a .json file, or -")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="of data/devices.toml: cpu, rtx4090, a100, h100, h200",
+        show_default="the profile's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+GpuMemory = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GB",
+        min=0.1,
+        help="of one GPU",
+        show_default="the device's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="how many there are",
+        show_default="as few as training fits on",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Flops = Annotated[
+    float | None,
+    typer.Option(
+        "--tflops",
+        metavar="N",
+        min=0.001,
+        help="of one GPU at its best",
+        show_default="the device's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Watts = Annotated[
+    float | None,
+    typer.Option(
+        metavar="W",
+        min=0,
+        help="of one GPU",
+        show_default="the device's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Mfu = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0..1",
+        min=0.001,
+        max=1,
+        help="share of the FLOPs that training reaches",
+        show_default="the device's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+MfuGenerate = Annotated[
+    float | None,
+    typer.Option(
+        "--mfu-generate",
+        metavar="0..1",
+        min=0.001,
+        max=1,
+        help="share of the FLOPs that generation reaches",
+        show_default="the device's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Groups = Annotated[
+    int | None,
+    typer.Option(
+        "--groups-at-a-time",
+        metavar="N",
+        min=1,
+        help="groups that one GPU computes together",
+        show_default="the profile's",
+        rich_help_panel=_DEVICES,
+    ),
+]
+Prompts = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="training problems",
+        show_default="the profile's",
+        rich_help_panel=_WORK,
+    ),
+]
+PromptTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--prompt-tokens",
+        metavar="N",
+        min=1,
+        help="of a mean prompt",
+        show_default="data/measured.toml",
+        rich_help_panel=_WORK,
+    ),
+]
+AnswerTokens = Annotated[
+    float | None,
+    typer.Option(
+        "--answer-tokens",
+        metavar="N",
+        min=1,
+        help="of a mean answer",
+        show_default="data/measured.toml",
+        rich_help_panel=_WORK,
+    ),
+]
+
 
 HEADINGS = {
     "weights": "weights", "gradients": "grads", "optimizer": "optim.", "working": "working",
@@ -33,9 +161,9 @@ def show(found: Plan, console: Console) -> None:
     ):
         parts = list(body)
         if title and parts:
-            terminal.explain(console, f"\n{title}")
+            screen.explain(console, f"\n{title}")
         for part in parts:
-            terminal.explain(console, part) if isinstance(part, str) else console.print(part)
+            screen.explain(console, part) if isinstance(part, str) else console.print(part)
 
 
 def rows(found: Plan) -> dict[str, Any]:
@@ -245,7 +373,7 @@ def _table(*left: str, right: Sequence[str], gap: int = 2) -> Table:
 
 
 def _add(table: Table, cells: Sequence[str], style: str = "") -> None:
-    table.add_row(*(Text(terminal.plain(cell)) for cell in cells), style=style)
+    table.add_row(*(Text(screen.plain(cell)) for cell in cells), style=style)
 
 
 def _short(value: float) -> str:
@@ -268,3 +396,44 @@ def _time(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:,.3g} {unit}"
     return f"{seconds:.0f} s" if seconds >= 1 or not seconds else "< 1 s"
+
+
+def run(
+    profile: str,
+    *,
+    model: str | None = None,
+    changes: Sequence[str] = (),
+    out: str | None = None,
+    on: str | None = None,
+    memory: float | None = None,
+    flops: float | None = None,
+    watts: float | None = None,
+    train: float | None = None,
+    generate: float | None = None,
+    **asked: float | None,
+) -> None:
+    """The verb `plan`: prints the plan, and writes it to `out` (`-`: instead, to standard output).
+
+    `changes` are `stage.key=value`; `on` names a device of which the figures that follow are
+    replaced (GB, TFLOP/s, W, shares of the TFLOP/s); `asked` are the fields of `Asked`. ValueError
+    and FileNotFoundError for what a caller can get wrong.
+    """
+    import transformers
+    from rich.console import Console
+
+    transformers.logging.set_verbosity_error()  # of configurations that are not meant to be run
+    if out not in (None, "-") and Path(out).suffix != ".json":
+        raise ValueError(f"--out {out}: expected a name that ends in .json")
+    overrides = dict(config.parse_override(text) for text in changes) | model_override(model)
+    settings = config.resolve(profile, "train", overrides)
+    figures = {"memory": memory, "flops": flops, "watts": watts}
+    figures |= {"train": train, "generate": generate}
+    place = device(on or device_of(str(settings["profile"])), **figures)
+    found = plan(profile, on=place, overrides=overrides, asked=Asked(**asked))
+    if out == "-":
+        print(json.dumps(rows(found), indent=1))
+        return
+    show(found, Console(highlight=False))
+    if out:
+        store.write_json(Path(out), rows(found))
+        print(f"\nThe same for programs: {out}")

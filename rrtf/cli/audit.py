@@ -7,11 +7,12 @@ from functools import partial
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
-from rrtf import arguments, benchmarks, config, execution, store, terminal
+from rrtf import benchmarks, config, execution, store
 from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit.rows import (
     Corpus,
@@ -23,6 +24,9 @@ from rrtf.audit.rows import (
     named_fields,
 )
 from rrtf.benchmarks import catalogue
+from rrtf.cli import inputs, screen
+from rrtf.cli.options import ALL_CORES, Data, Level, Out, Shards, Workers
+from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.figures import tables as figures_tables
 from rrtf.records import Problem
 from rrtf.sandbox import executor
@@ -77,30 +81,30 @@ def audit_rows(
     ValueError and FileNotFoundError before anything is compared for what a caller can get wrong;
     files are written at the end, each whole or not at all.
     """
-    terminal.check_out(out, name)
-    terminal.check_out(clean, name, option="--clean")
+    screen.check_out(out, name)
+    screen.check_out(clean, name, option="--clean")
     for option, place in (("--report", report), ("--certificate", certificate)):
         if place:
-            terminal.check_folder(place.absolute().parent, option=option)
+            screen.check_folder(place.absolute().parent, option=option)
         if place and place.exists() and Path(name).exists() and place.samefile(name):
             raise ValueError(f"{option} {place}: is the input")
     problems = load_problems(benchmarks, data=data)
     tasks = {benchmark: from_problems(members) for benchmark, members in problems.items()}
     material = read(name, fields)
-    arguments.tell(f"fields: {material.fields.told()}")
+    inputs.tell(f"fields: {material.fields.told()}")
     options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
     if execute:
         options |= {"remove_on": (*REMOVE, running.DETECTOR)}
         options |= run_tests(material.rows, problems, tasks, **fences)
-    with terminal.progress("auditing") as tick:
+    with screen.progress("auditing") as tick:
         result = verdict.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
     paper = certify(result, material, tasks, name=name, embedding=embedding)
     _print(Console(stderr="-" in (out, clean), highlight=False), result, paper)
     if out:
-        terminal.write(out, finding_rows(result))
+        screen.write(out, finding_rows(result))
     if clean:
         pairs = zip(material.raw, material.rows, strict=True)
-        terminal.write(clean, [raw for raw, row in pairs if row.task_id not in result.dropped])
+        screen.write(clean, [raw for raw, row in pairs if row.task_id not in result.dropped])
     if certificate:
         store.write_json(certificate, paper)
     if report:
@@ -124,7 +128,7 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
         except FileNotFoundError:
             if not every:
                 raise
-            arguments.tell(f"note: {name} is not at hand and is not checked")
+            inputs.tell(f"note: {name} is not at hand and is not checked")
         except RuntimeError as error:  # no sandbox to make a benchmark's expected values with
             raise OSError(str(error)) from error
     return found
@@ -149,7 +153,7 @@ def run_tests(
     judge = partial(execution.execute, shards=shards, **fences)
     executed = []
     for name, members in problems.items():
-        with terminal.progress(f"running on {name}") as tick:
+        with screen.progress(f"running on {name}") as tick:
             how = {"call": call, "judge": judge, "shards": shards, "progress": tick}
             executed += running.passes_tests(rows, name, members, **how)
     by_chance = verdict.coincidences(executed, rows, tasks)
@@ -248,13 +252,13 @@ def _digest(rows: Sequence[Row]) -> str:
 
 def _print(console: Console, result: verdict.Audit, paper: Mapping[str, Any]) -> None:
     """The table per detector, what leaks of each benchmark, the rule, and what goes."""
-    console.print(terminal.rows_table(views.detector_rows(result)))
+    console.print(screen.rows_table(views.detector_rows(result)))
     console.print()
-    console.print(terminal.rows_table(benchmark_rows(result, paper["benchmarks"])))
+    console.print(screen.rows_table(benchmark_rows(result, paper["benchmarks"])))
     told = ", ".join(f"{n} by {name}" for name, n in paper["rows"]["dropped"].items())
-    terminal.explain(console, f"\n{result.rule}")
+    screen.explain(console, f"\n{result.rule}")
     dropped = len(result.dropped)
-    terminal.explain(
+    screen.explain(
         console,
         f"{result.n_rows} rows: {result.n_rows - dropped} stay, {dropped} go"
         f"{f' ({told})' * bool(told)}; removed on {', '.join(result.remove_on)}",
@@ -346,3 +350,81 @@ color:#222}}h1{{font-size:1.5em}}h2{{font-size:1.15em;margin-top:2em}}
 {body}
 </body></html>
 """
+
+
+Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.html", help="tables and the worst pairs side by side, in one file"),
+]
+Rows = Annotated[
+    str,
+    typer.Argument(
+        metavar="ROWS",
+        help="a .jsonl, .json, .parquet (.gz), -, or a data set: a folder or its hub name",
+    ),
+]
+Benchmarks = Annotated[
+    str, typer.Option(metavar="NAME,NAME", help="benchmarks by name, or all that are at hand")
+]
+TextFields = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B", help="the fields that hold text", show_default="guessed by names, and said"
+    ),
+]
+Clean = Annotated[str | None, typer.Option(metavar="FILE", help="the rows that stay, as they were")]
+Certificate = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.json", help="what was checked, how, and what cannot be seen"),
+]
+Embedding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="a sentence model (hub or folder) for the neighbours",
+        show_default="TF-IDF and LSA of the tasks",
+    ),
+]
+Execute = Annotated[
+    bool, typer.Option("--execute", help="run the rows' functions on the tasks' tests, fenced in")
+]
+
+
+def audit(
+    rows: Rows,
+    benchmarks: Benchmarks = "all",
+    fields: TextFields = None,
+    out: Out = None,
+    report: Html = None,
+    clean: Clean = None,
+    certificate: Certificate = None,
+    embedding: Embedding = None,
+    data: Data = None,
+    execute: Execute = False,
+    level: Level = "landlock+seccomp",
+    workers: Workers = ALL_CORES,
+    shards: Shards = None,
+) -> None:
+    """Find benchmark tasks in training rows: by text, n-grams, near duplicates, code, execution.
+
+    With --out one line per finding: task_id (of the row), benchmark, benchmark_task_id, detector,
+    score, evidence, chance. Without --execute nothing of a row is run.
+    """
+
+    saved = how_to_go_on(shards) if execute else "interrupted; nothing was written"
+    with exit_codes(interrupted=saved):
+        audit_rows(
+            rows,
+            benchmarks=benchmarks,
+            fields=fields,
+            out=out,
+            report=report,
+            clean=clean,
+            certificate=certificate,
+            embedding=embedding,
+            data=data,
+            execute=execute,
+            level=level,
+            workers=workers,
+            shards=shards,
+        )
