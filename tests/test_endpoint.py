@@ -524,7 +524,7 @@ def test_another_machine_is_asked_through_the_proxy_of_the_environment(tmp_path,
 CHILD = """
 import sys
 from pathlib import Path
-from rrtf.endpoint import Ask, Endpoint, ask
+from rrtf.engines.endpoint import Ask, Endpoint, ask
 url, folder, n = sys.argv[1:]
 asks = [Ask((("user", str(i)),)) for i in range(int(n))]
 print("asking", flush=True)

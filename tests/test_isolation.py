@@ -58,10 +58,10 @@ def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, mo
 # --- users and hosts ---------------------------------------------------------------------------
 
 PROBE = (
-    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "from rrtf.sandbox import executor, lanes\nfrom rrtf.records import Problem, Response\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
-    "e = sandbox.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
-    "print(sandbox.probe(), e[0].outcome.name, e[0].isolation)\n"
+    "e = executor.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
+    "print(lanes.probe(), e[0].outcome.name, e[0].isolation)\n"
 )
 DENY = (  # as container runtimes do it: by a filter that the sandbox inherits
     "import os, sys\nfrom rrtf.sandbox import kernel, seccomp\n"
@@ -150,11 +150,12 @@ ON_FILES = (  # hostile programs whose effect depends on whose files they meet
     "write_outside",
 )  # fmt: skip
 JUDGE = (
-    "import json, sys\nfrom rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "import json, sys\nfrom rrtf.sandbox import executor\n"
+    "from rrtf.records import Problem, Response\n"
     "programs = json.load(sys.stdin)\n"
     "tests = 'assert add(1, 2) == 3\\nassert add(0, 0) == 0\\nassert add(-1, 1) == 0'\n"
     "responses = [Response('t', '', i, '', p) for i, p in enumerate(programs)]\n"
-    "found = sandbox.execute([Problem('t', '', 'add', tests)], responses, workers=1,\n"
+    "found = executor.execute([Problem('t', '', 'add', tests)], responses, workers=1,\n"
     "                        exactly=sys.argv[1])\n"
     "print(json.dumps([[e.outcome.name, e.reason] for e in found]))\n"
 )
@@ -219,10 +220,10 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 
 
 BUSY = (
-    "from rrtf import sandbox\nfrom rrtf.records import Problem, Response\n"
+    "from rrtf.sandbox import executor\nfrom rrtf.records import Problem, Response\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
     "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
-    "sandbox.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
+    "executor.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
     "    wall_seconds=60, cpu_seconds=60, exactly={level!r})\n"
 )
 
@@ -395,9 +396,9 @@ def test_four_fold_oversubscription_changes_no_verdict(add_problem):
 
 def test_neither_the_caller_nor_the_zygotes_load_torch():
     code = (
-        "import sys, time\nstart = time.perf_counter()\nfrom rrtf import sandbox\n"
+        "import sys, time\nstart = time.perf_counter()\nfrom rrtf.sandbox import executor\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "got = sandbox.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
+        "got = executor.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
         "names = got[0][0].value\n"
         "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
         "assert len(names) < 150, len(names)\n"

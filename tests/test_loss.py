@@ -71,7 +71,7 @@ def test_dpo_equals_a_double_loop():
     s, ref, r, prompt = (t.tolist() for t in (b["sums"], reference, b["scores"], b["prompt"]))
     slow = 0.0
     for w in range(12):
-        for l in range(12):
+        for l in range(12):  # noqa: E741
             if prompt[w] == prompt[l] and r[w] > r[l]:
                 reward = beta * ((s[w] - s[l]) - (ref[w] - ref[l]))
                 slow += math.log(1 + math.exp(-reward))

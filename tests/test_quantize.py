@@ -11,7 +11,7 @@ from rrtf.engines import Completion
 from rrtf.quantize import jobs, measuring
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs
-from rrtf.quantize.table import Measured, Sampled, records, rows, shown, sources, tested
+from rrtf.quantize.table import Measured, Sampled, records, rows, shown, sources
 from rrtf.quantize.variants import round_to
 from rrtf.records import Execution, Outcome, Problem, Response
 
@@ -130,7 +130,7 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     assert full["precision"] == "float32" and full["size_mb"] == 4.0
     json.dumps([full, failed], allow_nan=False)
     assert shown(table)[1]["greedy %"] is None
-    assert tested(table) == [] and quantize_table.differences(table) == []
+    assert quantize_table.tested(table) == [] and quantize_table.differences(table) == []
 
 
 def test_losing_every_task_is_a_number_and_not_a_gap():

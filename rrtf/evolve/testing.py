@@ -92,7 +92,7 @@ def add_tests(
     inputs: int = 10,
     least_share: float = 0.6,
     least_tests: int = 3,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = Sampling(),  # noqa: B008
 ) -> Tested:
     """Problems with tests for the rows that can have them; rows = problems + dropped.
 
