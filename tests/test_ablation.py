@@ -87,8 +87,8 @@ def test_equal_compute_means_as_many_tokens(material):
     made = {name: groups_of(name, material) for name in ("rrtf", "rrhf, equal compute")}
     sizes = {"rrtf": 100.0, "rrhf, equal compute": 250.0}
     arm = PLAN.arms["rrhf, equal compute"]
-    own = runs.options(PLAN, arm, n_groups=len(made[arm.name]), sizes=sizes)
-    assert own["updates"] * 250 == PLAN.updates * 100
+    how = {"n_groups": len(made[arm.name]), "sizes": sizes, "rate": 1e-5, "seed": 0}
+    assert runs.recipe(PLAN, arm, **how).updates * 250 == PLAN.updates * 100
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
     assert asked == [(folders[0], 2), (folders[1], 3)]
     assert folders[2] == tmp_path / trial.run.folder, "the last model lies where a plain one would"
     assert trained[0].groups == trial.run.groups != trained[1].groups
-    assert len({run.options["seed"] for run in trained}) == 3
+    assert len({run.recipe.seed for run in trained}) == 3
 
 
 def test_a_run_that_the_ledger_holds_is_not_made_again(bench):
@@ -215,8 +215,9 @@ def test_another_training_set_or_option_is_another_line(bench):
     problems = how["exams"]["validation"].problems
     key = runs.key_of(trial, "base", problems)
     fewer = replace(trial, run=replace(trial.run, groups=trial.run.groups[1:]))
-    other = replace(trial, run=replace(trial.run, options={**trial.run.options, "beta": 0.3}))
-    same = replace(trial, run=replace(trial.run, options={**trial.run.options, "threads": 2}))
+    own = trial.run.recipe
+    other = replace(trial, run=replace(trial.run, recipe=replace(own, beta=0.3)))
+    same = replace(trial, run=replace(trial.run, recipe=replace(own, threads=2)))
     assert key not in {runs.key_of(t, "base", problems) for t in (fewer, other)}
     assert key != runs.key_of(trial, "another base", problems)
     assert key == runs.key_of(same, "base", problems)

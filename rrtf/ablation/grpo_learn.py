@@ -146,7 +146,7 @@ def _teller() -> Any:
     """A callback of the Trainer: says how many updates are done, and gives freed memory back."""
     from transformers import TrainerCallback
 
-    from rrtf.train import trim
+    from rrtf.step.networks import trim
 
     class Teller(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -175,9 +175,8 @@ def _arguments(settings: Mapping[str, Any], folder: Path) -> Any:
     import torch
     from trl import GRPOConfig
 
-    from rrtf.train import native_bfloat16
+    from rrtf.train import in_bfloat16
 
-    auto = settings["precision"] == "auto"
     return GRPOConfig(
         output_dir=str(folder),
         max_steps=settings["updates"],
@@ -194,7 +193,7 @@ def _arguments(settings: Mapping[str, Any], folder: Path) -> Any:
         warmup_steps=math.ceil(settings["warmup"] * settings["updates"]),
         adam_beta2=0.95,
         max_grad_norm=settings["clip"],
-        bf16=native_bfloat16() if auto else settings["precision"] == "bfloat16",
+        bf16=in_bfloat16(settings["precision"]),
         gradient_checkpointing=False,
         use_cpu=not torch.cuda.is_available(),
         save_steps=settings["checkpoint_every"],

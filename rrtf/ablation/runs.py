@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import config, execution, methods, sample, store, train
+from rrtf import config, execution, sample, store, train
 from rrtf.ablation import grpo
 from rrtf.ablation.registration import TIERS, Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
@@ -66,7 +66,7 @@ class Trial:
 
     arm: Arm
     split: str
-    run: methods.Run
+    run: train.Run
     tokens: float
 
 
@@ -144,13 +144,13 @@ def _trial(
     rate: float,
     seed: int,
 ) -> Trial:
-    own = options(plan, arm, n_groups=len(groups[arm.name]), sizes=sizes)
-    own |= {"learning_rate": rate, "seed": train_seed(seed)}
+    prompts = len(groups[arm.name])
+    own = recipe(plan, arm, n_groups=prompts, sizes=sizes, rate=rate, seed=train_seed(seed))
     name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower())
-    run = methods.Run(
+    run = train.Run(
         f"{split}-{name}-lr{rate:.0e}-s{seed}", arm.name, seed, tuple(groups[arm.name]), own
     )
-    return Trial(arm, split, run, sizes[arm.name] * own["groups_per_batch"])
+    return Trial(arm, split, run, sizes[arm.name] * own.groups_per_batch)
 
 
 def train_seed(seed: int) -> int:
@@ -158,23 +158,32 @@ def train_seed(seed: int) -> int:
     return config.derive_seed(0, "ablation", seed) % 2**31
 
 
-def options(
-    plan: Registration, arm: Arm, *, n_groups: int, sizes: Mapping[str, float]
-) -> dict[str, Any]:
-    """The options of `train.train` for `arm`, without learning rate and seed.
-
-    `sizes`: tokens through the network per prompt, by arm.
-    """
-    known = config.resolve(plan.profile, "train").items()
-    found = {name: value for name, value in known if name in train.OPTIONS}
-    found |= {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
-    found |= {"objective": arm.objective, **arm.options}
+def recipe(
+    plan: Registration,
+    arm: Arm,
+    *,
+    n_groups: int,
+    sizes: Mapping[str, float],
+    rate: float,
+    seed: int,
+) -> train.Recipe:
+    """How `arm` is trained; `sizes`: tokens through the network per prompt, by arm."""
+    updates = plan.updates
     if arm.epochs:
-        found["updates"] = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
+        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
     if arm.equal_compute_with:
-        ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
-        found["updates"] = round(plan.updates * ratio)
-    return found
+        updates = round(plan.updates * (sizes[arm.equal_compute_with] / sizes[arm.name]))
+    return train.Recipe.of(
+        config.resolve(plan.profile, "train"),
+        objective=arm.objective,
+        updates=updates,
+        groups_per_batch=plan.groups_per_batch,
+        learning_rate=rate,
+        epochs=0.0,
+        seed=seed,
+        threads=1,
+        **arm.options,
+    )
 
 
 def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:
@@ -185,8 +194,7 @@ def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dic
     found = {}
     for name, some in groups.items():
         encoded = [batches.encode(g, tokenizer, plan.arms[name].objective) for g in some]
-        tokens = sum(len(e.prompt) + sum(map(len, e.responses)) for e in encoded)
-        found[name] = tokens / len(encoded)
+        found[name] = sum(example.n_tokens for example in encoded) / len(encoded)
     return found
 
 
@@ -270,8 +278,8 @@ def line(trial: Trial, key: str, scores: Iterable[TaskScore]) -> Line:
         arm=trial.arm.name,
         split=trial.split,
         seed=trial.run.seed,
-        learning_rate=trial.run.options["learning_rate"],
-        updates=trial.run.options["updates"],
+        learning_rate=trial.run.recipe.learning_rate,
+        updates=trial.run.recipe.updates,
         prompts=len(trial.run.groups),
         responses=sum(len(group.responses) for group in trial.run.groups),
         tokens=round(trial.tokens, 1),
@@ -303,7 +311,7 @@ def key_of(trial: Trial, base: str, problems: Sequence[Problem]) -> str:
     parts = [
         base,
         hashlib.sha256(store.encode(trial.run.groups, ".jsonl")).hexdigest(),
-        {name: trial.run.options[name] for name in DECISIVE},
+        {name: getattr(trial.run.recipe, name) for name in DECISIVE},
         [trial.arm.method, trial.arm.rounds, trial.split],
         hashlib.sha256("\n".join(p.task_id for p in problems).encode()).hexdigest(),
     ]
@@ -416,12 +424,12 @@ def in_rounds(
                 groups[name] = tuple(training_set(trial.arm, now, seed=seed + number)[0])
 
 
-def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> methods.Run:
+def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> train.Run:
     last = number == trial.arm.rounds
     name = trial.run.name if last else f"{trial.run.name}-round-{number}"
-    own = {"seed": config.derive_seed(trial.run.options["seed"], "round", number) % 2**31}
-    options = {**trial.run.options, **own}
-    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), options=options)
+    seed = config.derive_seed(trial.run.recipe.seed, "round", number) % 2**31
+    own = replace(trial.run.recipe, seed=seed)
+    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), recipe=own)
 
 
 def online(
@@ -429,14 +437,14 @@ def online(
 ) -> None:
     """TRL's GRPO on the prompts of the trial's training set."""
     asked = {group.task_id for group in trial.run.groups}
-    options = trial.run.options
+    recipe = trial.run.recipe
     grpo.train(
         [problem for problem in material.problems if problem.task_id in asked],
         model=model,
         output=folder / trial.run.folder,
-        updates=options["updates"],
-        learning_rate=options["learning_rate"],
-        prompts_per_update=options["groups_per_batch"],
-        seed=options["seed"],
+        updates=recipe.updates,
+        learning_rate=recipe.learning_rate,
+        prompts_per_update=recipe.groups_per_batch,
+        seed=recipe.seed,
         limits=limits,
     )

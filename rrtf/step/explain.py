@@ -4,11 +4,11 @@ For notebooks 00 and 05: the same tensors as in training, laid out as rows to re
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf.records import Outcome, RankedGroup
+from rrtf.records import Outcome, RankedGroup, TrainStep
 from rrtf.step import batches, packing
 
 if TYPE_CHECKING:
@@ -198,3 +198,26 @@ def _norms(
         grads = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
         norms.append(sum(float(g.pow(2).sum()) for g in grads if g is not None) ** 0.5)
     return norms[0], norms[1], norms[2]
+
+
+def lines(
+    steps: Iterable[Sequence[TrainStep]], field: str, *, among: Sequence[str] = ()
+) -> dict[str, list[tuple[int, float]]]:
+    """Run -> (update, value of `field`), for the figures; `among` limits it to some methods."""
+    return {
+        rows[0].run: [(step.step, getattr(step, field)) for step in rows]
+        for rows in steps
+        if not among or rows[0].run.rsplit("-s", 1)[0] in among
+    }
+
+
+def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
+    """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
+    runs = [rows for rows in steps if rows[0].run.rsplit("-s", 1)[0] == "rrtf"]
+    ends = {"first": [r[:last] for r in runs], "last": [r[-last:] for r in runs]}
+    figures = {}
+    for when, chosen in ends.items():
+        values = [step.violated for rows in chosen for step in rows]
+        if values:
+            figures[f"violated pairs, {when} updates"] = round(sum(values) / len(values), 3)
+    return figures
