@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -76,10 +75,9 @@ def _description(problem: Problem) -> str:
     try:
         return prompts.split_prompt(problem)[2] or problem.prompt
     except ValueError:
-        tree, _ = _parsed(problem.prompt)
         strings = [
             node.value.value
-            for node in (tree.body if tree else ())
+            for node in similarity.parsed(problem.prompt).body
             if isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
@@ -201,39 +199,35 @@ def _parsing_part(text: str) -> str:
     """As much of the start of `text` as is Python and defines something."""
     lines = text.splitlines(keepends=True)
     for _ in range(_CUTS):
-        tree, line = _parsed("".join(lines))
-        if tree is not None:
-            defines = any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in tree.body)
-            return "".join(lines) if defines else ""
-        lines = lines[: max(line - 1, 0)]
+        part = "".join(lines)
+        if body := similarity.parsed(part).body:
+            return part if any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in body) else ""
+        lines = lines[: max(_broken_line(part) - 1, 0)]
     return ""
+
+
+def _broken_line(source: str) -> int:
+    """The first line that is no Python, 0 where none is or nobody can say."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return error.lineno or 0
+    except (ValueError, RecursionError, MemoryError):
+        pass
+    return 0
 
 
 def _is_code(text: str) -> bool:
     """Whether Python reads it as more than names, numbers and strings."""
-    tree, _ = _parsed(text)
-    return tree is not None and any(
+    return any(
         not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call | ast.Await)
-        for node in tree.body
+        for node in similarity.parsed(text).body
     )
 
 
-def _parsed(source: str) -> tuple[ast.Module | None, int]:
-    """(the tree, 0), or (None, the line that is no Python)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source), 0
-    except SyntaxError as error:
-        return None, error.lineno or 0
-    except (ValueError, RecursionError, MemoryError):
-        return None, 0
-
-
 def _last_function(code: str) -> str:
-    tree, _ = _parsed(code)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in (tree.body if tree else ()) if isinstance(node, kinds)]
+    names = [node.name for node in similarity.parsed(code).body if isinstance(node, kinds)]
     return names[-1] if names else ""
 
 
@@ -253,6 +247,11 @@ class Corpus:
         """The tasks of all benchmarks, one after the other."""
         tasks = [(task, name) for name, members in benchmarks.items() for task in members]
         return cls([task for task, _ in tasks], [name for _, name in tasks])
+
+    @cached_property
+    def placed(self) -> dict[tuple[str, str], Row]:
+        """The tasks by benchmark and id."""
+        return {(n, row.task_id): row for n, row in zip(self.names, self.rows, strict=True)}
 
     @cached_property
     def words(self) -> list[list[str]]:

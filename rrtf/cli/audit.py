@@ -28,7 +28,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Data, Level, Out, Shards, Workers
 from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.figures import tables as figures_tables
-from rrtf.records import Problem
+from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
 
 # These find nothing between benchmarks that different people wrote, but for generic code, at these
@@ -92,12 +92,21 @@ def audit_rows(
     tasks = {benchmark: from_problems(members) for benchmark, members in problems.items()}
     material = read(name, fields)
     inputs.tell(f"fields: {material.fields.told()}")
-    options = DETECTORS | ({"embed": _embedder(embedding)} if embedding else {})
-    if execute:
-        options |= {"remove_on": (*REMOVE, running.DETECTOR)}
-        options |= run_tests(material.rows, problems, tasks, **fences)
+    remove = (*REMOVE, detectors.EXECUTION) if execute else REMOVE
+    settings = detectors.Settings.of(DETECTORS | {"remove_on": remove})
+    embed = _embedder(embedding) if embedding else None
+    executed = run_tests(material.rows, problems, **fences) if execute else None
     with screen.progress("auditing") as tick:
-        result = verdict.audit(material.rows, tasks, behaviour={}, progress=tick, **options)
+        result = verdict.audit(
+            material.rows,
+            tasks,
+            settings,
+            behaviour={},
+            embed=embed,
+            executed=executed,
+            generic_nodes=DETECTORS["generic_nodes"],
+            progress=tick,
+        )
     paper = certify(result, material, tasks, name=name, embedding=embedding)
     _print(Console(stderr="-" in (out, clean), highlight=False), result, paper)
     if out:
@@ -137,16 +146,14 @@ def load_problems(names: str, *, data: Path | None) -> dict[str, list[Problem]]:
 def run_tests(
     rows: Sequence[Row],
     problems: Mapping[str, Sequence[Problem]],
-    tasks: Mapping[str, Sequence[Row]],
     *,
     level: str,
     workers: int,
     shards: Path | None = None,
-) -> dict[str, Any]:
-    """What `audit.audit` takes of the detector `execution`: findings, those by chance, the rule.
+) -> list[Leak]:
+    """The findings of the detector `execution`.
 
-    `tasks` are the problems as the audit sees them. `level` and `workers` as in
-    `sandbox.call`; with `shards` an interrupted run goes on.
+    `level` and `workers` as in `sandbox.call`; with `shards` an interrupted run goes on.
     """
     fences = {"level": level, "workers": workers}
     call = partial(executor.call, **fences)
@@ -156,8 +163,7 @@ def run_tests(
         with screen.progress(f"running on {name}") as tick:
             how = {"call": call, "judge": judge, "shards": shards, "progress": tick}
             executed += running.passes_tests(rows, name, members, **how)
-    by_chance = verdict.coincidences(executed, rows, tasks)
-    return {"executed": executed, "coincidences": by_chance, "execution_rule": verdict.CHANCE_RULE}
+    return executed
 
 
 def read(name: str, fields: str | None = None) -> Material:

@@ -283,7 +283,7 @@ def near_equal(
     """
     ordered = sorted(rows, key=seniority)
     sets = [similarity.shingles(similarity.words(task_text(row)), 3) for row in ordered]
-    pairs = similarity.near_duplicates(sets, sets, threshold=threshold, seed=seed)
+    pairs = similarity.near_duplicates(sets, sets, threshold=threshold, permutations=128, seed=seed)
     gone: set[int] = set()
     for i, j, _ in sorted(pairs):
         if i < j and i not in gone and ordered[i].seed_id != ordered[j].seed_id:
