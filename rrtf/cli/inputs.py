@@ -6,18 +6,20 @@ Every mistake is found before anything runs and named by file and line; no line 
 """
 
 import re
-import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from rrtf import prompts, store
+from rrtf import config, prompts, store
 from rrtf.cli import screen
+from rrtf.cli.options import Given
 from rrtf.evaluate import grade
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox.executor import Limits
 
 KNOWN = "a list of objects, a list of lists of programs, or EvalPlus's results ({'eval': ...})"
 
@@ -438,21 +440,57 @@ def load_problems(
     """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
     tasks = grade.load_problems(name, data=data, since=since, **accepted)
     for note in grade.refusals(name, data=data, **accepted):
-        tell(f"note: {note}")
+        screen.tell(f"note: {note}")
     return tasks
 
 
-def load(
-    problems: str, lines: str, *, chosen: Mapping[str, Any] | None = None, **options
-) -> tuple[list[Problem], list[Sample], dict[str, int]]:
-    """(problems, samples, lines left out) of one file of samples.
+def tasks_of(given: Given) -> list[Problem]:
+    """`load_problems` as the options of a verb say."""
+    more = vars(given)
+    accepted = {name: more[name] for name in ("joint", "packages") if name in more}
+    since = more.get("since") or None
+    return load_problems(given.tasks, data=screen.folder(given.data), since=since, **accepted)
 
-    `chosen` are options of `load_problems`, `options` those of `load_samples`.
-    """
-    if problems == "-" and lines == "-":
+
+def limits(given: Given, name: str = "") -> Limits:
+    """What a program may use, as the options say, else as the benchmark `name` does."""
+    return grade.limits(
+        name,
+        cpu_seconds=given.cpu_seconds or None,
+        wall_seconds=given.wall_seconds or None,
+        memory_mb=given.memory_mb,
+        isolation=given.isolation,
+    )
+
+
+def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
+    """`grade.execute` on problems of this name, as the options of a verb say."""
+    more = vars(given)
+    return partial(
+        grade.execute,
+        limits=limits(given, name),
+        workers=given.workers,
+        cluster=more.get("cluster", "local"),
+        shards=screen.folder(more.get("shards", "")),
+        packages=more.get("packages", ()),
+    )
+
+
+def load(given: Given, lines: str, **options) -> tuple[list[Problem], list[Sample], dict[str, int]]:
+    """(problems, samples, lines left out) as a verb's options say; `options` of `load_samples`."""
+    if given.tasks == "-" and lines == "-":
         raise ValueError("only one of the two can be standard input (-)")
-    tasks = load_problems(problems, **chosen or {})
-    return tasks, *load_samples(lines, tasks, **options)
+    tasks = tasks_of(given)
+    allow = given.allow_unknown or bool(vars(given).get("since"))
+    how = {"extract": given.extract, "renamed": given.rename, "allow_unknown": allow}
+    return tasks, *load_samples(lines, tasks, **how, **options)
+
+
+def longest(model: str) -> int:
+    """Where an answer is cut if nobody says: a shipped model's as in the nano profile, else 512."""
+    ships = model.startswith("nano-") and not Path(model).exists()
+    profile = "nano" if ships else "gpu80"
+    return int(config.resolve(profile, "sample")["max_new_tokens"])
 
 
 def load_samples(
@@ -460,17 +498,17 @@ def load_samples(
     tasks: Sequence[Problem],
     *,
     extract: str = "auto",
-    renamed: Sequence[str] | None = None,
-    beside: str | None = None,
+    renamed: Sequence[str] = (),
+    beside: str = "",
     **options,
 ) -> tuple[list[Sample], dict[str, int]]:
     """(samples, lines left out by unknown task) of a file or folder, or of standard input (`-`).
 
     `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts; `options` and
-    errors as `samples.parse`, besides ValueError for what is asked for in another form.
+    errors as `parse`, besides ValueError for what is asked for in another form.
     """
     check_extraction(extract)
-    names = renames(renamed or ())
+    names = renames(renamed)
     rows = folder_rows(lines, tasks)
     if beside:
         said = store.read_rows(Path(beside))
@@ -531,8 +569,3 @@ def left_out(unknown: Mapping[str, int]) -> str:
 def some(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def tell(text: str) -> None:
-    """A line on standard error."""
-    print(screen.plain(text), file=sys.stderr, flush=True)

@@ -20,7 +20,8 @@ from rrtf.cli import screen
 Given = SimpleNamespace  # what a command line said, by the names of the lines
 ALL_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _COMMENT = re.compile(r"(\w+) = \{.*\}  # (?:(\S*(?:[A-Z|]|\.\.)\S*): )?(.*?)(?:\. .*)?")
-_RANGE = re.compile(r"(?:(\w+)>=)?(\d+(?:\.\d+)?)(?:\.\.(\d+))?")
+_CHOICE = re.compile(r"[a-z0-9_+]+(\|[a-z0-9_+]+)+")
+_RANGE = re.compile(r"(?:(\w+)>?=)?(\d+(?:\.\d+)?)(?:\.\.(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ def command(verb: str) -> Any:
 
     arguments, required = table.get("arguments", ()), table.get("required", ())
     first = [one for name in arguments for one in options if one.name == name]
-    rest = [one for one in options if one not in first]
+    rest = sorted(
+        (one for one in options if one not in first), key=lambda one: one.name not in required
+    )
     parameters = [_argument(one) for one in first] + [
         _option(one, required=one.name in required) for one in rest
     ]
@@ -116,7 +119,9 @@ def _option(option: Option, *, required: bool) -> inspect.Parameter:
     else:
         info |= {"metavar": option.takes or None, "show_default": value not in ("", [])}
     if kind in (int, float) and (limits := _RANGE.fullmatch(option.takes)):
-        low, high = (text and (float(text) if "." in text else int(text)) for text in limits.group(2, 3))
+        low, high = (
+            text and (float(text) if "." in text else int(text)) for text in limits.group(2, 3)
+        )
         info |= {"min": low, "max": high, "metavar": limits[1] or option.takes}
     return _parameter(option, typer.Option(name, **info), kind, required=required)
 
@@ -171,6 +176,11 @@ def chosen(
                 raise ValueError(f"--set {key!r}: expected {verb}.KEY=VALUE of an option of {verb}")
             if known[key].name not in typed:
                 found[known[key].name] = config.same_type(key, known[key].value, value)
+    for one in options:
+        value = found[one.name]
+        if _CHOICE.fullmatch(one.takes) and value not in (one.value, *one.takes.split("|")):
+            known = one.takes.replace("|", ", ")
+            raise ValueError(f"--{one.names[0]} {value!r}: expected one of {known}")
     if found.get("workers") == 0:
         found["workers"] = ALL_CORES
     return Given(**found)

@@ -48,11 +48,11 @@ def table(
 ) -> Table:
     """Columns of texts, `gap` apart, those of numbers to the right.
 
-    `left` are the places of the columns of words, which alone are broken where they are long.
+    `left` are the places of the columns of words.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
     for number, head in enumerate(heads):
-        how = {"overflow": "fold"} if number in left else {"justify": "right", "no_wrap": True}
+        how = {"overflow": "fold"} if number in left else {"justify": "right"}
         made.add_column(Text(plain(head)), **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))

@@ -3,13 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rrtf import config, execution, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import executor
 from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
 
@@ -177,22 +175,6 @@ def execute(
         return execution.execute(asked, responses, progress=progress, **options)
     except (RuntimeError, ImportError) as error:
         raise OSError(str(error)) from error
-
-
-def flaky(
-    problems: Sequence[Problem],
-    responses: Sequence[Response],
-    executions: Sequence[Execution],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **options,
-) -> list[bool]:
-    """Per response: does its verdict change when it is judged again (`executor.unstable`)?"""
-    options.pop("shards", None)  # a verdict that was saved is no second opinion
-    again = partial(execute, **options)
-    return executor.unstable(
-        problems, responses, execute=again, first=executions, progress=progress
-    )
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
