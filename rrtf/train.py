@@ -143,7 +143,7 @@ def train(
     first, began = sharding.rank() == 0, time.monotonic()
     if first:
         start(output, mark, overwrite=overwrite)
-    scorer, tokenizer = _loaded(model, recipe)
+    scorer, tokenizer = load(model, recipe)
     examples, dropped = _examples(groups, scorer, tokenizer, recipe)
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
@@ -172,8 +172,8 @@ def train(
     return steps
 
 
-def _loaded(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
-    """What is trained, and its tokenizer."""
+def load(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
+    """(what a recipe trains of a start model, its tokenizer)."""
     return networks.load(
         model,
         dropout=recipe.dropout,

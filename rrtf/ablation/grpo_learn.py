@@ -24,7 +24,7 @@ def learn(output: Path) -> None:
     """From `.task.json` in the folder to a model, its card and `training.json`, written last."""
     task = store.read_json(output / ".task.json")
     settings = task["settings"]
-    network, tokenizer = packing.load(task["model"], threads=settings["threads"])
+    network, tokenizer = packing.load(task["model"], dropout=0.0, threads=settings["threads"])
     network.register_forward_pre_hook(count_positions, with_kwargs=True)
     problems = [store.from_row(row, Problem, ".task.json") for row in task["problems"]]
     run = _trainer(network, tokenizer, problems, task, output)

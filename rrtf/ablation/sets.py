@@ -59,10 +59,12 @@ def ranked(arm: Arm, material: Material) -> tuple[list[RankedGroup], dict[str, i
         material.problems,
         [*material.student.responses, *teacher.responses],
         [*material.student.executions, *teacher.executions],
+        teacher="teacher",
         scores=SKEWED if arm.scores == "skewed" else SITUATIONS,
         tie_break=arm.tie_break,
         pass_ratio=PASS_RATIO if arm.scores == "pass_ratio" else 0.0,
         prompts=material.prompts,
+        prompt_format="starcoder",
     )
 
 

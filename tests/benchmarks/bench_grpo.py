@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rrtf import config, engines, rank, sample, store, train
+from rrtf import config, engines, execution, sample, store, train
 from rrtf.ablation import grpo
 from rrtf.records import Problem, RankedGroup
 from rrtf.sandbox import executor
@@ -43,7 +43,7 @@ def passing(model: str | Path, folder: Path) -> float:
     problems = store.read(RUN / "01_evolve/validation.jsonl", Problem)
     how = {"source": "model", "temperature": 0.0, "n_samples": 1, "shards": folder}
     answers = sample.sample(problems, model=model, **how)
-    return rank.fraction_passing(executor.execute(problems, answers, workers=1))["model"]
+    return execution.fraction_passing(executor.execute(problems, answers, workers=1))["model"]
 
 
 def main() -> None:
