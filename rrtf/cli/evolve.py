@@ -270,8 +270,9 @@ def _with_tests(
     options: Mapping[str, Any],
 ) -> tuple[list[dict], list[Dropped]]:
     """(rows that are problems with valid tests, the others with their reasons); prints both."""
-    runs = {"workers": options["workers"], "level": options["level"]}
-    runs |= {"memory_mb": options["memory_mb"], "cpu_seconds": options["cpu_seconds"] or 2.0}
+    use = {name: options[name] for name in ("cpu_seconds", "memory_mb")}
+    limits = grade.limits("", wall_seconds=6.0, isolation=options["level"], **use)
+    runs = {"limits": limits, "workers": options["workers"]}
     try:
         found = testing.add_tests(
             rows,
@@ -315,11 +316,11 @@ def _valid(
     with screen.progress("checking tests") as tick:
         broken, measured = examine.examine(
             problems,
-            limit=N_MUTANTS,
+            n_mutants=N_MUTANTS,
             seed=options["seed"],
-            execute=grade.execute,
+            limits=runs["limits"],
+            execute=partial(grade.execute, workers=runs["workers"], cluster="local"),
             progress=tick,
-            **runs,
         )
     kept, _ = examine.drop_broken(problems, broken)
     strong, _ = examine.drop_weak(kept, measured, min_strength=least)

@@ -96,7 +96,10 @@ def quantize_model(
             ask |= {"max_new_tokens": max_new_tokens or _longest(model), "sampled": sampled}
             ask |= {"timeout": timeout, "seed": seed, "workers": options["workers"]}
             measured = _measured(tasks, variants, place, texts, **ask)
-            limits = grade.limits(problems or "", options)
+            use = {name: options[name] for name in ("cpu_seconds", "memory_mb")}
+            use |= {"wall_seconds": None, "isolation": options["level"]}
+            limits = {"limits": grade.limits(problems or "", **use)}
+            limits |= {"workers": options["workers"], "cluster": "local"}
             table = _graded(measured, tasks, place, inputs.name_of(model), sampled, seed, limits)
             _show(table, measured, out)
         else:

@@ -20,6 +20,7 @@ from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.store import Stage
 from rrtf.strength import examine
 
@@ -127,17 +128,25 @@ def _tested(
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
     settings = stage.settings
+    limits = Limits(
+        settings["cpu_seconds"],
+        settings["wall_seconds"],
+        settings["memory_mb"],
+        settings["isolation"],
+    )
+    execute = partial(executor.execute, workers=workers)
     kept, gone = sieve(rows)
     found = add_tests(
         kept,
         ask=ask,
-        call=partial(executor.call, workers=workers),
+        call=partial(executor.call, limits=limits, workers=workers),
         answers=settings["test_answers"],
         inputs=settings["test_inputs"],
         least_share=settings["test_agreement"],
         sampling=sampling,
     )
-    broken = examine.broken_references([problem for _, problem in found.rows], workers=workers)
+    tested = [problem for _, problem in found.rows]
+    broken = examine.broken_references(tested, limits=limits, execute=execute)
     gone += found.dropped
     gone += [(row, "tests: the reference fails") for row, p in found.rows if p.task_id in broken]
     good = [(row, problem) for row, problem in found.rows if problem.task_id not in broken]

@@ -22,7 +22,7 @@ from rrtf.evolve.seeds import Function, code_of, function_of
 from rrtf.probes import literal
 from rrtf.records import Instruction, Problem
 
-Call = Callable[..., list[tuple]]  # `sandbox.call`, or what stands in for it
+Call = Callable[..., list[tuple]]  # `executor.call`, or what stands in for it
 Seen = tuple[str, Any]  # ("value", what was returned) or ("error", why nothing was)
 
 LONGEST = 5_000  # characters of an input, or of an output, as a literal
@@ -241,7 +241,7 @@ def run_trials(trials: Sequence[Trial], call: Call) -> list[list[tuple[Seen, ...
         for t in trials
         for program in t.programs
     ]
-    runs = [call(programs, [()], seed=seed) for seed in (1, 2)] if programs else [[], []]
+    runs = [call(programs, [()], hash_seed=seed) for seed in (1, 2)] if programs else [[], []]
     pairs = iter(zip(*runs, strict=True))
     return [[_seen(*next(pairs), len(trial.inputs)) for _ in trial.programs] for trial in trials]
 
