@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrtf import config, loss, train
 from rrtf.records import Outcome, RankedGroup, TrainStep
-from rrtf.step import batches, packing, scoring
+from rrtf.step import batches, packing, scoring, sharding
 
 
 def recipe(**changes) -> train.Recipe:
@@ -114,7 +114,7 @@ def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(
     broken = folder / "checkpoints" / "checkpoint-5"
     broken.mkdir()
     (broken / "state.json").write_text('{"upda')
-    assert train.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
+    assert sharding.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
     seen: list[int] = []
     steps = _train(tiny_model, folder, told=lambda now, _: seen.append(now.step), **options)
     assert seen == [5, 6]
