@@ -33,7 +33,6 @@ OPTIMIZERS = ("adamw", "adafactor")
 PRECISIONS = ("auto", "bfloat16", "float32")
 DTYPES = ("float32", "bfloat16", "float16")
 MARKER = ".digest.json"
-KEPT = 2  # checkpoints
 # what a run may be resumed with another value of: the result is the same but for rounding
 FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
 
@@ -143,7 +142,7 @@ def train(
     first, began = sharding.rank() == 0, time.monotonic()
     if first:
         start(output, mark, overwrite=overwrite)
-    scorer, tokenizer = _loaded(model, recipe)
+    scorer, tokenizer = load(model, recipe)
     examples, dropped = _examples(groups, scorer, tokenizer, recipe)
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
@@ -172,8 +171,8 @@ def train(
     return steps
 
 
-def _loaded(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
-    """What is trained, and its tokenizer."""
+def load(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
+    """(what a recipe trains of a start model, its tokenizer)."""
     return networks.load(
         model,
         dropout=recipe.dropout,
@@ -219,8 +218,9 @@ def fit(
     if sharding.processes() > 1:
         sharding.require_sharded(scorer)
     optimizer = make_optimizer(scorer, recipe.optimizer, weight_decay=recipe.weight_decay)
-    rows, size = resume(folder, scorer, optimizer), recipe.groups_per_batch
-    warm = math.ceil(recipe.warmup * recipe.updates)
+    state = sharding.resume(folder, scorer, optimizer)
+    rows = from_json(state["steps"], str(folder)) if state else []
+    size, warm = recipe.groups_per_batch, math.ceil(recipe.warmup * recipe.updates)
     scorer.train()
     for update in range(len(rows) + 1, recipe.updates + 1):
         rate = recipe.learning_rate * schedule(update, recipe.updates, warm)
@@ -234,7 +234,8 @@ def fit(
         optimizer.zero_grad()
         rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
         if update % recipe.checkpoint_every == 0:
-            save(folder / f"checkpoint-{update}", scorer, optimizer, rows)
+            state = {"update": update, "steps": to_json(rows)}
+            sharding.save(folder / f"checkpoint-{update}", scorer, optimizer, state)
         if told and sharding.rank() == 0:
             told(rows[-1], recipe.updates)
         if update % 5 == 0:
@@ -576,58 +577,6 @@ def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: st
         "has every update.\n\nThe model writes short Python functions; execute what it writes "
         f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
     )
-
-
-def save(
-    folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, rows: Sequence[TrainStep]
-) -> None:
-    """Writes a checkpoint, `state.json` last, and removes all but the newest `KEPT`."""
-    first = sharding.rank() == 0
-    if first:
-        shutil.rmtree(folder, ignore_errors=True)  # of a crash: the parts of other processes
-        folder.mkdir(parents=True)
-    sharding.wait()
-    numbers = sharding.save(folder, root, optimizer)
-    sharding.wait()
-    if first:
-        state = {"update": len(rows), "numbers": numbers, "steps": to_json(rows)}
-        store.write_json(folder / "state.json", state)
-        for old in _checkpoints(folder.parent)[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def resume(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer) -> list[TrainStep]:
-    """The rows up to the newest whole checkpoint in `folder`, which is put into place; else []."""
-    sharding.wait()
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        return []
-    state = store.read_json(newest / "state.json")
-    sharding.load(newest, root, optimizer, state["numbers"])
-    return from_json(state["steps"], str(newest))
-
-
-def newest_checkpoint(
-    folder: Path, *, state: str = "state.json", count: str = "update"
-) -> Path | None:
-    """The newest checkpoint that was written whole: its `state`, written last, is there and JSON.
-
-    `count` is where the state says how many updates it is of.
-    """
-    for path in _checkpoints(folder):
-        try:
-            found = store.read_json(path / state)
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        if path.name == f"checkpoint-{found[count]}":
-            return path
-    return None
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The newest first."""
-    found = folder.glob("checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def to_json(rows: Sequence[TrainStep]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
+from conftest import LIMITS
 from conftest import execute
 
 from rrtf import config, store, train
@@ -141,7 +142,7 @@ def test_the_learning_rate_is_the_one_at_which_the_compared_arms_do_best_togethe
 
 
 @pytest.fixture
-def bench(tmp_path, material):
+def bench(tmp_path, material, monkeypatch):
     """carry_out with doubles: models are never made, and every model solves every other task."""
     problems = tuple(Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(10))
     made = []
@@ -156,8 +157,10 @@ def bench(tmp_path, material):
 
     model = tmp_path / "model"
     store.write_json(model / "config.json", {})
-    how = {"exams": runs.exams(problems, problems), "make": made.extend, "sit": sit}
-    how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl", "wave": 2}
+    how = {"exams": runs.exams(problems, problems, LIMITS), "make": made.extend, "sit": sit}
+    how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl"}
+    how |= {"run_missing": True}
+    monkeypatch.setattr(runs, "WAVE", 2)
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}
     return runs.grid(plan, groups, {"dpo": 100.0}), how, made
@@ -205,7 +208,7 @@ def test_an_interrupted_ablation_goes_on_after_the_last_whole_wave(bench):
     with pytest.raises(KeyboardInterrupt):
         runs.carry_out(trials, **how | {"make": stop})
     assert len(runs.read(how["ledger"])) == 2
-    left = runs.carry_out(trials, run_missing=False, **how)
+    left = runs.carry_out(trials, **how | {"run_missing": False})
     assert len(left) == 2 and len(made) == 2
     assert len(runs.carry_out(trials, **how)) == len(trials)
     assert [trial.run.name for trial in made] == [trial.run.name for trial in trials]

@@ -11,11 +11,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rrtf import config, execution, sample, store, train
+from rrtf import config, sample, store, train
 from rrtf.ablation import grpo
 from rrtf.ablation.registration import TIERS, Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
@@ -27,6 +25,8 @@ from rrtf.sandbox.executor import Limits
 from rrtf.step import batches
 
 VALIDATION, HELD_OUT = "validation", "held-out"
+WAVE = 8  # runs between two writings of the ledger
+LONGEST, DRAWN = 140, 8  # tokens of an answer and answers to a prompt, of online learning
 
 # the options of a training that decide what comes out of it
 DECISIVE = (
@@ -70,9 +70,6 @@ class Trial:
     split: str
     run: train.Run
     tokens: float
-
-
-# What is to be run
 
 
 def grid(
@@ -200,9 +197,6 @@ def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dic
     return found
 
 
-# Running it
-
-
 def carry_out(
     trials: Sequence[Trial],
     *,
@@ -211,12 +205,11 @@ def carry_out(
     model: Path,
     folder: Path,
     sit: Callable[..., exam.Sat],
+    run_missing: bool,
     ledger: Path | None = None,
-    wave: int = 8,
-    run_missing: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Line]:
-    """The lines of these trials, in order; those that the ledger lacks are run, `wave` at a time.
+    """The lines of these trials, in order; those that the ledger lacks are run, `WAVE` at a time.
 
     With `run_missing` off they are left out. The trials of one call belong to one split. `make`
     trains from `model` into `folder`, where models lie until their lines are written; `sit` is
@@ -228,8 +221,8 @@ def carry_out(
     base = store.sha256(model)
     keys = [key_of(trial, base, exams[trial.split].problems) for trial in trials]
     waiting = [(key, t) for key, t in zip(keys, trials, strict=True) if key not in done]
-    for at in range(0, len(waiting) if run_missing else 0, wave):
-        some = waiting[at : at + wave]
+    for at in range(0, len(waiting) if run_missing else 0, WAVE):
+        some = waiting[at : at + WAVE]
         make([trial for _, trial in some])
         done |= {line.key: line for line in _examined(some, exams, folder, sit)}
         store.write(ledger, sorted(done.values(), key=_order))
@@ -331,45 +324,33 @@ def _order(line: Line) -> tuple:
     return line.split, line.arm, line.learning_rate, line.seed
 
 
-Tell = Callable[[int, int], None]
-
-
 def answers(
     problems: Sequence[Problem],
     *,
     model: str | Path,
     number: int,
-    shards: Path,
-    sampling: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    prompt_format: str = "starcoder",
-    seed: int,
-    progress: Callable[[str], Tell] | None = None,
+    author: Callable[[str, str], sample.Author],
+    decodings: Sequence[Decoding],
+    n_samples: int,
+    sampler: Callable[..., list[Response]],
+    judge: Callable[..., list[Execution]],
 ) -> tuple[list[Response], list[Execution]]:
     """What `model` answers in round `number` of training, and the verdicts, in the same order.
 
     The first round, before training, has number 1, so this is called with 2 or more (else a
-    ValueError): the number decides, with `seed`, what is drawn. `sampling` is what
-    `sets.sampling` gives, `limits` are options of `execution.execute`. `progress` is given a name
-    and returns the callback `(done, total)` for it, as `store.Stage.progress`. Finished shards lie
-    in the folder `shards`, named by all they depend on, the model's weights included: all rounds
-    may share it, and an interrupted round goes on where it was.
+    ValueError): the number decides, with the seeds of `decodings`, what is drawn. `author` is a
+    `sample.Author` but for model and source; `sampler` is `sample.sample` and `judge`
+    `execution.execute`, each with where it works and its shards bound: all rounds may share them,
+    and an interrupted round goes on where it was.
     """
     if number < 2:
         raise ValueError(
             f"round {number}: expected 2 or more; the first is sampled before training"
         )
-    seed = config.derive_seed(seed, "round", number)
-    author = sample.Author(str(model), f"round-{number}", sampling["engine"], prompt_format)
-    cut = sampling["top_p"], sampling["max_new_tokens"], seed
-    decodings = [Decoding(warmth, *cut) for warmth in sampling["temperatures"]]
-    told = progress("sampling") if progress else None
-    found = sample.sample(
-        problems, author, decodings=decodings, n_samples=sampling["n_samples"], shards=shards,
-        workers=sampling["workers"], cluster="local", progress=told,
-    )  # fmt: skip
-    told = progress("executing") if progress else None
-    return found, execution.execute(problems, found, shards=shards, progress=told, **limits)
+    own = [replace(d, seed=config.derive_seed(d.seed, "round", number)) for d in decodings]
+    asked = author(str(model), f"round-{number}")
+    found = sampler(problems, asked, decodings=own, n_samples=n_samples)
+    return found, judge(problems, found)
 
 
 def make(
@@ -378,29 +359,25 @@ def make(
     model: Path,
     folder: Path,
     material: Material,
-    sampling: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    shards: Path,
+    ask: Callable[..., tuple[list[Response], list[Execution]]],
+    limits: Limits,
     seed: int,
     workers: int,
 ) -> None:
     """Trains every trial from `model` into `folder / run.folder`, each kind in its own way.
 
-    `sampling` says how later rounds ask the student (`sets.sampling`), as the first; `limits` are
-    options of `execution.execute`.
+    `ask` is `answers` with all but model and number bound; `limits` are for online learning.
     """
+    where = {"model": model, "folder": folder, "workers": workers}
     plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
     if plain:
-        train.train_all(plain, model=model, folder=folder, workers=workers)
+        train.train_all(plain, **where)
     several = [t for t in trials if t.arm.rounds > 1]
     if several:
-        how = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
-        ask = partial(answers, material.problems, **how)
-        where = {"model": model, "folder": folder, "workers": workers}
         in_rounds(several, material=material, ask=ask, seed=seed, **where)
     for trial in trials:
         if trial.arm.method == "grpo":
-            online(trial, model=model, folder=folder, material=material, limits=limits)
+            online(trial, problems=material.problems, limits=limits, **where)
 
 
 def in_rounds(
@@ -415,8 +392,8 @@ def in_rounds(
 ) -> None:
     """Round after round from the model before, the student's answers drawn anew from it.
 
-    Every round takes the options of the trial, its number of updates too; the last round's model
-    lies where a plain run's would. `ask` is `rounds.answers` with all but model and number bound.
+    Every round takes the recipe of the trial, its number of updates too; the last round's model
+    lies where a plain run's would. `ask` is `answers` with all but model and number bound.
     """
     start = {trial.run.name: model for trial in trials}
     groups = {trial.run.name: trial.run.groups for trial in trials}
@@ -442,18 +419,24 @@ def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> train.Ru
 
 
 def online(
-    trial: Trial, *, model: Path, folder: Path, material: Material, limits: Mapping[str, Any]
+    trial: Trial,
+    *,
+    model: Path,
+    folder: Path,
+    problems: Sequence[Problem],
+    limits: Limits,
+    workers: int,
 ) -> None:
-    """TRL's GRPO on the prompts of the trial's training set."""
+    """TRL's GRPO on the prompts of the trial's training set, at TRL's divergence: none."""
     asked = {group.task_id for group in trial.run.groups}
-    recipe = trial.run.recipe
+    recipe = replace(trial.run.recipe, beta=0.0)
     grpo.train(
-        [problem for problem in material.problems if problem.task_id in asked],
+        [problem for problem in problems if problem.task_id in asked],
         model=model,
         output=folder / trial.run.folder,
-        updates=recipe.updates,
-        learning_rate=recipe.learning_rate,
-        prompts_per_update=recipe.groups_per_batch,
-        seed=recipe.seed,
+        recipe=recipe,
+        decoding=Decoding(1.0, 1.0, LONGEST, recipe.seed),
+        n_samples=DRAWN,
         limits=limits,
+        workers=workers,
     )

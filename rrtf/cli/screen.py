@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rrtf import store
-from rrtf.rank import reason_rows
+from rrtf.execution import reason_rows
 from rrtf.records import Execution
 from rrtf.report import kernel
 

@@ -231,7 +231,7 @@ def _merged(
     """The base as it was published, in float32 on the CPU, with the adapters of `state` in it."""
     from peft import get_peft_model
 
-    base, _ = packing.load(model, device="cpu", threads=torch.get_num_threads())
+    base, _ = packing.load(model, dropout=0.0, threads=torch.get_num_threads(), device="cpu")
     whole = get_peft_model(base, adapters(lora))
     learnt = {f"base_model.model.{n}": v.cpu() for n, v in state.items() if "lora_" in n}
     lost = whole.load_state_dict(learnt, strict=False).unexpected_keys
