@@ -16,7 +16,7 @@ from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
-from rrtf.quantize.table import Measured, Sampled
+from rrtf.quantize.table import Measured
 from rrtf.records import Problem, QuantRow
 
 STAGE = config.resolve("nano", "quantize")  # what is not given
@@ -73,7 +73,7 @@ def quantize_model(
     data: Path | None = None,
     prompt_format: str,
     max_new_tokens: int | None,
-    sampled: Sampled,
+    sampled: Mapping[str, float],
     timeout: float,
     seed: int,
     **options: Any,
@@ -93,11 +93,12 @@ def quantize_model(
     texts = calibration_of(calibration, variants, tasks, **ask)
     with _kept(out) as place:
         if tasks:
-            ask |= {"max_new_tokens": max_new_tokens or _longest(model), "sampled": sampled}
-            ask |= {"timeout": timeout, "seed": seed, "workers": options["workers"]}
-            measured = _measured(tasks, variants, place, texts, **ask)
+            asked = {"max_new_tokens": max_new_tokens or _longest(model), "timeout": timeout}
+            asked |= {"seed": seed, "workers": options["workers"], "prompt_format": prompt_format}
+            settings = quantize_table.Settings.of({**STAGE, **asked, **sampled})
+            measured = _measured(folder, tasks, variants, place, texts, settings)
             limits = grade.limits(problems or "", options)
-            table = _graded(measured, tasks, place, inputs.name_of(model), sampled, seed, limits)
+            table = _graded(measured, tasks, place, inputs.name_of(model), settings, limits)
             _show(table, measured, out)
         else:
             measured = _made(Jobs(folder, place, timeout=timeout), variants, texts)
@@ -173,19 +174,18 @@ def _made(jobs: Jobs, variants: Sequence[str], texts: Sequence[str]) -> list[Mea
 
 
 def _measured(
+    model: Path,
     tasks: Sequence[Problem],
     variants: Sequence[str],
     place: Path,
     texts: Sequence[str],
-    **how: Any,
+    settings: quantize_table.Settings,
 ) -> list[Measured]:
     """All variants, behind full precision, which they are compared with."""
     everything = ["full", *(variant for variant in variants if variant != "full")]
-    stage = {name: STAGE[name] for name in ("batch_sizes", "repetitions", "nll_margin")}
+    how = {"model": model, "calibration": texts, "folder": place}
     with screen.progress("quantising") as tick:
-        found = measure(
-            everything, tasks, calibration=texts, folder=place, progress=tick, **stage, **how
-        )
+        found = measure(everything, tasks, settings, progress=tick, **how)
     if not found[0].ok:
         raise OSError(f"full: {found[0].status}; there is nothing to compare with")
     return found
@@ -196,15 +196,14 @@ def _graded(
     tasks: Sequence[Problem],
     place: Path,
     name: str,
-    sampled: Sampled,
-    seed: int,
+    settings: quantize_table.Settings,
     limits: Mapping[str, Any],
 ) -> list[QuantRow]:
     answers = [answer for one in measured for answer in (*one.greedy, *one.sampled)]
     with screen.progress("grading") as tick:
         shards = place / ".shards"
         executions = grade.execute(tasks, answers, shards=shards, progress=tick, **limits)
-    return quantize_table.rows(measured, executions, tasks, model=name, sampled=sampled, seed=seed)
+    return quantize_table.rows(measured, executions, tasks, settings, model=name)
 
 
 def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | None) -> None:
@@ -272,8 +271,6 @@ def quantize(
     Every variant is made in a process of its own, asked in another and timed in a third; a model
     whose answers are broken is not timed. What cannot be had is named with what can.
     """
-    from rrtf.quantize import table
-
     execution = {"level": level, "workers": workers, "cpu_seconds": cpu_seconds}
     with exit_codes(interrupted=how_to_go_on(out, "--out")):
         quantize_model(
@@ -285,7 +282,7 @@ def quantize(
             data=data,
             prompt_format=prompt_format,
             max_new_tokens=max_new_tokens,
-            sampled=table.Sampled(n, temperature, top_p),
+            sampled={"n_samples": n, "temperature": temperature, "top_p": top_p},
             timeout=timeout,
             seed=seed,
             memory_mb=memory_mb,

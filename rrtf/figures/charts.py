@@ -164,8 +164,9 @@ def _bottom(block: Sequence[str], heights: Mapping[str, float], gap: float) -> f
 def stacked(counts: Mapping[str, Mapping[str, int]], order: Mapping[str, str]) -> Figure:
     """Shares of answers per name as stacked bars.
 
-    `order` maps each part to its colour, left to right. Parts of 5 % and more carry their number; white or black, whichever reads better. Parts that
-    are empty in every row are left out of the legend.
+    `order` maps each part to its colour, left to right. Parts of 5 % and more carry their number;
+    white or black, whichever reads better. Parts that are empty in every row are left out of the
+    legend.
     """
     from matplotlib.patches import Patch
 
