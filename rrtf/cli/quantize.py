@@ -11,7 +11,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
-from rrtf.quantize.table import Measured, Sampled
+from rrtf.quantize.table import Measured
 from rrtf.records import Problem
 
 BAD = ("ValueError", "FileNotFoundError", "UnsupportedModel")  # a variant that cannot be had
@@ -90,25 +90,12 @@ def _measured(
     given: Given, folder: Path, tasks: Sequence[Problem], place: Path, texts: Sequence[str]
 ) -> list[Measured]:
     """All variants, behind full precision, which they are compared with; prints the tables."""
-    sampled = Sampled(given.n_samples, given.temperature, given.top_p)
+    longest = given.max_new_tokens or inputs.longest(given.model)
+    settings = quantize_table.Settings.of(vars(given) | {"max_new_tokens": longest})
+    every = ["full", *(variant for variant in given.variants if variant != "full")]
+    how = {"model": folder, "calibration": texts, "folder": place}
     with screen.progress("quantising") as tick:
-        found = measure(
-            ["full", *(variant for variant in given.variants if variant != "full")],
-            tasks,
-            model=folder,
-            calibration=texts,
-            folder=place,
-            prompt_format=given.prompt_format,
-            max_new_tokens=given.max_new_tokens or inputs.longest(given.model),
-            sampled=sampled,
-            batch_sizes=given.batch_sizes,
-            repetitions=given.repetitions,
-            nll_margin=given.nll_margin,
-            timeout=given.timeout,
-            workers=given.workers,
-            seed=given.seed,
-            progress=tick,
-        )
+        found = measure(every, tasks, settings, progress=tick, **how)
     if not found[0].ok:
         raise OSError(f"full: {found[0].status}; there is nothing to compare with")
     answers = [answer for one in found for answer in (*one.greedy, *one.sampled)]
@@ -116,9 +103,7 @@ def _measured(
     with screen.progress("grading") as tick:
         executions = judge(tasks, answers, shards=place / ".shards", progress=tick)
     name = inputs.name_of(given.model)
-    table = quantize_table.rows(
-        found, executions, tasks, model=name, sampled=sampled, seed=given.seed
-    )
+    table = quantize_table.rows(found, executions, tasks, settings, model=name)
     console, times = Console(highlight=False), quantize_table.timing(found)
     counts = f"{table[0].n_tasks} tasks, greedy and {table[0].n_samples} samples each"
     screen.say(console, f"{name}: {counts}")
