@@ -437,7 +437,7 @@ WRONG = (
     ("audit rows.jsonl --benchmarks nano-validation --fields title", 2, "rows.jsonl", "'title'"),
     ("audit rows.jsonl --out here.txt", 2, "--out here.txt: expected a name that ends in .jsonl"),
     ("audit rows.jsonl --clean rows.jsonl", 2, "--clean rows.jsonl: is one of the inputs"),
-    ("audit rows.jsonl --report rows.jsonl", 2, "--report rows.jsonl: is the input"),
+    ("audit rows.jsonl --report rows.jsonl", 2, "--report rows.jsonl: is one of the inputs"),
     ("audit empty.jsonl --benchmarks nano-validation", 2, "empty.jsonl: no rows in it"),
     ("audit list.jsonl --benchmarks nano-validation", 2, "list.jsonl:1: expected a JSON object"),
     ("sample problems.jsonl", 2, "Missing option '--model'"),

@@ -11,7 +11,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.engines import endpoint
 from rrtf.engines.endpoint import Ask, Reply
-from rrtf.evaluate import grade
+from rrtf.evaluate import grade, samples
 from rrtf.evolve import asking, growing, offline, rules, stage, testing
 from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker
@@ -90,16 +90,16 @@ def _transformed(given: Given, weights: dict[str, int]) -> None:
     console.print(screen.rows_table(offline.by_method(evolved)))
     total = len(evolved) + sum(lost.values())
     console.print(screen.ledger("attempts", total, lost, "evolved", len(evolved)))
-    what = "problems, the seeds among them,"
-    _say_written(console, given.out, len(problems) + len(evolved), what)
+    what = f"{len(problems) + len(evolved)} problems, the seeds among them,"
+    screen.say_written(console, given.out, what)
 
 
 def _asked(given: Given, weights: dict[str, int]) -> None:
     """By a model: every row is rewritten and answered, sieved, and tested where that is asked."""
     rows, names = read_seeds(
         store.rows(given.seeds),
-        source=inputs.name_of(given.seeds),
-        renamed=inputs.renames(given.rename),
+        source=samples.name_of(given.seeds),
+        renamed=samples.renames(given.rename),
     )
     screen.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
     sampling = Sampling(given.temperature, given.top_p, given.max_new_tokens, given.seed)
@@ -133,8 +133,9 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         screen.write(given.out, kept)
     if given.dropped:
         screen.write(given.dropped, [store.to_row(row) | {"reason": why} for row, why in gone])
-    _say_written(console, given.out, len(kept), "problems" if given.tests else "rows")
-    _say_written(console, given.dropped, len(gone), "dropped rows")
+    what = "problems" if given.tests else "rows"
+    screen.say_written(console, given.out, f"{len(kept)} {what}")
+    screen.say_written(console, given.dropped, f"{len(gone)} dropped rows")
     if silent:
         screen.say(console, f"{silent} requests have no reply; the same command asks them again")
 
@@ -224,8 +225,3 @@ def _weak(given: Given, console: Console, problems: Sequence[Problem]) -> dict[s
             f"from their reference; of the median problem {100 * values[len(values) // 2]:.0f} %",
         )
     return weak
-
-
-def _say_written(console: Console, out: str, count: int, what: str) -> None:
-    if out not in ("", "-"):
-        screen.say(console, f"{count} {what} in {out}")

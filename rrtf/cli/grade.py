@@ -10,6 +10,7 @@ from rich.table import Table
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import grade as grading
+from rrtf.evaluate import samples
 from rrtf.records import Execution
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import SUFFIX
@@ -26,10 +27,10 @@ def grade(given: Given) -> None:
     data = screen.folder(given.data)
     groups = grading.groups(given.tasks, given.by, data=data) if given.by else {}
     tasks, found, unknown = inputs.load(given, given.samples)
-    absent = inputs.check_present(given.samples, found, tasks, allow_missing=given.allow_missing)
+    absent = samples.check_present(given.samples, found, tasks, allow_missing=given.allow_missing)
     responses = [sample.response for sample in found]
     ks_of = grading.choose_ks(grading.sizes(responses), asked)
-    for note in inputs.notes(found):
+    for note in samples.notes(found):
         screen.tell(f"note: {note}")
     started = time.monotonic()
     with screen.progress("grading") as tick:
@@ -58,8 +59,7 @@ def grade(given: Given) -> None:
         console,
         f"isolation: {screen.levels(executions)}; {len(executions)} samples in {seconds:.1f} s",
     )
-    if given.out not in ("", "-"):
-        screen.say(console, f"{len(executions)} verdicts in {given.out}")
+    screen.say_written(console, given.out, f"{len(executions)} verdicts")
 
 
 def saved(given: Given) -> str:
@@ -91,15 +91,15 @@ def _closing(
 ) -> Iterator[str]:
     """What is said under the table: tasks missing or unknown, flaky samples, forgeable ones."""
     if unknown:
-        yield inputs.left_out(unknown)
+        yield samples.left_out(unknown)
     for source, tasks in absent.items():
         who = f"{source}: " if source else ""
-        names = inputs.some(tasks)
+        names = samples.some(tasks)
         yield f"{who}NOT the whole benchmark: no sample for {len(tasks)} tasks ({names})"
     if unstable:
         pairs = zip(executions, unstable, strict=True)
         names = list(dict.fromkeys(run.task_id for run, bad in pairs if bad))
-        which = f" ({inputs.some(names)})" if names else ""
+        which = f" ({samples.some(names)})" if names else ""
         yield f"flaky: {sum(unstable)} of {len(executions)} verdicts change when repeated{which}"
     if forgeable := sum(run.isolation.endswith(SUFFIX) for run in executions):
         yield (

@@ -21,6 +21,7 @@ Given = SimpleNamespace  # what a command line said, by the names of the lines
 ALL_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 _COMMENT = re.compile(r"(\w+) = \{.*\}  # (?:(\S*(?:[A-Z|]|\.\.)\S*): )?(.*?)(?:\. .*)?")
 _CHOICE = re.compile(r"[a-z0-9_+]+(\|[a-z0-9_+]+)+")
+_KIND = inspect.Parameter.KEYWORD_ONLY
 _RANGE = re.compile(r"(?:(\w+)>?=)?(\d+(?:\.\d+)?)(?:\.\.(\d+))?")
 
 
@@ -41,26 +42,21 @@ class Option:
 
 
 def options_of(verb: str) -> list[Option]:
-    """Every option of `verb`: its own lines in their order, then those of [shared]."""
-    table, told = config.table(verb), _comments()
-    lines = {n: line for n, line in config.lines(verb, verb=True).items()
-             if n not in table.get("notebook", ())}  # fmt: skip
-    spelling, panels = config.table("spelling"), config.table("panels")
-    of = {name: panel for panel, names in panels.items() for name in names}
-    order = [*panels, None]
-    found = []
-    place = {name: number for number, name in enumerate(table)}
-    for name, (section, columns) in sorted(
-        lines.items(), key=lambda item: place.get(item[0], len(place))
-    ):
+    """Every option of `verb` by panel, in each its own lines in their order, then shared ones."""
+    table, told, spelling = config.table(verb), _comments(), config.table("spelling")
+    panels = {name: (at, panel) for at, (panel, names) in enumerate(config.table("panels").items())
+              for name in names}  # fmt: skip
+    order, found = [*table], []
+    for name, (section, columns) in config.lines(verb, verb=True).items():
+        if name in table.get("notebook", ()):
+            continue
         value = next(columns[c] for c in ("verb", "nano", "all") if c in columns)
-        takes, text = told[section, name]
-        dashed = name.replace("_", "-")
-        names = dict.fromkeys([*spelling.get(name, ()), dashed])
-        panel = of.get(f"{verb}.{name}", of.get(name))
+        names = dict.fromkeys([*spelling.get(name, ()), name.replace("_", "-")])
+        at, panel = panels.get(f"{verb}.{name}", panels.get(name, (-1, None)))
         switch = value is True or columns.keys() != {"verb"}
-        found.append(Option(name, value, takes, text, tuple(names), panel, switch))
-    return sorted(found, key=lambda option: order.index(option.panel) if option.panel else -1)
+        one = Option(name, value, *told[section, name], tuple(names), panel, switch)
+        found.append((at, order.index(name) if name in order else len(order), one))
+    return [one for *_, one in sorted(found, key=lambda item: item[:2])]
 
 
 def _comments() -> dict[tuple[str, str], tuple[str, str]]:
@@ -76,65 +72,51 @@ def _comments() -> dict[tuple[str, str], tuple[str, str]]:
 
 def command(verb: str) -> Any:
     """The command `verb`: `rrtf.cli.VERB`'s function of that name behind its options."""
-    module = import_module(f"rrtf.cli.{verb}")
-    options, table = options_of(verb), config.table(verb)
+    module, table, options = import_module(f"rrtf.cli.{verb}"), config.table(verb), options_of(verb)
 
     def call(context: typer.Context, **words: Any) -> None:
         with screen.exit_codes():
             source = context.get_parameter_source
             typed = {name for name in words if source(name).name != "DEFAULT"}
             given = chosen(verb, options, words, typed)
-        with screen.exit_codes(module.saved(given) if hasattr(module, "saved") else "saved"):
+        with screen.exit_codes(module.saved(given)):
             getattr(module, verb)(given)
 
-    arguments, required = table.get("arguments", ()), table.get("required", ())
-    first = [one for name in arguments for one in options if one.name == name]
-    rest = sorted(
-        (one for one in options if one not in first), key=lambda one: one.name not in required
-    )
-    parameters = [_argument(one) for one in first] + [
-        _option(one, required=one.name in required) for one in rest
-    ]
-    place = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-    call.__signature__ = inspect.Signature([place, *parameters])
+    first, needed = table.get("arguments", []), table.get("required", [])
+    of = {one.name: one for one in options}
+    arguments = [_parameter(of.pop(name), None) for name in first]
+    rest = sorted(of.values(), key=lambda one: one.name not in needed)
+    context = inspect.Parameter("context", _KIND, annotation=typer.Context)
+    every = [context, *arguments, *(_parameter(one, one.name in needed) for one in rest)]
+    call.__signature__ = inspect.Signature(every)
     call.__doc__ = getattr(module, verb).__doc__
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(verb, context_settings={"token_normalize_func": _spelt(options)})(call)
     return typer.main.get_command(app)
 
 
-def _argument(option: Option) -> inspect.Parameter:
-    """Needed, but for a list, which may be empty."""
-    several = isinstance(option.value, list)
-    info = typer.Argument(metavar=option.takes, help=option.help, show_default=False)
-    return _parameter(option, info, list[str] if several else str, required=not several)
-
-
-def _option(option: Option, *, required: bool) -> inspect.Parameter:
+def _parameter(option: Option, required: bool | None) -> inspect.Parameter:
+    """An option, or (None) an argument: needed, but for a list, which may be empty."""
     value, name = option.value, f"--{option.names[0]}"
-    info: dict[str, Any] = {"help": option.help, "rich_help_panel": option.panel}
     kind = list[str] if isinstance(value, list) else type(value)
-    if kind is bool:
-        name += f"/--no-{option.names[0]}" * option.switch
+    info: dict[str, Any] = {"help": option.help, "metavar": option.takes or None}
+    if required is None:
+        required, made = not isinstance(value, list), typer.Argument(show_default=False, **info)
     else:
-        info |= {"metavar": option.takes or None, "show_default": value not in ("", [])}
-    if kind in (int, float) and (limits := _RANGE.fullmatch(option.takes)):
-        low, high = (
-            text and (float(text) if "." in text else int(text)) for text in limits.group(2, 3)
-        )
-        info |= {"min": low, "max": high, "metavar": limits[1] or option.takes}
-    return _parameter(option, typer.Option(name, **info), kind, required=required)
+        if kind is bool:
+            name += f"/--no-{option.names[0]}" * option.switch
+        elif kind in (int, float) and (limits := _RANGE.fullmatch(option.takes)):
+            info["metavar"] = limits[1] or option.takes
+            info |= {"min": _number(limits[2]), "max": _number(limits[3])}
+        shown = kind is bool or value not in ("", [])
+        made = typer.Option(name, rich_help_panel=option.panel, show_default=shown, **info)
+    default = [str(one) for one in value] if isinstance(value, list) else value
+    default = inspect.Parameter.empty if required else default
+    return inspect.Parameter(option.name, _KIND, annotation=Annotated[kind, made], default=default)
 
 
-def _parameter(option: Option, info: Any, kind: Any, *, required: bool) -> inspect.Parameter:
-    several = isinstance(option.value, list)
-    default = [str(one) for one in option.value] if several else option.value
-    return inspect.Parameter(
-        option.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[kind, info],
-        default=inspect.Parameter.empty if required else default,
-    )
+def _number(text: str | None) -> float | None:
+    return text and (float(text) if "." in text else int(text))
 
 
 def _spelt(options: Sequence[Option]) -> Callable[[str], str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,26 +37,17 @@ def plan(given: Given) -> None:
 
     transformers.logging.set_verbosity_error()  # of configurations that are not meant to be run
     out = given.out
-    if out not in ("", "-") and Path(out).suffix != ".json":
-        raise ValueError(f"--out {out}: expected a name that ends in .json")
+    screen.check_out(out, ends=(".json",))
     overrides = given.set | planning.model_override(given.model or None)
     profile = config.resolve(given.profile, "train", overrides)["profile"]
-    place = models.device(
-        given.device or models.device_of(str(profile)),
-        memory=given.gpu_memory or None,
-        flops=given.tflops or None,
-        watts=given.watts or None,
-        train=given.mfu or None,
-        generate=given.mfu_generate or None,
+    figures = {"memory": given.gpu_memory, "flops": given.tflops, "watts": given.watts,
+               "train": given.mfu, "generate": given.mfu_generate}  # fmt: skip
+    changed = {name: value for name, value in figures.items() if value}
+    place = models.device(given.device or models.device_of(str(profile)), **changed)
+    asked = {one.name: getattr(given, one.name) or None for one in fields(planning.Asked)}
+    found = planning.plan(
+        given.profile, on=place, overrides=overrides, asked=planning.Asked(**asked)
     )
-    asked = planning.Asked(
-        gpus=given.gpus or None,
-        groups_at_a_time=given.groups_at_a_time or None,
-        prompts=given.prompts or None,
-        prompt_tokens=given.prompt_tokens or None,
-        answer_tokens=given.answer_tokens or None,
-    )
-    found = planning.plan(given.profile, on=place, overrides=overrides, asked=asked)
     if out == "-":
         print(json.dumps(values(found), indent=1))
         return
@@ -63,6 +55,11 @@ def plan(given: Given) -> None:
     if out:
         store.write_json(Path(out), values(found))
         print(f"\nThe same for programs: {out}")
+
+
+def saved(given: Given) -> str:
+    """What an interrupted call says."""
+    return "nothing was written"
 
 
 def show(found: "Plan", console: Console) -> None:

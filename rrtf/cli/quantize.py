@@ -1,6 +1,6 @@
 """The verb `quantize`: a model in, its variants and Table 4 of them out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ from rich.console import Console
 from rrtf import engines, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
+from rrtf.evaluate import samples
 from rrtf.quantize import table as quantize_table
-from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
+from rrtf.quantize.jobs import Jobs, calibration, check_variants, measure
 from rrtf.quantize.table import Measured
 from rrtf.records import Problem
 
@@ -29,7 +30,11 @@ def quantize(given: Given) -> None:
     data = screen.folder(given.data)
     tasks = inputs.load_problems(given.problems, data=data) if given.problems else []
     ask = engines.asker(folder, given.prompt_format)
-    texts = calibration_of(given.calibration, given.variants, tasks, ask)
+    texts = calibration(given.calibration, given.variants, ask)
+    seen = sum(any(ask(task) in text for text in texts) for task in tasks)
+    if seen:
+        told = f"{seen} of {len(tasks)} problems are in {given.calibration}, which GPTQ reads"
+        screen.tell(f"note: {told}")
     with screen.kept_in(given.out) as place:
         if tasks:
             measured = _measured(given, folder, tasks, place, texts)
@@ -50,42 +55,6 @@ def saved(given: Given) -> str:
     return screen.goes_on_from(given.out, "--out DIR")
 
 
-def calibration_of(
-    name: str, variants: Sequence[str], tasks: Sequence[Problem], ask: engines.Asker
-) -> list[str]:
-    """The texts GPTQ reads: of lines with a `text`, or of problems with their references.
-
-    ValueError where a variant needs them and there are none, and for a line that is neither.
-    """
-    if not name:
-        if needed := [variant for variant in variants if "gptq" in variant]:
-            raise ValueError(
-                f"{needed[0]} needs --calibration FILE: lines with a text, or with prompt and "
-                "canonical_solution, of problems that it will not be evaluated on; "
-                "ctranslate2-int8 needs none"
-            )
-        return []
-    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
-    if not texts:
-        raise ValueError(f"{name}: no lines to calibrate on")
-    seen = sum(any(ask(task) in text for text in texts) for task in tasks)
-    if seen:
-        screen.tell(f"note: {seen} of {len(tasks)} problems are in {name}, which GPTQ reads")
-    return texts
-
-
-def _text(row: Any, where: str, ask: engines.Asker) -> str:
-    if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"].strip():
-        return row["text"]
-    try:
-        problem = store.from_row({"task_id": "", "entry_point": "", "tests": "", **row}, Problem)
-    except (TypeError, ValueError):
-        problem = None
-    if problem is None or not isinstance(problem.prompt, str) or not problem.prompt.strip():
-        raise ValueError(f"{where}: expected a text, or prompt and canonical_solution")
-    return with_reference(problem, ask)
-
-
 def _measured(
     given: Given, folder: Path, tasks: Sequence[Problem], place: Path, texts: Sequence[str]
 ) -> list[Measured]:
@@ -102,7 +71,7 @@ def _measured(
     judge = inputs.judge(given, given.problems)
     with screen.progress("grading") as tick:
         executions = judge(tasks, answers, shards=place / ".shards", progress=tick)
-    name = inputs.name_of(given.model)
+    name = samples.name_of(given.model)
     table = quantize_table.rows(found, executions, tasks, settings, model=name)
     console, times = Console(highlight=False), quantize_table.timing(found)
     counts = f"{table[0].n_tasks} tasks, greedy and {table[0].n_samples} samples each"

@@ -1,6 +1,5 @@
 """The verb `rank`: responses in, ranked groups or pairs for other libraries out."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -9,8 +8,9 @@ from rich.console import Console
 from rrtf import config, engines
 from rrtf import rank as ranking
 from rrtf.cli import inputs, screen
-from rrtf.cli.inputs import Sample
 from rrtf.cli.options import Given
+from rrtf.evaluate import samples
+from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 from rrtf.strength import examine
 
@@ -31,7 +31,7 @@ def rank(given: Given) -> None:
     tasks, found, unknown = inputs.load(
         given, given.responses, verdicts=True, beside=given.verdicts
     )
-    _check_responses(found, given.teacher, given.responses)
+    samples.check_sources(found, given.teacher, given.responses)
     kept, ranked, lost = _sound(given, tasks, found, judge)
     executions = _executions(kept, ranked, judge)
     groups, left_out = ranking.rank(
@@ -75,8 +75,7 @@ def rank(given: Given) -> None:
         tables.append(screen.ledger("pairs", compared, equal, "kept", len(rows)))
     console.print("", *tables, sep="\n")
     screen.say(console, f"isolation: {screen.levels(executions)}")
-    if given.out not in ("", "-"):
-        screen.say(console, f"{len(rows if given.pairs else after)} lines in {given.out}")
+    screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
 
 
 def saved(given: Given) -> str:
@@ -112,24 +111,6 @@ def _sound(
     names = {problem.task_id for problem in kept}
     silent = [problem for problem in problems if problem.task_id not in answered]
     return [*kept, *silent], [s for s in found if s.response.task_id in names], lost
-
-
-def _check_responses(found: Sequence[Sample], teacher: str, file: str) -> None:
-    """ValueError for lines that cannot be ranked, and for a teacher that none is from."""
-    mistakes = []
-    for sample in found:
-        if not sample.response.source:
-            mistakes.append((sample.where, "no source: whose response is this?"))
-        elif sample.kind == "solution":
-            text = "a solution; ranking needs a completion, which is what is learned"
-            mistakes.append((sample.where, text))
-        elif any("\ud800" <= letter <= "\udfff" for letter in sample.response.text):
-            mistakes.append((sample.where, f"{sample.kind}: half a surrogate pair, no Unicode"))
-    inputs.refuse(mistakes)
-    counts = Counter(sample.response.source for sample in found)
-    if teacher not in counts:
-        known = ", ".join(f"{name} ({n})" for name, n in counts.items())
-        raise ValueError(f"{file}: no response of {teacher!r}: the sources are {known}")
 
 
 def _executions(

@@ -17,3 +17,8 @@ def run(given: Given) -> None:
         say=lambda line: print(line, flush=True),
     )
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
+
+
+def saved(given: Given) -> str:
+    """What an interrupted call says."""
+    return "resume with the same command"

@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 
 from rrtf import engines
-from rrtf import sample as sampling
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.engines import Decoding
-from rrtf.sample import Author
+from rrtf.evaluate import samples
+from rrtf.sample import Author, survey
 
 SHORT = {  # so that a terminal's 80 columns hold them
     "temperature": "T", "responses": "answers", "per prompt": "a task", "mean tokens": "tokens",
@@ -30,30 +30,18 @@ def sample(given: Given) -> None:
         engines.check_sampling(decoding, given.n_samples)
     away = engines.remote(given.engine)
     tasks = inputs.tasks_of(given)
-    source = inputs.name_of(model) if Path(model).is_dir() and not away else model
-    with screen.kept_in(_shards(given)) as shards, screen.progress(f"sampling {source}") as tick:
-        try:
-            found = sampling.sample(
-                tasks,
-                Author(model, source, given.engine, given.prompt_format),
-                decodings=decodings,
-                n_samples=given.n_samples,
-                shards=shards,
-                workers=given.workers,
-                cluster=given.cluster,
-                progress=tick,
-            )
-        except (ImportError, RuntimeError) as error:
-            raise OSError(str(error)) from error
+    source = samples.name_of(model) if Path(model).is_dir() and not away else model
+    author = Author(model, source, given.engine, given.prompt_format)
+    kept, cluster = _shards(given), given.cluster
+    found = inputs.sampled(given, tasks, author, decodings, kept=kept, cluster=cluster)
     if given.out:
         screen.write(given.out, found)
     console = Console(stderr=given.out == "-", highlight=False)
-    rows = [{SHORT.get(k, k): v for k, v in row.items()} for row in sampling.survey(found)]
+    rows = [{SHORT.get(k, k): v for k, v in row.items()} for row in survey(found)]
     console.print(screen.rows_table(rows))
     if cut := sum(response.finish_reason == "length" for response in found):
         screen.say(console, f"{cut} of {len(found)} answers were cut after {longest} tokens")
-    if _shards(given):
-        screen.say(console, f"{len(found)} answers to {len(tasks)} tasks in {given.out}")
+    screen.say_written(console, given.out, f"{len(found)} answers to {len(tasks)} tasks")
 
 
 def saved(given: Given) -> str:

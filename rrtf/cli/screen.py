@@ -34,6 +34,12 @@ def say(console: Console, line: str) -> None:
     console.print(Text(plain(line)), soft_wrap=True)
 
 
+def say_written(console: Console, out: str, what: str) -> None:
+    """Names the file that `what` went to, where it is one."""
+    if out not in ("", "-"):
+        say(console, f"{what} in {out}")
+
+
 def explain(console: Console, line: str) -> None:
     """Prints a sentence as it is, broken between words where the terminal ends."""
     console.print(Text(plain(line)))
@@ -114,15 +120,18 @@ def ledger(what: str, total: int, lost: Mapping[str, int], kept_as: str, kept: i
     return table(["", ""], [(str(total), what), *rows, (str(kept), kept_as)], left=(1,))
 
 
-def check_out(out: str, *inputs: str, option: str = "--out") -> None:
-    """ValueError for an output that could not be written, before hours are spent on it."""
+def check_out(
+    out: str, *inputs: str, option: str = "--out", ends: Sequence[str] = (".jsonl", ".parquet")
+) -> None:
+    """ValueError for an output that could not be written, before hours are spent on it.
+
+    Its name ends in one of `ends`, or with .gz behind it; in anything where there are none.
+    """
     if out in ("", "-"):
         return
     path = Path(out)
-    if path.name.removesuffix(".gz").rpartition(".")[2] not in ("jsonl", "parquet"):
-        raise ValueError(
-            f"{option} {out}: expected a name that ends in .jsonl or .parquet (or .gz)"
-        )
+    if ends and not path.name.removesuffix(".gz").endswith(tuple(ends)):
+        raise ValueError(f"{option} {out}: expected a name that ends in {' or '.join(ends)}")
     if path.is_dir():
         raise ValueError(f"{option} {out}: is a folder")
     if any(Path(name).exists() and path.exists() and path.samefile(name) for name in inputs):

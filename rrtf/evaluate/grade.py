@@ -229,6 +229,15 @@ def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int
     return chosen
 
 
+def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
+    """ValueError for a k that no entry has enough samples for."""
+    most = max(min(of_task.values()) for of_task in sizes(responses).values())
+    if max(ks) > most:
+        raise ValueError(
+            f"--k {max(ks)}: no entry has so many samples of every task, the most is {most}"
+        )
+
+
 def sample_rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:
     """pass@k of every source for its `ks`, over the tasks it answered.
 
