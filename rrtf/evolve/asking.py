@@ -22,10 +22,15 @@ _FIELD = re.compile(r"\{(method|task|head|count)\}")
 class Sampling:
     """How replies are drawn; `seed` is joined with the row's id, so no two rows share one."""
 
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_tokens: int = 1024
-    seed: int = 0
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int
+
+
+def sampling(seed: int) -> Sampling:
+    """How a stage draws replies: freely, because answers that are all one agree on nothing."""
+    return Sampling(temperature=1.0, top_p=0.95, max_tokens=1024, seed=seed)
 
 
 @cache

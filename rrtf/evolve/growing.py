@@ -27,7 +27,7 @@ def evolve_rows(
     generator: str,
     rounds: int,
     weights: Mapping[str, int],
-    sampling: Sampling = Sampling(),
+    sampling: Sampling,
     after_failure: str = "retry",
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(evolved rows of all rounds, failed attempts with their reasons); nothing is cleaned yet.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rrtf import prompts, store
 from rrtf.engines import endpoint
-from rrtf.evolve import offline
+from rrtf.evolve import asking, offline, rules
 from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker, evolve_rows
-from rrtf.evolve.rules import Dropped, sieve
+from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.records import Instruction, Problem
@@ -97,7 +97,7 @@ def grow(
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
-    sampling = Sampling(seed=seed)
+    sampling = asking.sampling(seed)
     model = stage.settings["evolver"]
     rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, sampling=sampling, **how)
     tested, gone = _tested(stage, [*world["rows"], *rows], ask, sampling, workers)
@@ -127,7 +127,7 @@ def _tested(
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
     settings = stage.settings
-    kept, gone = sieve(rows)
+    kept, gone = rules.sieve(rows, threshold=rules.NEAR)
     found = add_tests(
         kept,
         ask=ask,

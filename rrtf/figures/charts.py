@@ -65,7 +65,7 @@ def intervals(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -
 
 
 def differences(
-    rows: Sequence[tuple[str, float, float, float]], *, margin: float = 0.0, title: str = ""
+    rows: Sequence[tuple[str, float, float, float]], *, margin: float, title: str = ""
 ) -> Figure:
     """Paired differences (name, value, low, high) in points, zero and +-`margin` marked.
 

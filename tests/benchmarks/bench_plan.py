@@ -78,7 +78,9 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
     for updates in (SHORT, LONG):
         order = {"updates": updates, "groups_per_batch": PER_BATCH, "seed": 0}
         rows = rows_of(batches.in_order(examples, **order))
-        work[updates] = sum(train_flops(shape, row) for row in rows)
+        work[updates] = sum(
+            train_flops(shape, row, checkpointing=False, frozen=False) for row in rows
+        )
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
             train.train(
