@@ -1,7 +1,7 @@
 """What does a function do? Fixed inputs to call it with, and outputs in a comparable form.
 
 Two programs that return the same on all probes are taken for the same function, whatever their
-words. Nothing is executed here: `rrtf.sandbox.call` does that.
+words. Nothing is executed here: `executor.call` does that.
 """
 
 import ast

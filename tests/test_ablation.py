@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
+from conftest import execute
 
 from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs, sets
@@ -272,9 +273,8 @@ def test_an_oracle_answers_right_in_its_style():
     canonical = sets.oracle(problems, "canonical")
     varied = sets.oracle(problems, "varied")
     assert [a.text for a in canonical] != [b.text for b in varied]
-    from rrtf.sandbox import executor
 
-    verdicts = executor.execute(problems, [*canonical, *varied], workers=1)
+    verdicts = execute(problems, [*canonical, *varied], workers=1)
     assert all(run.outcome == P for run in verdicts)
 
 

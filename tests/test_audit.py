@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import call as fenced_call
 
 from rrtf import probes, store
 from rrtf.audit import detectors, verdict, views
@@ -14,7 +15,6 @@ from rrtf.audit import plants as audit_plants
 from rrtf.audit.rows import Corpus, Row, from_fields, from_problem, guess_fields
 from rrtf.figures import charts, tables
 from rrtf.records import Problem, Response
-from rrtf.sandbox import executor
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
 
 def test_the_sandbox_sees_what_the_programs_return():
     members = rows([*TASKS, *PLANTS.values()])
-    fenced = partial(executor.call, workers=1, level="none")
+    fenced = partial(fenced_call, workers=1, isolation="none")
     seen = detectors.observe(members, fenced, n_random=4, seed=1)
     assert seen == detectors.observe(members, call, n_random=4, seed=1)
 

@@ -4,15 +4,14 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from conftest import call, judge
 
-from rrtf import execution
 from rrtf.audit import running, verdict
 from rrtf.audit.rows import Corpus, Row
 from rrtf.records import Leak, Problem
-from rrtf.sandbox import executor
 
-call = partial(executor.call, workers=1, level="none", cpu_seconds=1.0)
-judge = partial(execution.execute, workers=1, level="none")
+call = partial(call, workers=1, isolation="none", cpu_seconds=1.0)
+judge = partial(judge, workers=1, isolation="none")
 
 
 def task(name: str, head: str, text: str, body: str, *asserts: str) -> Problem:

@@ -22,7 +22,7 @@ def _seeds(count=6):
 
 
 def _grow(teacher, seeds=None, *, rounds=2, **more):
-    how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m", "sampling": asking.sampling(0)}
+    how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m", "decoding": asking.freely(0)}
     how |= more
     return growing.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
 
@@ -65,7 +65,7 @@ def test_a_request_depends_on_its_row_alone_and_no_two_rows_share_a_seed():
     seeds = [ask.seed for ask in teacher.asks]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**31 for seed in seeds)
     third = Teacher()
-    _grow(third, sampling=asking.sampling(1))
+    _grow(third, decoding=asking.freely(1))
     assert not set(seeds) & {ask.seed for ask in third.asks}
 
 
@@ -157,7 +157,7 @@ def test_the_wording_changes_its_version_and_none_of_its_fields_is_left_over():
         assert {"system", "user"} == set(asking.wording()[section])
     teacher = Teacher()
     rows, _ = _grow(teacher, _seeds(2), rounds=1)
-    how = {"answers": 5, "inputs": 10, "least_share": 0.6, "sampling": asking.sampling(0)}
+    how = {"answers": 5, "inputs": 10, "least_share": 0.6, "decoding": asking.freely(0)}
 
     def call(asked, *_, **__):
         return [(_Nothing(),)] * len(asked)

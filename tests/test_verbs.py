@@ -468,7 +468,7 @@ WRONG = (
     ("grade problems.jsonl first.jsonl --extract magic", 2, "--extract 'magic'", "fenced"),
     ("grade problems.jsonl first.jsonl --rename code", 2, "--rename 'code'", "THEIRS=OURS"),
     ("grade problems.jsonl first.jsonl --level none-such", 2, "level 'none-such'", "process"),
-    ("grade problems.jsonl first.jsonl --engine warp", 2, "unknown engine 'warp'"),
+    ("grade problems.jsonl first.jsonl --engine warp", 2, "unknown cluster 'warp'"),
     ("grade problems.jsonl first.jsonl --workers 0", 2, "Invalid value for '--workers'"),
     ("grade problems.jsonl first.jsonl --by size", 2, "--by size", "problems.jsonl"),
     ("grade problems.jsonl first.jsonl --out first.jsonl", 2, "first.jsonl: is one of the inputs"),

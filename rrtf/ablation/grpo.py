@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def train(
     checkpoint_every: int = 50,
     seed: int = 0,
     threads: int = 1,
-    limits: Mapping[str, Any] | None = None,
+    limits: Mapping[str, Any],
     python: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[RewardStep]:
@@ -82,9 +82,8 @@ def train(
     come in the order in which `train.train` meets them with the same `seed`. AdamW, warm-up,
     schedule, `clip` and `precision` as there; a policy gradient asks for larger learning rates
     than imitation (`tests/benchmarks/bench_grpo.py`). `beta` weighs the divergence from the start
-    model (TRL's default is none), all else is TRL's default. `limits` are those of
-    `sandbox.execute` (`level`, `workers`, `cpu_seconds`, `wall_seconds`, `memory_mb`). `python`:
-    see `interpreter`.
+    model (TRL's default is none), all else is TRL's default. `limits` holds
+    `limits` and `workers` for `executor.execute`. `python`: see `interpreter`.
 
     A finished run with the same settings is read, not repeated; an interrupted one goes on from
     its newest checkpoint. ImportError where no Python has TRL, ValueError for a chat format or
@@ -96,7 +95,8 @@ def train(
         )
     named = locals()
     settings = {name: named[name] for name in _SETTINGS}
-    settings |= {"rewards": [rewards[outcome] for outcome in Outcome], "limits": limits or {}}
+    settings |= {"rewards": [rewards[outcome] for outcome in Outcome], "workers": limits["workers"]}
+    settings |= {"limits": asdict(limits["limits"])}
     task = _task(problems, model, settings)
     digest = _digest(task)
     finished = read_steps(output, digest)

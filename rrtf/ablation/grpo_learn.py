@@ -13,6 +13,7 @@ from rrtf import prompts, store
 from rrtf.ablation.grpo import RewardStep
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.step import batches, packing
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def rewarder(
     *,
     rewards: Mapping[Outcome, float],
     prompt_format: str,
-    limits: Mapping[str, Any],
+    limits: Limits,
+    workers: int,
 ) -> Callable[..., list[float]]:
     """TRL's reward function: executes the completions of the tasks named in column `task_id`.
 
@@ -66,7 +68,8 @@ def rewarder(
             program = prompts.extract(by_task[task], text)
             answers.append(Response(task, "grpo", index, text, program))
         asked = [by_task[task] for task in dict.fromkeys(task_id)]
-        found = [run.outcome for run in executor.execute(asked, answers, **limits)]
+        runs = executor.execute(asked, answers, limits=limits, workers=workers)
+        found = [run.outcome for run in runs]
         log_metric("passing", sum(outcome == Outcome.PASS for outcome in found) / len(found))
         return [rewards[outcome] for outcome in found]
 
@@ -129,7 +132,8 @@ def _trainer(
         problems,
         rewards=dict(zip(Outcome, settings["rewards"], strict=True)),
         prompt_format=settings["prompt_format"],
-        limits=settings["limits"],
+        limits=Limits(**settings["limits"]),
+        workers=settings["workers"],
     )
     columns = [{"prompt": asked[p.task_id], "task_id": p.task_id} for p in rows]
     return GRPOTrainer(

@@ -19,9 +19,11 @@ from rrtf import config, execution, methods, sample, store, train
 from rrtf.ablation import grpo
 from rrtf.ablation.registration import TIERS, Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
+from rrtf.engines import Decoding
 from rrtf.evaluate import exam
 from rrtf.nano import grammar
 from rrtf.records import Execution, Problem, RankedGroup, Response, TaskScore
+from rrtf.sandbox.executor import Limits
 from rrtf.step import batches
 
 VALIDATION, HELD_OUT = "validation", "held-out"
@@ -242,11 +244,13 @@ def place() -> Path:
     return path
 
 
-def exams(validation: Sequence[Problem], held_out: Sequence[Problem]) -> dict[str, exam.Exam]:
+def exams(
+    validation: Sequence[Problem], held_out: Sequence[Problem], limits: Limits
+) -> dict[str, exam.Exam]:
     """Split -> what is asked there; problems of one composition count as one family."""
     asked = {VALIDATION: validation, HELD_OUT: held_out}
     return {
-        name: exam.Exam(name, tuple(found), family=grammar.family) for name, found in asked.items()
+        name: exam.Exam(name, tuple(found), limits, grammar.family) for name, found in asked.items()
     }
 
 
@@ -337,8 +341,8 @@ def answers(
     """What `model` answers in round `number` of training, and the verdicts, in the same order.
 
     The first round, before training, has number 1, so this is called with 2 or more (else a
-    ValueError): the number decides, with `seed`, what is drawn. `sampling` are options of
-    `sample.sample_temperatures`, `limits` those of `execution.execute`. `progress` is given a name
+    ValueError): the number decides, with `seed`, what is drawn. `sampling` is what
+    `sets.sampling` gives, `limits` are options of `execution.execute`. `progress` is given a name
     and returns the callback `(done, total)` for it, as `store.Stage.progress`. Finished shards lie
     in the folder `shards`, named by all they depend on, the model's weights included: all rounds
     may share it, and an interrupted round goes on where it was.
@@ -348,9 +352,14 @@ def answers(
             f"round {number}: expected 2 or more; the first is sampled before training"
         )
     seed = config.derive_seed(seed, "round", number)
-    draw = {"source": f"round-{number}", "prompt_format": prompt_format, "seed": seed} | sampling
+    author = sample.Author(str(model), f"round-{number}", sampling["engine"], prompt_format)
+    cut = sampling["top_p"], sampling["max_new_tokens"], seed
+    decodings = [Decoding(warmth, *cut) for warmth in sampling["temperatures"]]
     told = progress("sampling") if progress else None
-    found = sample.sample_temperatures(problems, model=model, shards=shards, progress=told, **draw)
+    found = sample.sample(
+        problems, author, decodings=decodings, n_samples=sampling["n_samples"], shards=shards,
+        workers=sampling["workers"], cluster="local", progress=told,
+    )  # fmt: skip
     told = progress("executing") if progress else None
     return found, execution.execute(problems, found, shards=shards, progress=told, **limits)
 
@@ -369,8 +378,8 @@ def make(
 ) -> None:
     """Trains every trial from `model` into `folder / run.folder`, each kind in its own way.
 
-    `sampling` are the options of `sample.sample_temperatures` with which later rounds ask the
-    student, those of the first; `limits` those of `execution.execute`.
+    `sampling` says how later rounds ask the student (`sets.sampling`), as the first; `limits` are
+    options of `execution.execute`.
     """
     plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
     if plain:

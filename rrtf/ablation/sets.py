@@ -191,7 +191,7 @@ def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
 
 
 def sampling(profile: str, *, workers: int) -> dict[str, Any]:
-    """How stage 03 of `profile` asks the student, as options of `sample.sample_temperatures`."""
+    """How stage 03 of `profile` asks the student."""
     settings = config.resolve(profile, "sample")
     names = ("temperatures", "n_samples", "top_p", "max_new_tokens", "engine")
     return {**{name: settings[name] for name in names}, "workers": workers}

@@ -288,7 +288,7 @@ def neighbours(
 def observe(
     rows: Sequence[Row], call: Callable[..., list], *, n_random: int, seed: int
 ) -> dict[Row, Behaviour]:
-    """What every program returns on the probes; `call` is `rrtf.sandbox.call` or its like.
+    """What every program returns on the probes; `call` is `executor.call` or its like.
 
     Programs run only inside `call`. Rows without a program, or with arguments of types that no
     probe has, are absent.

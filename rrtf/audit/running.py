@@ -32,7 +32,7 @@ from rrtf.records import Execution, Leak, Outcome, Problem, Response
 EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
 LONGEST = 2000  # characters of the arguments and the result of an example
 
-Call = Callable[..., list]  # `sandbox.call` or its like
+Call = Callable[..., list]  # `executor.call` or its like
 _NUMBERS, _ROWS = int | float | complex, list | tuple | set | frozenset
 _KNOWN = (*probes.TYPES, type(None), type)
 
@@ -346,7 +346,7 @@ def _read(statement: ast.stmt) -> set[str]:
 
 
 def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
-    """(program, entry point) for `sandbox.call`; its first `after` calls end at once.
+    """(program, entry point) for `executor.call`; its first `after` calls end at once.
 
     A call of more than SECONDS raises UNHEARD, and so does every one after SLOW_CALLS of these.
     """
@@ -439,8 +439,8 @@ def passes_tests(
 ) -> list[Leak]:
     """A leak for each row and task where a function of the row passes all of the task's tests.
 
-    `call` is `sandbox.call`, `judge` takes problems and responses as `execution.execute`, both with
-    their options bound; programs run only inside them. With the folder `shards` every batch of
+    `call` is `executor.call`, `judge` takes problems and responses as `execution.execute`, both
+    with their options bound; programs run only inside them. With the folder `shards` every batch of
     functions that was called is saved and found again. The evidence names the function and the
     tests it passes, the score is the share of `further` calls on which it agrees with the
     reference: tests can be weak. `progress(done, total)` counts batches.

@@ -55,7 +55,7 @@ def describe(
     """The greedy answers of the `shown` methods to the chosen tasks.
 
     Of a method with several trainings the first is shown that ends as most of them do (passes or
-    fails). A task of the kind "only X" also shows X. `call` is `rrtf.sandbox.call`: failing
+    fails). A task of the kind "only X" also shows X. `call` is `executor.call`: failing
     answers run there once more, up to the test they fail. Methods without an answer are left out.
     """
     tasks = {problem.task_id: problem for problem in problems}

@@ -27,6 +27,7 @@ from rrtf.benchmarks import catalogue
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Data, Level, Out, Shards, Workers
 from rrtf.cli.screen import exit_codes, how_to_go_on
+from rrtf.evaluate import grade
 from rrtf.figures import tables as figures_tables
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
@@ -153,11 +154,13 @@ def run_tests(
 ) -> list[Leak]:
     """The findings of the detector `execution`.
 
-    `level` and `workers` as in `sandbox.call`; with `shards` an interrupted run goes on.
+    `level` and `workers` as in `executor.call`; with `shards` an interrupted run goes on.
     """
-    fences = {"level": level, "workers": workers}
-    call = partial(executor.call, **fences)
-    judge = partial(execution.execute, shards=shards, **fences)
+    limits = grade.limits("", cpu_seconds=None, wall_seconds=None, memory_mb=512, isolation=level)
+    call = partial(executor.call, limits=limits, workers=workers)
+    judge = partial(
+        execution.execute, limits=limits, workers=workers, cluster="local", shards=shards
+    )
     executed = []
     for name, members in problems.items():
         with screen.progress(f"running on {name}") as tick:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rrtf import config, engines, prompts, store
 from rrtf.cli import inputs, screen
+from rrtf.engines import Decoding
 from rrtf.evaluate import exam, grade
 from rrtf.evaluate.results import Board
 from rrtf.nano.grammar import family
@@ -177,19 +178,21 @@ def sampled(
 
     OSError where the engine, or what it needs, is not to be had.
     """
-    from rrtf.sample import sample
+    from rrtf.sample import Author, sample
 
     max_new_tokens = max_new_tokens or longest(one.place)
+    warmth = one.temperature or 0.0
+    source, style = label(one.name, 0, warmth), options["prompt_format"]
     try:
         found = sample(
             tasks,
-            model=one.place,
-            source=label(one.name, 0, one.temperature or 0.0),
-            temperature=one.temperature or 0.0,
-            max_new_tokens=max_new_tokens,
+            Author(one.place, source, options["engine"], style),
+            decodings=[Decoding(warmth, options["top_p"], max_new_tokens, options["seed"])],
+            n_samples=options["n_samples"],
             shards=shards,
+            workers=options["workers"],
+            cluster="local",
             progress=progress,
-            **options,
         )
     except (ImportError, RuntimeError) as error:
         raise OSError(f"{one.name}: {error}") from error

@@ -13,11 +13,10 @@ from rrtf import config, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Cpu, Level, Memory, Out, Rename, Strength, Workers
 from rrtf.cli.screen import exit_codes
-from rrtf.engines import endpoint
+from rrtf.engines import Decoding, endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade
 from rrtf.evolve import asking, growing, offline, rules, testing
-from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.seeds import read_seeds
 from rrtf.records import Instruction, Problem
@@ -202,9 +201,9 @@ def evolve_asking(
         renamed=inputs.renames(rename or ()),
     )
     inputs.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
-    sampling = Sampling(options["temperature"], options["top_p"], options["max_tokens"], seed)
+    decoding = Decoding(options["temperature"], options["top_p"], options["max_tokens"], seed)
     ask = _asker(generator, model, replies_folder(options["replies"], out), options)
-    evolved, failed = growing.evolve_rows(rows, ask=ask, generator=model, sampling=sampling, **how)
+    evolved, failed = growing.evolve_rows(rows, ask=ask, generator=model, decoding=decoding, **how)
     console = Console(stderr="-" in (out, dropped), highlight=False)
     _print_rounds(console, evolved, failed)
     everything, gone = [*rows, *evolved], list(failed)
@@ -216,7 +215,7 @@ def evolve_asking(
     written: list[Any] = kept
     if tests:
         written, untested = _with_tests(
-            console, kept, ask, sampling, {**options, "min_strength": min_strength, "seed": seed}
+            console, kept, ask, decoding, {**options, "min_strength": min_strength, "seed": seed}
         )
         gone += untested
     if out:
@@ -266,12 +265,13 @@ def _with_tests(
     console: Console,
     rows: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
     options: Mapping[str, Any],
 ) -> tuple[list[dict], list[Dropped]]:
     """(rows that are problems with valid tests, the others with their reasons); prints both."""
-    runs = {"workers": options["workers"], "level": options["level"]}
-    runs |= {"memory_mb": options["memory_mb"], "cpu_seconds": options["cpu_seconds"] or 2.0}
+    use = {name: options[name] for name in ("cpu_seconds", "memory_mb")}
+    limits = grade.limits("", wall_seconds=6.0, isolation=options["level"], **use)
+    runs = {"limits": limits, "workers": options["workers"]}
     try:
         found = testing.add_tests(
             rows,
@@ -280,7 +280,7 @@ def _with_tests(
             answers=options["answers"],
             inputs=options["inputs"],
             least_share=options["agreement"],
-            sampling=sampling,
+            decoding=decoding,
         )
     except RuntimeError as error:  # no sandbox to be had here
         raise OSError(str(error)) from error
@@ -315,11 +315,11 @@ def _valid(
     with screen.progress("checking tests") as tick:
         broken, measured = examine.examine(
             problems,
-            limit=N_MUTANTS,
+            n_mutants=N_MUTANTS,
             seed=options["seed"],
-            execute=grade.execute,
+            limits=runs["limits"],
+            execute=partial(grade.execute, workers=runs["workers"], cluster="local"),
             progress=tick,
-            **runs,
         )
     kept, _ = examine.drop_broken(problems, broken)
     strong, _ = examine.drop_weak(kept, measured, min_strength=least)

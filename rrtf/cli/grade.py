@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from rrtf.cli import evaluate, inputs, screen
 from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
 from rrtf.sandbox.joint import SUFFIX
+
+
+def _execution(problems: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `execution.execute` as the command line gives them."""
+    names = ("cpu_seconds", "wall_seconds", "memory_mb")
+    use = {name: options.get(name) for name in names} | {"isolation": options["level"]}
+    how = {"limits": grade.limits(problems, **use), "workers": options["workers"]}
+    how |= {"cluster": options.get("engine", "local"), "shards": options.get("shards")}
+    return how
 
 
 def grade_samples(
@@ -39,7 +49,7 @@ def grade_samples(
     `since`, `joint` and `packages` as `benchmarks.load`; `by` names what `benchmarks.groups` knows.
     ValueError and FileNotFoundError before anything runs for what a caller can get wrong.
     """
-    options = grade.limits(problems, options)
+    options = _execution(problems, options)
     asked = grade.parse_ks(ks) if ks else None
     screen.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown or bool(since)}
@@ -128,7 +138,7 @@ def evaluate_entries(
     `flagged` is a file of leaks: the board is followed by the rates on the tasks that leak and on
     the others. Errors as `grade_samples`, besides those of sampling and of `leaderboard.board`.
     """
-    options = grade.limits(problems, options)
+    options = _execution(problems, options)
     asked = grade.parse_ks(ks) if ks else grade.KS
     screen.check_folder(out)
     name = inputs.name_of(problems)
@@ -154,7 +164,10 @@ def evaluate_entries(
     if out:
         told = {"problems": problems, "margin": margin, "sampling": dict(sampling)}
         told |= {"entries": [store.to_row(one) for one in entrants]}
-        told |= {name: value for name, value in options.items() if name != "shards"}
+        limits = options["limits"]
+        told |= {"level": limits.isolation, "workers": options["workers"]}
+        told |= {"cpu_seconds": limits.cpu_seconds, "wall_seconds": limits.wall_seconds}
+        told |= {"memory_mb": limits.memory_mb, "engine": options["cluster"]}
         evaluate.save(out, board, tasks, responses, executions, scores, settings=told)
         screen.say(console, f"samples, verdicts, scores and board in {out}")
 
@@ -205,7 +218,7 @@ def rank_responses(
     Errors as `grade_samples`; besides a response without a source, or a teacher that is none of
     the sources.
     """
-    options = grade.limits(problems, options)
+    options = _execution(problems, options)
     screen.check_out(out, problems, lines)
     reads = {"extract": extract, "renamed": renamed, "allow_unknown": allow_unknown}
     reads |= {"verdicts": True, "beside": verdicts}
@@ -299,9 +312,10 @@ def _sound(
     asked = [problem for problem in problems if problem.task_id in answered]
     least = settings["min_strength"]
     limit = settings["n_mutants"] if least else 0
-    how = {"limit": limit, "seed": settings["seed"], "execute": grade.execute}
+    run = partial(grade.execute, **{k: v for k, v in options.items() if k != "limits"})
+    how = {"seed": settings["seed"], "limits": options["limits"], "execute": run}
     with screen.progress("checking tests") as tick:
-        broken, strengths = examine.examine(asked, progress=tick, **how, **options)
+        broken, strengths = examine.examine(asked, n_mutants=limit, progress=tick, **how)
     kept, lost = examine.drop_broken(asked, broken)
     if least:
         kept, weak = examine.drop_weak(kept, strengths, min_strength=least)

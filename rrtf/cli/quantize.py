@@ -97,7 +97,10 @@ def quantize_model(
             asked |= {"seed": seed, "workers": options["workers"], "prompt_format": prompt_format}
             settings = quantize_table.Settings.of({**STAGE, **asked, **sampled})
             measured = _measured(folder, tasks, variants, place, texts, settings)
-            limits = grade.limits(problems or "", options)
+            use = {name: options[name] for name in ("cpu_seconds", "memory_mb")}
+            use |= {"wall_seconds": None, "isolation": options["level"]}
+            limits = {"limits": grade.limits(problems or "", **use)}
+            limits |= {"workers": options["workers"], "cluster": "local"}
             table = _graded(measured, tasks, place, inputs.name_of(model), settings, limits)
             _show(table, measured, out)
         else:

@@ -10,10 +10,12 @@ import typer
 from rich.console import Console
 
 from rrtf import config, engines
+from rrtf import sample as rrtf_sample
 from rrtf.cli import evaluate, inputs, screen
 from rrtf.cli.options import ALL_CORES, Asked, Data, Draw, Joint, Longest, Packages, Problems, Since
 from rrtf.cli.screen import exit_codes
-from rrtf.sample import sample_temperatures, survey
+from rrtf.engines import Decoding
+from rrtf.sample import Author, survey
 
 STAGE = config.resolve("nano", "evaluate")  # what is not given is what `evaluate` gives
 _WHERE = "Where it is sampled"
@@ -90,7 +92,7 @@ def sample_problems(
     packages: str,
     **options,
 ) -> None:
-    """The verb `sample`; `options` are those of `sample.sample_temperatures`.
+    """The verb `sample`; `options` are what decides how it is sampled.
 
     ValueError and FileNotFoundError for what a caller can get wrong, before a model is loaded;
     OSError where an engine, a server or a cluster is not to be had.
@@ -102,11 +104,20 @@ def sample_problems(
     away = engines.remote(options["engine"])
     longest = max_new_tokens or evaluate.longest(model)
     source = inputs.name_of(model) if Path(model).is_dir() and not away else model
-    options |= {"source": source, "n_samples": n, "temperatures": temperature or (0.0,)}
+    author = Author(model, source, options["engine"], options["prompt_format"])
+    cut = options["top_p"], longest, options["seed"]
+    decodings = [Decoding(warmth, *cut) for warmth in temperature or (0.0,)]
     with _shards(out) as shards, screen.progress(f"sampling {source}") as tick:
         try:
-            found = sample_temperatures(
-                tasks, model=model, max_new_tokens=longest, shards=shards, progress=tick, **options
+            found = rrtf_sample.sample(
+                tasks,
+                author,
+                decodings=decodings,
+                n_samples=n,
+                shards=shards,
+                workers=options["workers"],
+                cluster=options["cluster"],
+                progress=tick,
             )
         except (ImportError, RuntimeError) as error:
             raise OSError(str(error)) from error

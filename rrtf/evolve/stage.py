@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import prompts, store
-from rrtf.engines import endpoint
+from rrtf.engines import Decoding, endpoint
 from rrtf.evolve import asking, offline, rules
-from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker, evolve_rows
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.store import Stage
 from rrtf.strength import examine
 
@@ -97,10 +97,10 @@ def grow(
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
-    sampling = asking.sampling(seed)
+    decoding = asking.freely(seed)
     model = stage.settings["evolver"]
-    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, sampling=sampling, **how)
-    tested, gone = _tested(stage, [*world["rows"], *rows], ask, sampling, workers)
+    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, decoding=decoding, **how)
+    tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
     dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
     dropped |= Counter(f"row: {why}" for _, why in gone)
     sets = _split(world, tested, seed)
@@ -122,22 +122,30 @@ def _tested(
     stage: Stage,
     rows: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
     workers: int,
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
     settings = stage.settings
+    limits = Limits(
+        settings["cpu_seconds"],
+        settings["wall_seconds"],
+        settings["memory_mb"],
+        settings["isolation"],
+    )
+    execute = partial(executor.execute, workers=workers)
     kept, gone = rules.sieve(rows, threshold=rules.NEAR)
     found = add_tests(
         kept,
         ask=ask,
-        call=partial(executor.call, workers=workers),
+        call=partial(executor.call, limits=limits, workers=workers),
         answers=settings["test_answers"],
         inputs=settings["test_inputs"],
         least_share=settings["test_agreement"],
-        sampling=sampling,
+        decoding=decoding,
     )
-    broken = examine.broken_references([problem for _, problem in found.rows], workers=workers)
+    tested = [problem for _, problem in found.rows]
+    broken = examine.broken_references(tested, limits=limits, execute=execute)
     gone += found.dropped
     gone += [(row, "tests: the reference fails") for row, p in found.rows if p.task_id in broken]
     good = [(row, problem) for row, problem in found.rows if problem.task_id not in broken]

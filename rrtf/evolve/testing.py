@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rrtf import probes, prompts, similarity
-from rrtf.evolve.asking import Sampling, again_ask, inputs_ask, task_text
+from rrtf.engines import Decoding
+from rrtf.evolve.asking import again_ask, inputs_ask, task_text
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import Function, code_of, function_of
 from rrtf.probes import literal
 from rrtf.records import Instruction, Problem
 
-Call = Callable[..., list[tuple]]  # `sandbox.call`, or what stands in for it
+Call = Callable[..., list[tuple]]  # `executor.call`, or what stands in for it
 Seen = tuple[str, Any]  # ("value", what was returned) or ("error", why nothing was)
 
 LONGEST = 5_000  # characters of an input, or of an output, as a literal
@@ -92,7 +93,7 @@ def add_tests(
     answers: int,
     inputs: int,
     least_share: float,
-    sampling: Sampling,
+    decoding: Decoding,
 ) -> Tested:
     """Problems with tests for the rows that can have them; rows = problems + dropped.
 
@@ -107,7 +108,7 @@ def add_tests(
             "above one half (else two outputs could win) up to 1"
         )
     functions, dropped = _functions(rows)
-    trials, counts = _trials(functions, ask, answers, inputs, sampling)
+    trials, counts = _trials(functions, ask, answers, inputs, decoding)
     found: list[tuple[Instruction, Problem]] = []
     for at in range(0, len(trials), ROWS_PER_CALL):
         chunk = trials[at : at + ROWS_PER_CALL]
@@ -145,13 +146,13 @@ def _trials(
     ask: Asker,
     answers: int,
     count: int,
-    sampling: Sampling,
+    decoding: Decoding,
 ) -> tuple[list[Trial], Counter[str]]:
     """One call of `ask` for all rows; the inputs that cannot be tried, by reason."""
     asks = []
     for row, function in functions:
-        asks.append(inputs_ask(row.task_id, function.head, count, sampling))
-        asks += [again_ask(row.task_id, function.head, n, sampling) for n in range(1, answers)]
+        asks.append(inputs_ask(row.task_id, function.head, count, decoding))
+        asks += [again_ask(row.task_id, function.head, n, decoding) for n in range(1, answers)]
     replies = ask(asks) if asks else []
     trials, counts = [], Counter()
     for place, (row, function) in enumerate(functions):
@@ -241,7 +242,7 @@ def run_trials(trials: Sequence[Trial], call: Call) -> list[list[tuple[Seen, ...
         for t in trials
         for program in t.programs
     ]
-    runs = [call(programs, [()], seed=seed) for seed in (1, 2)] if programs else [[], []]
+    runs = [call(programs, [()], hash_seed=seed) for seed in (1, 2)] if programs else [[], []]
     pairs = iter(zip(*runs, strict=True))
     return [[_seen(*next(pairs), len(trial.inputs)) for _ in trial.programs] for trial in trials]
 

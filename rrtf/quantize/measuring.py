@@ -14,12 +14,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rrtf import prompts, store
-from rrtf.engines import Generator
+from rrtf.engines import Decoding, Generator
 from rrtf.quantize.table import Measured
 from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
 from rrtf.records import Response
@@ -92,17 +93,17 @@ def _made(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def _answered(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Greedy and sampled answers to the prompts, and the likelihood of the references."""
     engine = open_variant(*place, threads=job["threads"])
-    asked = {"max_new_tokens": job["max_new_tokens"], "stops": job["stops"], "seed": job["seed"]}
+    longest, seed = job["max_new_tokens"], job["seed"]
     ways = {
-        "greedy": {"n": 1, "temperature": 0.0, "top_p": 1.0},
-        "sampled": {key: job[key] for key in ("n", "temperature", "top_p")},
+        "greedy": (1, Decoding(0.0, 1.0, longest, seed)),
+        "sampled": (job["n"], Decoding(job["temperature"], job["top_p"], longest, seed)),
     }
     answers = {
         name: [
             [[answer.text, answer.n_tokens, answer.finish_reason] for answer in row]
-            for row in engine.generate(job["prompts"], **way, **asked)
+            for row in engine.generate(job["prompts"], n=n, decoding=way, stops=job["stops"])
         ]
-        for name, way in ways.items()
+        for name, (n, way) in ways.items()
     }
     nll = negative_log_likelihood(engine, job["prompts"], job["references"])
     return {"engine": engine.name, "nll": nll, **answers}
@@ -150,10 +151,10 @@ def ms_per_token(
     that no engine has to pad or to split the batch: of those of about median length the one with
     the longest answer. ValueError where all of these end at their first token.
     """
-    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
+    greedy = Decoding(0.0, 1.0, TIMED_TOKENS, 0)
     middle, ordered = len(texts) // 2, sorted(texts, key=len)
     near = ordered[max(0, middle - CANDIDATES // 2) :][:CANDIDATES]
-    answers = engine.generate(near, max_new_tokens=TIMED_TOKENS, **how)
+    answers = engine.generate(near, n=1, decoding=greedy, stops=())
     steps = [row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers]
     if max(steps) < 2:
         raise ValueError("every answer ends at its first token; there is no time per token")
@@ -161,7 +162,7 @@ def ms_per_token(
 
     def spent(tokens: int) -> float:
         started = time.perf_counter()
-        engine.generate(rows, max_new_tokens=tokens, **how)
+        engine.generate(rows, n=1, decoding=replace(greedy, max_new_tokens=tokens), stops=())
         return time.perf_counter() - started
 
     found = [spent(TIMED_TOKENS) - spent(1) for _ in range(repetitions + 1)]
