@@ -294,7 +294,7 @@ def _is_copy(shape: tuple[int, ...], shapes: set[tuple[int, ...]]) -> bool:
 def logits(step: Step, vocabulary: int) -> float:
     """Bytes of the logits at their peak: a tile of them, and as much again for its gradient.
 
-    The step makes them in float32, a tile at a time (`rrtf.likelihood`), and once more from
+    The step makes them in float32, a tile at a time (`rrtf.step.likelihood`), and once more from
     bfloat16 where that is the precision.
     """
     tile = min(step.predicted, likelihood.TILE_ROWS) * min(vocabulary, likelihood.TILE_WORDS)

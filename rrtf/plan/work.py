@@ -42,7 +42,7 @@ class Row:
     def pairs(self) -> float:
         """Pairs of tokens that attention compares: a prompt with itself, a response also with it.
 
-        In blocks of queries, each of which sees no key behind the block (`rrtf.packing`).
+        In blocks of queries, each of which sees no key behind the block (`rrtf.step.packing`).
         """
         own = self.response - 1
         return _seen(self.prompt, 0) + self.responses * _seen(own, self.prompt)

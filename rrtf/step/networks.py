@@ -24,7 +24,7 @@ PREFIX = "network."  # of the names in a `Scorer`
 
 
 class Scorer(nn.Module):
-    """`loss.score` as a forward pass: FSDP gathers weights when a module is called.
+    """`scoring.score` as a forward pass: FSDP gathers weights when a module is called.
 
     The objectives read hidden states and the output layer apart, so the model's own forward pass,
     which would give the logits of every position, is never called.

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_plan.py [--rounds 3] [--write]
 
-Needs a finished nano run (`make reports`). Rates are FLOPs as `rrtf.plan.flops` counts them per
+Needs a finished nano run (`make reports`). Rates are FLOPs as `rrtf.plan.work` counts them per
 second of CPU time of one thread, so other work on the machine matters little; medians of several
 rounds. A training rate is that of the updates alone, from the difference of a long and a short
 run; what is left of the short one is what a run needs besides. `--write` puts the values into
