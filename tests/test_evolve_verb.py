@@ -207,7 +207,7 @@ def test_options_out_of_range_are_bad_input_before_anything_is_asked(
 
 
 def test_nano_problems_evolve_without_a_model(run, tmp_path):
-    seeds = build("finetune", 10, shard_size=10)[0]
+    seeds = build("finetune", 10, shard_size=10, workers=2)[0]
     store.write(tmp_path / "seeds.jsonl", seeds)
     done = run("--rounds", 1, "--out", tmp_path / "o.jsonl", seeds="seeds.jsonl", url="")
     assert done.exit_code == 0, done.output

@@ -43,7 +43,7 @@ HOW = {"rounds": 1, "weights": dict.fromkeys(evolution.METHODS, 1), "seed": 3, "
 @pytest.fixture
 def small_world(monkeypatch):
     """Twelve nano seeds in the place of the whole small world, which takes longer to make."""
-    problems = build("finetune", 16, shard_size=16)[0]
+    problems = build("finetune", 16, shard_size=16, workers=2)[0]
     world = {"seeds": problems[:12], "evolvable": problems[:12], "train": problems[:12]}
     world |= {"validation": problems[12:14], "test": problems[14:]}
     monkeypatch.setattr(offline, "load_world", lambda stage, **_: world)

@@ -85,7 +85,7 @@ def one_leak(
 ) -> tuple[list[tuple[str, str, str]], list[dict[str, str]]]:
     """The first nano problem and itself under the deepest disguise: as text, and as answers.
 
-    (title, held out, disguised) for `figures.side_by_side`, then a table row per probe; both
+    (title, held out, disguised) for `tables.side_by_side`, then a table row per probe; both
     empty where no problem has a specification.
     """
     first = [problem for problem in problems if problem.spec][:1]

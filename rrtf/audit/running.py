@@ -439,8 +439,8 @@ def passes_tests(
 ) -> list[Leak]:
     """A leak for each row and task where a function of the row passes all of the task's tests.
 
-    `call` is `executor.call`, `judge` takes problems and responses as `execution.execute`, both with
-    their options bound; programs run only inside them. With the folder `shards` every batch of
+    `call` is `executor.call`, `judge` takes problems and responses as `execution.execute`, both
+    with their options bound; programs run only inside them. With the folder `shards` every batch of
     functions that was called is saved and found again. The evidence names the function and the
     tests it passes, the score is the share of `further` calls on which it agrees with the
     reference: tests can be weak. `progress(done, total)` counts batches.

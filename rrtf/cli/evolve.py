@@ -9,11 +9,10 @@ from rich.console import Console
 from rrtf import config, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
-from rrtf.engines import endpoint
+from rrtf.engines import Decoding, endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade, samples
 from rrtf.evolve import asking, growing, offline, rules, stage, testing
-from rrtf.evolve.asking import Sampling
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.seeds import read_seeds
 from rrtf.records import Instruction, Problem
@@ -102,7 +101,7 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         renamed=samples.renames(given.rename),
     )
     screen.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
-    sampling = Sampling(given.temperature, given.top_p, given.max_new_tokens, given.seed)
+    decoding = Decoding(given.temperature, given.top_p, given.max_new_tokens, given.seed)
     ask = _asker(given)
     evolved, gone = growing.evolve_rows(
         rows,
@@ -110,7 +109,7 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         generator=given.model,
         rounds=given.rounds,
         weights=weights,
-        sampling=sampling,
+        decoding=decoding,
         after_failure=given.after_failure,
     )
     console = Console(stderr="-" in (given.out, given.dropped), highlight=False)
@@ -127,7 +126,7 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         console.print(screen.ledger("rows", everything, reasons, "kept", len(kept)))
         gone = [*gone, *refused]
     if given.tests:
-        kept, untested = _with_tests(given, console, kept, ask, sampling)
+        kept, untested = _with_tests(given, console, kept, ask, decoding)
         gone = [*gone, *untested]
     if given.out:
         screen.write(given.out, kept)
@@ -165,7 +164,7 @@ def _with_tests(
     console: Console,
     rows: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
 ) -> tuple[list[dict], list[Dropped]]:
     """(rows that are problems with valid tests, the others with their reasons); prints both."""
     limits = inputs.limits(given)
@@ -177,7 +176,7 @@ def _with_tests(
             answers=given.test_answers,
             inputs=given.test_inputs,
             least_share=given.test_agreement,
-            sampling=sampling,
+            decoding=decoding,
         )
     except RuntimeError as error:  # no sandbox to be had here
         raise OSError(str(error)) from error

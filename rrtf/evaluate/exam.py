@@ -231,7 +231,7 @@ def by_leak(
 ) -> dict[str, list[Result]]:
     """Part (PARTS) -> pass@k of every model, seed and temperature on the tasks of that part.
 
-    An empty part has no rows. `ks` as `metrics.rates`. ValueError for scores of several
+    An empty part has no rows. `ks` as `results.rates`. ValueError for scores of several
     benchmarks, a flagged task without a score, or a task that one model answers twice.
     """
     names = {row.benchmark for row in scores}

@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import prompts, store
-from rrtf.engines import endpoint
-from rrtf.evolve import offline
-from rrtf.evolve.asking import Sampling
+from rrtf.engines import Decoding, endpoint
+from rrtf.evolve import asking, offline, rules
 from rrtf.evolve.growing import Asker, evolve_rows
-from rrtf.evolve.rules import Dropped, sieve
+from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.records import Instruction, Problem
@@ -98,10 +97,10 @@ def grow(
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
-    sampling = Sampling(seed=seed)
+    decoding = asking.freely(seed)
     model = stage.settings["model"]
-    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, sampling=sampling, **how)
-    tested, gone = _tested(stage, [*world["rows"], *rows], ask, sampling, workers)
+    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, decoding=decoding, **how)
+    tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
     dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
     dropped |= Counter(f"row: {why}" for _, why in gone)
     sets = _split(world, tested, seed)
@@ -123,7 +122,7 @@ def _tested(
     stage: Stage,
     rows: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
     workers: int,
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
@@ -135,7 +134,7 @@ def _tested(
         settings["isolation"],
     )
     execute = partial(executor.execute, workers=workers)
-    kept, gone = sieve(rows)
+    kept, gone = rules.sieve(rows, threshold=rules.NEAR)
     found = add_tests(
         kept,
         ask=ask,
@@ -143,7 +142,7 @@ def _tested(
         answers=settings["test_answers"],
         inputs=settings["test_inputs"],
         least_share=settings["test_agreement"],
-        sampling=sampling,
+        decoding=decoding,
     )
     tested = [problem for _, problem in found.rows]
     broken = examine.broken_references(tested, limits=limits, execute=execute)

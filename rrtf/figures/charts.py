@@ -65,7 +65,7 @@ def intervals(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -
 
 
 def differences(
-    rows: Sequence[tuple[str, float, float, float]], *, margin: float = 0.0, title: str = ""
+    rows: Sequence[tuple[str, float, float, float]], *, margin: float, title: str = ""
 ) -> Figure:
     """Paired differences (name, value, low, high) in points, zero and +-`margin` marked.
 
@@ -299,7 +299,7 @@ def grouped_bars(
 
 
 def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Pairs per detector of `audit.detector_rows`, leaks and chance apart; the axis is log-like."""
+    """Pairs per detector of `audit.views.detector_rows`, leaks and chance apart; the axis is log-like."""
     figure, axes = canvas(width=7.0, height=0.32 * len(rows) + 0.9)
     for offset, name, shade in ((-0.2, "leaks", PALETTE[5]), (0.2, "chance", PALETTE[7])):
         places = [at + offset for at in range(len(rows))]
@@ -332,7 +332,7 @@ def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> F
 
 
 def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
-    """A dot per row of `audit.nearest`: likeness of words against likeness of behaviour."""
+    """A dot per row of `audit.views.nearest`: likeness of words against likeness of behaviour."""
     figure, axes = canvas(width=6.0, height=3.2)
     for same, name in ((False, "other function"), (True, "same function")):
         dots = [n for n in neighbours if (n.agreement == 1.0) == same]
@@ -422,7 +422,7 @@ def p_ranges(rows: Sequence[tuple[str, float, float, str]], *, alpha: float) -> 
 def data_sizes(rows: Sequence[Mapping[str, Any]], *, stated_batch: int) -> Figure:
     """Best rate with its interval, steps per epoch and implied batch, one line per data size.
 
-    `rows` as `paper.size_rows` makes them; the stated batch is a line.
+    `rows` as `paper.printed.size_rows` makes them; the stated batch is a line.
     """
     figure, _ = canvas(1, 3, width=7.6, height=0.9 + 0.42 * len(rows), share_y=True)
     rates, steps, batches = figure.axes

@@ -163,7 +163,7 @@ def _shown(bounds: tuple[float, float], how: str) -> str:
 
 
 def range_lines(tests: Sequence[ClaimTest]) -> list[tuple[str, float, float, str]]:
-    """(name, smallest p, largest p, verdict) after Holm, as `figures.p_ranges` draws them.
+    """(name, smallest p, largest p, verdict) after Holm, as `charts.p_ranges` draws them.
 
     Without the sampled rates, whose p has no lower bound.
     """
