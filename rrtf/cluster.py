@@ -1,21 +1,29 @@
-"""Jobs spread over a Ray cluster: strings go out, strings come back, no other data is pickled.
+"""Jobs side by side: in processes of this machine, or spread over a Ray cluster.
 
-A worker is a process of a node that keeps its CPUs or its GPU, and what it has loaded, until the
+To a cluster strings go out and strings come back, no other data is pickled. A worker there is a
+process of a node that keeps its CPUs or its GPU, and what it has loaded, until the
 call ends, and has one job at a time. A lost worker or node costs the jobs under way, which others
 do again; nodes that join are used.
 """
 
+import ctypes
 import json
 import os
 import platform
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
+from multiprocessing import get_context
 from types import ModuleType
 from typing import Any, TypeVar
+
+from rrtf import config
 
 PLACES = ("local", "ray")
 RETRIES = 8  # of a job whose worker or node was lost
@@ -25,6 +33,44 @@ Job = TypeVar("Job")
 
 # What a worker may raise for its caller to raise again; the first that fits, so subclasses first.
 _TOLD = (ValueError, FileNotFoundError, RuntimeError, ImportError, OSError)
+
+
+def check_place(name: str) -> None:
+    """ValueError for a cluster that is neither `local` nor `ray`."""
+    if name not in PLACES:
+        raise ValueError(f"unknown cluster {name!r}: expected one of {', '.join(PLACES)}")
+
+
+def side_by_side(
+    work: Callable[[Job], Any], jobs: Sequence[Job], *, processes: int
+) -> Iterator[tuple[int, Any]]:
+    """(number of the job, `work(job)`) as they end, by fresh processes of one thread each.
+
+    One process is this one. An error of `work` is raised here, a process that is killed is an
+    OSError; whatever ends the call, also the death of this process, ends the others at once.
+    """
+    if processes < 2:
+        yield from ((number, work(job)) for number, job in enumerate(jobs))
+        return
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin)
+    try:
+        numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
+        for ended in as_completed(numbers):
+            yield numbers[ended], ended.result()
+    except BrokenProcessPool:
+        raise OSError("a process was killed; what was finished is kept") from None
+    finally:
+        for process in list(pool._processes.values()):
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """The first thing that a process beside this one does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller is interrupted, and ends the others
+    config.set_threads(1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def spread(

@@ -7,13 +7,17 @@ killed goes on where it was, and nothing that could change a verdict meets an ol
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import KW_ONLY, asdict, astuple, dataclass, replace
 from pathlib import Path
+from textwrap import dedent
 
-from rrtf import cluster, store
+from rrtf import store
+from rrtf.cluster import check_place, spread
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.packages import versions
 
 SHARD_SIZE = 512  # distinct programs: one to two seconds of two cores
@@ -37,43 +41,42 @@ def execute(
     problems: Sequence[Problem],
     responses: Sequence[Response],
     *,
-    engine: str = "local",
-    workers: int = 2,
+    limits: Limits,
+    workers: int,
+    cluster: str,
     shards: Path | None = None,
-    shard_size: int = SHARD_SIZE,
-    level: str = "landlock+seccomp",
-    exactly: str | None = None,
-    cpu_seconds: float = 2.0,
-    wall_seconds: float = 6.0,
-    memory_mb: int = 512,
-    seed: int = 0,
+    hash_seed: int = 0,
     packages: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Execution]:
-    """The verdict of every response, in the order of `responses`, as `sandbox.execute` gives it.
+    """The verdict of every response, in the order of `responses`, as `executor.execute` gives it.
 
-    `engine` is `local` or `ray`, a cluster as `cluster.spread` finds it. `workers` programs are
-    judged at a time, on a cluster by each of its workers, which reserve as many CPUs. Every
-    finished shard is saved in the folder `shards` and found again; a lost process costs the
-    shards under way. The rest as `sandbox.execute`.
+    `cluster` is `local` or `ray`, as `cluster.spread` finds it. `workers` programs are judged at
+    a time, on a cluster by each of its workers, which reserve as many CPUs. Every finished shard
+    is saved in the folder `shards` and found again; a lost process costs the shards under way.
+    The rest as `executor.execute`.
 
-    Errors as `sandbox.execute`. A damaged shard is a ValueError that names its file: it is not
+    Errors as `executor.execute`. A damaged shard is a ValueError that names its file: it is not
     made anew in silence, because whatever changed it may have changed others. ImportError where
     Ray is wanted and missing.
     """
-    if engine not in cluster.PLACES:
-        raise ValueError(f"unknown engine {engine!r}: expected one of {', '.join(cluster.PLACES)}")
-    if shard_size < 1 or workers < 1:
-        raise ValueError(f"shard_size {shard_size}, workers {workers}: expected at least 1")
-    limits = {"level": level, "exactly": exactly, "cpu_seconds": float(cpu_seconds)}
-    limits |= {"wall_seconds": float(wall_seconds), "memory_mb": memory_mb, "seed": seed}
-    limits |= {"packages": sorted(set(packages))}
+    check_place(cluster)
+    if workers < 1:
+        raise ValueError(f"workers {workers}: expected at least 1")
     places = executor.distinct(problems, responses)
     firsts = [responses[where[0]] for where in places]
     copies = [len(where) for where in places]
-    ledger = _Ledger(problems, firsts, limits, copies=copies, progress=progress)
-    ledger.cut(shard_size, shards)
-    (_run_here if engine == "local" else _run_on_cluster)(ledger, workers)
+    ledger = _Ledger(
+        {problem.task_id: problem for problem in problems},
+        firsts,
+        copies,
+        limits=limits,
+        hash_seed=hash_seed,
+        packages=sorted({*packages}),
+        progress=progress,
+    )
+    ledger.cut(shards)
+    (_run_here if cluster == "local" else _run_on_cluster)(ledger, workers)
     number = {place: n for n, where in enumerate(places) for place in where}
     return [
         replace(ledger.verdicts[number[place]], source=response.source, index=response.index)
@@ -86,27 +89,26 @@ def version() -> str:
     return store.version("rrtf.sandbox")
 
 
+@dataclass(eq=False)
 class _Ledger:
     """The distinct programs of one call, cut into shards, and their verdicts so far."""
 
-    def __init__(
-        self,
-        problems: Sequence[Problem],
-        programs: Sequence[Response],
-        limits: dict,
-        *,
-        copies: Sequence[int],
-        progress: Callable[[int, int], None] | None,
-    ):
-        self.problems = {problem.task_id: problem for problem in problems}
-        self.programs, self.limits = programs, limits
-        self.copies, self.progress = copies, progress  # copies: how many responses are this one
-        self.total, self.told = sum(copies), 0
+    problems: dict[str, Problem]
+    programs: Sequence[Response]
+    copies: Sequence[int]  # how many responses are this program
+    _: KW_ONLY
+    limits: Limits
+    hash_seed: int
+    packages: list[str]
+    progress: Callable[[int, int], None] | None
+
+    def __post_init__(self):
+        self.total, self.told = sum(self.copies), 0
         self.verdicts: dict[int, Execution] = {}  # place in `programs` -> verdict
 
-    def cut(self, size: int, folder: Path | None) -> None:
+    def cut(self, folder: Path | None) -> None:
         """Makes the shards; takes up those that `folder` holds already."""
-        n = len(self.programs)
+        n, size = len(self.programs), SHARD_SIZE
         self.size, self.shards = size, [range(at, min(at + size, n)) for at in range(0, n, size)]
         self.missing = [len(shard) for shard in self.shards]
         self.paths = []
@@ -127,8 +129,10 @@ class _Ledger:
         return {
             "problems": [[p.task_id, p.prompt, p.entry_point, p.tests] for p in tasks],
             "programs": [[p.task_id, p.program] for p in programs],
-            "limits": self.limits,
-            "packages": versions(self.limits["packages"]),
+            "limits": asdict(self.limits),
+            "hash_seed": self.hash_seed,
+            "packages": self.packages,
+            "versions": versions(self.packages),
             "version": version(),
         }
 
@@ -184,9 +188,11 @@ def _run_here(ledger: _Ledger, workers: int) -> None:
         executor.execute(
             list(ledger.problems.values()),
             [ledger.programs[place] for place in left],
+            limits=ledger.limits,
             workers=workers,
+            hash_seed=ledger.hash_seed,
+            packages=ledger.packages,
             finished=lambda new: ledger.add({left[i]: verdict for i, verdict in new.items()}),
-            **ledger.limits,
         )
 
 
@@ -200,7 +206,7 @@ def _run_on_cluster(ledger: _Ledger, workers: int) -> None:
         ledger.add(dict(zip(shard, verdicts, strict=True)))
 
     shards = ledger.left()
-    cluster.spread(judge, shards, message=ledger.message, finished=finished, cpus=workers)
+    spread(judge, shards, message=ledger.message, finished=finished, cpus=workers)
 
 
 def judge(job: dict, workers: int) -> list:
@@ -208,10 +214,59 @@ def judge(job: dict, workers: int) -> list:
 
     RuntimeError where the node may not judge: other packages, too weak an isolation.
     """
-    here = versions(job["limits"]["packages"])
-    if job["packages"] != here:
-        raise RuntimeError(f"other packages than the caller's {job['packages']}: {here}")
+    here = versions(job["packages"])
+    if job["versions"] != here:
+        raise RuntimeError(f"other packages than the caller's {job['versions']}: {here}")
     problems = [Problem(*row) for row in job["problems"]]
     responses = [Response(task_id, "", 0, "", program) for task_id, program in job["programs"]]
-    found = executor.execute(problems, responses, workers=workers, **job["limits"])
+    found = executor.execute(
+        problems,
+        responses,
+        limits=Limits(**job["limits"]),
+        workers=workers,
+        hash_seed=job["hash_seed"],
+        packages=job["packages"],
+    )
     return [[e.task_id, e.outcome, *_rest(e)] for e in found]
+
+
+def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution]) -> list[dict]:
+    """One row per response: who, what was decided and why, k of n, under which isolation."""
+    return [
+        {
+            "source": e.source,
+            "answer": dedent(r.text).strip("\n"),
+            "outcome": e.outcome.name,
+            "reason": e.reason,
+            "passed": f"{e.n_passed} of {e.n_tests}",
+            "isolation": e.isolation,
+        }
+        for r, e in zip(responses, executions, strict=True)
+    ]
+
+
+def outcome_counts(executions: Sequence[Execution]) -> dict[str, dict[str, int]]:
+    """For each source, how many of its responses fall into which situation."""
+    counts = Counter((e.source, e.outcome) for e in executions)
+    sources = sorted({e.source for e in executions})
+    return {s: {outcome.name: counts[s, outcome] for outcome in Outcome} for s in sources}
+
+
+def reason_rows(executions: Sequence[Execution]) -> list[dict]:
+    """Outcome, reason and a column of counts per source, in the order of the situations."""
+    sources = sorted({e.source for e in executions})
+    counts = Counter((e.outcome, e.reason, e.source) for e in executions)
+    keys = sorted({(e.outcome, e.reason) for e in executions})
+    return [
+        {"outcome": outcome.name, "reason": reason}
+        | {source: counts[outcome, reason, source] for source in sources}
+        for outcome, reason in keys
+    ]
+
+
+def fraction_passing(executions: Sequence[Execution]) -> dict[str, float]:
+    """The fraction of each source's responses that pass."""
+    return {
+        source: counts[Outcome.PASS.name] / sum(counts.values())
+        for source, counts in outcome_counts(executions).items()
+    }

@@ -6,116 +6,18 @@ neither on the number of processes or nodes nor on interruptions.
 
 import functools
 import itertools
-import signal
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from multiprocessing import connection, get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rrtf import config, engines, prompts, store
-from rrtf.cluster import PLACES, spread
+from rrtf.cluster import check_place, side_by_side, spread
+from rrtf.engines import Decoding
 from rrtf.records import Problem, Response
-
-Item = TypeVar("Job")
-
-
-def work_off(
-    work: Callable[[Item], None],
-    jobs: Sequence[Item],
-    *,
-    helpers: int,
-    ready: Callable[[], bool],
-    progress: Callable[[int], None],
-) -> None:
-    """`work(job)` for every job, here and by `helpers` fresh processes of one thread each.
-
-    A helper calls `ready` first and leaves if that is false. Results lie where `work` puts them;
-    `progress` is told how many jobs are done. A job that fails ends the call with its error, a
-    helper that is killed with an OSError; whatever ends the call ends the helpers.
-    """
-    context = get_context("spawn")
-    begun = context.Value("l", 0)
-    crew = [_hire(context, (work, list(jobs), begun, ready)) for _ in range(helpers)]
-    done = 0
-    try:
-        for number in _numbers(begun, len(jobs)):
-            work(jobs[number])
-            done += 1 + _heard(crew, wait=False)
-            progress(done)
-        while done < len(jobs):
-            done += _heard(crew, wait=True)
-            progress(done)
-    finally:
-        for process, pipe in crew:
-            process.terminate()
-            process.join()
-            pipe.close()
-
-
-def _numbers(begun: Any, total: int) -> Iterator[int]:
-    """The jobs that nobody has begun, each as it is taken."""
-    while True:
-        with begun.get_lock():
-            number = begun.value
-            begun.value += 1
-        if number >= total:
-            return
-        yield number
-
-
-def _hire(context: Any, task: tuple) -> tuple[Any, connection.Connection]:
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_help, args=(theirs, *task), daemon=True)
-    process.start()
-    theirs.close()  # so that the pipe ends with the process
-    return process, ours
-
-
-def _help(
-    pipe: connection.Connection,
-    work: Callable[[Item], None],
-    jobs: Sequence[Item],
-    begun: Any,
-    ready: Callable[[], bool],
-) -> None:
-    """What a helper does; it says True for every job done, and as its last word False or an error.
-
-    A caller that was killed is noticed when it is told of a job.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller is interrupted, and ends its helpers
-    config.set_threads(1)
-    try:
-        try:
-            for number in _numbers(begun, len(jobs)) if ready() else ():
-                work(jobs[number])
-                pipe.send(True)
-            pipe.send(False)
-        except Exception as error:
-            pipe.send(error)
-    except BrokenPipeError:
-        pass
-
-
-def _heard(crew: list[tuple[Any, connection.Connection]], *, wait: bool) -> int:
-    """How many jobs the helpers say are done since they were heard last."""
-    done = 0
-    pipes = [pipe for _, pipe in crew if not pipe.closed]
-    for pipe in connection.wait(pipes, None if wait else 0):
-        try:
-            said = pipe.recv()
-        except EOFError:
-            raise OSError("a helping process was killed; what was finished is kept") from None
-        if isinstance(said, Exception):
-            raise said
-        if not said:
-            pipe.close()
-        done += said
-    return done
-
 
 SHARD = 32  # tasks
 WORTH_A_PROCESS = 7e9  # answers times bytes of the model; fewer are there before it has started
@@ -123,94 +25,73 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decid
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One shard of tasks at one temperature."""
+class Author:
+    """Who answers, under the name `source`: a model, what it is opened in, how it is asked."""
 
-    temperature: float
+    model: str
+    source: str
+    engine: str
+    prompt_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One shard of tasks, and all that its answers depend on; `identity` is that of the model."""
+
+    author: Author
+    identity: str
+    decoding: Decoding
+    n_samples: int
     problems: tuple[Problem, ...]
+
+
+Place = tuple[Job, Path]  # a shard and its file
 
 
 def sample(
     problems: Sequence[Problem],
+    author: Author,
     *,
-    model: str | Path,
-    source: str,
-    temperature: float,
+    decodings: Sequence[Decoding],
     n_samples: int,
     shards: Path,
-    **options,
-) -> list[Response]:
-    """`n_samples` answers of `model` to every problem at one temperature, by task and index.
-
-    Options as in `sample_temperatures`.
-    """
-    return sample_temperatures(
-        problems,
-        model=model,
-        source=source,
-        temperatures=[temperature],
-        n_samples=n_samples,
-        shards=shards,
-        **options,
-    )
-
-
-def sample_temperatures(
-    problems: Sequence[Problem],
-    *,
-    model: str | Path,
-    source: str,
-    temperatures: Sequence[float],
-    n_samples: int,
-    shards: Path,
-    engine: str = "auto",
-    top_p: float = 1.0,
-    max_new_tokens: int = 140,
-    prompt_format: str = "starcoder",
-    seed: int = 0,
-    workers: int = 1,
-    cluster: str = "local",
+    workers: int,
+    cluster: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Response]:
-    """`n_samples` answers per problem and temperature, by task; `index` counts through them all.
+    """`n_samples` answers per problem and decoding, by task; `index` counts through them all.
 
-    Finished shards lie in the folder `shards` and are not sampled again; those of this
-    machine's CPU, of its GPU and of a cluster are told apart, because they may differ.
-    `workers` above 1 are processes of one thread that open the model once each; for few
-    answers, and on a GPU, there is one. `cluster` is `local` or `ray`: there every GPU, where
-    there are none every CPU, has a worker (`cluster.spread`), which needs the model under the
-    same name. An engine that asks a server (`engines.remote`) has its own concurrency: it asks
-    from here, in one process, and its replies are kept in `shards` too.
+    The decodings differ in their temperature. Finished shards lie in the folder `shards` and are
+    not sampled again; those of this machine's CPU, of its GPU and of a cluster are told apart,
+    because they may differ. `workers` above 1 are processes of one thread that open the model once
+    each; for few answers, and on a GPU, there is one. `cluster` is `local` or `ray`: there every
+    GPU, where there are none every CPU, has a worker (`cluster.spread`), which needs the model
+    under the same name. An engine that asks a server (`engines.remote`) has its own concurrency:
+    it asks from here, in one process, and its replies are kept in `shards` too.
 
     ValueError for a task or a temperature that comes twice, a task without a prompt, or a bad
     option; FileNotFoundError for a missing model; RuntimeError for nodes that differ in the model
     or in the engine that `auto` means there.
     """
-    if cluster not in PLACES:
-        raise ValueError(f"unknown cluster {cluster!r}: expected one of {', '.join(PLACES)}")
-    for temperature in temperatures:
-        engines.check_sampling(
-            n=n_samples, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens
-        )
-    jobs = _jobs(problems, temperatures)
-    away = engines.remote(engine)
-    settings = {"model": str(model), "identity": _identity(model, engine), "engine": engine}
-    settings |= {"source": source, "n_samples": n_samples, "top_p": top_p, "seed": seed}
-    settings |= {"max_new_tokens": max_new_tokens, "prompt_format": prompt_format}
+    check_place(cluster)
+    for decoding in decodings:
+        engines.check_sampling(decoding, n_samples)
+    away = engines.remote(author.engine)
+    jobs = _jobs(problems, author, decodings, n_samples)
     device = "server" if away else "nodes" if cluster == "ray" else engines.device()
-    places = [store.shard_path(shards, _key(job, settings, device)) for job in jobs]
-    left = [(job, path) for job, path in zip(jobs, places, strict=True) if not path.exists()]
+    places = [(job, store.shard_path(shards, _key(job, device))) for job in jobs]
+    left = [(job, path) for job, path in places if not path.exists()]
 
     def tell(done: int) -> None:
         if progress:
             progress(len(jobs) - len(left) + done, len(jobs))
 
     if cluster == "ray" and not away:
-        _on_cluster(left, settings, tell)
+        _on_cluster(left, tell)
     else:
-        _here(left, settings, 1 if away else workers, shards / "replies" if away else None, tell)
-    read = [_saved(job, path, n_samples) for job, path in zip(jobs, places, strict=True)]
-    return _numbered(list(itertools.chain(*read)))
+        opened = {"replies": shards / "replies"} if away else {}
+        _here(left, 1 if away else workers, opened, tell)
+    return _numbered(list(itertools.chain(*(_saved(job, path) for job, path in places))))
 
 
 @functools.cache
@@ -225,7 +106,9 @@ def version() -> str:
     return ", ".join(found)
 
 
-def _jobs(problems: Sequence[Problem], temperatures: Sequence[float]) -> list[Job]:
+def _jobs(
+    problems: Sequence[Problem], author: Author, decodings: Sequence[Decoding], n_samples: int
+) -> list[Job]:
     """The shards; of a problem only what its answers depend on."""
     ordered = sorted(problems, key=lambda problem: problem.task_id)
     for first, second in itertools.pairwise(ordered):
@@ -234,101 +117,82 @@ def _jobs(problems: Sequence[Problem], temperatures: Sequence[float]) -> list[Jo
     for problem in ordered:
         if not problem.prompt.strip():
             raise ValueError(f"{problem.task_id}: no prompt; the model has nothing to continue")
+    temperatures = [decoding.temperature for decoding in decodings]
     if len(set(temperatures)) < len(temperatures):
-        raise ValueError(f"temperatures {list(temperatures)}: one of them comes twice")
+        raise ValueError(f"temperatures {temperatures}: one of them comes twice")
     bare = [Problem(p.task_id, p.prompt, p.entry_point, tests="") for p in ordered]
     shards = [tuple(bare[at : at + SHARD]) for at in range(0, len(bare), SHARD)]
-    return [Job(temperature, shard) for temperature in temperatures for shard in shards]
+    identity = _identity(author)
+    return [Job(author, identity, how, n_samples, one) for how in decodings for one in shards]
 
 
-def _identity(model: str | Path, engine: str) -> str:
+def _identity(author: Author) -> str:
     """The hash of a local model's files, the name of any other; what a server has, and which."""
-    if engines.remote(engine):
-        return f"{engine} {engines.served_name(engine, model)}"
-    resolved = engines.resolve_model(model)
+    if engines.remote(author.engine):
+        return f"{author.engine} {engines.served_name(author.engine, author.model)}"
+    resolved = engines.resolve_model(author.model)
     return store.sha256(Path(resolved)) if Path(resolved).is_dir() else str(resolved)
 
 
-def _key(job: Job, settings: dict[str, Any], device: str) -> dict[str, Any]:
-    """Everything that the answers of a shard depend on; the device says what `auto` means."""
-    named = {name: value for name, value in settings.items() if name not in ("model", "identity")}
+def _message(job: Job) -> dict[str, Any]:
+    """A job as JSON has it."""
     tasks = [[p.task_id, p.prompt, p.entry_point] for p in job.problems]
-    named |= {"model": settings["identity"], "temperature": job.temperature, "tasks": tasks}
+    return asdict(replace(job, problems=())) | {"problems": tasks}
+
+
+def _key(job: Job, device: str) -> dict[str, Any]:
+    """Everything that the answers of a shard depend on; the device says what `auto` means."""
+    named = _message(replace(job, author=replace(job.author, model="")))
     return named | {"device": device, "version": version()}
 
 
-def _saved(job: Job, path: Path, n_samples: int) -> list[Response]:
+def _saved(job: Job, path: Path) -> list[Response]:
     """A shard's answers; ValueError where its file was changed or cut."""
     found = store.read(path, Response)
-    wanted = [problem.task_id for problem in job.problems for _ in range(n_samples)]
+    wanted = [problem.task_id for problem in job.problems for _ in range(job.n_samples)]
     if [response.task_id for response in found] != wanted:
         raise ValueError(
-            f"{path}: damaged: expected {len(wanted)} answers, {n_samples} to each task; delete "
-            "it to have them sampled again"
+            f"{path}: damaged: expected {len(wanted)} answers, {job.n_samples} to each task; "
+            "delete it to have them sampled again"
         )
     return found
 
 
-# Who samples.
-
-
 def _here(
-    left: Sequence[tuple[Job, Path]],
-    settings: dict[str, Any],
-    workers: int,
-    replies: Path | None,
-    tell: Callable[[int], None],
+    left: Sequence[Place], workers: int, opened: dict[str, Path], tell: Callable[[int], None]
 ) -> None:
-    """Shards into their files by this process and, where it is worth it, by helpers."""
-    opened = {"replies": replies} if replies else {}
-    n_answers = sum(len(job.problems) for job, _ in left) * settings["n_samples"]
-    helpers = min(workers, len(left)) - 1
-    if helpers > 0:
-        helpers = min(helpers, int(n_answers * _size(settings["model"]) / WORTH_A_PROCESS))
-    work_off(
-        functools.partial(_save, opened=opened, **settings),
-        left,
-        helpers=max(helpers, 0),
-        ready=functools.partial(
-            _ready, settings["engine"], settings["model"], settings["identity"]
-        ),
-        progress=tell,
-    )
+    """Shards into their files by this process or, where it is worth it, by several."""
+    processes = min(workers, len(left))
+    if processes > 1:
+        bytes_of_all = sum(len(job.problems) * job.n_samples for job, _ in left) * _size(left[0][0])
+        processes = min(engines.processes(processes), 1 + int(bytes_of_all / WORTH_A_PROCESS))
+    save = functools.partial(_save, opened=opened)
+    for done, _ in enumerate(side_by_side(save, left, processes=processes), start=1):
+        tell(done)
 
 
-def _size(model: str) -> int:
-    """Bytes of a model's files."""
-    return sum(path.stat().st_size for path in engines.model_folder(model).iterdir())
+def _size(job: Job) -> int:
+    """Bytes of the files of a job's model."""
+    return sum(path.stat().st_size for path in engines.model_folder(job.author.model).iterdir())
 
 
-def _save(place: tuple[Job, Path], *, opened: dict[str, Path], **settings) -> None:
+def _save(place: Place, *, opened: dict[str, Path]) -> None:
     job, path = place
-    store.write(path, _answer(job, opened=opened, **settings))
+    store.write(path, _answer(job, **opened))
 
 
-def _ready(engine: str, model: str, identity: str) -> bool:
-    """Opens the model; False on a GPU, which one process fills."""
-    if engines.processes(2) == 1:
-        return False
-    _opened(engine, model, identity)
-    return True
-
-
-def _on_cluster(
-    left: Sequence[tuple[Job, Path]], settings: dict[str, Any], tell: Callable[[int], None]
-) -> None:
+def _on_cluster(left: Sequence[Place], tell: Callable[[int], None]) -> None:
     """Shards into their files, sampled by the nodes of a cluster."""
     made: set[str] = set()
     done = itertools.count(1)
-    folder = Path(settings["model"])
-    named = settings | {"model": str(folder.absolute())} if folder.is_dir() else settings
 
-    def message(place: tuple[Job, Path]) -> dict[str, Any]:
+    def message(place: Place) -> dict[str, Any]:
         job, _ = place
-        tasks = [[p.task_id, p.prompt, p.entry_point] for p in job.problems]
-        return {"settings": named, "temperature": job.temperature, "tasks": tasks}
+        folder = Path(job.author.model)
+        model = str(folder.absolute() if folder.is_dir() else folder)
+        return _message(replace(job, author=replace(job.author, model=model)))
 
-    def finished(place: tuple[Job, Path], answered: dict[str, Any]) -> None:
+    def finished(place: Place, answered: dict[str, Any]) -> None:
         made.add(answered["made_by"])
         if len(made) > 1:
             raise RuntimeError(
@@ -338,7 +202,7 @@ def _on_cluster(
         store.write(place[1], answered["responses"])
         tell(next(done))
 
-    uses_gpu = settings["engine"] in ("auto", "transformers")
+    uses_gpu = bool(left) and left[0][0].author.engine in ("auto", "transformers")
     spread(answer, left, message=message, finished=finished, gpu=uses_gpu)
 
 
@@ -347,62 +211,51 @@ def answer(message: dict[str, Any], cpus: int) -> dict[str, Any]:
 
     FileNotFoundError where the node lacks the model, RuntimeError where it has another.
     """
-    settings = message["settings"]
-    folder = _checked(settings["model"], settings["engine"], settings["identity"])
-    job = Job(message["temperature"], tuple(Problem(*task, "") for task in message["tasks"]))
-    responses = [store.to_row(response) for response in _answer(job, opened={}, **settings)]
-    opened = _opened(settings["engine"], settings["model"], settings["identity"])
+    problems = tuple(Problem(*task, "") for task in message["problems"])
+    author, decoding = Author(**message["author"]), Decoding(**message["decoding"])
+    job = Job(author, message["identity"], decoding, message["n_samples"], problems)
+    folder = _checked(author, job.identity)
+    responses = [store.to_row(response) for response in _answer(job)]
+    opened = _opened(job)
     return {"responses": responses, "made_by": f"{opened.name} on {opened.device}, {folder}"}
 
 
 @functools.cache
-def _checked(model: str, engine: str, identity: str) -> str:
+def _checked(author: Author, identity: str) -> str:
     """The name of the node's model folder, for a hub's model its revision, once it is checked."""
-    folder = engines.model_folder(model)
-    found = _identity(model, engine)
+    folder = engines.model_folder(author.model)
+    found = _identity(author)
     if found != identity:
-        raise RuntimeError(f"{model}: another model than the caller's ({found}, not {identity})")
+        raise RuntimeError(
+            f"{author.model}: another model than the caller's ({found}, not {identity})"
+        )
     return folder.name
 
 
-def _answer(
-    job: Job,
-    *,
-    model: str,
-    identity: str,
-    engine: str,
-    source: str,
-    n_samples: int,
-    top_p: float,
-    max_new_tokens: int,
-    prompt_format: str,
-    seed: int,
-    opened: dict[str, Path],
-) -> list[Response]:
+def _answer(job: Job, **opened: Path) -> list[Response]:
+    author, decoding = job.author, job.decoding
     ids = [problem.task_id for problem in job.problems]
-    ask = engines.asker(model, prompt_format, engine=engine)
+    ask = engines.asker(author.model, author.prompt_format, engine=author.engine)
+    seed = config.derive_seed(decoding.seed, author.source, str(decoding.temperature), *ids)
     try:
-        answers = _opened(engine, model, identity, **opened).generate(
+        answers = _opened(job, **opened).generate(
             [ask(problem) for problem in job.problems],
-            n=n_samples,
-            temperature=job.temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            stops=prompts.stops(job.problems, prompt_format),
-            seed=config.derive_seed(seed, source, str(job.temperature), *ids),
+            n=job.n_samples,
+            decoding=replace(decoding, seed=seed),
+            stops=prompts.stops(job.problems, author.prompt_format),
         )
     except ValueError as error:
         raise ValueError(f"sampling {ids[0]} to {ids[-1]}: {error}") from error
     return [
         Response(
             task_id=problem.task_id,
-            source=source,
+            source=author.source,
             index=index,
             text=completion.text,
             program=prompts.extract(problem, completion.text),
             n_tokens=completion.n_tokens,
             finish_reason=completion.finish_reason,
-            temperature=job.temperature,
+            temperature=decoding.temperature,
         )
         for problem, row in zip(job.problems, answers, strict=True)
         for index, completion in enumerate(row)
@@ -412,12 +265,13 @@ def _answer(
 _HELD: dict[tuple, engines.Generator] = {}  # the engine of this process
 
 
-def _opened(engine: str, model: str, identity: str, **options: Path) -> engines.Generator:
-    """The engine of this process; `identity` opens it anew when the folder's content changed."""
-    key = engine, model, identity, *options.values()
+def _opened(job: Job, **options: Path) -> engines.Generator:
+    """The engine of this process; the identity opens it anew when the folder's content changed."""
+    key = job.author.engine, job.author.model, job.identity, *options.values()
     if key not in _HELD:
         _HELD.clear()  # first: two models, or the servers of two, may not fit beside each other
-        _HELD[key] = engines.open_engine(engine, model, threads=1, **options)
+        engine = engines.open_engine(job.author.engine, job.author.model, threads=1, **options)
+        _HELD[key] = engine
     return _HELD[key]
 
 
@@ -429,9 +283,6 @@ def _numbered(responses: Sequence[Response]) -> list[Response]:
         numbered.append(replace(response, index=seen[response.task_id]))
         seen[response.task_id] += 1
     return sorted(numbered, key=lambda response: (response.task_id, response.index))
-
-
-# What the stage looks at.
 
 
 def survey(responses: Sequence[Response]) -> list[dict[str, str | float | int]]:

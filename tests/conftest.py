@@ -12,9 +12,45 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from dataclasses import fields, replace
+
 import pytest
 
+from rrtf import execution
+from rrtf.engines import Decoding
 from rrtf.records import Problem
+from rrtf.sandbox import executor
+
+LIMITS = executor.Limits(2.0, 6.0, 512, "landlock+seccomp")
+DECODING = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
+
+
+def within(options: dict) -> dict:
+    """Options of the sandbox, in which limits that differ from LIMITS stand by their names."""
+    names = [field.name for field in fields(LIMITS)]
+    own = {name: options[name] for name in names if name in options}
+    rest = {name: value for name, value in options.items() if name not in own}
+    return {"workers": 2, "limits": replace(LIMITS, **own)} | rest
+
+
+def drawn(n: int, stops, **decoding) -> dict:
+    """The options of `Generator.generate`, given flat."""
+    return {"n": n, "stops": stops, "decoding": Decoding(**decoding)}
+
+
+def execute(problems, responses, **options):
+    """`executor.execute` within LIMITS."""
+    return executor.execute(problems, responses, **within(options))
+
+
+def call(programs, inputs, **options):
+    """`executor.call` within LIMITS."""
+    return executor.call(programs, inputs, **within(options))
+
+
+def judge(problems, responses, **options):
+    """`execution.execute` on this machine, within LIMITS."""
+    return execution.execute(problems, responses, **{"cluster": "local"} | within(options))
 
 
 @pytest.fixture

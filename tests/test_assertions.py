@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import execute
 
 from rrtf import benchmarks
 from rrtf.benchmarks import catalogue
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import assertions, court, executor, instrument, lanes
+from rrtf.sandbox import assertions, court, instrument, lanes
 from rrtf.strength import mutants
 
 FOLDER = Path(__file__).parent / "hostile"
@@ -36,11 +37,11 @@ def both_ways(
     problems: Sequence[Problem], responses: Sequence[Response], **options
 ) -> tuple[list[Execution], list[Execution]]:
     """The verdicts as usual, and with every test taken for code."""
-    usual = executor.execute(problems, responses, **options)
+    usual = execute(problems, responses, **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assertions, "cases", lambda tree, entry_point: None)
         instrument.prepare.cache_clear()
-        as_code = executor.execute(problems, responses, **options)
+        as_code = execute(problems, responses, **options)
     instrument.prepare.cache_clear()
     return usual, as_code
 
@@ -250,7 +251,7 @@ def judged_in_turn(*programs: str, **options) -> list[Execution]:
     """Verdicts of programs for a problem each, one after the other in one lane."""
     problems = [problem("assert f() == 1", task_id=f"t{i}") for i in range(len(programs))]
     responses = [r for i, p in enumerate(programs) for r in respond(p, task_id=f"t{i}")]
-    return executor.execute(problems, responses, workers=1, **options)
+    return execute(problems, responses, workers=1, **options)
 
 
 def boot_with(patch: pytest.MonkeyPatch, **constants: float) -> None:
@@ -323,5 +324,5 @@ def test_code_between_data_is_judged_in_a_process_of_its_own():
     tests = ("assert f() == 1", "x = f()\nassert x == 1") * 3
     problems = [problem(text, task_id=f"t{i}") for i, text in enumerate(tests)]
     responses = [r for p in problems for r in respond(RIGHT, RIGHT + "0", task_id=p.task_id)]
-    found = executor.execute(problems, responses, workers=1)
+    found = execute(problems, responses, workers=1)
     assert [e.outcome is Outcome.PASS for e in found] == [True, False] * 6

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import execute
 
 from rrtf import benchmarks, config, store
 from rrtf.benchmarks import catalogue, codereval, plus, tasks
@@ -39,7 +40,7 @@ def verdicts(problems: list[Problem], bodies: list[str], **limits) -> list[Execu
         Response(p.task_id, "m", i, "", p.prompt + body)
         for i, (p, body) in enumerate(zip(problems, bodies, strict=True))
     ]
-    return executor.execute(problems, responses, **limits)
+    return execute(problems, responses, **limits)
 
 
 def outcomes(problem: Problem, *bodies: str) -> list[str]:
@@ -412,7 +413,7 @@ def test_what_is_not_known_of_a_benchmark_is_an_error_that_names_those_where_it_
 @pytest.mark.slow
 def test_the_nano_sets_are_those_of_a_run_and_are_made_once(monkeypatch):
     tests, validation = benchmarks.load("nano-test"), benchmarks.load("nano-validation")
-    world = offline.nano_world(1)
+    world = offline.nano_world(1, 2)
     assert tests == world["test"] and validation == world["validation"]
     assert config.resolve("nano", "evolve")["n_test"] == len(tests)
     assert config.resolve("nano", "evolve")["n_validation"] == len(validation)
@@ -733,7 +734,7 @@ def test_published_verdicts_on_codereval_are_reproduced_but_for_one_that_saw_its
             program = f"{prompts[row['_id']]}\n\n{made['generate_code']}"
             answers.append(Response(row["_id"], "pangu-coder", index, "", program))
             published.append(made["is_pass"])
-    found = executor.execute(problems, answers, packages=("numpy",), **SLOW)
+    found = execute(problems, answers, packages=("numpy",), **SLOW)
     apart = [a for a, e, p in zip(answers, found, published, strict=True)
              if (e.outcome is Outcome.PASS) != p]  # fmt: skip
     assert len(answers) == 330 and sum(published) == 51

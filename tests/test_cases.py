@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import call, execute
 
 from rrtf import prompts, store
 from rrtf.cases import choice, replay, rewriting, sheets, steps
 from rrtf.figures import style, tables
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
-from rrtf.sandbox import executor
 from rrtf.stats import Metric
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(4, 0.8)
@@ -168,7 +168,7 @@ def verdict(problem, program, source="m/0@0", outcome=Outcome.FAILED_TESTS, n_te
 def first_failure(tests, program, entry_point="f", prompt="", **limits):
     problem = Problem("t", prompt, entry_point, tests)
     response, run = verdict(problem, program)
-    return replay.failures([problem], [response], [run], partial(executor.call, **limits))[0]
+    return replay.failures([problem], [response], [run], partial(call, **limits))[0]
 
 
 def check(*lines):
@@ -177,7 +177,7 @@ def check(*lines):
 
 def test_the_first_failing_test_is_named_with_what_it_expected_and_got(add_problem):
     pair = verdict(add_problem, "def add(a, b):\n    return a + b if a else 7\n")
-    (failure,) = replay.failures([add_problem], [pair[0]], [pair[1]], executor.call)
+    (failure,) = replay.failures([add_problem], [pair[0]], [pair[1]], call)
     assert (failure.how, failure.test) == ("value", 2)
     assert failure.assertion == "assert candidate(0, 0) == 0"
     assert (failure.expected, failure.returned, failure.types) == ("0", "7", ("int", "int"))
@@ -185,14 +185,14 @@ def test_the_first_failing_test_is_named_with_what_it_expected_and_got(add_probl
 
 def test_an_answer_that_passes_has_no_failure(add_problem):
     answer, run = verdict(add_problem, "def add(a, b): return a + b", outcome=Outcome.PASS)
-    assert replay.failures([add_problem], [answer], [run], executor.call) == []
+    assert replay.failures([add_problem], [answer], [run], call) == []
 
 
 def test_verdicts_that_belong_to_other_answers_are_refused(add_problem):
     answer, _ = verdict(add_problem, "")
     _, run = verdict(add_problem, "", source="other/0@0")
     with pytest.raises(ValueError, match="beside the verdict of"):
-        replay.failures([add_problem], [answer], [run], executor.call)
+        replay.failures([add_problem], [answer], [run], call)
 
 
 F = "def f(x):\n    return x\n"
@@ -280,7 +280,7 @@ def test_tests_that_are_nested_too_deeply_to_be_rewritten_stop_nothing(add_probl
     deep = Problem("deep", "", "f", "assert f(1) == " + "+".join(["1"] * 20000) + "\n")
     answers = [verdict(deep, F), verdict(add_problem, "def add(a, b): return 3")]
     found = replay.failures(
-        [deep, add_problem], [a for a, _ in answers], [run for _, run in answers], executor.call
+        [deep, add_problem], [a for a, _ in answers], [run for _, run in answers], call
     )
     assert [failure.how for failure in found] == ["unknown", "value"]
 
@@ -367,10 +367,10 @@ def test_random_tests_repeat_what_the_judge_saw():
     program = "def f(x):\n    return x if x != 6 else 0\n"
     problem = Problem("t", "", "f", tests)
     answer = Response("t", "m/0@0", 0, program, program)
-    runs = executor.execute([problem], [answer])
+    runs = execute([problem], [answer])
     assert runs[0].outcome == Outcome.FAILED_TESTS
-    (failure,) = replay.failures([problem], [answer], runs, executor.call)
-    (again,) = replay.failures([problem], [answer], runs, executor.call)
+    (failure,) = replay.failures([problem], [answer], runs, call)
+    (again,) = replay.failures([problem], [answer], runs, call)
     assert failure == again and failure.called == "f(6)" and failure.expected == "6"
 
 
@@ -482,14 +482,14 @@ def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem)
         {"base/0@0": WRONG, "rrtf/1@0": WRONG, "rrtf/2@0": RIGHT, "rrtf/3@0": RIGHT,
          "rrtf/1@0.8": WRONG}
     )  # fmt: skip
-    executions = executor.execute([add_problem], responses)
+    executions = execute([add_problem], responses)
     chosen = [("largest gain", "toy/add")]
     found = sheets.describe(
         chosen,
         [add_problem],
         responses,
         executions,
-        executor.call,
+        call,
         shown=["base", "oracle", "rrtf"],
     )
     assert [(case.model, case.seed, case.n_seeds) for case in found] == [
@@ -509,13 +509,13 @@ def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem)
 
 def test_the_method_that_alone_solves_a_task_is_shown_beside_the_others(add_problem):
     responses = add_answers({"base/0@0": WRONG, "sft/0@0": RIGHT})
-    executions = executor.execute([add_problem], responses)
+    executions = execute([add_problem], responses)
     found = sheets.describe(
         [("only sft", "toy/add")],
         [add_problem],
         responses,
         executions,
-        executor.call,
+        call,
         shown=["base"],
     )
     assert [case.model for case in found] == ["base", "sft"]
@@ -525,7 +525,7 @@ def test_a_case_survives_its_file(add_problem, tmp_path):
     responses = add_answers({"base/0@0": WRONG})
     found = sheets.describe(
         [("all wrong", "toy/add")], [add_problem], responses,
-        executor.execute([add_problem], responses), executor.call, shown=["base"],
+        execute([add_problem], responses), call, shown=["base"],
     )  # fmt: skip
     store.write(tmp_path / "cases.jsonl", found)
     assert store.read(tmp_path / "cases.jsonl", sheets.Case) == found
@@ -680,9 +680,9 @@ def test_published_failing_answers_to_humaneval_show_the_test_they_fail(model):
                  prompts.extract(by_id[r["task_id"]], r["completion"]))
         for r in rows
     ]  # fmt: skip
-    executions = executor.execute(problems, responses)
+    executions = execute(problems, responses)
     failing = [e for e in executions if e.outcome != Outcome.PASS]
-    found = replay.failures(problems, responses, executions, executor.call)
+    found = replay.failures(problems, responses, executions, call)
     assert len(found) == len(failing) > 20
     shown = [f for f in found if f.how == "loading" or (f.test and f.assertion)]
     assert len(shown) >= 0.95 * len(found)

@@ -7,14 +7,14 @@ from functools import partial
 import disguises
 import pytest
 import restyling
+from conftest import call, judge
 
-from rrtf import config, execution, similarity
+from rrtf import config, similarity
 from rrtf.audit import rows, running
 from rrtf.records import Problem
-from rrtf.sandbox import executor
 
-call = partial(executor.call, workers=1, level="none", cpu_seconds=1.0)
-judge = partial(execution.execute, workers=1, level="none")
+call = partial(call, workers=1, isolation="none", cpu_seconds=1.0)
+judge = partial(judge, workers=1, isolation="none")
 TASK = Problem(
     task_id="t/shorter",
     prompt=(

@@ -3,15 +3,16 @@
 from functools import partial
 
 import pytest
+from conftest import call, execute
 from scripted_teacher import CODE, Teacher, reply
 
 from rrtf.evolve import testing
+from rrtf.evolve.asking import freely
 from rrtf.evolve.testing import parse_inputs, vote, write_tests
 from rrtf.records import Instruction, Outcome, Problem, Response
-from rrtf.sandbox import executor
 from rrtf.strength import examine
 
-CALL = partial(executor.call, workers=1, cpu_seconds=1.0, wall_seconds=3.0)
+CALL = partial(call, workers=1, cpu_seconds=1.0, wall_seconds=3.0)
 
 
 def _row(code=CODE, number=1):
@@ -20,7 +21,8 @@ def _row(code=CODE, number=1):
 
 
 def _add(rows, teacher=None, **more):
-    return testing.add_tests(rows, ask=teacher or Teacher(), call=CALL, **more)
+    how = {"answers": 5, "inputs": 10, "least_share": 0.6, "decoding": freely(0)} | more
+    return testing.add_tests(rows, ask=teacher or Teacher(), call=CALL, **how)
 
 
 # --- inputs ------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ def test_a_share_that_two_outputs_could_have_is_refused():
 
 
 def _verdict(problem, program):
-    (run,) = executor.execute([problem], [Response(problem.task_id, "", 0, "", program)], workers=1)
+    (run,) = execute([problem], [Response(problem.task_id, "", 0, "", program)], workers=1)
     return run
 
 

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import ray_alone
+from conftest import LIMITS, execute, judge
 
 from rrtf import execution
 from rrtf.records import Outcome, Problem, Response
@@ -46,29 +48,27 @@ def world(n_tasks: int, seed: int = 0) -> tuple[list[Problem], list[Response]]:
     return problems, responses
 
 
-def test_verdicts_are_those_of_the_sandbox_in_the_order_of_the_responses(tmp_path):
+def test_verdicts_are_those_of_the_sandbox_in_the_order_of_the_responses(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "SHARD_SIZE", 4)
     problems, responses = world(7)
-    expected = executor.execute(problems, responses)
+    expected = execute(problems, responses)
     assert {e.outcome for e in expected} == {*Outcome}
     seen = []
-    found = execution.execute(
-        problems, responses, shards=tmp_path, shard_size=4, progress=lambda *now: seen.append(now)
-    )
-    assert found == expected == execution.execute(problems, responses)
+    found = judge(problems, responses, shards=tmp_path, progress=lambda *now: seen.append(now))
+    assert found == expected == judge(problems, responses)
     assert seen == sorted(seen) and seen[-1] == (len(responses), len(responses))
     assert len(list(tmp_path.iterdir())) == 9  # 7 x 5 distinct programs, four to a shard
 
 
 def test_finished_shards_are_not_judged_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "SHARD_SIZE", 8)
     problems, responses = world(4)
-    first = execution.execute(problems, responses, shards=tmp_path, shard_size=8)
+    first = judge(problems, responses, shards=tmp_path)
     monkeypatch.setattr(executor, "execute", None)
-    assert execution.execute(problems, responses, shards=tmp_path, shard_size=8) == first
+    assert judge(problems, responses, shards=tmp_path) == first
     again = [Response(r.task_id, "other", 9, "", r.program) for r in responses]
     seen = []
-    found = execution.execute(
-        problems, again, shards=tmp_path, shard_size=8, progress=lambda *now: seen.append(now)
-    )
+    found = judge(problems, again, shards=tmp_path, progress=lambda *now: seen.append(now))
     assert [(e.source, e.index, e.outcome) for e in found] == [
         ("other", 9, e.outcome) for e in first
     ]
@@ -76,32 +76,34 @@ def test_finished_shards_are_not_judged_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"cpu_seconds": 3}, {"memory_mb": 400}, {"level": "namespaces"}]
+    "change",
+    [{"hash_seed": 1}, {"cpu_seconds": 3}, {"memory_mb": 400}, {"isolation": "namespaces"}],
 )
 def test_another_setting_is_another_shard(tmp_path, change):
-    if change.get("level", "") == "namespaces" != lanes.probe():
+    if change.get("isolation", "") == "namespaces" != lanes.probe():
         pytest.skip("this host does not allow namespaces")
     problems, responses = world(1)
-    execution.execute(problems, responses, shards=tmp_path)
-    execution.execute(problems, responses, shards=tmp_path, **change)
+    judge(problems, responses, shards=tmp_path)
+    judge(problems, responses, shards=tmp_path, **change)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_other_tests_another_program_or_another_sandbox_is_another_shard(tmp_path, monkeypatch):
     problems, responses = world(1)
-    execution.execute(problems, responses, shards=tmp_path)
+    judge(problems, responses, shards=tmp_path)
     harder = [Problem("t0", "", "f", TESTS.format(0) + "\nassert f(3) == 3")]
-    assert {e.n_tests for e in execution.execute(harder, responses, shards=tmp_path)} == {4}
-    execution.execute(problems, responses[:-1], shards=tmp_path)
+    assert {e.n_tests for e in judge(harder, responses, shards=tmp_path)} == {4}
+    judge(problems, responses[:-1], shards=tmp_path)
     monkeypatch.setattr(execution, "version", lambda: "changed")
-    execution.execute(problems, responses, shards=tmp_path)
+    judge(problems, responses, shards=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "emptied", "exchanged", "garbage"])
-def test_a_damaged_shard_is_named_and_never_trusted(tmp_path, damage):
+def test_a_damaged_shard_is_named_and_never_trusted(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(execution, "SHARD_SIZE", 5)
     problems, responses = world(2)
-    execution.execute(problems, responses, shards=tmp_path, shard_size=5)
+    judge(problems, responses, shards=tmp_path)
     path, other = sorted(tmp_path.iterdir())
     text = path.read_text()
     lines = text.splitlines(keepends=True)
@@ -114,16 +116,16 @@ def test_a_damaged_shard_is_named_and_never_trusted(tmp_path, damage):
     }
     path.write_text(wrong[damage])
     with pytest.raises(ValueError, match=path.name):
-        execution.execute(problems, responses, shards=tmp_path, shard_size=5)
+        judge(problems, responses, shards=tmp_path)
     path.unlink()
-    execution.execute(problems, responses, shards=tmp_path, shard_size=5)
+    judge(problems, responses, shards=tmp_path)
     assert path.read_text() == text
 
 
 SLOW = (
     "import sys\nfrom pathlib import Path\nsys.path.insert(0, {tests!r})\n"
-    "from test_execution import world\nfrom rrtf import execution\n"
-    "execution.execute(*world(40), shards=Path({folder!r}), shard_size=5, **{options!r})\n"
+    "from conftest import judge\nfrom test_execution import world\nfrom rrtf import execution\n"
+    "execution.SHARD_SIZE = 5\njudge(*world(40), shards=Path({folder!r}), **{options!r})\n"
 )
 
 
@@ -133,7 +135,10 @@ def run_apart(folder: Path, **options: object) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", code], env=environment)
 
 
-def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(tmp_path):
+def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(execution, "SHARD_SIZE", 5)
     caller = run_apart(tmp_path, workers=1)
     end = time.monotonic() + 60
     while len(list(tmp_path.glob("*.jsonl"))) < 5 and time.monotonic() < end:
@@ -143,42 +148,42 @@ def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(t
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.jsonl")}
     assert 5 <= len(kept) < 40
     problems, responses = world(40)
-    found = execution.execute(problems, responses, shards=tmp_path, shard_size=5)
-    assert found == executor.execute(problems, responses)
+    found = judge(problems, responses, shards=tmp_path)
+    assert found == execute(problems, responses)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert len(list(tmp_path.glob("*.jsonl"))) == 40
 
 
 def test_zygotes_are_started_once_however_many_shards_there_are(tmp_path, monkeypatch):
-
+    monkeypatch.setattr(execution, "SHARD_SIZE", 1)
     started = []
     start = lanes.Lane.__init__
     monkeypatch.setattr(
         lanes.Lane, "__init__", lambda self, *a: started.append(1) or start(self, *a)
     )
-    execution.execute(*world(6), shards=tmp_path, shard_size=1, workers=2)
+    judge(*world(6), shards=tmp_path, workers=2)
     assert len(started) == 2 and len(list(tmp_path.iterdir())) == 30
 
 
 def test_what_is_asked_wrongly_is_named():
     problems, responses = world(1)
-    with pytest.raises(ValueError, match="unknown engine 'spark': expected one of local, ray"):
-        execution.execute(problems, responses, engine="spark")
-    with pytest.raises(ValueError, match="shard_size 0"):
-        execution.execute(problems, responses, shard_size=0)
+    with pytest.raises(ValueError, match="unknown cluster 'spark': expected one of local, ray"):
+        judge(problems, responses, cluster="spark")
+    with pytest.raises(ValueError, match="workers 0"):
+        judge(problems, responses, workers=0)
     with pytest.raises(ValueError, match="t0: a response, but no problem"):
-        execution.execute([], responses)
+        judge([], responses)
     with pytest.raises(ValueError, match="t0: two problems"):
-        execution.execute(problems * 2, responses)
+        judge(problems * 2, responses)
     with pytest.raises(ValueError, match="t0: the tests assert nothing"):
-        execution.execute([Problem("t0", "", "f", "f(1)")], responses)
-    assert execution.execute(problems, []) == []
+        judge([Problem("t0", "", "f", "f(1)")], responses)
+    assert judge(problems, []) == []
 
 
 def test_a_missing_ray_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"pip install 'rrtf\[ray\]'"):
-        execution.execute(*world(1), engine="ray")
+        judge(*world(1), cluster="ray")
 
 
 # --- Ray ---------------------------------------------------------------------------------------
@@ -188,13 +193,15 @@ def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
     job = {
         "problems": [["t", "", "f", "assert f() == 1"]],
         "programs": [["t", "def f(): return 1"]],
-        "limits": {"level": "landlock+seccomp", "packages": []},
-        "packages": {},
+        "limits": asdict(LIMITS),
+        "hash_seed": 0,
+        "packages": [],
+        "versions": {},
     }
     found = json.loads(json.dumps(execution.judge(json.loads(json.dumps(job)), 1)))
     assert found == [["t", Outcome.PASS, "", 1, 1, lanes.probe()]]
     with pytest.raises(RuntimeError, match="other packages"):
-        execution.judge(job | {"packages": {"numpy": "0.1"}}, 1)
+        execution.judge(job | {"versions": {"numpy": "0.1"}}, 1)
     monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
     with pytest.raises(RuntimeError, match="isolation"):
         execution.judge(job, 1)
@@ -202,6 +209,7 @@ def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
 
 CLUSTER = """
 import json
+from conftest import judge
 from test_execution import world
 from test_isolation import descendants
 from rrtf import execution
@@ -215,7 +223,8 @@ def watch(done, total):
         killed.append(done)
         os.kill(lost, 9)
 
-found = execution.execute(*world(40), engine="ray", workers=1, shard_size=8, progress=watch)
+execution.SHARD_SIZE = 8
+found = judge(*world(40), cluster="ray", workers=1, progress=watch)
 cluster.shutdown()
 print(json.dumps([killed, [[e.outcome, e.reason, e.n_passed, e.isolation] for e in found]]))
 """
@@ -227,5 +236,5 @@ def test_a_cluster_that_loses_a_node_gives_the_same_verdicts_and_leaves_nothing(
     problems, responses = world(40)
     (killed,), verdicts = json.loads(said)
     assert 0 < killed < len(responses)
-    expected = executor.execute(problems, responses)
+    expected = execute(problems, responses)
     assert verdicts == [[e.outcome, e.reason, e.n_passed, e.isolation] for e in expected]

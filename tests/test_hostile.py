@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import execute
 
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import executor, lanes
+from rrtf.sandbox import lanes
 
 FOLDER = Path(__file__).parent / "hostile"
 PROGRAMS = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
@@ -51,7 +52,7 @@ def verdicts(request):
     responses = [respond(name, source) for name, source in PROGRAMS.items()]
     exactly = None if request.param == "strongest" else request.param
     limits = {"cpu_seconds": 1.0, "wall_seconds": 1.5}  # four lanes: many of them only wait
-    found = executor.execute(PROBLEMS, responses, workers=4, exactly=exactly, **limits)
+    found = execute(PROBLEMS, responses, workers=4, exactly=exactly, **limits)
     return {execution.source: execution for execution in found}
 
 
@@ -66,6 +67,6 @@ def test_a_hostile_program_gets_the_verdict_it_states(verdicts, name):
 @pytest.mark.parametrize("name", GENERATED)
 def test_a_source_that_kills_parsers_is_a_compile_error(name):
     source, reasons = GENERATED[name]
-    (verdict,) = executor.execute(PROBLEMS, [respond(name, source)], workers=1)
+    (verdict,) = execute(PROBLEMS, [respond(name, source)], workers=1)
     assert verdict.outcome is Outcome.COMPILE_ERROR, verdict
     assert verdict.reason in reasons.split()

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import call, execute
 
 from rrtf.records import Response
-from rrtf.sandbox import executor, lanes, wire
+from rrtf.sandbox import lanes, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -42,25 +43,27 @@ def levels() -> tuple[str, ...]:
 def test_levels_agree_and_are_recorded(add_problem):
     programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
     responses = respond(*programs, task_id=add_problem.task_id)
-    runs = {level: executor.execute([add_problem], responses, exactly=level) for level in levels()}
+    runs = {level: execute([add_problem], responses, exactly=level) for level in levels()}
     assert len({tuple((e.outcome, e.n_passed) for e in run) for run in runs.values()}) == 1
     assert all(e.isolation == level for level, run in runs.items() for e in run)
 
 
 def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, monkeypatch):
     monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")
-    with pytest.raises(RuntimeError, match="level='process'"):
-        executor.execute([add_problem], [])
+    with pytest.raises(RuntimeError, match="isolation='process'"):
+        execute([add_problem], [])
     with pytest.raises(ValueError, match="unknown isolation level"):
-        executor.execute([add_problem], [], level="strong")
+        execute([add_problem], [], isolation="strong")
 
 
 # --- users and hosts ---------------------------------------------------------------------------
 
 PROBE = (
     "from rrtf.sandbox import executor, lanes\nfrom rrtf.records import Problem, Response\n"
+    "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
-    "e = executor.execute([p], [Response('t', 'm', 0, '', 'def f(): return 1')])\n"
+    "answers = [Response('t', 'm', 0, '', 'def f(): return 1')]\n"
+    "e = executor.execute([p], answers, limits=limits, workers=1)\n"
     "print(lanes.probe(), e[0].outcome.name, e[0].isolation)\n"
 )
 DENY = (  # as container runtimes do it: by a filter that the sandbox inherits
@@ -119,7 +122,7 @@ def test_where_a_filter_denies_namespaces_landlock_and_seccomp_serve(who):
 def test_at_level_process_a_program_is_never_root():
     who = ("import os\ndef f(): return os.getuid(), os.geteuid(), os.getgid(), os.getgroups()", "f")
     try:
-        (found,) = executor.call([who], [()], level="process", exactly="process")
+        (found,) = call([who], [()], isolation="process", exactly="process")
     except RuntimeError as error:
         assert os.getuid() == 0 and "as root, and nobody cannot read" in str(error)
         return
@@ -137,7 +140,7 @@ def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
         "    header = (ctypes.c_uint32 * 2)(0x20080522, 0)\n    held = (ctypes.c_uint32 * 6)()\n"
         "    return libc.prctl(39, 0, 0, 0, 0), libc.capget(header, held), list(held), os.getuid()"
     )
-    (found,) = executor.call([(source, "f")], [()], exactly=level)
+    (found,) = call([(source, "f")], [()], exactly=level)
     no_new_privileges, failed, capabilities, user = found[0].value
     assert no_new_privileges == 1 and not failed and not any(capabilities)
     assert user or level != "namespaces"
@@ -152,11 +155,12 @@ ON_FILES = (  # hostile programs whose effect depends on whose files they meet
 JUDGE = (
     "import json, sys\nfrom rrtf.sandbox import executor\n"
     "from rrtf.records import Problem, Response\n"
+    "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
     "programs = json.load(sys.stdin)\n"
     "tests = 'assert add(1, 2) == 3\\nassert add(0, 0) == 0\\nassert add(-1, 1) == 0'\n"
     "responses = [Response('t', '', i, '', p) for i, p in enumerate(programs)]\n"
-    "found = executor.execute([Problem('t', '', 'add', tests)], responses, workers=1,\n"
-    "                        exactly=sys.argv[1])\n"
+    "found = executor.execute([Problem('t', '', 'add', tests)], responses, limits=limits,\n"
+    "                         workers=1, exactly=sys.argv[1])\n"
     "print(json.dumps([[e.outcome.name, e.reason] for e in found]))\n"
 )
 
@@ -221,10 +225,11 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 
 BUSY = (
     "from rrtf.sandbox import executor\nfrom rrtf.records import Problem, Response\n"
+    "limits = executor.Limits(60, 60, 512, 'landlock+seccomp')\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
     "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
     "executor.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
-    "    wall_seconds=60, cpu_seconds=60, exactly={level!r})\n"
+    "    limits=limits, workers=2, exactly={level!r})\n"
 )
 
 
@@ -253,7 +258,7 @@ def test_a_scratch_folder_on_the_disk_goes_also_when_the_caller_is_killed(level)
     folder.chmod(0o777)
     start = (
         "import os, signal, tempfile\nfrom rrtf.sandbox import lanes\n"
-        f"lane = lanes.Lane({level!r}, lanes.settings_for())\n"
+        f"lane = lanes.Lane({level!r}, lanes.settings_for(2.0, 6.0, 512, 0))\n"
         "assert len(os.listdir(tempfile.gettempdir())) == 1\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -280,10 +285,10 @@ def test_a_run_leaves_no_processes_files_or_descriptors(tmp_path, monkeypatch, a
     ]
     programs = [f"{program}\n# {i}" for i in range(20) for program in programs]
     responses = respond(*programs, task_id=add_problem.task_id)
-    executor.execute([add_problem], responses[:1])
+    execute([add_problem], responses[:1])
     gc.collect()  # what earlier tests left may be closed at any time: it must not count
     before, others = len(os.listdir("/proc/self/fd")), descendants(os.getpid())
-    found = executor.execute([add_problem], responses)
+    found = execute([add_problem], responses)
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) <= before
     assert descendants(os.getpid()).items() <= others.items()  # others: of earlier tests
@@ -305,7 +310,7 @@ def test_one_candidate_leaves_nothing_for_the_next():
     )
     programs = [(leaves, "f"), (looks, "f"), (leaves + "\n", "f"), (looks + "\n", "f")]
     for level in levels():
-        found = executor.call(programs, [()], workers=1, exactly=level)
+        found = call(programs, [()], workers=1, exactly=level)
         for index in (1, 3):
             assert found[index][0].value == ([], False, False, False), level
 
@@ -348,7 +353,7 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
     kinds = [*bad, *[ADD, WRONG] * 100]
     programs = [f"{kinds[i % len(kinds)]}\n# {i}" for i in range(10_000)]
     responses = respond(*programs, task_id=add_problem.task_id)
-    executor.execute([add_problem], responses[: len(kinds)])
+    execute([add_problem], responses[: len(kinds)])
     gc.collect()
     files, others, memory = len(os.listdir("/proc/self/fd")), descendants(os.getpid()), []
 
@@ -356,7 +361,7 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
         if done >= (len(memory) + 1) * total // 10:
             memory.append((resident([os.getpid()]), resident(zygotes())))
 
-    found = executor.execute([add_problem], responses, progress=watch)
+    found = execute([add_problem], responses, progress=watch)
     gc.collect()
     assert descendants(os.getpid()).items() <= others.items()
     assert not list(tmp_path.iterdir())
@@ -378,10 +383,10 @@ def test_four_fold_oversubscription_changes_no_verdict(add_problem):
     responses = respond(*programs, task_id=add_problem.task_id)
     limits = {"cpu_seconds": 0.8, "wall_seconds": 2.0}  # of which a starved program has five
     cores = len(os.sched_getaffinity(0))
-    quiet = executor.execute([add_problem], responses, workers=cores, **limits)
+    quiet = execute([add_problem], responses, workers=cores, **limits)
     busy = [subprocess.Popen([sys.executable, "-c", "while 1: pass"]) for _ in range(cores)]
     try:
-        crowded = executor.execute([add_problem], responses, workers=4 * cores, **limits)
+        crowded = execute([add_problem], responses, workers=4 * cores, **limits)
     finally:
         for process in busy:
             process.kill()
@@ -398,7 +403,9 @@ def test_neither_the_caller_nor_the_zygotes_load_torch():
     code = (
         "import sys, time\nstart = time.perf_counter()\nfrom rrtf.sandbox import executor\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "got = executor.call([('import sys\\ndef f(): return sorted(sys.modules)', 'f')], [()])\n"
+        "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
+        "programs = [('import sys\\ndef f(): return sorted(sys.modules)', 'f')]\n"
+        "got = executor.call(programs, [()], limits=limits, workers=1)\n"
         "names = got[0][0].value\n"
         "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
         "assert len(names) < 150, len(names)\n"

@@ -1,6 +1,7 @@
 """Flakiness: what changes from run to run is flagged, what does not is left alone."""
 
 import pytest
+from conftest import execute
 
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
@@ -11,16 +12,16 @@ PASSED = Execution("t", "model", 0, Outcome.PASS, "", 1, 1, "none")
 def flags(tests: str, *programs: str, **options) -> list[bool]:
     problem = Problem("t", "", "f", tests)
     responses = [Response("t", "model", i, "", program) for i, program in enumerate(programs)]
-    return executor.unstable([problem], responses, **options)
+    return executor.unstable([problem], responses, execute=execute, **options)
 
 
 def double(*rounds: list[bool]):
     """An `execute` whose verdicts are given: round by round, program by program."""
     asked = []
 
-    def execute(problems, responses, *, seed, progress=None, **_):
+    def execute(problems, responses, *, hash_seed, progress=None):
         truths = rounds[len(asked)]
-        asked.append((seed, [r.index for r in responses]))
+        asked.append((hash_seed, [r.index for r in responses]))
         fail = Outcome.FAILED_TESTS
         return [
             Execution("t", "m", r.index, Outcome.PASS if truths[r.index] else fail, "", 0, 1, "")
@@ -35,14 +36,14 @@ def test_what_hangs_on_hash_order_or_random_is_flagged_and_a_steady_answer_is_no
     drawn = "import random\ndef f(): return random.choice('abcdefg')"
     steady = "def f(): return min({'a', 'b', 'c'})"
     tests = "assert f() in ('a', 'b', 'c')"
-    found = flags(tests, hashed, drawn, steady, seeds=range(10), apart=0)
+    found = flags(tests, hashed, drawn, steady, hash_seeds=range(10), apart=0)
     assert found == [True, True, False]
 
 
 def test_what_hangs_on_nothing_but_repetition_is_flagged_under_one_seed():
     urandom = "import os\ndef f(): return os.urandom(8)"
     seen = "f_first = f()\nassert f_first[0] % 2 == 0"
-    assert flags(seen, urandom, seeds=[0] * 12, apart=0) == [True]
+    assert flags(seen, urandom, hash_seeds=[0] * 12, apart=0) == [True]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_an_answer_by_the_date_cannot_be_told_and_is_not_flagged():
 def test_what_is_found_out_or_does_not_compile_is_not_run_again():
     execute, asked = double([True, True, False], [True, False, False], [True, True, False])
     responses = [Response("t", "m", i, "", str(i)) for i in range(3)]
-    options = {"seeds": (0, 0, 1), "apart": 0, "execute": execute}
+    options = {"hash_seeds": (0, 0, 1), "apart": 0, "execute": execute}
     found = executor.unstable([], responses, **options)
     assert found == [False, True, False]
     assert asked == [(0, [0, 1, 2]), (0, [0, 1, 2]), (1, [0, 2])]
@@ -74,7 +75,7 @@ def test_verdicts_known_already_are_the_first_round():
     execute, asked = double([True], [True])
     responses = [Response("t", "model", 0, "", "")]
     first = [Execution("t", "m", 0, Outcome.FAILED_TESTS, "", 0, 1, "")]
-    options = {"seeds": (5, 6), "apart": 0, "execute": execute}
+    options = {"hash_seeds": (5, 6), "apart": 0, "execute": execute}
     assert executor.unstable([], responses, first=first, **options) == [True]
     assert asked == [(6, [0])]
 
@@ -83,13 +84,13 @@ def test_progress_counts_the_responses_of_all_rounds_and_ends_at_the_total():
     told = []
     flags(
         "assert f()", "def f(): return 1", "def f(:",
-        seeds=(0, 1), apart=0, progress=lambda done, total: told.append((done, total)),
+        hash_seeds=(0, 1), apart=0, progress=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     assert told == sorted(told) and told[-1] == (4, 4)
 
 
 def test_too_few_rounds_and_verdicts_of_another_list_are_refused():
     with pytest.raises(ValueError, match="two rounds"):
-        flags("assert f()", "def f(): pass", seeds=(0,))
+        flags("assert f()", "def f(): pass", hash_seeds=(0,))
     with pytest.raises(ValueError, match="1 verdicts known of 2 responses"):
         flags("assert f()", "def f(): pass", "def f(): pass ", first=[PASSED])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import drawn
 from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
@@ -42,8 +43,15 @@ def replies(served, tmp_path_factory) -> tuple[list[Reply], Path]:
 
 def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replies):
     engine = engines.open_engine("transformers", served[2])
-    greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stops": ()}
-    own = engine.generate(PROMPTS, max_new_tokens=20, **greedy)
+    greedy = {
+        "n": 1,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 0,
+        "stops": (),
+        "max_new_tokens": 20,
+    }
+    own = engine.generate(PROMPTS, **drawn(**greedy))
     found, _ = replies
     assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]
     with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]
@@ -65,7 +73,7 @@ def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(s
     tasks = ("Add up the numbers of a list.", "Compute what all items of a basket cost together.")
     store.write(tmp_path / "rows.jsonl", [{"instruction": t, "output": code} for t in tasks])
     out, dropped = tmp_path / "out.jsonl", tmp_path / "dropped.jsonl"
-    asked = ["--generator", served[1], "--model", "student", "--max-tokens", "24"]
+    asked = ["--engine", served[1], "--model", "student", "--max-new-tokens", "24"]
     command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
     done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
     assert done.exit_code == 0, done.output

@@ -16,11 +16,12 @@ from pathlib import Path
 from rrtf.benchmarks import catalogue, tasks
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import mark
 
 ALONE = ("self_contained", "slib_runnable", "plib_runnable")  # levels that need no project
 TEST_MAP, REPOS = "record_testcases_map_python.json", "repos"
-_LIMITS = {"cpu_seconds": 10.0, "wall_seconds": 30.0}  # for a reference
+_LIMITS, _WORKERS = Limits(10.0, 30.0, 512, "landlock+seccomp"), 2  # for references
 _NEEDS = {
     "subprocess": ", which starts no child processes",
     "socket": ", which knows no host names at this level",
@@ -113,7 +114,8 @@ def _missing(foreign: Sequence[str]) -> str:
 
 def _references(problems: Sequence[Problem], packages: Sequence[str]) -> dict[str, Execution]:
     answers = [Response(p.task_id, "reference", 0, "", p.prompt + p.reference) for p in problems]
-    found = executor.execute(problems, answers, packages=packages, **_LIMITS) if problems else []
+    how = {"limits": _LIMITS, "workers": _WORKERS, "packages": packages}
+    found = executor.execute(problems, answers, **how) if problems else []
     return {execution.task_id: execution for execution in found}
 
 

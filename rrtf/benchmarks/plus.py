@@ -18,6 +18,7 @@ from rrtf import config, store
 from rrtf.probes import literal
 from rrtf.records import Problem
 from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 
 MAX_CHUNK = 200_000  # characters of inputs in one program
 MAX_VALUE = 300_000  # characters, about, of a value that can be written into a test
@@ -99,28 +100,28 @@ def values(
     *,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-    **limits: float,
 ) -> list[list[Value]]:
     """Per reference the values of its inputs, from the cache or computed in the sandbox.
 
-    `limits` are those of `sandbox.call`. RuntimeError names a reference that does not get through
+    RuntimeError names a reference that does not get through
     all of its inputs.
     """
     folder = folder or config.cache_dir() / "expected"
     paths = [folder / f"{reference.key()}.jsonl" for reference in references]
     missing = [at for at, path in enumerate(paths) if not path.exists()]
-    computed = _compute([references[at] for at in missing], progress, limits)
+    computed = _compute([references[at] for at in missing], progress)
     for at, found in zip(missing, computed, strict=True):
         store.write(paths[at], found)
     return [store.read(path, Value) for path in paths]
 
 
-def _compute(references: Sequence[Reference], progress, limits: dict) -> list[list[Value]]:
+def _compute(references: Sequence[Reference], progress) -> list[list[Value]]:
     """All references at once, their inputs in chunks; what a chunk leaves over is a new one."""
     found: dict[tuple[int, int], list[Value]] = {}
     waiting = [chunk for at, r in enumerate(references) for chunk in _chunks(at, r.inputs)]
     while waiting:
         programs = [_program(references[at], inputs) for at, _, inputs in waiting]
+        limits = {"limits": LIMITS, "workers": WORKERS}
         results = executor.call(programs, [()], progress=progress, **limits)
         left = []
         for (at, start, inputs), (result,) in zip(waiting, results, strict=True):
@@ -180,7 +181,8 @@ def _floats(value: object) -> bool:
 
 PARTS = ("base", "plus")
 # Expected values of references are computed under these limits, once.
-LIMITS = {"cpu_seconds": 120.0, "wall_seconds": 240.0, "memory_mb": 2048}
+LIMITS = Limits(120.0, 240.0, 2048, "landlock+seccomp")
+WORKERS = 2
 
 # MBPP tasks of which only the set of returned items counts, and whether anything was returned.
 SETS = frozenset(
@@ -247,7 +249,7 @@ def problems(
                   tuple(call for part in of_parts for call in part))
         for row, of_parts in zip(rows, inputs, strict=True)
     ]  # fmt: skip
-    found = values(references, folder=cache, progress=progress, **LIMITS)
+    found = values(references, folder=cache, progress=progress)
     return [
         Problem(
             row["task_id"],

@@ -1,7 +1,7 @@
 """Where an answer fails: its tests run once more in the sandbox, up to the first that fails.
 
 A verdict says how many tests hold, not which. Here the tests are rewritten (compiling runs
-nothing) to report step by step, and `rrtf.sandbox.call` runs them beside the program, so that
+nothing) to report step by step, and `executor.call` runs them beside the program, so that
 both stay in the sandbox. A program could make this report lie; the verdict, which comes from
 the judge, it cannot change.
 """
@@ -222,7 +222,7 @@ def failures(
 ) -> list[Failure]:
     """The first failing test of every response whose execution is no PASS, in their order.
 
-    `executions` are parallel to `responses`; `call` is `rrtf.sandbox.call` with its options set.
+    `executions` are parallel to `responses`; `call` is `executor.call` with its options set.
     ValueError for lists that do not match.
     """
     tasks = {problem.task_id: problem for problem in problems}

@@ -55,7 +55,7 @@ def describe(
     """The greedy answers of the `shown` methods to the chosen tasks.
 
     Of a method with several trainings the first is shown that ends as most of them do (passes or
-    fails). A task of the kind "only X" also shows X. `call` is `rrtf.sandbox.call`: failing
+    fails). A task of the kind "only X" also shows X. `call` is `executor.call`: failing
     answers run there once more, up to the test they fail. Methods without an answer are left out.
     """
     tasks = {problem.task_id: problem for problem in problems}
@@ -115,7 +115,7 @@ def first_answers(
 
 
 def sheets(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """One dict per task, as `figures.sheet` draws it: texts, and values in marked pieces."""
+    """One dict per task, as `tables.sheet` draws it: texts, and values in marked pieces."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         groups.setdefault((case.kind, case.task_id), []).append(case)

@@ -46,17 +46,30 @@ class Completion:
     finish_reason: str
 
 
-def check_sampling(*, n: int, temperature: float, top_p: float, max_new_tokens: int) -> None:
-    """ValueError that names the first option out of its range."""
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How answers are written: drawn from the `top_p` nucleus at `temperature`, 0 is greedy.
+
+    `seed` decides the draws; an answer is cut after `max_new_tokens` tokens.
+    """
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    seed: int
+
+
+def check_sampling(decoding: Decoding, n: int) -> None:
+    """ValueError that names the first option out of its range; `n` is the answers to a prompt."""
     if n < 1:
         raise ValueError(f"n = {n}: at least 1 sample per prompt is needed")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature = {temperature}: expected 0 (greedy) or more")
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p = {top_p}: expected a value in (0, 1]")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens = {max_new_tokens}: at least 1 is needed")
-    if temperature == 0 and n > 1:
+    if not 0 <= decoding.temperature < float("inf"):
+        raise ValueError(f"temperature = {decoding.temperature}: expected 0 (greedy) or more")
+    if not 0 < decoding.top_p <= 1:
+        raise ValueError(f"top_p = {decoding.top_p}: expected a value in (0, 1]")
+    if decoding.max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens = {decoding.max_new_tokens}: at least 1 is needed")
+    if decoding.temperature == 0 and n > 1:
         raise ValueError(f"n = {n} at temperature 0: greedy answers are all the same; use n = 1")
 
 
@@ -140,15 +153,7 @@ class Generator(Protocol):
     device: str
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        n: int,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        stops: Sequence[str],
-        seed: int,
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
     ) -> list[list[Completion]]:
         """`n` completions of every prompt, in the order of the prompts.
 

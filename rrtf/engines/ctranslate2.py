@@ -16,6 +16,7 @@ from typing import Any
 from rrtf.config import derive_seed
 from rrtf.engines import (
     Completion,
+    Decoding,
     UnsupportedModel,
     batches,
     check_lengths,
@@ -169,32 +170,24 @@ class CTranslate2Engine:
         return self.tokenizer.convert_ids_to_tokens(list(ids))
 
     def generate(
-        self,
-        prompts: Sequence[str],
-        *,
-        n: int,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
-        stops: Sequence[str],
-        seed: int,
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
     ) -> list[list[Completion]]:
-        check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+        check_sampling(decoding, n)
+        warmth, longest = decoding.temperature, decoding.max_new_tokens
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         lengths = [len(one) for one in ids]
-        check_lengths(lengths, max_new_tokens=max_new_tokens, positions=self.positions)
-        if temperature > 0:
-            self._seed(derive_seed(seed, *prompts))
+        check_lengths(lengths, max_new_tokens=longest, positions=self.positions)
         options = {"sampling_topk": 1}
-        if temperature > 0:
-            options = {"sampling_topk": 0, "sampling_temperature": temperature}
-            options |= {"sampling_topp": top_p}
+        if warmth > 0:
+            self._seed(derive_seed(decoding.seed, *prompts))
+            options = {"sampling_topk": 0, "sampling_temperature": warmth}
+            options |= {"sampling_topp": decoding.top_p}
         found: dict[tuple[int, int], Completion] = {}
         decode = partial(_decode, self.tokenizer)
         for batch in _of_one_length(batches(lengths, n=n, rows=self.rows), lengths):
-            rows = self._batch([ids[p] for p, _ in batch], max_new_tokens, options, stops)
+            rows = self._batch([ids[p] for p, _ in batch], longest, options, stops)
             for pair, row in zip(batch, rows, strict=True):
-                ended = len(row) < max_new_tokens
+                ended = len(row) < longest
                 found[pair] = complete(row, stops=stops, decode=decode, ended=ended)
         return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
 

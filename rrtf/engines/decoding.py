@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from rrtf.config import derive_seed
 from rrtf.engines import (
     Completion,
-    Decode,
+    Decoding,
     batches,
     check_lengths,
     check_sampling,
@@ -127,45 +127,48 @@ class Batch(Protocol):
         ...
 
 
+class Writer(Protocol):
+    """What the loop needs of an engine; `rows` are the most that it writes at a time."""
+
+    ends: frozenset[int]  # the tokens that end a text
+    positions: int
+    rows: int
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of every prompt."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids, without those of special tokens."""
+        ...
+
+    def open_batch(self, prompts: Prompts) -> Batch:
+        """Reads prompts, one per row; the samples of a prompt follow each other."""
+        ...
+
+
 @torch.inference_mode()
 def generate(
-    prompts: Sequence[str],
-    ids: Prompts,
-    open_batch: Callable[[Prompts], Batch],
-    *,
-    decode: Decode,
-    ends: frozenset[int],
-    positions: int,
-    rows: int,
-    n: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    stops: Sequence[str],
-    seed: int,
+    writer: Writer, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
 ) -> list[list[Completion]]:
-    """`Generator.generate` for `prompts` of token `ids`, at most `rows` rows at a time.
-
-    `open_batch` reads prompts, one per row, and is handed the samples of a prompt in a row.
-    """
-    check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    """`Generator.generate` of the engine `writer`."""
+    check_sampling(decoding, n)
+    ids, longest = writer.encode(prompts), decoding.max_new_tokens
     lengths = [len(one) for one in ids]
-    check_lengths(lengths, max_new_tokens=max_new_tokens, positions=positions)
+    check_lengths(lengths, max_new_tokens=longest, positions=writer.positions)
     keys = prompt_keys(prompts)
     found: dict[tuple[int, int], Completion] = {}
-    for pairs in batches(lengths, n=n, rows=rows):
-        seeds = [derive_seed(seed, *keys[prompt], sample) for prompt, sample in pairs]
+    for pairs in batches(lengths, n=n, rows=writer.rows):
+        seeds = [derive_seed(decoding.seed, *keys[prompt], sample) for prompt, sample in pairs]
         written = run(
-            open_batch([ids[prompt] for prompt, _ in pairs]),
-            uniforms(seeds, max_new_tokens) if temperature else None,
-            limit=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            ends=ends,
-            stopped=lambda row: stop_near_end(row, stops, decode, fresh=PERIOD),
+            writer.open_batch([ids[prompt] for prompt, _ in pairs]),
+            uniforms(seeds, longest) if decoding.temperature else None,
+            decoding=decoding,
+            ends=writer.ends,
+            stopped=lambda row: stop_near_end(row, stops, writer.decode, fresh=PERIOD),
         )
         for pair, (row, ended) in zip(pairs, written, strict=True):
-            found[pair] = complete(row, stops=stops, decode=decode, ended=ended)
+            found[pair] = complete(row, stops=stops, decode=writer.decode, ended=ended)
     return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
 
 
@@ -173,25 +176,23 @@ def run(
     batch: Batch,
     numbers: torch.Tensor | None,
     *,
-    limit: int,
-    temperature: float,
-    top_p: float,
+    decoding: Decoding,
     ends: frozenset[int],
     stopped: Callable[[Sequence[int]], bool],
 ) -> list[tuple[list[int], bool]]:
-    """(generated ids, whether end of text followed) per row, at most `limit` tokens each.
+    """(generated ids, whether end of text followed) per row.
 
-    `numbers` is (R, limit, TRIES), None for greedy; `stopped(ids)` tells whether a stop sequence
-    ends in the last `PERIOD` of `ids`.
+    `numbers` is (R, max_new_tokens, TRIES), None for greedy; `stopped(ids)` tells whether a stop
+    sequence ends in the last `PERIOD` of `ids`.
     """
-    device, size = batch.device, len(batch)
+    device, size, limit = batch.device, len(batch), decoding.max_new_tokens
     numbers = numbers.to(device) if numbers is not None else None
     written = torch.zeros(size, limit, dtype=torch.long, device=device)
     rows = torch.arange(size, device=device)  # those still in the batch
     done = torch.zeros(size, dtype=torch.bool)
     for step in range(limit):
         now = numbers[rows, step] if numbers is not None else None
-        tokens = _next(batch, now, temperature=temperature, top_p=top_p)
+        tokens = _next(batch, now, decoding)
         written[rows, step] = tokens
         if step + 1 == limit:
             break
@@ -208,15 +209,13 @@ def run(
     return [_until_end(row, ends) for row in written[:, : step + 1].tolist()]
 
 
-def _next(
-    batch: Batch, numbers: torch.Tensor | None, *, temperature: float, top_p: float
-) -> torch.Tensor:
+def _next(batch: Batch, numbers: torch.Tensor | None, decoding: Decoding) -> torch.Tensor:
     """The next token (R,) of every row, a block of rows at a time."""
-    found = []
+    found, how = [], {"temperature": decoding.temperature, "top_p": decoding.top_p}
     for at in range(0, len(batch), DRAWN):
         block = slice(at, at + DRAWN)
         chosen = numbers[block] if numbers is not None else None
-        found.append(draw(batch.predict(block), chosen, temperature=temperature, top_p=top_p))
+        found.append(draw(batch.predict(block), chosen, **how))
     return torch.cat(found)
 
 

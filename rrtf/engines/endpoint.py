@@ -35,7 +35,7 @@ from urllib.parse import unquote, urlsplit
 
 from rrtf import config
 from rrtf.config import derive_seed
-from rrtf.engines import Completion, Message, check_sampling, first_stop, prompt_keys
+from rrtf.engines import Completion, Decoding, Message, check_sampling, first_stop, prompt_keys
 
 MOST_STOPS = 4  # stop sequences that hosted APIs take, and vLLM 0.32
 # vLLM takes what a request does not say from the model's generation_config.json.
@@ -1064,30 +1064,25 @@ TELLING = 8  # prompts whose samples are all alike before a server counts as one
 
 
 def make_asks(
-    prompts: Sequence[str],
-    *,
-    n: int,
-    temperature: float,
-    top_p: float,
-    max_new_tokens: int,
-    stops: Sequence[str],
-    seed: int,
+    prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
 ) -> list[Ask]:
     """The `n` asks of every prompt, prompt by prompt, with consecutive seeds.
 
-    The first seed follows from `seed`, the prompt, and how often it came before; a greedy answer
-    has none to depend on. ValueError for options out of range and an empty prompt.
+    The first seed follows from that of `decoding`, the prompt, and how often it came before; a
+    greedy answer has none to depend on. ValueError for options out of range and an empty prompt.
     """
-    check_sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
+    check_sampling(decoding, n)
+    drawn = {"temperature": decoding.temperature, "top_p": decoding.top_p}
+    drawn |= {"max_tokens": decoding.max_new_tokens, "stops": tuple(stops)}
     asks, keys = [], prompt_keys(prompts)
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
-        first = derive_seed(seed, *keys[number]) % SEEDS if temperature else 0
+        greedy = not decoding.temperature
+        first = 0 if greedy else derive_seed(decoding.seed, *keys[number]) % SEEDS
         chat = isinstance(prompt, Message)
         asked = {"messages": (("user", str(prompt)),)} if chat else {"prompt": prompt}
-        asked |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
-        asks += [Ask(seed=first + k, stops=tuple(stops), **asked) for k in range(n)]
+        asks += [Ask(seed=first + k, **drawn, **asked) for k in range(n)]
     return asks
 
 
@@ -1107,17 +1102,19 @@ class AskingEngine:
     def __init__(self, name: str, ask: Callable[[Sequence[Ask]], list[Reply]]):
         self.name, self.ask = name, ask
 
-    def generate(self, prompts: Sequence[str], *, n: int, **options) -> list[list[Completion]]:
-        """As the protocol has it, with the options of `make_asks`.
+    def generate(
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
+    ) -> list[list[Completion]]:
+        """As the protocol has it.
 
         ValueError also for a prompt that the server refuses; OSError where no reply came.
         """
-        replies = self.ask(make_asks(prompts, n=n, **options))
+        replies = self.ask(make_asks(prompts, n=n, decoding=decoding, stops=stops))
         rows = [replies[at : at + n] for at in range(0, len(replies), n)]
         self._check(rows)
-        found = [[completion(reply, options["stops"]) for reply in row] for row in rows]
+        found = [[completion(reply, stops) for reply in row] for row in rows]
         alike = n > 1 and all(len({one.text for one in row}) == 1 for row in found)
-        if alike and len(set(prompts)) >= TELLING and options["temperature"] >= 0.5:
+        if alike and len(set(prompts)) >= TELLING and decoding.temperature >= 0.5:
             warnings.warn(f"{self.name}: {_UNDRAWN.format(n=n)}", stacklevel=2)
         return found
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from rrtf.engines import Completion, UnsupportedModel, decoding
+from rrtf.engines import Completion, Decoding, UnsupportedModel
+from rrtf.engines.decoding import Prompts, generate, rounded
 
 ROWS = 256  # the layout is chosen for a product with as many rows
 
@@ -62,7 +63,7 @@ class Linear:
 
 
 MASKED = -1e30  # finite, so that rows of padding stay numbers
-GRAIN = 32  # caches grow by as many tokens, see `decoding.rounded`
+GRAIN = 32  # caches grow by as many tokens, see `rounded`
 READ = 2048  # tokens of prompts read at a time
 
 Cache = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (B, T, head width) per layer
@@ -88,27 +89,25 @@ class GptBigCodeEngine:
         self.name = f"gptbigcode-{dtype}"
         self.rows = rows
         self.model = Weights(folder, dtype=getattr(torch, dtype))
+        self.positions, self.ends = self.model.positions, frozenset([self.model.end])
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.decode = self.tokenizer.decode
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
 
-    def generate(self, prompts: Sequence[str], **options) -> list[list[Completion]]:
-        return decoding.generate(
-            prompts,
-            self._encode(prompts),
-            partial(Batch, self.model),
-            decode=self.tokenizer.decode,
-            ends=frozenset([self.model.end]),
-            positions=self.model.positions,
-            rows=self.rows,
-            **options,
-        )
+    def open_batch(self, prompts: Prompts) -> "Batch":
+        return Batch(self.model, prompts)
+
+    def generate(
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
+    ) -> list[list[Completion]]:
+        return generate(self, prompts, n=n, decoding=decoding, stops=stops)
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
         scores = []
-        for prompt, answer in zip(self._encode(prompts), self._encode(answers), strict=True):
+        for prompt, answer in zip(self.encode(prompts), self.encode(answers), strict=True):
             tokens = torch.tensor([prompt + answer])
             logits = self.model.logits(tokens)[0, len(prompt) - 1 : -1]  # (T, V)
             logp = torch.log_softmax(logits, -1)
@@ -233,7 +232,7 @@ class Batch:
 
     device = torch.device("cpu")
 
-    def __init__(self, model: Weights, prompts: decoding.Prompts):
+    def __init__(self, model: Weights, prompts: Prompts):
         self.model = model
         distinct: dict[tuple[int, ...], int] = {}
         numbers = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
@@ -249,7 +248,7 @@ class Batch:
         ]
         self._grow()
 
-    def _read(self, prompts: decoding.Prompts) -> torch.Tensor:
+    def _read(self, prompts: Prompts) -> torch.Tensor:
         """Fills the prompts' cache, padded on the left; their last hidden states (P, D)."""
         longest = _rounded_up(max(map(len, prompts)))
         size = max(1, READ // longest)
@@ -321,7 +320,7 @@ class Batch:
         self.lengths, self.place = self.lengths[rows], self.place[rows]
         used = torch.zeros(len(self.padding_mask), dtype=torch.bool)
         used[self.place // self.places] = True
-        staying = decoding.rounded(used)
+        staying = rounded(used)
         if len(staying) < len(used):
             self._keep_prompts(staying)
 
@@ -348,7 +347,7 @@ def _rounded_up(length: int) -> int:
     return -(-length // GRAIN) * GRAIN
 
 
-def _padded(prompts: decoding.Prompts) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(prompts: Prompts) -> tuple[torch.Tensor, torch.Tensor]:
     """(tokens (B, T) padded on the left, padding (B,)); T is a multiple of `GRAIN`."""
     length = _rounded_up(max(map(len, prompts)))
     tokens = torch.zeros(len(prompts), length, dtype=torch.long)

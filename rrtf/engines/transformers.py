@@ -7,7 +7,6 @@ leave the batch. Not covered: several GPUs, models without a key and value cache
 
 import inspect
 from collections.abc import Sequence
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from rrtf.engines import Completion, UnsupportedModel, decoding
+from rrtf.engines import Completion, Decoding, UnsupportedModel
+from rrtf.engines.decoding import Prompts, generate
 from rrtf.prompts import prompt_ids
 
 
@@ -55,19 +55,18 @@ class TransformersEngine:
         self.positions = positions_of(self.model.config)
         self.ends = _ends(self.model)
 
-    def generate(self, prompts: Sequence[str], **options) -> list[list[Completion]]:
-        return decoding.generate(
-            prompts,
-            [prompt_ids(self.tokenizer, prompt) for prompt in prompts],
-            partial(Batch, self.model),
-            decode=self._decode,
-            ends=self.ends,
-            positions=self.positions,
-            rows=self.rows,
-            **options,
-        )
+    def generate(
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
+    ) -> list[list[Completion]]:
+        return generate(self, prompts, n=n, decoding=decoding, stops=stops)
 
-    def _decode(self, ids: Sequence[int]) -> str:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [prompt_ids(self.tokenizer, text) for text in texts]
+
+    def open_batch(self, prompts: Prompts) -> "Batch":
+        return Batch(self.model, prompts)
+
+    def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
@@ -92,7 +91,7 @@ class Batch:
     at full length, was not compared.
     """
 
-    def __init__(self, model: Any, prompts: decoding.Prompts):
+    def __init__(self, model: Any, prompts: Prompts):
         self.model, self.device = model, model.device
         distinct: dict[tuple[int, ...], int] = {}
         numbers = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]

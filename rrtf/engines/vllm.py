@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from rrtf.engines import Message, endpoint
+from rrtf.engines import Completion, Decoding, Message, endpoint
 from rrtf.engines.endpoint import AskingEngine, Endpoint, saving
 
 HOST = "127.0.0.1"
@@ -180,10 +180,12 @@ class VllmEngine(AskingEngine):
         super().__init__(f"vllm-{place.model}", saving(place, replies, **limits))
         self.place, self.server, self.concurrency = place, server, concurrency
 
-    def generate(self, prompts: Sequence[str], **options) -> list:
+    def generate(
+        self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
+    ) -> list[list[Completion]]:
         """As `AskingEngine`; where our server ended meanwhile, its log says why."""
         try:
-            return super().generate(prompts, **options)
+            return super().generate(prompts, n=n, decoding=decoding, stops=stops)
         except OSError:
             if self.server:
                 self.server.check(ENDING)

@@ -1,18 +1,20 @@
 """Who is evaluated on what: every contender answers every problem of an exam, and is scored."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, execution
+from rrtf import benchmarks, execution, store
 from rrtf.benchmarks import catalogue
+from rrtf.cluster import side_by_side
+from rrtf.engines import Decoding
 from rrtf.evaluate.results import Result, rates
 from rrtf.records import Execution, Leak, Outcome, Problem, Response, TaskScore
+from rrtf.sample import Author
+from rrtf.sandbox.executor import Limits
 from rrtf.stats import label, parse_label
 
 # of tables and pictures
@@ -35,7 +37,7 @@ class Exam:
 
     name: str
     problems: tuple[Problem, ...]
-    cpu_seconds: float = 2.0
+    limits: Limits
     family: Callable[[Problem], str] | None = None
 
     def file(self, what: str) -> str:
@@ -74,22 +76,25 @@ def exams(
     *,
     test: Sequence[Problem],
     test_name: str,
+    limits: Limits,
     family: Callable[[Problem], str] | None = None,
 ) -> list[Exam]:
     """What the contenders are asked: `test` in the names is the split `test`, others benchmarks.
 
     `"leetcode-v0.3-test since 2022-07-01"` takes the tasks created after that day, as the paper
-    cuts LeetCode. `family` groups the tasks of `test` that resemble each other. Errors as
+    cuts LeetCode. `limits` are those of `test`; a benchmark has seconds of its own. `family` groups the tasks of `test` that resemble each other. Errors as
     `benchmarks.load`; ValueError for a name that comes twice.
     """
     found = []
     for text in names:
         if text == "test":
-            found.append(Exam(test_name, tuple(test), family=family))
+            found.append(Exam(test_name, tuple(test), limits, family))
             continue
         name, _, since = text.partition(" since ")
         problems = benchmarks.load(name, since=since or None)
-        found.append(Exam(text, tuple(problems), catalogue.entry(name).cpu_seconds))
+        cpu = catalogue.entry(name).cpu_seconds
+        own = replace(limits, cpu_seconds=cpu, wall_seconds=execution.WALL_PER_CPU * cpu)
+        found.append(Exam(text, tuple(problems), own))
     if not found or len({exam.name for exam in found}) < len(found):
         raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")
     return found
@@ -99,23 +104,22 @@ def sit(
     exam: Exam,
     entries: Sequence[Contender],
     *,
+    author: Callable[..., Author],
+    draws: Sequence[tuple[int, Decoding]],
     sampler: Callable[..., list[Response]],
     judge: Callable[..., list[Execution]],
-    draws: Sequence[tuple[int, float]],
-    processes: int = 2,
+    processes: int,
     progress: Callable[[str], Callable[[int, int], None]] | None = None,
 ) -> Sat:
     """Every contender answers every problem of the exam, the answers are executed and scored.
 
-    `sampler` is `sample.sample` and `judge` `execution.execute` with everything bound that is the
-    same for all exams; `progress` makes a tick for what it is told.
+    `author` is `sample.Author`, `sampler` `sample.sample` and `judge` `execution.execute` with
+    everything bound that is the same for all exams; `progress` makes a tick for what it is told.
     """
     ticks = [progress(f"{exam.name}, {what}") if progress else None for what in STEPS]
-    asked = {"draws": draws, "processes": processes, "progress": ticks[0]}
-    responses = responses_of(entries, exam.problems, sampler, **asked)
-    cpu = exam.cpu_seconds
-    limits = {"cpu_seconds": cpu, "wall_seconds": execution.WALL_PER_CPU * cpu}
-    executions = judge(exam.problems, responses, progress=ticks[1], **limits)
+    asked = {"author": author, "draws": draws, "sampler": sampler, "processes": processes}
+    responses = responses_of(entries, exam.problems, **asked, progress=ticks[0])
+    executions = judge(exam.problems, responses, limits=exam.limits, progress=ticks[1])
     scores = score(exam.problems, executions, benchmark=exam.name, family=exam.family)
     return Sat(exam, tuple(responses), tuple(executions), tuple(scores))
 
@@ -123,40 +127,39 @@ def sit(
 def responses_of(
     entries: Sequence[Contender],
     problems: Sequence[Problem],
-    sampler: Callable[..., list[Response]],
     *,
-    draws: Sequence[tuple[int, float]],
-    processes: int = 2,
+    author: Callable[..., Author],
+    draws: Sequence[tuple[int, Decoding]],
+    sampler: Callable[..., list[Response]],
+    processes: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Response]:
-    """The answers of every contender to every problem: `draws` are (n, temperature) pairs.
+    """The answers of every contender to every problem: `draws` are (n, decoding) pairs.
 
-    `sampler` is `rrtf.sample.sample` with everything bound that is the same for all; it is called
-    in `processes` processes of their own, one model and temperature a call. Neither the order of
-    the result nor its content depends on their number.
+    `author` and `sampler` as `sit`; the sampler is called in `processes` processes, one model and
+    decoding a call. Neither the order of the result nor its content depends on their number.
     """
     jobs = [
-        {"model": entry.model, "source": label(entry.method, entry.seed, warmth),
-         "n_samples": n, "temperature": warmth}
+        (author(entry.model, label(entry.method, entry.seed, decoding.temperature)), n, decoding)
         for entry in entries
-        for n, warmth in draws
-    ]  # fmt: skip
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), config.set_threads, (1,))
-    try:
-        responses: list[Response] = []
-        for done, answers in enumerate(pool.map(partial(_ask, sampler, problems), jobs), start=1):
-            responses += answers
-            if progress:
-                progress(done, len(jobs))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return responses
+        for n, decoding in draws
+    ]
+    found: dict[int, list[Response]] = {}
+    ended = side_by_side(partial(_ask, sampler, problems), jobs, processes=processes)
+    for number, answers in ended:
+        found[number] = answers
+        if progress:
+            progress(len(found), len(jobs))
+    return [response for number in sorted(found) for response in found[number]]
 
 
 def _ask(
-    sampler: Callable[..., list[Response]], problems: Sequence[Problem], job: Mapping[str, Any]
+    sampler: Callable[..., list[Response]],
+    problems: Sequence[Problem],
+    job: tuple[Author, int, Decoding],
 ) -> list[Response]:
-    return sampler(problems, **job)
+    author, n, decoding = job
+    return sampler(problems, author, n_samples=n, decodings=[decoding])
 
 
 def score(
@@ -202,6 +205,15 @@ CAUTION = (
 )
 
 
+def leaks_of(rows: Iterable[tuple[int, Any]], file: str) -> list[Leak]:
+    """The findings in (line number, row) of the verb `audit` that its rule does not call chance."""
+    return [
+        store.from_row(row, Leak, f"{file}:{number}")
+        for number, row in rows
+        if not (isinstance(row, dict) and row.get("chance"))
+    ]
+
+
 def flagged_tasks(leaks: Sequence[Leak], benchmark: str) -> set[str]:
     """The tasks of `benchmark` that some leak names.
 
@@ -219,7 +231,7 @@ def by_leak(
 ) -> dict[str, list[Result]]:
     """Part (PARTS) -> pass@k of every model, seed and temperature on the tasks of that part.
 
-    An empty part has no rows. `ks` as `metrics.rates`. ValueError for scores of several
+    An empty part has no rows. `ks` as `results.rates`. ValueError for scores of several
     benchmarks, a flagged task without a score, or a task that one model answers twice.
     """
     names = {row.benchmark for row in scores}

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import execution, stats, store
+from rrtf import config, execution, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
 
 KS = (1, 10, 100)
@@ -86,19 +86,27 @@ def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
     ]
 
 
-def limits(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` of `execute` with the limits that are None filled in.
+def limits(
+    name: str,
+    *,
+    cpu_seconds: float | None,
+    wall_seconds: float | None,
+    memory_mb: int,
+    isolation: str,
+) -> Limits:
+    """The limits of the programs of a benchmark or file; seconds may be None.
 
-    CPU seconds as the benchmark of this name asks for, else 2; three times as many of waiting.
+    CPU seconds then are what the benchmark of this name asks for, for a file those of the profile
+    nano; seconds of waiting three times as many.
     """
     from rrtf.benchmarks import catalogue
 
-    cpu = options.get("cpu_seconds")
-    if cpu is None:
+    if cpu_seconds is None:
         known = name in catalogue.names() and not Path(name).is_file()
-        cpu = catalogue.entry(name).cpu_seconds if known else 2.0
-    wall = options.get("wall_seconds") or execution.WALL_PER_CPU * cpu
-    return {**options, "cpu_seconds": cpu, "wall_seconds": wall}
+        usual = config.resolve("nano", "rank")["cpu_seconds"]
+        cpu_seconds = catalogue.entry(name).cpu_seconds if known else usual
+    wall_seconds = wall_seconds or execution.WALL_PER_CPU * cpu_seconds
+    return Limits(cpu_seconds, wall_seconds, memory_mb, isolation)
 
 
 def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
@@ -159,7 +167,7 @@ def execute(
 ) -> list[Execution]:
     """`execution.execute` (its options) on the problems that have a response.
 
-    OSError where the sandbox, or the engine that spreads it, is not to be had here.
+    OSError where the sandbox, or the cluster it is spread over, is not to be had here.
     """
     answered = {response.task_id for response in responses}
     asked = [problem for problem in problems if problem.task_id in answered]
@@ -167,20 +175,6 @@ def execute(
         return execution.execute(asked, responses, progress=progress, **options)
     except (RuntimeError, ImportError) as error:
         raise OSError(str(error)) from error
-
-
-def flaky(
-    problems: Sequence[Problem],
-    responses: Sequence[Response],
-    executions: Sequence[Execution],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **options,
-) -> list[bool]:
-    """Per response: does its verdict change when it is judged again (`sandbox.unstable`)?"""
-    options.pop("shards", None)  # a verdict that was saved is no second opinion
-    again = {"first": executions, "execute": execute, "progress": progress}
-    return executor.unstable(problems, responses, **again, **options)
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
@@ -233,6 +227,15 @@ def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int
                 "every task"
             )
     return chosen
+
+
+def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
+    """ValueError for a k that no entry has enough samples for."""
+    most = max(min(of_task.values()) for of_task in sizes(responses).values())
+    if max(ks) > most:
+        raise ValueError(
+            f"--k {max(ks)}: no entry has so many samples of every task, the most is {most}"
+        )
 
 
 def sample_rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:

@@ -14,12 +14,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rrtf import prompts, store
-from rrtf.engines import Generator
+from rrtf.engines import Decoding, Generator
 from rrtf.quantize.table import Measured
 from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
 from rrtf.records import Response
@@ -42,19 +43,15 @@ def fault(entry: Measured, full: Measured, *, nll_margin: float) -> str:
             f"NLL {entry.nll:.2f} nats per token, {entry.nll - full.nll:.2f} above full "
             f"precision's, more than the {nll_margin:g} of a working model"
         )
-    for what, holds in (("more than blanks", _filled), ("Python", _parses)):
+    kinds = {
+        "more than blanks": lambda answer: bool(answer.text.strip()),
+        "Python": lambda answer: prompts.parses(answer.program),
+    }
+    for what, holds in kinds.items():
         own, least = _share(entry.greedy, holds), KEPT * _share(full.greedy, holds)
         if own < least or own == 0:
             return f"{100 * own:.0f} % of its answers are {what}, fewer than {100 * least:.0f} %"
     return ""
-
-
-def _filled(response: Response) -> bool:
-    return bool(response.text.strip())
-
-
-def _parses(response: Response) -> bool:
-    return prompts.parses(response.program)
 
 
 def _share(responses: Sequence[Response], holds: Callable[[Response], bool]) -> float:
@@ -72,7 +69,8 @@ def serve() -> None:
 
     Whatever a library raises ends the process with one line that says so.
     """
-    _die_with_parent()
+    if sys.platform == "linux":  # a run that is killed leaves no process behind
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     job = json.load(sys.stdin)
     work = {"make": _made, "answer": _answered, "time": _timed}[job["what"]]
     started = time.monotonic()
@@ -82,12 +80,6 @@ def serve() -> None:
         store.write_json(Path(job["result"]), found | {"seconds": spent})
     except Exception as error:
         sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
-
-
-def _die_with_parent() -> None:
-    """A run that is killed leaves no process behind (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 Place = tuple[str, Path, Path]  # variant, model, where the variant lies
@@ -101,17 +93,17 @@ def _made(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
 def _answered(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Greedy and sampled answers to the prompts, and the likelihood of the references."""
     engine = open_variant(*place, threads=job["threads"])
-    asked = {"max_new_tokens": job["max_new_tokens"], "stops": job["stops"], "seed": job["seed"]}
+    longest, seed = job["max_new_tokens"], job["seed"]
     ways = {
-        "greedy": {"n": 1, "temperature": 0.0, "top_p": 1.0},
-        "sampled": {key: job[key] for key in ("n", "temperature", "top_p")},
+        "greedy": (1, Decoding(0.0, 1.0, longest, seed)),
+        "sampled": (job["n"], Decoding(job["temperature"], job["top_p"], longest, seed)),
     }
     answers = {
         name: [
             [[answer.text, answer.n_tokens, answer.finish_reason] for answer in row]
-            for row in engine.generate(job["prompts"], **way, **asked)
+            for row in engine.generate(job["prompts"], n=n, decoding=way, stops=job["stops"])
         ]
-        for name, way in ways.items()
+        for name, (n, way) in ways.items()
     }
     nll = negative_log_likelihood(engine, job["prompts"], job["references"])
     return {"engine": engine.name, "nll": nll, **answers}
@@ -159,10 +151,10 @@ def ms_per_token(
     that no engine has to pad or to split the batch: of those of about median length the one with
     the longest answer. ValueError where all of these end at their first token.
     """
-    how = {"n": 1, "temperature": 0.0, "top_p": 1.0, "stops": (), "seed": 0}
+    greedy = Decoding(0.0, 1.0, TIMED_TOKENS, 0)
     middle, ordered = len(texts) // 2, sorted(texts, key=len)
     near = ordered[max(0, middle - CANDIDATES // 2) :][:CANDIDATES]
-    answers = engine.generate(near, max_new_tokens=TIMED_TOKENS, **how)
+    answers = engine.generate(near, n=1, decoding=greedy, stops=())
     steps = [row[0].n_tokens + (row[0].finish_reason == "stop") for row in answers]
     if max(steps) < 2:
         raise ValueError("every answer ends at its first token; there is no time per token")
@@ -170,14 +162,11 @@ def ms_per_token(
 
     def spent(tokens: int) -> float:
         started = time.perf_counter()
-        engine.generate(rows, max_new_tokens=tokens, **how)
+        engine.generate(rows, n=1, decoding=replace(greedy, max_new_tokens=tokens), stops=())
         return time.perf_counter() - started
 
     found = [spent(TIMED_TOKENS) - spent(1) for _ in range(repetitions + 1)]
     return [1000 * seconds / (max(steps) - 1) for seconds in found[1:]]  # the first warms up
-
-
-# Memory
 
 
 Memory = Callable[[], tuple[int, int]]
@@ -246,9 +235,6 @@ def _resident() -> tuple[int, int]:
     lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
     fields = {words[0]: words[1] for words in lines if len(words) == 3 and words[2] == "kB"}
     return 1024 * int(fields["VmRSS:"]), 1024 * int(fields["VmHWM:"])
-
-
-# What it ran on
 
 
 def device_name(device: str) -> str:

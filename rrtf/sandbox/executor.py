@@ -4,13 +4,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import instrument, joint, lanes, wire
 
 PROGRAMS_PER_JOB = 16
 _LONGEST = 1 << 21  # characters of a program that are worth sending
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a program may use for all its tests together, and the least isolation accepted.
+
+    Seconds of computing, seconds of waiting, MiB of address space; one of `lanes.LEVELS`.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    memory_mb: int
+    isolation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,38 +40,33 @@ def execute(
     problems: Sequence[Problem],
     responses: Sequence[Response],
     *,
-    workers: int = 2,
-    level: str = "landlock+seccomp",
+    limits: Limits,
+    workers: int,
     exactly: str | None = None,
-    cpu_seconds: float = 2.0,
-    wall_seconds: float = 6.0,
-    memory_mb: int = 512,
-    seed: int = 0,
+    hash_seed: int = 0,
     packages: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
     finished: Callable[[dict[int, Execution]], None] | None = None,
 ) -> list[Execution]:
     """The verdict of every response, in the order of `responses`.
 
-    Equal programs of one task run once. `level` is the least isolation accepted, the strongest
-    available is used (`exactly` forces one, for comparisons). The limits hold per program, for
-    all its tests together: CPU seconds, seconds of waiting, MiB of address space. `seed` fixes
-    hash order and `random` in judge and worker. Beside Python's own modules a program may import
-    `packages` of the caller's environment (`packages.view`). `progress(done, total)` counts
-    responses; `finished` is given the verdicts that have just come in, each under its place in
-    `responses`.
+    Equal programs of one task run once, `workers` at a time. The strongest isolation available is
+    used (`exactly` forces one, for comparisons). `hash_seed` fixes hash order and `random` in judge
+    and worker. Beside Python's own modules a program may import `packages` of the caller's
+    environment (`packages.view`). `progress(done, total)` counts responses; `finished` is given
+    the verdicts that have just come in, each under its place in `responses`.
 
     A problem whose tests begin with `joint.MARK` is judged in that weaker mode, and its verdicts
     say so.
 
     ValueError names a response without a problem, or tests that cannot be run; RuntimeError a
-    host that does not allow `level`, or a sandbox that failed repeatedly.
+    host that does not allow the isolation, or a sandbox that failed repeatedly.
     """
     problems, responses = joint.unfold(problems, responses)
     by_id = _by_id(problems)
     places = _places(by_id, responses)
-    level = lanes.choose_level(level, exactly)
-    jobs = _check_jobs(by_id, places, seed, workers)
+    level = lanes.choose_level(limits.isolation, exactly)
+    jobs = _check_jobs(by_id, places, hash_seed, workers)
     by_index = {task_id: list(known.values()) for task_id, known in places.items()}
     found: dict[int, Execution] = {}
 
@@ -76,7 +83,7 @@ def execute(
             progress(len(found), len(responses))
 
     sources = [program for known in places.values() for program in known]
-    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources, packages)
+    settings = _settings(limits, hash_seed, sources, packages)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
     return [found[place] for place in range(len(responses))]
 
@@ -94,13 +101,10 @@ def call(
     programs: Sequence[tuple[str, str]],
     inputs: Sequence[tuple],
     *,
-    workers: int = 2,
-    level: str = "landlock+seccomp",
+    limits: Limits,
+    workers: int,
     exactly: str | None = None,
-    cpu_seconds: float = 2.0,
-    wall_seconds: float = 6.0,
-    memory_mb: int = 512,
-    seed: int = 0,
+    hash_seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Result, ...]]:
     """For each (source, entry point), the results of calling it with every tuple of arguments.
@@ -108,7 +112,7 @@ def call(
     Inputs are of the wire's closed types, each call gets fresh copies. After an event that ends
     the program (time, exit, signal) the remaining results carry its reason. Options as `execute`.
     """
-    level = lanes.choose_level(level, exactly)
+    level = lanes.choose_level(limits.isolation, exactly)
     encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
@@ -128,10 +132,17 @@ def call(
             progress(done, len(sent))
 
     sources = [source for source, _ in sent]
-    settings = lanes.settings_for(cpu_seconds, wall_seconds, memory_mb, seed, sources)
+    settings = _settings(limits, hash_seed, sources)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=count)
     results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]
+
+
+def _settings(
+    limits: Limits, hash_seed: int, programs: Sequence[str], packages: Sequence[str] = ()
+) -> dict:
+    use = limits.cpu_seconds, limits.wall_seconds, limits.memory_mb
+    return lanes.settings_for(*use, hash_seed, programs, packages)
 
 
 def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:
@@ -210,7 +221,7 @@ def _value(item: bytes) -> Result:
         return Result(None, "protocol_violation")
 
 
-SEEDS = (0, 0, 1, 2, 3, 4)  # the second round repeats the first
+HASH_SEEDS = (0, 0, 1, 2, 3, 4)  # the second round repeats the first
 APART = 0.5  # seconds between the starts of two rounds, at least
 _FIXED = ("syntax", "null_bytes", "encoding", "source_too_long")  # said before anything runs
 
@@ -219,21 +230,20 @@ def unstable(
     problems: Sequence[Problem],
     responses: Sequence[Response],
     *,
+    execute: Callable[..., list[Execution]],
     first: Sequence[Execution] = (),
-    seeds: Sequence[int] = SEEDS,
+    hash_seeds: Sequence[int] = HASH_SEEDS,
     apart: float = APART,
-    execute: Callable[..., list[Execution]] = execute,
     progress: Callable[[int, int], None] | None = None,
-    **options: Any,
 ) -> list[bool]:
-    """Per response: did its verdict differ between rounds of `execute`, one for each seed?
+    """Per response: did its verdict differ between rounds of `execute`, one for each hash seed?
 
     A seed fixes hash order and `random`, so two rounds of one seed show what hangs on other
     things: the clock, addresses in memory, the kernel's random numbers, a limit that is met only
     sometimes. `first` are the verdicts of the first seed, where they are known. What has been
     found out, and sources that do not compile, are not run again. `progress(done, total)` counts
-    responses of all rounds; `options` (`workers`, `level`, limits) go to `execute`, which must
-    not answer from what it saved before. ValueError for fewer than two seeds.
+    responses of all rounds. `execute` is the function above with its limits bound; it must not
+    answer from what it saved before. ValueError for fewer than two seeds.
 
     What can be promised. A program that passes under a share p of all hash orders stays unseen
     with probability p**r + (1 - p)**r, r different seeds: 1 in 16 for p = 1/2 and the default
@@ -241,21 +251,21 @@ def unstable(
     seconds apart: an answer that changes within that time, or every second, is seen; one that
     changes by the hour or at midnight is not.
     """
-    if len(seeds) < 2:
-        raise ValueError(f"{len(seeds)} seeds: two rounds at least are needed to compare")
+    if len(hash_seeds) < 2:
+        raise ValueError(f"{len(hash_seeds)} seeds: two rounds at least are needed to compare")
     _check_first(first, responses)
     known, differs = list(first), [False] * len(responses)
-    asked, total = list(range(len(responses))), len(seeds) * len(responses)
-    for number, seed in enumerate(seeds):
+    asked, total = list(range(len(responses))), len(hash_seeds) * len(responses)
+    for number, hash_seed in enumerate(hash_seeds):
         if asked and (number or not first):
             again, began = [responses[i] for i in asked], time.monotonic()
             told = _counted(progress, number * len(responses), total)
-            found = execute(problems, again, seed=seed, progress=told, **options)
+            found = execute(problems, again, hash_seed=hash_seed, progress=told)
             known = known or found
             for place, verdict in zip(asked, found, strict=True):
                 differs[place] = verdict != known[place]
             asked = [i for i in asked if not differs[i] and _may_differ(known[i])]
-            if asked and number + 1 < len(seeds):
+            if asked and number + 1 < len(hash_seeds):
                 time.sleep(max(0.0, apart - (time.monotonic() - began)))
     if progress:
         progress(total, total)

@@ -198,8 +198,8 @@ def _await(line: socket.socket, whose: str) -> None:
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # a zygote with threads gets no namespace
 
 
-def _environment(seed: int) -> dict[str, str]:
-    fixed = {"PYTHONHASHSEED": str(seed), "HOME": "/tmp", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
+def _environment(hash_seed: int) -> dict[str, str]:
+    fixed = {"PYTHONHASHSEED": str(hash_seed), "HOME": "/tmp", "PATH": "/usr/bin:/bin", "TZ": "UTC"}
     fixed |= dict.fromkeys(_THREADS, "1")
     return fixed | {n: os.environ[n] for n in ("LD_LIBRARY_PATH",) if n in os.environ}
 
@@ -210,7 +210,7 @@ def probe() -> str:
     reasons_why = []
     for level in LEVELS:
         try:
-            Lane(level, settings_for()).close()
+            Lane(level, settings_for(2.0, 6.0, 512, 0)).close()
             return level
         except SandboxFailure as error:
             reasons_why.append(f"{level}: {error}")
@@ -218,10 +218,10 @@ def probe() -> str:
 
 
 def settings_for(
-    cpu_seconds: float = 2.0,
-    wall_seconds: float = 6.0,
-    memory_mb: int = 512,
-    seed: int = 0,
+    cpu_seconds: float,
+    wall_seconds: float,
+    memory_mb: int,
+    hash_seed: int,
     programs: Sequence[str] = (),
     packages: Sequence[str] = (),
 ) -> dict:
@@ -232,7 +232,7 @@ def settings_for(
     """
     limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
     shown = view(tuple(packages)) if packages else {}
-    return limits | {"seed": seed, "preload": _imported_often(programs), "packages": shown}
+    return limits | {"seed": hash_seed, "preload": _imported_often(programs), "packages": shown}
 
 
 _IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+(\w+)", re.MULTILINE)
@@ -249,16 +249,16 @@ def _imported_often(programs: Sequence[str]) -> list[str]:
     return [n for n in _PRELOADABLE if counts[n] > _OFTEN * len(programs)]
 
 
-def choose_level(level: str, exactly: str | None = None) -> str:
-    """The level to run at: the strongest here, or `exactly`; RuntimeError if below `level`."""
-    for name in (level, exactly or level):
+def choose_level(isolation: str, exactly: str | None) -> str:
+    """The level to run at: the strongest here, or `exactly`; RuntimeError if below `isolation`."""
+    for name in (isolation, exactly or isolation):
         if name not in LEVELS:
             raise ValueError(f"unknown isolation level {name!r}: one of {', '.join(LEVELS)}")
     best = probe()
-    if LEVELS.index(best) > LEVELS.index(level):
+    if LEVELS.index(best) > LEVELS.index(isolation):
         raise RuntimeError(
-            f"this host allows isolation {best!r} at most, {level!r} was asked for: run on a Linux "
-            f"host (or container) that permits it, or accept the risk with level={best!r}"
+            f"this host allows isolation {best!r} at most, {isolation!r} was asked for: run on a "
+            f"Linux host (or container) that permits it, or accept the risk: isolation={best!r}"
         )
     return exactly or best
 

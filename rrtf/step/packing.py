@@ -392,20 +392,17 @@ def _register() -> None:
 def load(
     model: str | Path,
     *,
-    dropout: float = 0.0,
-    threads: int = 1,
-    wanted: str = "auto",
-    half: bool = False,
+    dropout: float,
+    threads: int,
     device: str = "",
     dtype: "torch.dtype | None" = None,
     **options: object,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """A model with `dropout` everywhere and its tokenizer.
+    """A model with `dropout` everywhere, its attention `choose`'s, and its tokenizer.
 
-    Its attention is what `choose` makes of `wanted` and `half` (the products will be in half
-    precision). device: the GPU if there is one, else the CPU; `meta` gives shapes without weights.
-    dtype: float32. `options` go to `from_pretrained`. ValueError if the attention cannot be, or if
-    the tokenizer has no end-of-text token: a target without one never ends.
+    device: the GPU if there is one, else the CPU; `meta` gives shapes without weights. dtype:
+    float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
+    token: a target without one never ends.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
@@ -429,5 +426,5 @@ def load(
         network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options, **placed)
     else:
         network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
-    use(network, wanted, half=half)
+    use(network)
     return network, tokenizer

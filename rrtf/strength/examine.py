@@ -16,17 +16,16 @@ import ast
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from textwrap import dedent
-from typing import Any
 
 from rrtf import config, probes
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import executor
+from rrtf.sandbox.executor import Limits
 from rrtf.strength.mutants import Mutant, mutants
 
 NO_REFERENCE = "no reference"
-CPU_SECONDS = 2.0  # of a program for all its tests
 QUICK_SECONDS = 0.5  # of a mutant whose reference needs no more: endless loops cost this much
 N_CALLS = 100  # further calls in which a survivor is compared with its reference
 COMPARE_SECONDS = 1.0  # of CPU time for all of them; what takes longer is no suspect
@@ -51,7 +50,8 @@ def same(calls):
     return all(outcome(reference, call) == outcome(mutant, call) for call in calls)
 """  # a generator or an object of its own never equals another: then nothing is suspected
 
-Execute = Callable[..., list[Execution]]
+Execute = Callable[..., list[Execution]]  # with everything bound but limits and progress
+Tell = Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,34 +104,37 @@ def reference_program(problem: Problem) -> str:
     return problem.reference
 
 
-# --- references and mutants --------------------------------------------------------------------
-
-
 def examine(
     problems: Sequence[Problem],
     *,
-    limit: int,
+    n_mutants: int,
     seed: int,
-    execute: Execute = executor.execute,
-    cpu_seconds: float = CPU_SECONDS,
-    **options: Any,
+    limits: Limits,
+    execute: Execute,
+    progress: Tell = None,
 ) -> tuple[dict[str, str], list[Strength]]:
     """(task id -> why its own reference does not pass, the strength of the others' tests).
 
-    At most `limit` mutants per problem, drawn by `seed`, kinds of faults in turn. All references
-    and mutants run in one call of `execute`, which is given `options` (`workers`, `level`, ...);
-    loops that a fault makes endless are ended after QUICK_SECONDS of CPU time where the reference
-    needs less, else after `cpu_seconds`. A problem without a reference is named NO_REFERENCE.
+    At most `n_mutants` per problem, drawn by `seed`, kinds of faults in turn. All references and
+    mutants run in one call of `execute`; loops that a fault makes endless are ended after
+    QUICK_SECONDS of CPU time where the reference needs less, else at the `limits`. A problem
+    without a reference is named NO_REFERENCE.
     """
+
+    def run(chosen: Sequence[Problem], seconds: float) -> dict[str, list[Execution]]:
+        return _run(chosen, made, partial(execute, limits=within(seconds), progress=progress))
+
+    def within(seconds: float) -> Limits:
+        return replace(limits, cpu_seconds=min(seconds, limits.cpu_seconds))
+
     present = [problem for problem in problems if problem.reference.strip()]
-    made = {problem.task_id: _mutants(problem, limit, seed) for problem in present}
-    options = options | {"execute": execute, "cpu_seconds": min(QUICK_SECONDS, cpu_seconds)}
-    found = _run(present, made, **options)
-    options["cpu_seconds"] = cpu_seconds
-    found |= _run([p for p in present if not _passes(found[p.task_id][0])], made, **options)
+    made = {problem.task_id: _mutants(problem, n_mutants, seed) for problem in present}
+    found = run(present, QUICK_SECONDS)
+    slow = [p for p in present if not _passes(found[p.task_id][0])]
+    found |= run(slow, limits.cpu_seconds)
     sound = [problem for problem in present if _passes(found[problem.task_id][0])]
-    options["cpu_seconds"] = min(COMPARE_SECONDS, cpu_seconds)
-    alike = _alike(sound, made, found, seed=seed, **options)
+    compare = partial(execute, limits=within(COMPARE_SECONDS), progress=progress)
+    alike = _alike(sound, made, found, seed, compare)
     names = {problem.task_id for problem in sound}
     broken = {
         p.task_id: _said(found[p.task_id][0]) if p.task_id in found else NO_REFERENCE
@@ -142,29 +145,31 @@ def examine(
 
 
 def broken_references(
-    problems: Sequence[Problem], *, execute: Execute = executor.execute, **options: Any
+    problems: Sequence[Problem], *, limits: Limits, execute: Execute, progress: Tell = None
 ) -> dict[str, str]:
     """Task id -> why its own reference does not pass: `FAILED_TESTS (wrong_value), 2 of 3`.
 
     Nothing such a problem says of an answer can be trusted. A problem without a reference is
-    named NO_REFERENCE. `options` (`workers`, `level`, limits, ...) go to `execute`.
+    named NO_REFERENCE. Arguments as `examine`.
     """
-    return examine(problems, limit=0, seed=0, execute=execute, **options)[0]
+    how = {"limits": limits, "execute": execute, "progress": progress}
+    return examine(problems, n_mutants=0, seed=0, **how)[0]
 
 
 def strengths(
     problems: Sequence[Problem],
     *,
-    limit: int,
+    n_mutants: int,
     seed: int,
-    execute: Execute = executor.execute,
-    **options: Any,
+    limits: Limits,
+    execute: Execute,
 ) -> list[Strength]:
-    """The strength of the tests of every problem that has a reference; options as `examine`.
+    """The strength of the tests of every problem that has a reference; arguments as `examine`.
 
     ValueError names a problem whose own reference fails: such tests have no strength.
     """
-    broken, found = examine(problems, limit=limit, seed=seed, execute=execute, **options)
+    how = {"n_mutants": n_mutants, "seed": seed, "limits": limits, "execute": execute}
+    broken, found = examine(problems, **how)
     for task_id, reason in broken.items():
         if reason != NO_REFERENCE:
             raise ValueError(f"{task_id}: its own reference fails: {reason}")
@@ -224,11 +229,7 @@ def _mutants(problem: Problem, limit: int, seed: int) -> list[Mutant]:
 
 
 def _run(
-    problems: Sequence[Problem],
-    made: Mapping[str, Sequence[Mutant]],
-    *,
-    execute: Execute,
-    **options: Any,
+    problems: Sequence[Problem], made: Mapping[str, Sequence[Mutant]], execute: Execute
 ) -> dict[str, list[Execution]]:
     """Task id -> verdicts of its reference and of its mutants, all in one call."""
     responses = [
@@ -239,7 +240,7 @@ def _run(
         )
     ]
     found: dict[str, list[Execution]] = {problem.task_id: [] for problem in problems}
-    for verdict in execute(problems, responses, **options) if responses else []:
+    for verdict in execute(problems, responses) if responses else []:
         found[verdict.task_id].append(verdict)
     return found
 
@@ -260,17 +261,12 @@ def _strength(
     )
 
 
-# --- suspected equivalents ---------------------------------------------------------------------
-
-
 def _alike(
     problems: Sequence[Problem],
     made: Mapping[str, Sequence[Mutant]],
     found: Mapping[str, Sequence[Execution]],
-    *,
     seed: int,
     execute: Execute,
-    **options: Any,
 ) -> dict[str, set[str]]:
     """Task id -> programs of the survivors that do as the reference does on further inputs."""
     asked, responses, survivors = [], [], []
@@ -287,7 +283,7 @@ def _alike(
             responses.append(Response(problem.task_id, "mutant", index, "", text))
         survivors += left
     alike: dict[str, set[str]] = defaultdict(set)
-    verdicts = execute(asked, responses, **options) if responses else []
+    verdicts = execute(asked, responses) if responses else []
     for verdict, program in zip(verdicts, survivors, strict=True):
         if _passes(verdict):
             alike[verdict.task_id].add(program)
@@ -299,9 +295,6 @@ def _further_calls(problem: Problem, left: Sequence[str], seed: int) -> list[dic
     programs = (reference_program(problem), *left)
     key = config.derive_seed(seed, "calls", problem.task_id)
     return probes.varied_calls(shown, programs, count=N_CALLS, seed=key)
-
-
-# --- rows to show ------------------------------------------------------------------------------
 
 
 def shares(strengths: Sequence[Strength]) -> dict[str, list[float]]:
