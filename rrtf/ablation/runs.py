@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rrtf import config, sample, store, train
 from rrtf.ablation import grpo
-from rrtf.ablation.registration import TIERS, Arm, Registration
+from rrtf.ablation.registration import Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
 from rrtf.engines import Decoding
 from rrtf.evaluate import exam
@@ -77,7 +77,7 @@ def grid(
     groups: Groups,
     sizes: Mapping[str, float],
     *,
-    tiers: Sequence[str] = TIERS,
+    tiers: Sequence[str],
 ) -> list[Trial]:
     """The runs on validation from which the learning rates of these tiers' arms are chosen."""
     used = {arm.family for arm in plan.arms.values() if arm.tier in tiers}
