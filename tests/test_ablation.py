@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from conftest import execute
+from conftest import LIMITS, execute
 
 from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs, sets
@@ -156,7 +156,7 @@ def bench(tmp_path, material):
 
     model = tmp_path / "model"
     store.write_json(model / "config.json", {})
-    how = {"exams": runs.exams(problems, problems), "make": made.extend, "sit": sit}
+    how = {"exams": runs.exams(problems, problems, LIMITS), "make": made.extend, "sit": sit}
     how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl", "wave": 2}
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import LIMITS
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
@@ -30,6 +31,7 @@ OPTIONS = {
     "precision": "float32",
     "checkpoint_every": 2,
     "seed": 5,
+    "limits": {"limits": LIMITS, "workers": 1},
 }
 
 
@@ -50,7 +52,8 @@ def problems(add_problem):
 
 def rewarded(problems, texts, **options):
     """(rewards, what was logged) of `texts`, one per problem in turn."""
-    settings = {"rewards": grpo.REWARDS, "prompt_format": "starcoder", "limits": {}} | options
+    settings = {"rewards": grpo.REWARDS, "prompt_format": "starcoder"} | options
+    settings |= {"limits": LIMITS, "workers": 1}
     reward = grpo_learn.rewarder(problems, **settings)
     logged = {}
     tasks = [problem.task_id for problem in problems][: len(texts)]
@@ -196,6 +199,4 @@ def test_without_trl_the_error_says_how_to_get_it(problems, tiny_model, tmp_path
 def test_a_chat_format_and_a_single_sample_are_refused(problems, tiny_model, tmp_path):
     for wrong in ({"prompt_format": "chat"}, {"n_samples": 1}):
         with pytest.raises(ValueError, match="no chat, 2 or more"):
-            grpo.train(
-                problems, model=tiny_model, output=tmp_path, updates=1, learning_rate=1e-5, **wrong
-            )
+            grpo.train(problems, model=tiny_model, output=tmp_path, **OPTIONS | wrong)

@@ -1,8 +1,9 @@
 """On-policy rounds: the trained model's own answers, drawn anew in every round."""
 
 import pytest
+from conftest import LIMITS
 
-from rrtf.ablation import runs
+from rrtf.ablation import runs, sets
 from rrtf.nano.problems import build
 from rrtf.sandbox import lanes
 
@@ -11,8 +12,8 @@ pytestmark = pytest.mark.skipif(
 )
 OPTIONS = {
     "model": "nano-student",
-    "sampling": {"temperatures": [0.8], "n_samples": 4, "top_p": 0.95},
-    "limits": {},
+    "sampling": sets.sampling("nano", workers=1) | {"temperatures": [0.8]},
+    "limits": {"limits": LIMITS, "workers": 2, "cluster": "local"},
     "seed": 7,
 }
 
