@@ -33,6 +33,11 @@ def within(options: dict) -> dict:
     return {"workers": 2, "limits": replace(LIMITS, **own)} | rest
 
 
+def drawn(n: int, stops, **decoding) -> dict:
+    """The options of `Generator.generate`, given flat."""
+    return {"n": n, "stops": stops, "decoding": Decoding(**decoding)}
+
+
 def execute(problems, responses, **options):
     """`executor.execute` within LIMITS."""
     return executor.execute(problems, responses, **within(options))

@@ -66,11 +66,13 @@ def drawn(name: str, dtype: str) -> Counter[Pair]:
     """How often each pair of tokens came in `DRAWS` samples."""
     engine = engines.open_engine(name, "nano-student", dtype=dtype)
     opened = {"gptbigcode": gptbigcode.Batch, "transformers": transformers.Batch}
-    settings = {"temperature": TEMPERATURE, "top_p": TOP_P, "ends": frozenset()}
+    two = engines.Decoding(TEMPERATURE, TOP_P, 2, 0)
     with torch.inference_mode():
         batch = opened[name](engine.model, [beginning()] * DRAWS)
         numbers = decoding.uniforms(range(DRAWS), 2)
-        rows = decoding.run(batch, numbers, limit=2, stopped=lambda row: False, **settings)
+        rows = decoding.run(
+            batch, numbers, decoding=two, ends=frozenset(), stopped=lambda row: False
+        )
     return Counter((first, second) for (first, second), _ in rows)
 
 
@@ -154,11 +156,11 @@ def test_a_round_number_of_rows_stays_and_the_wanted_ones_are_among_them():
 @pytest.mark.parametrize("name", ["gptbigcode", "transformers"])
 def test_a_row_does_not_depend_on_what_is_written_beside_it(tiny_model, name):
     prompts = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
-    options = {"temperature": 1.0, "top_p": 0.9, "max_new_tokens": 24, "stops": ["\n\n"]}
+    how = {"decoding": engines.Decoding(1.0, 0.9, 24, 7), "stops": ["\n\n"]}
     wide, narrow = (
         engines.open_engine(name, tiny_model, dtype="float32", rows=rows) for rows in (64, 3)
     )
-    whole = wide.generate(prompts, n=5, seed=7, **options)
-    assert narrow.generate(prompts[::-1], n=5, seed=7, **options)[::-1] == whole
-    fewer = wide.generate(prompts[:2], n=2, seed=7, **options)
+    whole = wide.generate(prompts, n=5, **how)
+    assert narrow.generate(prompts[::-1], n=5, **how)[::-1] == whole
+    fewer = wide.generate(prompts[:2], n=2, **how)
     assert fewer == [row[:2] for row in whole[:2]]

@@ -5,6 +5,7 @@ import socket
 import warnings
 
 import pytest
+from conftest import drawn
 from scripted_endpoint import ScriptedEndpoint, reply_text
 
 from rrtf import engines
@@ -30,31 +31,31 @@ def opened(server: ScriptedEndpoint, folder, **options) -> engines.Generator:
 
 def test_every_sample_is_a_request_with_a_seed_of_its_own(tmp_path):
     with ScriptedEndpoint() as server:
-        rows = opened(server, tmp_path).generate(["a", "b", "a"], **SAMPLED)
+        rows = opened(server, tmp_path).generate(["a", "b", "a"], **drawn(**SAMPLED))
     assert len({one.text for row in rows for one in row}) == 9, "a prompt twice: other samples"
     assert len({body["seed"] for body in server.bodies}) == 9
     assert {body["seed"] < 2**31 for body in server.bodies} == {True}
 
 
 def test_the_seeds_of_a_prompt_do_not_depend_on_the_prompts_beside_it():
-    alone = make_asks(["b"], **SAMPLED)
-    assert make_asks(["a", "b"], **SAMPLED)[3:] == alone
-    assert make_asks(["b"], **SAMPLED | {"n": 5})[:3] == alone
-    assert make_asks(["b"], **SAMPLED | {"seed": 6}) != alone
+    alone = make_asks(["b"], **drawn(**SAMPLED))
+    assert make_asks(["a", "b"], **drawn(**SAMPLED))[3:] == alone
+    assert make_asks(["b"], **drawn(**SAMPLED | {"n": 5}))[:3] == alone
+    assert make_asks(["b"], **drawn(**SAMPLED | {"seed": 6})) != alone
 
 
 def test_a_greedy_answer_has_no_seed_and_is_asked_for_once(tmp_path):
     with ScriptedEndpoint() as server:
         engine = opened(server, tmp_path)
-        first = engine.generate(["a", "a"], **GREEDY)
-        assert engine.generate(["a", "a"], **GREEDY | {"seed": 6}) == first
+        first = engine.generate(["a", "a"], **drawn(**GREEDY))
+        assert engine.generate(["a", "a"], **drawn(**GREEDY | {"seed": 6})) == first
     assert server.asked == {("a", 0): 1}
 
 
 def test_a_hosted_server_gets_no_more_stop_sequences_than_it_takes(tmp_path):
     stops = ["1", "2", "3", "4", "ï"]
     with ScriptedEndpoint() as server:
-        ((one,),) = opened(server, tmp_path).generate(["a"], **GREEDY | {"stops": stops})
+        ((one,),) = opened(server, tmp_path).generate(["a"], **drawn(**GREEDY | {"stops": stops}))
     (body,) = server.bodies
     assert body["stop"] == stops[:4]
     whole = reply_text("a")
@@ -81,7 +82,7 @@ def test_a_remote_engine_is_given_the_message_and_a_text_as_it_is(tmp_path):
     spelled = "openai@http://127.0.0.1:1/v1"
     message = engines.asker("nowhere", "chat", engine=spelled)(problem)
     raw = engines.asker("nowhere", "starcoder", engine=spelled)(problem)
-    (chat,), (text,) = make_asks([message], **GREEDY), make_asks([raw], **GREEDY)
+    (chat,), (text,) = make_asks([message], **drawn(**GREEDY)), make_asks([raw], **drawn(**GREEDY))
     assert chat.messages == (("user", str(message)),) and not chat.prompt
     assert text.prompt == "def f(x):" and not text.messages
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -97,11 +98,11 @@ def test_a_server_that_draws_no_samples_is_told_of():
 
     asked = list("abcdefgh")
     with pytest.warns(UserWarning, match=r"the 3 samples of every prompt are one text.*do_sample"):
-        AskingEngine("openai-m", same).generate(asked, **SAMPLED)
+        AskingEngine("openai-m", same).generate(asked, **drawn(**SAMPLED))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        AskingEngine("openai-m", same).generate(asked, **GREEDY)
-        AskingEngine("openai-m", same).generate(asked, **SAMPLED | {"temperature": 0.1})
+        AskingEngine("openai-m", same).generate(asked, **drawn(**GREEDY))
+        AskingEngine("openai-m", same).generate(asked, **drawn(**SAMPLED | {"temperature": 0.1}))
 
 
 def test_a_prompt_that_the_server_refuses_is_a_bad_input_that_is_named(tmp_path):
@@ -109,14 +110,14 @@ def test_a_prompt_that_the_server_refuses_is_a_bad_input_that_is_named(tmp_path)
         engine = opened(server, tmp_path, concurrency=1)
         words = r"no reply to 1 of 3 requests; the first, of prompt 1: HTTP 400: the prompt is too"
         with pytest.raises(ValueError, match=words):
-            engine.generate(["a", "b", "c"], **GREEDY)
+            engine.generate(["a", "b", "c"], **drawn(**GREEDY))
 
 
 def test_requests_that_stay_without_reply_are_an_error_that_says_why(tmp_path):
     with ScriptedEndpoint(lambda prompt, number: "500") as server:
         engine = opened(server, tmp_path, attempts=1)
         with pytest.raises(OSError, match=r"no reply to 3 of 3 requests.*HTTP 500: out of luck"):
-            engine.generate(["a"], **SAMPLED)
+            engine.generate(["a"], **drawn(**SAMPLED))
 
 
 def test_a_dead_endpoint_a_missing_model_and_a_wrong_key_say_what_to_do(tmp_path, monkeypatch):
@@ -125,17 +126,17 @@ def test_a_dead_endpoint_a_missing_model_and_a_wrong_key_say_what_to_do(tmp_path
         dead = f"openai@http://127.0.0.1:{unused.getsockname()[1]}/v1"
         engine = engines.open_engine(dead, "m", replies=tmp_path, attempts=1)
         with pytest.raises(ConnectionError, match="is the server up, and is this its address"):
-            engine.generate(["a"], **GREEDY)
+            engine.generate(["a"], **drawn(**GREEDY))
     with ScriptedEndpoint(lambda prompt, number: "404") as server:
         words = "no model 'm' there, or no /completions .*it serves scripted, scripted-large"
         with pytest.raises(FileNotFoundError, match=words):
-            opened(server, tmp_path).generate(["a"], **GREEDY)
+            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
     with ScriptedEndpoint(lambda prompt, number: "401") as server:
         with pytest.raises(PermissionError, match=r"no key in \$OPENAI_API_KEY \(set it\)"):
-            opened(server, tmp_path).generate(["a"], **GREEDY)
+            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
         monkeypatch.setenv("OPENAI_API_KEY", "wrong")
         with pytest.raises(PermissionError, match=r"\$OPENAI_API_KEY was not accepted"):
-            opened(server, tmp_path).generate(["a"], **GREEDY)
+            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
 
 
 def test_a_server_that_does_not_score_names_the_engines_that_do(tmp_path):
@@ -149,25 +150,25 @@ def test_a_server_that_does_not_score_names_the_engines_that_do(tmp_path):
 
 def test_a_recording_answers_without_a_server_and_names_what_it_does_not_have(tmp_path):
     with ScriptedEndpoint() as server:
-        rows = opened(server, tmp_path / "a" / "b").generate(["x", "y"], **SAMPLED)
+        rows = opened(server, tmp_path / "a" / "b").generate(["x", "y"], **drawn(**SAMPLED))
     replay = engines.open_engine(f"replay@{tmp_path}", "m", replies=tmp_path / "unused")
-    assert replay.generate(["y"], **SAMPLED) == rows[1:]
-    assert replay.generate(["y"], **SAMPLED | {"n": 2}) == [rows[1][:2]]
+    assert replay.generate(["y"], **drawn(**SAMPLED)) == rows[1:]
+    assert replay.generate(["y"], **drawn(**SAMPLED | {"n": 2})) == [rows[1][:2]]
     for more in ({"seed": 6}, {"stops": ("x",)}, {"max_new_tokens": 41}, {"n": 4}):
         with pytest.raises(ValueError, match=r"no recorded reply of 'm' to 'y' at temperature 0.8"):
-            replay.generate(["y"], **SAMPLED | more)
+            replay.generate(["y"], **drawn(**SAMPLED | more))
     other = engines.open_engine(f"replay@{tmp_path}", "other")
     with pytest.raises(ValueError, match="no recorded reply of 'other'"):
-        other.generate(["y"], **SAMPLED)
+        other.generate(["y"], **drawn(**SAMPLED))
     with pytest.raises(FileNotFoundError, match="no recorded replies"):
         engines.open_engine(f"replay@{tmp_path / 'nowhere'}", "m")
 
 
 def test_without_a_folder_of_their_own_replies_go_to_the_users_cache(tmp_path):
     with ScriptedEndpoint() as server:
-        rows = engines.open_engine(f"openai@{server.url}", "m").generate(["x"], **GREEDY)
+        rows = engines.open_engine(f"openai@{server.url}", "m").generate(["x"], **drawn(**GREEDY))
     cache = tmp_path / "home" / "cache" / "replies"
-    assert engines.open_engine(f"replay@{cache}", "m").generate(["x"], **GREEDY) == rows
+    assert engines.open_engine(f"replay@{cache}", "m").generate(["x"], **drawn(**GREEDY)) == rows
 
 
 # --- spellings, and engines that cannot --------------------------------------------------------
@@ -194,7 +195,7 @@ def test_the_spelling_says_whether_an_engine_is_a_server():
 )
 def test_an_engine_that_is_misspelt_is_told_how_it_is_spelled(name, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        engines.open_engine(name, "m").generate(["a"], **GREEDY)
+        engines.open_engine(name, "m").generate(["a"], **drawn(**GREEDY))
     with pytest.raises(ValueError, match="no model is named"):
         engines.open_engine("openai@http://127.0.0.1:1/v1", "", replies=tmp_path)
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from conftest import drawn
 from scripted_vllm import ScriptedVllm
 from serving import chat_copy, transformers_serve
 
@@ -72,10 +73,10 @@ def answers(engine: engines.Generator, folder: Path):
         asked = GREEDY | {name: request[name] for name in ("temperature", "top_p")}
         asked |= {"max_new_tokens": request["max_tokens"], "seed": seed}
         prompt = template(prompt) if chat else prompt
-        ((whole,),) = engine.generate([prompt], **asked)
+        ((whole,),) = engine.generate([prompt], **drawn(**asked))
         if "stop" not in request:
             return whole.text, whole.n_tokens, whole.finish_reason == "stop", None
-        ((cut,),) = engine.generate([prompt], **asked | {"stops": request["stop"]})
+        ((cut,),) = engine.generate([prompt], **drawn(**asked | {"stops": request["stop"]}))
         ended = cut == whole and cut.finish_reason == "stop"
         return cut.text, cut.n_tokens, ended, None if cut == whole else "a stop sequence"
 
@@ -92,9 +93,9 @@ def texts(style: str, spelled: str, model) -> list[str]:
 def test_greedy_answers_are_the_same_in_every_engine_and_prompt_format(engine_of, name, style):
     spelled, model, engine = engine_of(name)
     asked = GREEDY | {"stops": prompts.stops(PROBLEMS, style)}
-    found = engine.generate(texts(style, spelled, model), **asked)
+    found = engine.generate(texts(style, spelled, model), **drawn(**asked))
     reference = engine_of("transformers")
-    expected = reference[2].generate(texts(style, *reference[:2]), **asked)
+    expected = reference[2].generate(texts(style, *reference[:2]), **drawn(**asked))
     for (one,), (known,) in zip(found, expected, strict=True):
         assert (one.text, one.finish_reason) == (known.text, known.finish_reason)
         more = one.n_tokens - known.n_tokens
@@ -106,9 +107,9 @@ def test_greedy_answers_are_the_same_in_every_engine_and_prompt_format(engine_of
 def test_a_text_ends_before_the_earliest_of_many_stop_sequences(engine_of, name):
     spelled, model, engine = engine_of(name)
     asked = texts("starcoder", spelled, model)
-    whole = engine.generate(asked, **GREEDY)
+    whole = engine.generate(asked, **drawn(**GREEDY))
     stops = ["never 1", "never 2", "never 3", "never 4", "n\n", "return"]
-    cut = engine.generate(asked, **GREEDY | {"stops": stops})
+    cut = engine.generate(asked, **drawn(**GREEDY | {"stops": stops}))
     for (long,), (short,) in zip(whole, cut, strict=True):
         at = min((at for stop in stops if (at := long.text.find(stop)) >= 0), default=None)
         assert short.text == long.text[:at]
@@ -120,7 +121,7 @@ def test_a_text_ends_before_the_earliest_of_many_stop_sequences(engine_of, name)
 def test_an_answer_that_is_cut_by_length_says_so(engine_of, name):
     spelled, model, engine = engine_of(name)
     asked = texts("starcoder", spelled, model)[:1]
-    ((short,),) = engine.generate(asked, **GREEDY | {"max_new_tokens": 3})
+    ((short,),) = engine.generate(asked, **drawn(**GREEDY | {"max_new_tokens": 3}))
     assert (short.n_tokens, short.finish_reason) == (3, "length")
 
 
@@ -128,11 +129,11 @@ def test_an_answer_that_is_cut_by_length_says_so(engine_of, name):
 def test_seeds_decide_samples_and_the_samples_of_a_prompt_differ(engine_of, name):
     spelled, model, engine = engine_of(name)
     asked = texts("starcoder", spelled, model)
-    first = engine.generate(asked, **SAMPLED)
+    first = engine.generate(asked, **drawn(**SAMPLED))
     assert [len(row) for row in first] == [3] * len(asked)
     assert len({one.text for row in first for one in row}) > len(asked)
-    assert engine.generate(asked, **SAMPLED) == first
-    assert engine.generate(asked, **SAMPLED | {"seed": 4}) != first
+    assert engine.generate(asked, **drawn(**SAMPLED)) == first
+    assert engine.generate(asked, **drawn(**SAMPLED | {"seed": 4})) != first
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LOCAL])
@@ -141,11 +142,11 @@ def test_a_server_gives_the_same_samples_again_and_the_recording_without_it(
 ):
     spelled, model, engine = engine_of(name)
     asked = texts("starcoder", spelled, model)
-    first = engine.generate(asked, **SAMPLED)
+    first = engine.generate(asked, **drawn(**SAMPLED))
     anew = engines.open_engine(spelled, model, replies=tmp_path, concurrency=1)
-    assert anew.generate(asked, **SAMPLED) == first
+    assert anew.generate(asked, **drawn(**SAMPLED)) == first
     replay = engines.open_engine(f"replay@{tmp_path}", model)
-    assert replay.generate(asked, **SAMPLED) == first
+    assert replay.generate(asked, **drawn(**SAMPLED)) == first
 
 
 @pytest.mark.parametrize(
@@ -159,10 +160,10 @@ def test_a_server_gives_the_same_samples_again_and_the_recording_without_it(
 @pytest.mark.parametrize("name", NAMES)
 def test_options_out_of_range_are_named_by_every_engine(engine_of, name, change, words):
     with pytest.raises(ValueError, match=words):
-        engine_of(name)[2].generate(["x"], **GREEDY | change)
+        engine_of(name)[2].generate(["x"], **drawn(**GREEDY | change))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_prompt_is_named_by_every_engine(engine_of, name):
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        engine_of(name)[2].generate(["x", ""], **GREEDY)
+        engine_of(name)[2].generate(["x", ""], **drawn(**GREEDY))

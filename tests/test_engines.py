@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import drawn
 
 from rrtf import engines
 from rrtf.engines import batches, check_lengths, check_sampling, complete, first_stop, stop_near_end
@@ -25,7 +26,7 @@ def opened(tiny_model):
 
 
 def test_greedy_text_is_the_same_in_all_engines(opened):
-    texts = {name: engine.generate(PROMPTS, **GREEDY) for name, engine in opened.items()}
+    texts = {name: engine.generate(PROMPTS, **drawn(**GREEDY)) for name, engine in opened.items()}
     assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
     assert len({row[0].text for row in texts["gptbigcode"]}) > 1
 
@@ -41,7 +42,7 @@ def test_the_shipped_student_answers_prompts_of_many_lengths_alike_in_all_engine
     assert len(set(map(len, prompts))) > 5
     stops = ["\ndef", "\nclass"]
     texts = [
-        [row[0].text for row in engine.generate(prompts, **GREEDY | {"stops": stops})]
+        [row[0].text for row in engine.generate(prompts, **drawn(**GREEDY | {"stops": stops}))]
         for engine in (
             engines.open_engine(name, "nano-student", dtype="float32")
             for name in ("gptbigcode", "transformers", "ctranslate2")
@@ -52,10 +53,10 @@ def test_the_shipped_student_answers_prompts_of_many_lengths_alike_in_all_engine
 
 
 def test_greedy_text_with_stops_is_the_same_in_all_engines(opened):
-    whole = opened["gptbigcode"].generate(PROMPTS, **GREEDY)
+    whole = opened["gptbigcode"].generate(PROMPTS, **drawn(**GREEDY))
     stops = ["\n\n", "never"]
     texts = {
-        name: engine.generate(PROMPTS, **GREEDY | {"stops": stops})
+        name: engine.generate(PROMPTS, **drawn(**GREEDY | {"stops": stops}))
         for name, engine in opened.items()
     }
     assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
@@ -67,9 +68,9 @@ def test_greedy_text_with_stops_is_the_same_in_all_engines(opened):
 
 @pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
 def test_a_seed_decides_the_samples(opened, name):
-    first = opened[name].generate(PROMPTS, **SAMPLED)
-    assert first == opened[name].generate(PROMPTS, **SAMPLED)
-    assert first != opened[name].generate(PROMPTS, **SAMPLED | {"seed": 8})
+    first = opened[name].generate(PROMPTS, **drawn(**SAMPLED))
+    assert first == opened[name].generate(PROMPTS, **drawn(**SAMPLED))
+    assert first != opened[name].generate(PROMPTS, **drawn(**SAMPLED | {"seed": 8}))
     assert [len(row) for row in first] == [3] * len(PROMPTS)
     assert len({c.text for row in first for c in row}) > 6
 
@@ -86,13 +87,13 @@ def test_scores_are_log_probabilities_and_equal_in_all_engines(opened):
 def test_samples_do_not_depend_on_batch_size_or_order(tiny_model):
     wide = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=64)
     narrow = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=2)
-    result = wide.generate(PROMPTS, **SAMPLED)
-    assert narrow.generate(PROMPTS, **SAMPLED) == result
-    assert wide.generate(PROMPTS[::-1], **SAMPLED) == result[::-1]
+    result = wide.generate(PROMPTS, **drawn(**SAMPLED))
+    assert narrow.generate(PROMPTS, **drawn(**SAMPLED)) == result
+    assert wide.generate(PROMPTS[::-1], **drawn(**SAMPLED)) == result[::-1]
 
 
 def test_the_same_prompt_twice_gives_independent_samples(opened):
-    first, second = opened["gptbigcode"].generate(["a", "a"], **SAMPLED)
+    first, second = opened["gptbigcode"].generate(["a", "a"], **drawn(**SAMPLED))
     assert first != second
 
 
@@ -101,20 +102,21 @@ def test_end_of_text_ends_an_answer(tiny_model):
     from rrtf.engines.gptbigcode import Batch
 
     engine = engines.open_engine("gptbigcode", tiny_model, dtype="float32")
-    options = {"temperature": 0, "top_p": 1, "stopped": lambda row: False}
-    batch = Batch(engine.model, engine._encode(["a"]))
-    ids, ended = run(batch, None, limit=24, ends=frozenset(), **options)[0]
+    greedy = engines.Decoding(0.0, 1.0, 24, 0)
+    batch = Batch(engine.model, engine.encode(["a"]))
+    how = {"decoding": greedy, "ends": frozenset(), "stopped": lambda row: False}
+    ids, ended = run(batch, None, **how)[0]
     assert len(ids) == 24 and not ended
-    engine.model.end = ids[9]
-    answer = engine.generate(["a"], **GREEDY)[0][0]
+    engine.ends = frozenset([ids[9]])
+    answer = engine.generate(["a"], **drawn(**GREEDY))[0][0]
     assert (answer.n_tokens, answer.finish_reason) == (ids.index(ids[9]), "stop")
 
 
 def test_bfloat16_is_part_of_the_name(tiny_model):
     engine = engines.open_engine("gptbigcode", tiny_model, dtype="bfloat16")
     assert engine.name == "gptbigcode-bfloat16"
-    answers = engine.generate(PROMPTS, **SAMPLED)
-    assert answers == engine.generate(PROMPTS, **SAMPLED)
+    answers = engine.generate(PROMPTS, **drawn(**SAMPLED))
+    assert answers == engine.generate(PROMPTS, **drawn(**SAMPLED))
 
 
 def test_draw_follows_the_sorted_nucleus():
@@ -187,15 +189,16 @@ def test_batches_hold_every_sample_once():
     [("temperature", -0.1), ("top_p", 0.0), ("top_p", 1.1), ("n", 0), ("max_new_tokens", 0)],
 )
 def test_bad_sampling_values_are_named(option, value):
-    options = {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 5}
+    options = {"n": 1, "temperature": 1.0, "top_p": 1.0, "max_new_tokens": 5, "seed": 0}
+    asked = drawn(stops=(), **options | {option: value})
     with pytest.raises(ValueError, match=f"{option} = {value}"):
-        check_sampling(**options | {option: value})
+        check_sampling(asked["decoding"], asked["n"])
 
 
 @pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
 def test_a_prompt_beyond_the_positions_is_named(opened, name):
     with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens.*256 positions"):
-        opened[name].generate(["a", "b" * 300], **GREEDY)
+        opened[name].generate(["a", "b" * 300], **drawn(**GREEDY))
     with pytest.raises(ValueError, match="prompt 0 is empty"):
         check_lengths([0], max_new_tokens=1, positions=8)
 
@@ -238,7 +241,7 @@ def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_t
             shutil.copy(tiny_model / file, folder)
         engine = engines.open_engine("auto", folder)
         assert engine.name == name
-        assert engine.generate(["a"], **GREEDY)[0][0].n_tokens > 0
+        assert engine.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
 
 
 def test_attention_is_chosen_by_device_precision_and_package():
@@ -261,8 +264,8 @@ def test_an_engine_may_be_dropped_while_the_librarys_thread_holds_its_callback(t
         "import sys\nfrom rrtf import engines\n"
         "for _ in range(20):\n"
         "    opened = engines.open_engine('ctranslate2', sys.argv[1])\n"
-        "    opened.generate(['a'], n=1, temperature=0, top_p=1, max_new_tokens=16,"
-        " stops=('zq',), seed=0)\n"
+        "    how = engines.Decoding(0, 1, 16, 0)\n"
+        "    opened.generate(['a'], n=1, decoding=how, stops=('zq',))\n"
         "    del opened\n"
     )
     done = subprocess.run(
@@ -326,7 +329,7 @@ def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
         return seen[-1]
 
     monkeypatch.setattr(opened.tokenizer, "encode", spy)
-    opened.generate([text], **GREEDY | {"max_new_tokens": 1})
+    opened.generate([text], **drawn(**GREEDY | {"max_new_tokens": 1}))
     (sampled,) = seen
     group = RankedGroup("t", text, ("x",), ("teacher",), (Outcome.PASS,), (3.0,), 0)
     assert step_batches.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)

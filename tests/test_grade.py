@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from math import comb, isnan
 from pathlib import Path
 
 import pytest
+from conftest import LIMITS
 from typer.testing import CliRunner
 
 from rrtf import __main__, stats, store
@@ -381,7 +383,7 @@ def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp
         ((toy, good, "--level", "iron"), "unknown isolation level 'iron'"),
         ((toy, good, "--cpu-seconds", "inf"), "Invalid value for '--cpu-seconds'"),
         ((toy, good, "--workers", "0"), "Invalid value for '--workers'"),
-        ((toy, good, "--engine", "steam"), "unknown engine 'steam'"),
+        ((toy, good, "--engine", "steam"), "unknown cluster 'steam'"),
     ]:
         result = run("grade", *arguments)
         assert result.exit_code == 2, arguments
@@ -717,7 +719,7 @@ def test_help_names_every_option_and_comes_at_once():
 
 def test_help_loads_no_heavy_library():
     program = (
-        "import sys\nfrom rrtf import commands, __main__\n"
+        "import sys\nfrom rrtf import __main__\n"
         "print([n for n in ('torch', 'numpy', 'scipy', 'pyarrow', 'datasets') if n in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -753,10 +755,12 @@ def test_every_problem_of_the_toy_is_read_as_the_record_it_is(toy):
 
 
 def test_limits_are_what_was_asked_for_or_what_the_benchmark_needs():
-    assert grade.limits("mine.jsonl", {}) == {"cpu_seconds": 2.0, "wall_seconds": 6.0}
-    assert grade.limits("humaneval+", {})["cpu_seconds"] > 2.0
-    asked = {"cpu_seconds": 5.0, "wall_seconds": None, "workers": 3}
-    assert grade.limits("humaneval+", asked) == asked | {"wall_seconds": 15.0}
+    none = {"cpu_seconds": None, "wall_seconds": None, "memory_mb": 512}
+    use = none | {"isolation": LIMITS.isolation}
+    assert grade.limits("mine.jsonl", **use) == LIMITS
+    assert grade.limits("humaneval+", **use).cpu_seconds > 2.0
+    found = grade.limits("humaneval+", **use | {"cpu_seconds": 5.0})
+    assert found == replace(LIMITS, cpu_seconds=5.0, wall_seconds=15.0)
 
 
 # --- joint, packages, since, by ------------------------------------------------------------------

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,15 @@ import ray_alone
 
 from rrtf import engines, store
 from rrtf import sample as stage
-from rrtf.engines import Completion
+from rrtf.engines import Completion, Decoding
 from rrtf.records import Response
 
 ROOT = Path(__file__).resolve().parent.parent
+
 OPTIONS = {
     "engine": "gptbigcode",
     "source": "student",
-    "temperature": 1.0,
+    "temperatures": (1.0,),
     "n_samples": 2,
     "top_p": 0.95,
     "max_new_tokens": 12,
@@ -30,13 +31,30 @@ OPTIONS = {
 }
 
 
+def ask(problems, *, model, shards, workers=1, cluster="local", progress=None, **options):
+    """`sample.sample` with its records given flat."""
+    names = ("source", "engine", "prompt_format")
+    cut = (options[name] for name in ("top_p", "max_new_tokens", "seed"))
+    top_p, longest, seed = cut
+    return stage.sample(
+        problems,
+        stage.Author(str(model), *(options[name] for name in names)),
+        decodings=[Decoding(t, top_p, longest, seed) for t in options["temperatures"]],
+        n_samples=options["n_samples"],
+        shards=shards,
+        workers=workers,
+        cluster=cluster,
+        progress=progress,
+    )
+
+
 @pytest.fixture
 def problems(add_problem):
     return [replace(add_problem, task_id=f"toy/{number:03}") for number in range(40)]
 
 
 def test_every_problem_gets_its_answers_in_order(problems, tiny_model, tmp_path):
-    responses = stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+    responses = ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
     expected = [(problem.task_id, index) for problem in problems for index in (0, 1)]
     assert [(r.task_id, r.index) for r in responses] == expected
     assert all(r.program.startswith(problems[0].prompt.rstrip()) for r in responses)
@@ -49,9 +67,9 @@ def test_the_result_does_not_depend_on_workers_or_order(
     problems, tiny_model, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(stage, "WORTH_A_PROCESS", 1)
-    alone = stage.sample(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
+    alone = ask(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
     calls = []
-    pair = stage.sample(
+    pair = ask(
         problems[::-1],
         model=tiny_model,
         shards=tmp_path / "b",
@@ -63,53 +81,55 @@ def test_the_result_does_not_depend_on_workers_or_order(
     assert calls[-1] == (2, 2)
 
 
-def test_few_answers_get_no_helper_and_finished_shards_ask_for_none(
+def test_few_answers_are_written_here_and_many_by_as_many_processes_as_they_are_worth(
     problems, tiny_model, tmp_path, monkeypatch
 ):
     asked = []
     monkeypatch.setattr(
-        stage, "work_off", lambda *a, helpers, **k: asked.append((len(a[1]), helpers))
+        stage,
+        "side_by_side",
+        lambda work, jobs, processes: asked.append((len(jobs), processes)) or (),
     )
     monkeypatch.setattr(stage, "_saved", lambda *a: [])
     weight = sum(path.stat().st_size for path in tiny_model.iterdir())
-    for worth, helpers in ((1, 1), (10 * 2 * weight, 4), (41 * 2 * weight, 0)):
+    for worth, processes in ((1, 2), (10 * 2 * weight, 2), (41 * 2 * weight, 1)):
         monkeypatch.setattr(stage, "WORTH_A_PROCESS", worth)
-        stage.sample(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
-        assert asked.pop() == (2, min(helpers, 1)), "two shards: one here, one by a helper"
+        ask(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
+        assert asked.pop() == (2, processes), "two shards"
     monkeypatch.setattr(stage, "SHARD", 1)
     monkeypatch.setattr(stage, "WORTH_A_PROCESS", 10 * 2 * weight)
-    stage.sample(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
-    assert asked.pop() == (40, 4)
+    ask(problems, model=tiny_model, shards=tmp_path, workers=9, **OPTIONS)
+    assert asked.pop() == (40, 5)
 
 
 KILLED = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
-from rrtf import sample as stage, store
+sys.path.append({tests!r})
+from test_sample import ask, stage
+from rrtf import store
 from rrtf.records import Problem
 
 stage.SHARD, stage.WORTH_A_PROCESS = 1, 1
-calls = []
 
 def tell(done, total):
-    time.sleep(0.2)  # the helper overtakes
-    calls.append(done)
-    if done - len(calls) >= 3:
+    if done >= 4:
         os.kill(os.getpid(), signal.SIGKILL)
 
 problems = store.read(Path({folder!r}) / "problems.jsonl", Problem)
-stage.sample(problems, model={model!r}, shards=Path({folder!r}) / "shards", workers=2,
+ask(problems, model={model!r}, shards=Path({folder!r}) / "shards", workers=2,
              progress=tell, **{options!r})
 """
 
 
 @pytest.mark.slow
-def test_two_killed_processes_lose_only_the_shards_under_way_and_change_no_record(
+def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(
     problems, tiny_model, tmp_path, monkeypatch
 ):
     problems = [replace(p, task_id=f"{p.task_id}/{n}") for n in range(5) for p in problems]
     store.write(tmp_path / "problems.jsonl", problems)
-    script = KILLED.format(folder=str(tmp_path), model=str(tiny_model), options=OPTIONS)
+    given = {"folder": str(tmp_path), "model": str(tiny_model), "options": OPTIONS}
+    script = KILLED.format(tests=str(ROOT / "tests"), **given)
     run = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"PYTHONPATH": str(ROOT), "RRTF_TEST": str(tmp_path)},
@@ -120,42 +140,40 @@ def test_two_killed_processes_lose_only_the_shards_under_way_and_change_no_recor
     end = time.monotonic() + 60
     while (left := ray_alone.with_environment(f"RRTF_TEST={tmp_path}")) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not left, "the helper notices that its caller is gone"
+    assert not left, "the other processes end with their caller"
     shards = tmp_path / "shards"
     kept = {path: path.stat().st_mtime_ns for path in shards.glob("*.jsonl")}
     assert 4 <= len(kept) < len(problems)
     monkeypatch.setattr(stage, "SHARD", 1)
-    resumed = stage.sample(problems, model=tiny_model, shards=shards, **OPTIONS)
+    resumed = ask(problems, model=tiny_model, shards=shards, **OPTIONS)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    whole = stage.sample(problems, model=tiny_model, shards=tmp_path / "other", **OPTIONS)
+    whole = ask(problems, model=tiny_model, shards=tmp_path / "other", **OPTIONS)
     assert resumed == whole
 
 
 def test_an_interrupted_run_continues_with_the_same_result(problems, tiny_model, tmp_path):
-    whole = stage.sample(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
+    whole = ask(problems, model=tiny_model, shards=tmp_path / "a", **OPTIONS)
 
     def interrupt(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stage.sample(
-            problems, model=tiny_model, shards=tmp_path / "b", progress=interrupt, **OPTIONS
-        )
+        ask(problems, model=tiny_model, shards=tmp_path / "b", progress=interrupt, **OPTIONS)
     assert len(list((tmp_path / "b").iterdir())) == 1
-    resumed = stage.sample(problems, model=tiny_model, shards=tmp_path / "b", **OPTIONS)
+    resumed = ask(problems, model=tiny_model, shards=tmp_path / "b", **OPTIONS)
     assert resumed == whole
 
 
 def test_finished_shards_are_not_sampled_again(problems, tiny_model, tmp_path, monkeypatch):
-    first = stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+    first = ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
 
     def refuse(*args):
         raise AssertionError("opened an engine")
 
     monkeypatch.setattr(stage, "_opened", refuse)
-    assert stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
+    assert ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
     with pytest.raises(AssertionError, match="opened"):
-        stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"seed": 6})
+        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"seed": 6})
 
 
 def test_another_model_in_the_same_folder_is_sampled_anew(problems, tiny_model, tmp_path):
@@ -166,80 +184,74 @@ def test_another_model_in_the_same_folder_is_sampled_anew(problems, tiny_model, 
 
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
-    first = stage.sample(problems[:2], model=folder, shards=tmp_path / "s", **OPTIONS)
+    first = ask(problems[:2], model=folder, shards=tmp_path / "s", **OPTIONS)
     tensors = load_file(folder / "model.safetensors")
     torch.manual_seed(1)
     changed = {name: torch.randn_like(tensor) / 5 for name, tensor in tensors.items()}
     save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
-    second = stage.sample(problems[:2], model=folder, shards=tmp_path / "s", **OPTIONS)
+    second = ask(problems[:2], model=folder, shards=tmp_path / "s", **OPTIONS)
     assert [r.text for r in first] != [r.text for r in second]
 
 
 def test_the_index_is_unique_across_temperatures(problems, tiny_model, tmp_path):
-    options = {name: value for name, value in OPTIONS.items() if name != "temperature"}
-    responses = stage.sample_temperatures(
-        problems[:3], model=tiny_model, temperatures=[0.5, 1.5], shards=tmp_path, **options
-    )
+    options = OPTIONS | {"temperatures": [0.5, 1.5]}
+    responses = ask(problems[:3], model=tiny_model, shards=tmp_path, **options)
     first = [(r.index, r.temperature) for r in responses if r.task_id == "toy/000"]
     assert first == [(0, 0.5), (1, 0.5), (2, 1.5), (3, 1.5)]
 
 
 def test_a_task_or_a_temperature_that_comes_twice_is_named(problems, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="toy/000: the task comes twice"):
-        stage.sample(problems[:1] * 2, model=tiny_model, shards=tmp_path, **OPTIONS)
-    options = {name: value for name, value in OPTIONS.items() if name != "temperature"}
+        ask(problems[:1] * 2, model=tiny_model, shards=tmp_path, **OPTIONS)
+    options = OPTIONS | {"temperatures": [1.0, 1.0]}
     with pytest.raises(ValueError, match="comes twice"):
-        stage.sample_temperatures(
-            problems, model=tiny_model, temperatures=[1.0, 1.0], shards=tmp_path, **options
-        )
+        ask(problems, model=tiny_model, shards=tmp_path, **options)
 
 
 def test_bad_options_fail_before_a_model_is_opened(problems, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="temperature = -1"):
-        stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"temperature": -1.0})
+        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"temperatures": [-1.0]})
 
 
 def test_a_prompt_that_is_too_long_names_its_shard(problems, tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"sampling toy/000 to toy/031: prompt 0 has"):
-        stage.sample(
-            problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"max_new_tokens": 250}
-        )
+        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"max_new_tokens": 250})
 
 
 def test_a_task_without_a_prompt_and_an_unknown_cluster_are_named(problems, tiny_model, tmp_path):
     with pytest.raises(ValueError, match="toy/000: no prompt"):
         bare = [replace(problems[0], prompt=" \n")]
-        stage.sample(bare, model=tiny_model, shards=tmp_path, **OPTIONS)
+        ask(bare, model=tiny_model, shards=tmp_path, **OPTIONS)
     with pytest.raises(ValueError, match="unknown cluster 'slurm': expected one of local, ray"):
-        stage.sample(problems, model=tiny_model, shards=tmp_path, cluster="slurm", **OPTIONS)
+        ask(problems, model=tiny_model, shards=tmp_path, cluster="slurm", **OPTIONS)
 
 
 @pytest.mark.parametrize("damage", ["cut", "emptied", "exchanged"])
 def test_a_damaged_shard_is_named(problems, tiny_model, tmp_path, damage):
-    first = stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+    first = ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
     path, other = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_size)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text(
         {"cut": "".join(lines[:-1]), "emptied": "", "exchanged": other.read_text()}[damage]
     )
     with pytest.raises(ValueError, match=f"{path.name}: damaged"):
-        stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
+        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
     path.unlink()
-    assert stage.sample(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
+    assert ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
 
 
 @pytest.mark.parametrize("changed", ["code", "entry point", "device"])
 def test_by_other_code_for_another_function_or_on_a_gpu_is_sampled_anew(
     problems, tiny_model, tmp_path, monkeypatch, changed
 ):
-    stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
+    ask(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
     if changed == "code":
         monkeypatch.setattr(stage, "version", lambda: "other")
     elif changed == "device":
         monkeypatch.setattr(engines, "device", lambda: "cuda")
     else:
         problems[0] = replace(problems[0], entry_point="sum")
-    stage.sample(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
+    ask(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -279,17 +291,19 @@ def test_a_server_is_asked_from_one_process_and_its_replies_lie_with_the_shards(
     monkeypatch.setattr(stage, "WORTH_A_PROCESS", 1)
     options = OPTIONS | {"engine": "openai@http://127.0.0.1:9/v1", "prompt_format": "chat"}
     how = {"model": "their/model", "shards": tmp_path, "workers": 8, "cluster": cluster}
-    found = stage.sample(problems, **how, **options)
+    found = ask(problems, **how, **options)
     assert [r.text for r in found[:2]] == ["    return 0", "    return 1"]
     assert server.opened == [
         (options["engine"], "their/model", {"threads": 1, "replies": tmp_path / "replies"})
     ]
     assert [len(prompts) for prompts, _, _ in server.asked] == [32, 8]
     asked, n, told = server.asked[0]
-    assert n == 2 and told["max_new_tokens"] == 12 and isinstance(asked[0], engines.Message)
-    assert stage.sample(problems, **how, **options) == found and len(server.asked) == 2
-    stage.sample(problems, **how | {"model": "other"}, **options)
-    stage.sample(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})
+    assert (
+        n == 2 and told["decoding"].max_new_tokens == 12 and isinstance(asked[0], engines.Message)
+    )
+    assert ask(problems, **how, **options) == found and len(server.asked) == 2
+    ask(problems, **how | {"model": "other"}, **options)
+    ask(problems, **how, **options | {"engine": "openai@http://127.0.0.1:8/v1"})
     assert len(server.asked) == 6, "another name or another server is another model"
 
 
@@ -307,7 +321,7 @@ def test_one_model_is_let_go_before_the_next_is_opened(problems, tmp_path, monke
     monkeypatch.setattr(stage, "_HELD", {})
     options = OPTIONS | {"engine": "openai@http://127.0.0.1:9/v1"}
     for model in ("one", "another", "one"):
-        stage.sample(problems, model=model, shards=tmp_path, **options | {"source": model})
+        ask(problems, model=model, shards=tmp_path, **options | {"source": model})
     assert len(living) == 1
 
 
@@ -315,18 +329,18 @@ def test_one_model_is_let_go_before_the_next_is_opened(problems, tmp_path, monke
 
 
 def test_a_node_answers_what_json_brings_it_or_says_what_it_lacks(problems, tiny_model, tmp_path):
-    local = stage.sample(problems[:3], model=tiny_model, shards=tmp_path, **OPTIONS)
-    settings = {name: value for name, value in OPTIONS.items() if name != "temperature"}
-    settings |= {"model": str(tiny_model), "identity": store.sha256(tiny_model)}
+    local = ask(problems[:3], model=tiny_model, shards=tmp_path, **OPTIONS)
+    author = asdict(stage.Author(str(tiny_model), "student", "gptbigcode", "starcoder"))
     tasks = [[p.task_id, p.prompt, p.entry_point] for p in problems[:3]]
-    message = {"settings": settings, "temperature": 1.0, "tasks": tasks}
+    message = {"author": author, "identity": store.sha256(tiny_model), "problems": tasks}
+    message |= {"decoding": asdict(Decoding(1.0, 0.95, 12, 5)), "n_samples": 2}
     found = json.loads(json.dumps(stage.answer(json.loads(json.dumps(message)), 1)))
     assert [store.from_row(row, Response) for row in found["responses"]] == local
     assert found["made_by"].startswith("gptbigcode") and "cpu" in found["made_by"]
     with pytest.raises(RuntimeError, match="another model than the caller's"):
-        stage.answer(message | {"settings": settings | {"identity": "0"}}, 1)
+        stage.answer(message | {"identity": "0"}, 1)
     with pytest.raises(FileNotFoundError, match="nowhere: no such model folder"):
-        stage.answer(message | {"settings": settings | {"model": str(tmp_path / "nowhere")}}, 1)
+        stage.answer(message | {"author": author | {"model": str(tmp_path / "nowhere")}}, 1)
 
 
 def test_nodes_that_differ_are_named_and_what_they_sampled_is_not_mixed(
@@ -341,14 +355,15 @@ def test_nodes_that_differ_are_named_and_what_they_sampled_is_not_mixed(
 
     monkeypatch.setattr(stage, "spread", spread)
     with pytest.raises(RuntimeError, match=r"nodes differ: gptbigcode.* and transformers bfloat16"):
-        stage.sample(problems, model=tiny_model, shards=tmp_path, cluster="ray", **OPTIONS)
+        ask(problems, model=tiny_model, shards=tmp_path, cluster="ray", **OPTIONS)
     assert len(list(tmp_path.glob("*.jsonl"))) == 1
 
 
 CLUSTER = """
 from pathlib import Path
 from test_isolation import descendants
-from rrtf import sample as stage, store
+from test_sample import ask, stage
+from rrtf import store
 from rrtf.records import Problem
 
 lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
@@ -362,7 +377,7 @@ def watch(done, total):
         os.kill(lost, 9)
 
 problems = store.read(Path(FOLDER) / "problems.jsonl", Problem)
-stage.sample(problems, model=MODEL, shards=Path(FOLDER) / "shards", cluster="ray",
+ask(problems, model=MODEL, shards=Path(FOLDER) / "shards", cluster="ray",
              progress=watch, **OPTIONS)
 cluster.shutdown()
 print(killed[0])
@@ -380,9 +395,9 @@ def test_a_cluster_that_loses_a_node_gives_the_records_of_one_process(
     monkeypatch.setattr(stage, "SHARD", 2)
     assert 0 <= int(lost_after) < 20
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
-    found = stage.sample(problems, model=tiny_model, shards=tmp_path / "shards", **options)
+    found = ask(problems, model=tiny_model, shards=tmp_path / "shards", **options)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 20
-    assert found == stage.sample(problems, model=tiny_model, shards=tmp_path / "here", **options)
+    assert found == ask(problems, model=tiny_model, shards=tmp_path / "here", **options)
 
 
 def test_the_survey_counts_what_a_reader_counts():

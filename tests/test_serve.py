@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import drawn
 from serving import chat_copy, transformers_serve
 from typer.testing import CliRunner
 
@@ -42,8 +43,15 @@ def replies(served, tmp_path_factory) -> tuple[list[Reply], Path]:
 
 def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replies):
     engine = engines.open_engine("transformers", served[2])
-    greedy = {"n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stops": ()}
-    own = engine.generate(PROMPTS, max_new_tokens=20, **greedy)
+    greedy = {
+        "n": 1,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "seed": 0,
+        "stops": (),
+        "max_new_tokens": 20,
+    }
+    own = engine.generate(PROMPTS, **drawn(**greedy))
     found, _ = replies
     assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]
     with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]

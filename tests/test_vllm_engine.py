@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import drawn
 from scripted_vllm import ScriptedVllm, letters
 
 from rrtf import engines
@@ -62,7 +63,9 @@ def logged(log: Path) -> dict[str, str]:
 def test_the_samples_of_a_prompt_come_in_one_request_with_all_that_decides_them(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        rows = engine.generate(["a", "b"], **SAMPLED | {"stops": ["1", "2", "3", "4", "5"]})
+        rows = engine.generate(
+            ["a", "b"], **drawn(**SAMPLED | {"stops": ["1", "2", "3", "4", "5"]})
+        )
     assert [path for path, _ in server.requests] == ["/v1/completions"] * 2
     request = next(request for _, request in server.requests if request["prompt"] == "a")
     seed = request.pop("seed")
@@ -79,19 +82,19 @@ def test_the_samples_of_a_prompt_come_in_one_request_with_all_that_decides_them(
 def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        whole = engine.generate(["a"], **SAMPLED)[0][0]
+        whole = engine.generate(["a"], **drawn(**SAMPLED))[0][0]
         assert (whole.n_tokens, whole.finish_reason) == (len(whole.text), "stop")
-        cut = engine.generate(["a"], **SAMPLED | {"stops": [whole.text[3]]})[0][0]
+        cut = engine.generate(["a"], **drawn(**SAMPLED | {"stops": [whole.text[3]]}))[0][0]
         before = whole.text.partition(whole.text[3])[0]
         assert (cut.text, cut.n_tokens, cut.finish_reason) == (before, len(before) + 1, "stop")
-        short = engine.generate(["a"], **SAMPLED | {"max_new_tokens": 4})[0][0]
+        short = engine.generate(["a"], **drawn(**SAMPLED | {"max_new_tokens": 4}))[0][0]
         assert (short.text, short.n_tokens, short.finish_reason) == (whole.text[:4], 4, "length")
 
 
 def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        engine.generate([engines.Message("a"), "a"], **SAMPLED)
+        engine.generate([engines.Message("a"), "a"], **drawn(**SAMPLED))
     said = {path: request.get("messages") for path, request in server.requests}
     message = [{"role": "user", "content": "a"}]
     assert said == {"/v1/chat/completions": message, "/v1/completions": None}
@@ -100,15 +103,15 @@ def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
 def test_what_a_killed_run_has_is_not_asked_for_again_and_replays_without_the_server(tmp_path):
     with ScriptedVllm() as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        rows = engine.generate(["a", "b"], **SAMPLED)
+        rows = engine.generate(["a", "b"], **drawn(**SAMPLED))
         (journal,) = tmp_path.rglob("replies.jsonl")
         journal.write_text("".join(journal.read_text().splitlines(True)[:4]))
         before = len(server.requests)
         again = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        assert again.generate(["a", "b"], **SAMPLED) == rows
+        assert again.generate(["a", "b"], **drawn(**SAMPLED)) == rows
         assert [request["n"] for _, request in server.requests[before:]] == [2]
     replay = engines.open_engine(f"replay@{tmp_path}", "m")
-    assert replay.generate(["b", "a"], **SAMPLED) == rows[::-1]
+    assert replay.generate(["b", "a"], **drawn(**SAMPLED)) == rows[::-1]
 
 
 def test_scores_are_those_of_the_answers_own_tokens(tmp_path):
@@ -123,11 +126,14 @@ def test_scores_are_those_of_the_answers_own_tokens(tmp_path):
 def test_a_model_that_is_not_served_is_an_error_that_names_those_which_are(tmp_path):
     with ScriptedVllm(model="starcoder") as server:
         engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        for ask in (lambda: engine.generate(["a"], **SAMPLED), lambda: engine.score(["a"], ["b"])):
+        for ask in (
+            lambda: engine.generate(["a"], **drawn(**SAMPLED)),
+            lambda: engine.score(["a"], ["b"]),
+        ):
             with pytest.raises(FileNotFoundError, match=r"no model 'm' there"):
                 ask()
         with pytest.raises(FileNotFoundError, match=r"it serves starcoder"):
-            engine.generate(["a"], **SAMPLED)
+            engine.generate(["a"], **drawn(**SAMPLED))
 
 
 # --- started here ------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ def test_a_server_of_ours_gets_its_options_its_own_environment_and_ends_with_the
     monkeypatch.setenv("RRTF_VLLM_OPTIONS", "--max-model-len 4096")
     monkeypatch.setenv("PYTHONPATH", "ours")
     engine = engines.open_engine("vllm", "owner/name", replies=tmp_path, tensor_parallel=2)
-    (row,) = engine.generate(["a"], **SAMPLED)
+    (row,) = engine.generate(["a"], **drawn(**SAMPLED))
     assert len({one.text for one in row}) == 3 and engine.name == "vllm-owner/name"
     lines = logged(tmp_path / "vllm.log")
     told = json.loads(lines["told"])
@@ -212,7 +218,7 @@ def test_a_server_that_ends_while_it_serves_is_an_error_with_the_end_of_its_log(
     server = vllm.Server("m", log=tmp_path / "log")
     engine = vllm.VllmEngine(server.place, replies=tmp_path, server=server, attempts=1)
     with pytest.raises(OSError, match=r"(?s)exit code 3\).*illegal memory access"):
-        engine.generate(["a"], **SAMPLED)
+        engine.generate(["a"], **drawn(**SAMPLED))
 
 
 def test_a_server_that_does_not_come_up_in_time_is_ended_and_progress_is_told(
