@@ -167,22 +167,23 @@ def recipe(
     seed: int,
 ) -> train.Recipe:
     """How `arm` is trained; `sizes`: tokens through the network per prompt, by arm."""
-    updates = plan.updates
-    if arm.epochs:
-        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
-    if arm.equal_compute_with:
-        updates = round(plan.updates * (sizes[arm.equal_compute_with] / sizes[arm.name]))
-    return train.Recipe.of(
+    planned = {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
+    found = train.Recipe.of(
         config.resolve(plan.profile, "train"),
         objective=arm.objective,
-        updates=updates,
-        groups_per_batch=plan.groups_per_batch,
         learning_rate=rate,
         epochs=0.0,
         seed=seed,
         threads=1,
-        **arm.options,
+        **planned | arm.options,
     )
+    updates = found.updates
+    if arm.epochs:
+        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
+    if arm.equal_compute_with:
+        ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
+        updates = round(plan.updates * ratio)
+    return replace(found, updates=updates)
 
 
 def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:
