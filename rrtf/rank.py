@@ -25,7 +25,7 @@ def score(
     scores: Mapping[Outcome, float],
     *,
     tie: float,
-    pass_ratio: float = 0.0,
+    pass_ratio: float,
 ) -> float:
     """r of the paper: the situation's value, plus `tie` for the teacher.
 
@@ -39,7 +39,7 @@ def score(
     return value + pass_ratio * execution.n_passed / execution.n_tests
 
 
-def check_scores(scores: Mapping[Outcome, float], tie: float, pass_ratio: float = 0.0) -> None:
+def check_scores(scores: Mapping[Outcome, float], tie: float, pass_ratio: float) -> None:
     """ValueError unless the scores rise with the situations and what is added fits between them."""
     values = [scores[outcome] for outcome in Outcome]
     steps = [high - low for low, high in pairwise(values)]
@@ -60,9 +60,9 @@ def rank(
     teacher: str = "teacher",
     scores: Mapping[Outcome, float],
     tie_break: float,
-    pass_ratio: float = 0.0,
+    pass_ratio: float,
     prompts: Mapping[str, str],
-    prompt_format: str = "starcoder",
+    prompt_format: str,
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(one group per task with a teacher response, responses or tasks left out by reason).
 
@@ -167,7 +167,7 @@ def _distinct(
 
 
 def pairs(
-    groups: Sequence[RankedGroup], *, pairing: str = "one", teacher_filter: str, seed: int
+    groups: Sequence[RankedGroup], *, pairing: str, teacher_filter: str, seed: int
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(groups of the teacher and the student(s) it is compared with, prompts dropped by reason).
 

@@ -96,7 +96,7 @@ def near_duplicates(
     *,
     threshold: float,
     permutations: int = 128,
-    seed: int = 1,
+    seed: int,
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, Jaccard) of `left[i]` and `right[j]` with exact Jaccard >= `threshold`.
 

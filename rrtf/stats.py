@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 CONFIDENCE = 0.95
+ALPHA, POWER = 0.05, 0.8  # of what an experiment would detect
 FEW_SEEDS = 3  # that so many agree does not show that seeds matter little
 
 
@@ -277,10 +278,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_detectable(
-    standard_error: float, df: float = math.inf, *, power: float = 0.8, alpha: float = 0.05
-) -> float:
-    """The true difference that a two-sided t test would find with chance `power`.
+def smallest_detectable(standard_error: float, df: float = math.inf) -> float:
+    """The true difference that a two-sided t test at level ALPHA would find with chance POWER.
 
     In the units of `standard_error`; solved on the noncentral t distribution.
     """
@@ -289,12 +288,10 @@ def smallest_detectable(
     from scipy.optimize import brentq
     from scipy.stats import nct, norm, t
 
-    _checked(power, "power")
-    _checked(alpha, "alpha")
     if df > 1e5:
-        return float(standard_error * (norm.isf(alpha / 2) + norm.isf(1 - power)))
-    bar = t.isf(alpha / 2, df)
-    found = brentq(lambda shift: nct.sf(bar, df, shift) - power, 0.0, 3 * bar + 10.0)
+        return float(standard_error * (norm.isf(ALPHA / 2) + norm.isf(1 - POWER)))
+    bar = t.isf(ALPHA / 2, df)
+    found = brentq(lambda shift: nct.sf(bar, df, shift) - POWER, 0.0, 3 * bar + 10.0)
     return float(standard_error * found)
 
 

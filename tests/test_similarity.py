@@ -161,4 +161,4 @@ def test_near_duplicates_repeat_under_one_seed_and_skip_empty_sets():
     first = similarity.near_duplicates(left, left, threshold=0.6, seed=7)
     assert first == similarity.near_duplicates(left, left, threshold=0.6, seed=7) == [(0, 0, 1.0)]
     with pytest.raises(ValueError, match="threshold"):
-        similarity.near_duplicates(left, left, threshold=0.0)
+        similarity.near_duplicates(left, left, threshold=0.0, seed=7)

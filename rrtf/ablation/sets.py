@@ -63,6 +63,7 @@ def ranked(arm: Arm, material: Material) -> tuple[list[RankedGroup], dict[str, i
         tie_break=arm.tie_break,
         pass_ratio=PASS_RATIO if arm.scores == "pass_ratio" else 0.0,
         prompts=material.prompts,
+        prompt_format="starcoder",
     )
 
 

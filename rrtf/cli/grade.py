@@ -153,7 +153,7 @@ def evaluate_entries(
     with screen.progress("grading") as tick:
         executions = grade.execute(tasks, responses, progress=tick, **options)
     scores = evaluate.scores(tasks, executions, benchmark=name)
-    board = results.board(scores, ks=asked, margin=margin)
+    board = results.board(scores, ks=asked, margin=margin, seed=0)
     console = Console(highlight=False)
     _print_board(console, board, len(tasks), margin)
     if flagged:
