@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import rank
+from rrtf import execution, rank
 from rrtf.records import Execution, Outcome, Problem, Response
 
 C, R, F, P = Outcome
 SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
+HOW = {
+    "teacher": "teacher", "scores": SCORES, "tie_break": 0.5, "pass_ratio": 0.0,
+    "prompts": {"t/0": ""}, "prompt_format": "starcoder",
+}  # fmt: skip
 
 
 def problem(task_id="t/0"):
@@ -25,15 +29,11 @@ def answers(*rows, task_id="t/0"):
     return responses, executions
 
 
-PLAIN = {"pass_ratio": 0.0, "prompt_format": "starcoder"}
-
-
 def ranked(*rows, tie=0.5):
     responses, executions = answers(*rows)
     prompts = {"t/0": "def f(x):"}
-    return rank.rank(
-        [problem()], responses, executions, scores=SCORES, tie_break=tie, prompts=prompts, **PLAIN
-    )
+    how = HOW | {"tie_break": tie, "prompts": prompts}
+    return rank.rank([problem()], responses, executions, **how)
 
 
 def test_scores_follow_the_situations_and_the_teacher_wins_ties():
@@ -55,12 +55,11 @@ def test_a_pass_ratio_orders_programs_that_fail_tests_and_lifts_none_over_a_situ
     executions = [
         replace(run, n_passed=k, n_tests=n) for run, (k, n) in zip(executions, counts, strict=True)
     ]
-    how = {"scores": SCORES, "tie_break": 0.1, "prompts": {"t/0": ""}}
-    how |= {"prompt_format": "starcoder"}
-    groups, _ = rank.rank([problem()], responses, executions, pass_ratio=0.6, **how)
+    how = HOW | {"tie_break": 0.1, "pass_ratio": 0.6}
+    groups, _ = rank.rank([problem()], responses, executions, **how)
     assert groups[0].scores == pytest.approx((2.15, 2.0, 2.55, 3.0))
     with pytest.raises(ValueError, match=r"pass_ratio 0\.9: .* less than 0\.9"):
-        rank.rank([problem()], responses, executions, pass_ratio=0.9, **how)
+        rank.rank([problem()], responses, executions, **how | {"pass_ratio": 0.9})
 
 
 def test_scores_that_do_not_rise_are_refused():
@@ -78,10 +77,7 @@ def test_a_cut_off_answer_is_left_out_with_its_reason():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     cut = Response("t/0", "student", 1, "c", "c", finish_reason="length")
     more = Execution("t/0", "student", 1, C, "", 0, 1, "process")
-    groups, left_out = rank.rank(
-        [problem()], [*responses, cut], [*executions, more],
-        scores=SCORES, tie_break=0.5, prompts={"t/0": ""}, **PLAIN,
-    )  # fmt: skip
+    groups, left_out = rank.rank([problem()], [*responses, cut], [*executions, more], **HOW)
     assert groups[0].responses == ("a", "b")
     assert left_out == {"response: cut off at max_new_tokens": 1}
 
@@ -95,8 +91,7 @@ def test_a_task_without_a_teacher_is_counted_response_by_response():
 def test_executions_in_another_order_than_the_responses_are_refused():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     with pytest.raises(ValueError, match="stands beside"):
-        rank.rank([problem()], responses, executions[::-1], scores=SCORES, tie_break=0.5,
-                  prompts={"t/0": ""}, **PLAIN)  # fmt: skip
+        rank.rank([problem()], responses, executions[::-1], **HOW)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +143,8 @@ def test_an_unknown_pairing_or_filter_is_named():
 
 def test_tables_count_what_the_executions_say():
     _, executions = answers(("teacher", "a", P), ("student", "b", F), ("student", "c", P))
-    assert rank.outcome_counts(executions)["student"]["PASS"] == 1
-    assert rank.fraction_passing(executions) == {"student": 0.5, "teacher": 1.0}
+    assert execution.outcome_counts(executions)["student"]["PASS"] == 1
+    assert execution.fraction_passing(executions) == {"student": 0.5, "teacher": 1.0}
     groups, _ = ranked(("teacher", "a", P), ("student", "b", F))
     kept, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=0)
     row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")

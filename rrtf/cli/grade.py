@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import config, engines, rank, store
+from rrtf import config, engines, execution, rank, store
 from rrtf.cli import evaluate, inputs, screen
 from rrtf.evaluate import exam, grade, results
 from rrtf.records import Execution, Leak, Outcome, Problem, RankedGroup
@@ -116,7 +116,7 @@ def _closing(
 
 def _reasons(executions: Sequence[Execution]) -> Table:
     totals = Counter(run.source for run in executions)
-    return screen.reason_table(rank.reason_rows(executions), dict(sorted(totals.items())))
+    return screen.reason_table(execution.reason_rows(executions), dict(sorted(totals.items())))
 
 
 def evaluate_entries(

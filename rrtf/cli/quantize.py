@@ -16,8 +16,8 @@ from rrtf.cli.screen import exit_codes, how_to_go_on
 from rrtf.evaluate import grade
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
-from rrtf.quantize.table import Measured, Sampled
-from rrtf.records import Problem, QuantRow
+from rrtf.quantize.table import Measured, QuantRow, Sampled
+from rrtf.records import Problem
 
 STAGE = config.resolve("nano", "quantize")  # what is not given
 _MEASURING = "Measuring on --problems"

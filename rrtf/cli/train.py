@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import config, engines, store, train
+from rrtf import config, engines, loss, store, train
 from rrtf.cli import inputs, options, screen
 from rrtf.records import RankedGroup, TrainStep
 from rrtf.step import batches
@@ -150,24 +151,24 @@ QLora = Annotated[
 ]
 
 
-PREFERENCES = ("dpo", "dpo-sft", "simpo")  # a rate for imitation is too high for these
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
 
 
 def settings(
     texts: Sequence[str] | None, given: Mapping[str, config.Value | None]
 ) -> dict[str, config.Value]:
-    """The options of `train.train`: the stage's, `train.KEY=VALUE` texts, then what is `given`."""
+    """Fields of `train.Recipe`: the stage's, `train.KEY=VALUE` texts, then what is `given`."""
     overrides = dict(config.parse_override(text) for text in texts or ())
     for key in overrides:
         name = key.partition(".")[2]
-        if not key.startswith("train.") or name not in train.OPTIONS or name in given:
+        if not key.startswith("train.") or name not in _names() or name in given:
             raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
     stage = config.resolve(STAGE, "train", overrides)
-    chosen = {name: stage[name] for name in train.OPTIONS}
+    chosen = {name: stage[name] for name in _names()}
     chosen |= {name: value for name, value in given.items() if value is not None}
+    chosen["epochs"] = given["epochs"] or float(given["updates"] is None)
     if given["updates"] is None:
-        chosen |= {"updates": 0, "epochs": given["epochs"] or 1.0}
+        chosen["updates"] = 0
     if given["threads"] is None:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         chosen["threads"] = max(1, options.ALL_CORES // here)
@@ -175,7 +176,12 @@ def settings(
 
 
 def _free(given: Mapping[str, Any]) -> str:
-    return ", ".join(name for name in train.OPTIONS if name not in given)
+    return ", ".join(name for name in _names() if name not in given)
+
+
+def _names() -> list[str]:
+    """The options of a run that are the stage's."""
+    return [field.name for field in fields(train.Recipe) if field.name in DEFAULTS]
 
 
 def train_groups(
@@ -189,7 +195,7 @@ def train_groups(
     overwrite: bool,
     settings: Mapping[str, Any],
 ) -> None:
-    """The verb `train`; `settings` are further options of `train.train`.
+    """The verb `train`; `settings` are the further fields of `train.Recipe`.
 
     ValueError and FileNotFoundError for what a caller can get wrong, before the model is loaded.
     """
@@ -198,13 +204,12 @@ def train_groups(
     found, single = load(groups, objective, allow_single=allow_single)
     folder = engines.model_folder(model)
     if learning_rate is None:
-        likeness = "dpo" if objective in PREFERENCES else objective
-        rates = DEFAULTS
-        learning_rate = rates.get(f"lr_{likeness}", rates["lr_sft"])
+        learning_rate = DEFAULTS[f"lr_{loss.objective(objective).rate}"]
         learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
-    own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
+    recipe = train.Recipe(objective=objective, learning_rate=learning_rate, **settings)
+    how = {"model": folder, "output": output, "recipe": recipe, "overwrite": overwrite}
     with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:
-        train.train(found, model=folder, output=output, told=tell, **own, **settings)
+        train.train(found, told=tell, **how)
         first = sharding.rank() == 0
     if first:
         _closing(output, single)
@@ -220,13 +225,11 @@ def load(
 
     ValueError that names file, line and task for a group that cannot be trained on.
     """
-    from rrtf.loss import ALONE
-
-    found, single = [], 0
+    compares, found, single = loss.objective(objective).compares, [], 0
     for number, row in store.read_rows(Path(groups)):
         where = f"{groups}:{number}"
         group = _group(row, where)
-        if len(group.responses) > 1 or objective in ALONE:
+        if len(group.responses) > 1 or not compares:
             found.append(group)
         elif allow_single:
             single += 1
