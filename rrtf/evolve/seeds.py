@@ -96,9 +96,6 @@ def _seed(row: Mapping, names: Mapping[str, str], task_id: str, source: str) -> 
     return Instruction(task_id=task_id, **values, **family, depth=depth)
 
 
-# --- rows as problems --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Function:
     """The function a program is about: its head (imports, signature, docstring) and the rest."""
@@ -148,13 +145,12 @@ def as_problem(row: Instruction, tests: str = "") -> Problem:
     A row whose answer is no function keeps its text as the prompt and its code as the reference,
     without an entry point: it can be read and audited, not executed.
     """
-    family = {"source": row.source, "parent_id": row.parent_id}
-    family |= {"operator": row.operator, "depth": row.depth}
+    family = row.source, row.parent_id, row.operator, row.depth
     try:
         found = function_of(code_of(row.output), task_text(row))
     except ValueError:
-        return Problem(row.task_id, task_text(row), "", tests, code_of(row.output), **family)
-    return Problem(row.task_id, found.head, found.name, tests, found.body, **family)
+        return Problem(row.task_id, task_text(row), "", tests, code_of(row.output), *family)
+    return Problem(row.task_id, found.head, found.name, tests, found.body, *family)
 
 
 def main_function(body: Sequence[ast.stmt]) -> ast.FunctionDef:
