@@ -13,9 +13,8 @@ import pytest
 from test_grade import lines, run
 
 from rrtf import store
-from rrtf.evaluate import entries
+from rrtf.evaluate import entries, grade
 from rrtf.evaluate.samples import parse
-from rrtf.evaluate import grade
 from rrtf.records import Problem, Response
 from rrtf.sandbox import lanes
 
