@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from rrtf import config
+from rrtf import config, similarity
 
 Kinds = tuple[str, ...]  # the types of a function's arguments, as Python annotations
 Call = dict[int | str, Any]  # arguments by place or by name
@@ -57,13 +57,14 @@ def argument_kinds(code: str, entry_point: str, tests: str = "") -> list[Kinds]:
     """
     functions = [
         node
-        for node in ast.walk(_parsed(code))
+        for node in ast.walk(similarity.parsed(code))
         if isinstance(node, ast.FunctionDef) and node.name == entry_point
     ]
     if not functions:
         return []
     arguments = functions[-1].args.args
-    calls = _literal_calls(tests, entry_point)
+    called = _direct_calls(similarity.parsed(tests), ("candidate", entry_point))
+    calls = [tuple(call.values()) for call in called if all(isinstance(at, int) for at in call)]
     if len({len(call) for call in calls}) == 1:
         kinds = tuple(
             _merged([_kind(value) for value in column]) for column in zip(*calls, strict=True)
@@ -73,27 +74,6 @@ def argument_kinds(code: str, entry_point: str, tests: str = "") -> list[Kinds]:
     else:
         return [(kind,) for kind in PROBES] if len(arguments) == 1 else []
     return [kinds] if kinds and all(kind in PROBES for kind in kinds) else []
-
-
-def _parsed(source: str) -> ast.Module:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module(body=[], type_ignores=[])
-
-
-def _literal_calls(tests: str, entry_point: str) -> list[tuple[Any, ...]]:
-    """The arguments of every call of the function whose arguments are all literals."""
-    found = []
-    for node in ast.walk(_parsed(tests)):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-            continue
-        if node.func.id in ("candidate", entry_point) and not node.keywords:
-            try:
-                found.append(tuple(ast.literal_eval(argument) for argument in node.args))
-            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-                continue
-    return found
 
 
 def _kind(value: Any) -> str:
@@ -154,12 +134,8 @@ def literal_calls(tests: str, entry_point: str) -> list[Call]:
 
     Also those of a loop over a written list: `for inputs, expected in CASES: candidate(*inputs)`.
     """
-    tree, names = _parsed(tests), ("candidate", entry_point)
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
-            arguments = dict(enumerate(node.args)) | {k.arg: k.value for k in node.keywords}
-            found += _evaluated([arguments])
+    tree, names = similarity.parsed(tests), ("candidate", entry_point)
+    found = _direct_calls(tree, names)
     lists = {
         target.id: node.value
         for node in ast.walk(tree)
@@ -172,6 +148,14 @@ def literal_calls(tests: str, entry_point: str) -> list[Call]:
             rows = lists.get(loop.iter.id) if isinstance(loop.iter, ast.Name) else loop.iter
             found += _evaluated(_unpacked(loop, rows, names))
     return found
+
+
+def _direct_calls(tree: ast.Module, names: Sequence[str]) -> list[Call]:
+    return _evaluated(
+        dict(enumerate(node.args)) | {keyword.arg: keyword.value for keyword in node.keywords}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in names
+    )
 
 
 def _evaluated(calls: Iterable[dict[int | str, ast.expr]]) -> list[Call]:
@@ -223,7 +207,7 @@ def varied_calls(
 
 
 def _constants(programs: Sequence[str]) -> list[Any]:
-    nodes = [node for program in programs for node in ast.walk(_parsed(program))]
+    nodes = [node for program in programs for node in ast.walk(similarity.parsed(program))]
     values = dict.fromkeys(node.value for node in nodes if isinstance(node, ast.Constant))
     return [v for v in values if isinstance(v, int | float | str) and not isinstance(v, bool)]
 
@@ -329,9 +313,9 @@ def literal(value: object) -> str:
         return f"{{{', '.join(sorted(map(literal, value)))}}}" if value else "set()"
     if kind is frozenset:
         return f"frozenset({literal(set(value))})"
-    if any(value is known for known in _TYPES):
+    if any(value is known for known in TYPES):
         return value.__name__
     raise ValueError(f"a value of type {kind.__name__} cannot be written as a literal")
 
 
-_TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
+TYPES = (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)

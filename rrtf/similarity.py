@@ -1,4 +1,4 @@
-"""When are two texts, or two programs, the same? Normal forms, n-grams, MinHash, code hashes.
+"""When are two texts, or two programs, the same? Normal forms, n-grams, MinHash, parts of programs.
 
 Used where rows are made (evolution) and where they are checked (audit). Everything here is a pure
 function of text; what two programs *do* is compared in `rrtf.audit`.
@@ -9,7 +9,8 @@ import difflib
 import re
 import textwrap
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 Shingles = frozenset[str]
@@ -95,8 +96,8 @@ def near_duplicates(
     right: Sequence[Shingles],
     *,
     threshold: float,
-    permutations: int = 128,
-    seed: int = 1,
+    permutations: int,
+    seed: int,
 ) -> list[tuple[int, int, float]]:
     """Pairs (i, j, Jaccard) of `left[i]` and `right[j]` with exact Jaccard >= `threshold`.
 
@@ -128,6 +129,32 @@ def _sketch(blank, shingle_set: Shingles):
     return sketch
 
 
+def parsed(source: str) -> ast.Module:
+    """The syntax tree of `source`, empty where it is no Python; nothing is executed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or nested too deep
+        return ast.Module(body=[], type_ignores=[])
+
+
+def needed(
+    names: Collection[str],
+    body: Sequence[ast.stmt],
+    *,
+    defines: Callable[[ast.stmt], Collection[str]],
+    reads: Callable[[ast.stmt], Collection[str]],
+) -> list[ast.stmt]:
+    """The statements of `body` that define one of `names`, or what those read; in their order."""
+    wanted, found = set(names), set()
+    told = [defines(statement) for statement in body]
+    while more := {at for at, one in enumerate(told) if at not in found and wanted & set(one)}:
+        found |= more
+        wanted = {name for at in more for name in reads(body[at])}
+    return [body[at] for at in sorted(found)]
+
+
 def canonical_functions(source: str) -> dict[str, str]:
     """Each top-level function or method of `source` without what its author chose freely.
 
@@ -139,12 +166,12 @@ def canonical_functions(source: str) -> dict[str, str]:
     """
     found = {}
     try:
-        for node in _functions(ast.parse(textwrap.dedent(source))):
+        for node in _functions(parsed(textwrap.dedent(source))):
             name = node.name
             canonical = _Canonical().visit(node)
             if not _is_stub(canonical.body):
                 found[name] = ast.unparse(ast.fix_missing_locations(canonical))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # no Python, or nested too deep
+    except (ValueError, RecursionError, MemoryError):  # an integer too long, or nested too deep
         return {}
     return found
 

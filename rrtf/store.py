@@ -283,7 +283,7 @@ def shard_path(folder: Path, key: Any) -> Path:
 
 
 def through_shards(
-    folder: Path,
+    folder: Path | None,
     batches: Sequence[Any],
     key: Callable[[Any], Any],
     work: Callable[[Any], list[Record]],
@@ -294,14 +294,18 @@ def through_shards(
     """`work` over `batches`, each result saved under the hash of its `key` and never redone.
 
     The key must name everything the result depends on (settings, inputs); killing the process
-    at any point costs at most one batch and changes nothing in the result.
+    at any point costs at most one batch and changes nothing in the result. Without a `folder`
+    nothing is saved.
     """
     results: list[Record] = []
     for done, batch in enumerate(batches, start=1):
-        path = shard_path(folder, key(batch))
-        if not path.exists():
-            write(path, work(batch))
-        results += read(path, kind)
+        if folder is None:
+            results += work(batch)
+        else:
+            path = shard_path(folder, key(batch))
+            if not path.exists():
+                write(path, work(batch))
+            results += read(path, kind)
         if progress:
             progress(done, len(batches))
     return results

@@ -294,6 +294,26 @@ def test_the_project_knows_no_machine():
     assert not found
 
 
+def test_documents_and_docstrings_name_files_and_modules_that_there_are():
+    """`rrtf/x/y.py` is a file or folder, `rrtf.x.y` a module, or a name that one holds."""
+    texts = [ROOT / name for name in ("README.md", "SECURITY.md", "pyproject.toml")]
+    texts += [ROOT / "data" / "README.md", *(ROOT / "data").glob("*.toml"), *FILES]
+    texts += [*(ROOT / "tests" / "benchmarks").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
+    wrong = []
+    for path in texts:
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"(?<![\w/@.-])rrtf/[a-z_]\w*[\w/.]*", text):
+            wrong += [f"{path.name}: {name}"] * (not (ROOT / name.rstrip(".")).exists())
+        for dotted in re.findall(r"(?<![\w/@.-])rrtf\.((?!toml)[a-z_]+(?:\.\w+)*)", text):
+            parts = dotted.split(".")
+            found = [end for end in (2, 1) if ".".join(parts[:end]) in MODULES]
+            inside = parts[found[0] : found[0] + 1] if found else []
+            words = MODULES[".".join(parts[: found[0]])].read_text() if found else ""
+            if not found or not all(re.search(rf"\b{name}\b", words) for name in inside):
+                wrong.append(f"{path.name}: rrtf.{dotted}")
+    assert not wrong
+
+
 def test_every_function_defined_for_the_package_has_one_home():
     homes: dict[str, set[str]] = {}
     for path in FILES:

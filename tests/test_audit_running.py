@@ -7,7 +7,7 @@ import pytest
 from conftest import call, judge
 
 from rrtf.audit import running, verdict
-from rrtf.audit.rows import Row
+from rrtf.audit.rows import Corpus, Row
 from rrtf.records import Leak, Problem
 
 call = partial(call, workers=1, isolation="none", cpu_seconds=1.0)
@@ -212,12 +212,12 @@ LONG = (
     + "\n    ".join(f"a{i} = xs[{i}] + {i}" for i in range(12))
     + "\n    return a1\n"
 )
-SIDES = {
+SIDES = Corpus.of_benchmarks({
     "b": [
         Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)", "j"),
         Row("long", "Shuffle numbered pebbles between two baskets.", LONG, "big"),
     ]
-}  # fmt: skip
+})  # fmt: skip
 
 
 def judged(text: str, benchmark_task: str, score: float = 1.0, copies: int = 1) -> bool:
@@ -225,7 +225,7 @@ def judged(text: str, benchmark_task: str, score: float = 1.0, copies: int = 1) 
     rows += [row("", f"other{i}", f"Sort the words of a text, letter {i}.") for i in range(20)]
     leaks = [Leak(f"r{i}", "b", benchmark_task, "execution", score, "f passes 2 of 2 tests")
              for i in range(copies)]  # fmt: skip
-    return ("r0", "b", benchmark_task) in verdict.coincidences(leaks, rows, SIDES)
+    return ("r0", "b", benchmark_task) in verdict.coincidences(leaks, Corpus(rows), SIDES)
 
 
 def test_a_short_function_under_other_words_is_a_coincidence_and_under_the_same_words_a_leak():

@@ -413,7 +413,7 @@ def test_what_is_not_known_of_a_benchmark_is_an_error_that_names_those_where_it_
 @pytest.mark.slow
 def test_the_nano_sets_are_those_of_a_run_and_are_made_once(monkeypatch):
     tests, validation = benchmarks.load("nano-test"), benchmarks.load("nano-validation")
-    world = offline.nano_world(1)
+    world = offline.nano_world(1, 2)
     assert tests == world["test"] and validation == world["validation"]
     assert config.resolve("nano", "evolve")["n_test"] == len(tests)
     assert config.resolve("nano", "evolve")["n_validation"] == len(validation)

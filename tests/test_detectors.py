@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,8 +144,21 @@ def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
         detectors.by_name("any/model")
 
 
+SETTINGS = detectors.Settings(
+    substring_words=10,
+    ngram_sizes=(5, 8, 13),
+    ngram_share=0.7,
+    minhash_threshold=0.7,
+    minhash_permutations=128,
+    shingle=3,
+    embedding_threshold=0.8,
+    remove_on=("exact text", "code"),
+    seed=1,
+)
+
+
 def run(rows, tasks, **options) -> verdict.Audit:
-    options = {"generic_nodes": 40, "remove_on": ("exact text", "code")} | options
+    options = {"generic_nodes": 40, "settings": SETTINGS} | options
     return verdict.audit(rows, {"b": tasks}, behaviour={}, **options)
 
 
@@ -175,24 +189,24 @@ def test_generic_code_under_the_same_words_is_a_leak():
 
 def test_findings_of_an_execution_join_the_others_under_the_same_rule():
     tasks = [task("small", LONG, SHORT), task("large", "Find the best run of a list.", LARGE)]
-    rows = [row("a", "Count them."), row("b", "Do.")]
+    rows = [row("a", "Count them."), row("b", "Find the best run of a list")]
     assert "execution" not in run(rows, tasks).detectors
     passed = [records.Leak(r, "b", t, "execution", 1.0, "passes 3 of 3 tests")
               for r, t in (("a", "small"), ("b", "large"))]  # fmt: skip
-    result = run(rows, tasks, executed=passed, remove_on=("execution",))
+    removing = replace(SETTINGS, remove_on=("execution",))
+    result = run(rows, tasks, executed=passed, settings=removing)
     assert result.detectors[-1] == "execution"
     assert dict(result.dropped) == {"b": "execution"}
-    assert [leak.task_id for leak in result.collisions] == ["a"]
-    own = {"coincidences": {("b", "b", "large")}, "execution_rule": "Mine."}
-    result = run(rows, tasks, executed=passed, remove_on=("execution",), **own)
-    assert dict(result.dropped) == {"a": "execution"} and result.rule.endswith("leak. Mine.")
+    assert [leak.task_id for leak in result.collisions if leak.detector == "execution"] == ["a"]
+    assert result.rule.endswith(f"counts as a leak. {verdict.CHANCE_RULE}")
 
 
 def test_tables_by_task_by_row_and_by_stage_count_the_same_leaks():
     tasks = [task("t", LONG), task("u", "Find the best run of a list.", LARGE)]
     rows = [row("a", LONG), row("b", LONG, f"def g(xs):\n{LARGE}"), row("c", "Nothing of it.")]
-    audits = verdict.audit_stages({"seeds": rows[2:], "final": rows}, {"b": tasks}, behaviour={},
-                                remove_on=("exact text",), generic_nodes=40)  # fmt: skip
+    exact = replace(SETTINGS, remove_on=("exact text",))
+    stages = {"seeds": rows[2:], "final": rows}
+    audits = {name: run(some, tasks, settings=exact) for name, some in stages.items()}
     by_task = {(r["benchmark"], r["task"]): r["rows"] for r in views.task_rows(audits["final"])}
     assert by_task == {("b", "t"): 2, ("b", "u"): 1}
     by_row = {r["row"]: (r["tasks"], r["removed"]) for r in views.row_rows(audits["final"])}

@@ -13,12 +13,12 @@ WEIGHTS = {"constrain": 3, "specialise": 3, "deepen": 3, "misdirect": 1, "tighte
 
 @pytest.fixture(scope="module")
 def seeds():
-    return problems.build("finetune", 40, shard_size=40)[0]
+    return problems.build("finetune", 40, shard_size=40, workers=2)[0]
 
 
 @pytest.fixture(scope="module")
 def grown(seeds):
-    return offline.evolve_problems(seeds, rounds=2, weights=WEIGHTS, seed=1)
+    return offline.evolve_problems(seeds, rounds=2, weights=WEIGHTS, seed=1, workers=2)
 
 
 def test_attempts_are_evolved_or_dropped_with_a_reason(seeds, grown):
@@ -58,13 +58,13 @@ def test_methods_are_drawn_with_their_weights():
 def test_a_seed_without_specification_is_refused_by_name():
     with pytest.raises(ValueError, match="HumanEval/0: no specification"):
         offline.evolve_problems(
-            [Problem("HumanEval/0", "", "f", "")], rounds=1, weights=WEIGHTS, seed=0
+            [Problem("HumanEval/0", "", "f", "")], rounds=1, weights=WEIGHTS, seed=0, workers=1
         )
 
 
 def test_an_unknown_method_is_refused_by_name(seeds):
     with pytest.raises(ValueError, match="shorten"):
-        offline.evolve_problems(seeds, rounds=1, weights={"shorten": 1}, seed=0)
+        offline.evolve_problems(seeds, rounds=1, weights={"shorten": 1}, seed=0, workers=1)
 
 
 def test_a_users_problems_split_by_task_id_alone():
@@ -86,4 +86,4 @@ def test_duplicate_ids_and_too_few_problems_are_refused():
 
 def test_more_seeds_than_the_world_has_is_refused():
     with pytest.raises(ValueError, match="has 1000 seeds"):
-        offline.nano_world(5000)
+        offline.nano_world(5000, 2)

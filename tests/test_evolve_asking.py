@@ -22,7 +22,8 @@ def _seeds(count=6):
 
 
 def _grow(teacher, seeds=None, *, rounds=2, **more):
-    how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m"} | more
+    how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m", "decoding": asking.freely(0)}
+    how |= more
     return growing.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
 
 
@@ -64,7 +65,7 @@ def test_a_request_depends_on_its_row_alone_and_no_two_rows_share_a_seed():
     seeds = [ask.seed for ask in teacher.asks]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**31 for seed in seeds)
     third = Teacher()
-    _grow(third, sampling=asking.Sampling(seed=1))
+    _grow(third, decoding=asking.freely(1))
     assert not set(seeds) & {ask.seed for ask in third.asks}
 
 
@@ -156,7 +157,12 @@ def test_the_wording_changes_its_version_and_none_of_its_fields_is_left_over():
         assert {"system", "user"} == set(asking.wording()[section])
     teacher = Teacher()
     rows, _ = _grow(teacher, _seeds(2), rounds=1)
-    testing.add_tests(rows, ask=teacher, call=lambda asked, *_, **__: [(_Nothing(),)] * len(asked))
+    how = {"answers": 5, "inputs": 10, "least_share": 0.6, "decoding": asking.freely(0)}
+
+    def call(asked, *_, **__):
+        return [(_Nothing(),)] * len(asked)
+
+    testing.add_tests(rows, ask=teacher, call=call, **how)
     for ask in teacher.asks:
         assert not any(f"{{{name}}}" in ask.messages[-1][1] for name in ("task", "head", "count"))
 

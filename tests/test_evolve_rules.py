@@ -124,7 +124,7 @@ def test_a_long_answer_that_says_sorry_and_brings_code_stays():
     ],
 )  # fmt: skip
 def test_rules_made_by_hand_drop_what_they_are_for_and_nothing_else(row, reason):
-    kept, dropped = rules.sieve([row])
+    kept, dropped = rules.sieve([row], threshold=rules.NEAR)
     assert bool(kept) != bool(dropped)
     found = dropped[0][1] if dropped else ""
     assert reason in found and bool(reason) == bool(found), found
@@ -144,7 +144,7 @@ def test_of_equal_and_nearly_equal_tasks_the_senior_one_stays():
     other = LONG.replace("five", "seven")
     rows = _tasks(f"{LONG}.", f"  {LONG.upper()}.\n", f"{other}.", "Reverse the words of a text.")
     for order in (rows, rows[::-1]):
-        kept, dropped = rules.sieve(order)
+        kept, dropped = rules.sieve(order, threshold=rules.NEAR)
         assert {row.task_id for row in kept} == {"s/1", "s/4"}
         assert {row.task_id: why for row, why in dropped} == {
             "s/2": "the same task as another row",
@@ -156,20 +156,23 @@ def test_of_equal_and_nearly_equal_tasks_the_senior_one_stays():
 def test_seniority_is_fewer_rounds_then_the_smaller_number():
     rows = _tasks(LONG, LONG)
     young = [replace(rows[0], depth=1, task_id="s/2"), replace(rows[1], task_id="s/10")]
-    assert [row.task_id for row in rules.sieve(young)[0]] == ["s/10"]
+    assert [row.task_id for row in rules.sieve(young, threshold=rules.NEAR)[0]] == ["s/10"]
     pair = [replace(rows[0], task_id="s/10"), replace(rows[1], task_id="s/9")]
-    assert [row.task_id for row in rules.sieve(pair)[0]] == ["s/9"]
+    assert [row.task_id for row in rules.sieve(pair, threshold=rules.NEAR)[0]] == ["s/9"]
 
 
 def test_a_child_that_is_near_its_own_parent_stays():
     rows = _tasks(LONG, f"{LONG} too", LONG.replace("five", "nine"))
     family = [replace(row, seed_id="s/1") for row in rows]
-    assert len(rules.sieve(family)[0]) == 3 and len(rules.sieve(rows)[0]) < 3
+    assert (
+        len(rules.sieve(family, threshold=rules.NEAR)[0]) == 3
+        and len(rules.sieve(rows, threshold=rules.NEAR)[0]) < 3
+    )
 
 
 def test_every_row_is_kept_or_dropped_once():
     rows = _tasks(LONG, LONG, "Add.", "Write a Java program that adds.", "Reverse a given text.")
-    kept, dropped = rules.sieve(rows)
+    kept, dropped = rules.sieve(rows, threshold=rules.NEAR)
     assert sorted([r.task_id for r in kept] + [r.task_id for r, _ in dropped]) == sorted(
         row.task_id for row in rows
     )
@@ -188,7 +191,7 @@ def test_real_rows_are_sieved_into_whole_counts_and_parsing_functions(file, n, l
     if not os.environ.get("RRTF_DATA") or not path.exists():
         pytest.skip(f"$RRTF_DATA has no {file}")
     rows, _ = seeds.read_seeds(store.rows(str(path)), source="x")
-    kept, dropped = rules.sieve(rows)
+    kept, dropped = rules.sieve(rows, threshold=rules.NEAR)
     assert len(rows) == n == len(kept) + len(dropped) and least < len(kept) < most
     for row in kept[::50]:
         problem = seeds.as_problem(row)

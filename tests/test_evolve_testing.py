@@ -7,6 +7,7 @@ from conftest import LIMITS, call, execute
 from scripted_teacher import CODE, Teacher, reply
 
 from rrtf.evolve import testing
+from rrtf.evolve.asking import freely
 from rrtf.evolve.testing import parse_inputs, vote, write_tests
 from rrtf.records import Instruction, Outcome, Problem, Response
 from rrtf.strength import examine
@@ -20,7 +21,8 @@ def _row(code=CODE, number=1):
 
 
 def _add(rows, teacher=None, **more):
-    return testing.add_tests(rows, ask=teacher or Teacher(), call=CALL, **more)
+    how = {"answers": 5, "inputs": 10, "least_share": 0.6, "decoding": freely(0)} | more
+    return testing.add_tests(rows, ask=teacher or Teacher(), call=CALL, **how)
 
 
 # --- inputs ------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def test_rates_are_shown_in_percent_with_their_names():
 
 
 def test_a_difference_whose_interval_holds_zero_is_drawn_hollow():
-    axis = charts.differences([("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]).axes[0]
+    rows = [("a", 0.05, 0.01, 0.09), ("b", 0.0, -0.02, 0.02)]
+    axis = charts.differences(rows, margin=0.0).axes[0]
     fills = [line.get_markerfacecolor() for line in axis.lines if line.get_marker() == "o"]
     assert fills == [style.PALETTE[0], "white"]
 

@@ -107,7 +107,7 @@ def toy(tmp_path) -> tuple[Path, Path]:
 def run(*arguments: object):
     before = signal.getsignal(signal.SIGTERM)
     try:
-        given = ["evaluate", *map(str, arguments), "--level", "none", "--workers", "1"]
+        given = ["evaluate", *map(str, arguments), "--isolation", "none", "--workers", "1"]
         return CliRunner().invoke(__main__.app, given, env={"COLUMNS": "80"})
     finally:
         signal.signal(signal.SIGTERM, before)

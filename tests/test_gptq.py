@@ -46,7 +46,7 @@ def nll(engine, pairs):
 
 @pytest.fixture(scope="module")
 def full(texts):
-    return nll(variants.open_variant("full", STUDENT, Path()), texts[1])
+    return nll(variants.open_variant("full", STUDENT, Path(), threads=1), texts[1])
 
 
 # --- CTranslate2 ---------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def test_every_type_that_this_cpu_computes_in_stays_near_full_precision(
         assert not list(tmp_path.iterdir())
         return
     variants.make(name, STUDENT, output, calibration=[])
-    engine = variants.open_variant(name, STUDENT, output)
+    engine = variants.open_variant(name, STUDENT, output, threads=1)
     assert engine.name == f"ctranslate2-{engine.model.compute_type}"
     assert precision in engine.name
     assert nll(engine, texts[1]) == pytest.approx(
@@ -128,7 +128,7 @@ def test_the_hash_is_of_the_tensors_and_not_of_what_lies_beside(tiny_model, tmp_
 def test_what_was_never_made_is_said_so(tmp_path):
     for name in ("gptq-int4", "ctranslate2-int8", "auto-gptq-int8"):
         with pytest.raises(FileNotFoundError, match=rf"no weights of {name}"):
-            variants.open_variant(name, STUDENT, tmp_path)
+            variants.open_variant(name, STUDENT, tmp_path, threads=1)
     with pytest.raises(ValueError, match=r"'int3'.*full, ctranslate2-float32.*auto-gptq-int4"):
         variants.make("int3", STUDENT, tmp_path, calibration=[])
 
@@ -332,7 +332,7 @@ for name, folder in job["made"].items():
         variants.make(name, model, output, calibration=job["calibration"])
     entry = {"hash": variants.weights_hash(name, model, output)}
     if job["pairs"]:
-        engine = variants.open_variant(name, model, output)
+        engine = variants.open_variant(name, model, output, threads=1)
         scores = engine.score(*map(list, zip(*job["pairs"])))
         entry["nll"] = -sum(total for total, _ in scores) / sum(n for _, n in scores)
         entry |= {"name": engine.name, "bytes": variants.weight_bytes(name, model, output)}

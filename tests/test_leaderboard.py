@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rrtf import __main__, stats, store
-from rrtf.cli import evaluate, inputs, screen
-from rrtf.evaluate import grade, results
+from rrtf.cli import evaluate
+from rrtf.evaluate import entries, grade, results, samples
 from rrtf.records import Problem, Response, TaskScore
 
 BODIES = {  # right for so many of the tasks of `tasks`
@@ -165,7 +165,7 @@ def test_the_matrix_of_many_entries_is_printed_in_blocks_that_fit(capsys):
     names = [f"a model with a name as long as this {i}" for i in range(30)]
     cells = {pair: "+12.3*" for pair in combinations(names, 2)}
     console = Console(width=80)
-    for table in screen.pair_tables(names, cells, width=80):
+    for table in evaluate.pair_tables(names, cells, width=80):
         console.print(table)
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
@@ -303,28 +303,28 @@ def known() -> list[Problem]:
 def test_a_list_of_lists_is_read_in_the_order_of_the_problems(tmp_path):
     path = tmp_path / "generations.json"
     path.write_text(json.dumps([["a", "b"], ["c"]]))
-    found = [row for _, row in inputs.folder_rows(str(path), known())]
+    found = [row for _, row in samples.folder_rows(str(path), known())]
     assert [(row["task_id"], row["solution"]) for row in found] == [
         ("t/1", "a"), ("t/1", "b"), ("t/2", "c")
     ]  # fmt: skip
     path.write_text(json.dumps([["a"]]))
     with pytest.raises(ValueError, match=r"lists for 1 tasks.*the problems are 2"):
-        inputs.folder_rows(str(path), known())
+        samples.folder_rows(str(path), known())
 
 
 def test_results_of_evalplus_hold_their_solutions(tmp_path):
     path = tmp_path / "eval_results.json"
     runs = [{"task_id": "t/1", "solution": "x", "base_status": "pass"}]
     path.write_text(json.dumps({"date": "", "eval": {"t/1": runs}}))
-    assert [row for _, row in inputs.folder_rows(str(path), known())] == [
+    assert [row for _, row in samples.folder_rows(str(path), known())] == [
         {"task_id": "t/1", "solution": "x"}
     ]
     path.write_text(json.dumps({"eval": {"t/1": {"nfiles": 1}}}))
     with pytest.raises(ValueError, match="eval of t/1: expected a list of objects"):
-        inputs.folder_rows(str(path), known())
+        samples.folder_rows(str(path), known())
     path.write_text(json.dumps({"t/1": "x"}))
     with pytest.raises(ValueError, match="expected a list of objects, a list of lists"):
-        inputs.folder_rows(str(path), known())
+        samples.folder_rows(str(path), known())
 
 
 def test_a_folder_of_programs_is_read_by_the_names_of_its_folders(tmp_path):
@@ -332,7 +332,7 @@ def test_a_folder_of_programs_is_read_by_the_names_of_its_folders(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     found = [
-        (row["task_id"], row["solution"]) for _, row in inputs.folder_rows(str(tmp_path), known())
+        (row["task_id"], row["solution"]) for _, row in samples.folder_rows(str(tmp_path), known())
     ]
     assert found == [("t/1", "a"), ("t/1", "b"), ("t/1", "c"), ("t/2", "d")]
 
@@ -353,6 +353,6 @@ def test_what_an_entry_was_sampled_at_is_stated_or_follows_from_its_samples(tmp_
         ("a={}", 2, ("a=0.8",), "a/0@0.8"),
     ]:
         file = lines(tmp_path / "a.jsonl", rows("good", n))
-        (one,) = evaluate.entrants([text.format(file)], temperature=stated)
-        found = evaluate.read(one, tasks, allow_missing=False, allow_unknown=False)
+        (one,) = entries.entrants([text.format(file)], temperature=stated)
+        found = entries.read([one], tasks)[0]
         assert {response.source for response in found} == {expected}

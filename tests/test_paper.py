@@ -12,7 +12,8 @@ from rrtf.paper import audit, claims, pairs, printed
 from rrtf.paper import beside as paper_beside
 
 FIGURES = printed.figures()
-AUDIT = audit.audit(FIGURES)
+LEVEL = dict(alpha=0.05, power=0.8)
+AUDIT = audit.audit(FIGURES, **LEVEL)
 TESTS = claims.claim_tests(FIGURES, alpha=0.05)
 CLAIMS = {row["claim"]: row for row in claims.claim_verdicts(FIGURES, TESTS)}
 
@@ -487,9 +488,9 @@ def test_a_finding_changes_with_the_figures_it_is_computed_from(change, words, v
     changed = {**FIGURES, table: {**FIGURES[table], "rows": rows}}
     if verdict is None:
         with pytest.raises(ValueError, match="no whole number"):
-            audit.audit(changed)
+            audit.audit(changed, **LEVEL)
         return
-    (found,) = [row for row in audit.audit(changed) if words in row["fact"]]
+    (found,) = [row for row in audit.audit(changed, **LEVEL) if words in row["fact"]]
     assert found["verdict"] == verdict
 
 
@@ -502,7 +503,7 @@ def test_facts_are_shown_as_text_with_two_decimals_and_without_their_tables():
 
 
 def test_the_level_of_the_audit_is_that_of_its_tests():
-    lenient = audit.audit(FIGURES, alpha=0.5)
+    lenient = audit.audit(FIGURES, alpha=0.5, power=0.8)
     (found,) = [row for row in lenient if "gain from 18,000" in row["fact"]]
     assert found["verdict"] == "left open"
 

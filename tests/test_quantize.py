@@ -11,23 +11,23 @@ from rrtf.engines import Completion
 from rrtf.quantize import jobs, measuring
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs
-from rrtf.quantize.table import Measured, Sampled, records, rows, shown, sources, tested
+from rrtf.quantize.table import Measured, Settings, records, rows, shown, sources
 from rrtf.quantize.variants import round_to
 from rrtf.records import Execution, Outcome, Problem, Response
 
-SAMPLED = Sampled(2, 0.2, 0.95)
-OPTIONS = {
-    "calibration": [],
-    "prompt_format": "starcoder",
-    "max_new_tokens": 8,
-    "sampled": SAMPLED,
-    "batch_sizes": [2, 1],
-    "repetitions": 3,
-    "nll_margin": 0.5,
-    "timeout": 300.0,
-    "workers": 2,
-    "seed": 1,
-}
+SETTINGS = Settings(
+    prompt_format="starcoder",
+    max_new_tokens=8,
+    n_samples=2,
+    temperature=0.2,
+    top_p=0.95,
+    nll_margin=0.5,
+    batch_sizes=[2, 1],
+    repetitions=3,
+    timeout=300.0,
+    workers=2,
+    seed=1,
+)
 
 
 @pytest.fixture
@@ -41,9 +41,11 @@ def tasks(count):
 
 
 def executions(variant, greedy, sampled):
-    """Verdicts of a variant: one per task for `greedy`, SAMPLED.n per task for `sampled`."""
+    """Verdicts of a variant: one per task for `greedy`, two per task for `sampled`."""
     found = []
-    for source, passes in zip(sources(variant, SAMPLED), (greedy, sampled), strict=True):
+    for source, passes in zip(
+        sources(variant, SETTINGS.temperature), (greedy, sampled), strict=True
+    ):
         for task, results in enumerate(passes):
             for index, passed in enumerate(results):
                 outcome = Outcome.PASS if passed else Outcome.FAILED_TESTS
@@ -57,15 +59,14 @@ def measured(variant, programs=(), **more):
     return Measured(variant, **({"status": "ok", "greedy": greedy} | known | more))
 
 
-def row_of(greedy, sampled, n_tasks, **options):
+def row_of(greedy, sampled, n_tasks):
     """The second row of a table whose first one solves the first half of the tasks."""
     half = [[n < n_tasks // 2] for n in range(n_tasks)]
     twice = [[n < n_tasks // 2] * 2 for n in range(n_tasks)]
     runs = executions("full", half, twice) + executions("gptq-int4", greedy, sampled)
     programs = ["pass"] * n_tasks
     entries = [measured("full", programs), measured("gptq-int4", programs)]
-    how = {"model": "m", "sampled": SAMPLED, "seed": 1} | options
-    return rows(entries, runs, tasks(n_tasks), **how)[1]
+    return rows(entries, runs, tasks(n_tasks), SETTINGS, model="m")[1]
 
 
 # The table
@@ -107,7 +108,7 @@ def test_holm_corrects_over_all_tests_of_the_table():
     runs += executions("gptq-int4", worse, twice)
     table = rows(
         [measured(name, ["pass"] * n) for name in names], runs, tasks(n),
-        model="m", sampled=SAMPLED, seed=1,
+        SETTINGS, model="m",
     )  # fmt: skip
     raw = [p for row in table[1:] for p in (row.p_value, row.sampled_p)]
     assert [p for row in table[1:] for p in (row.p_holm, row.sampled_p_holm)] == stats.holm(raw)
@@ -121,7 +122,7 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     broken = Measured("gptq-int4", "failed: killed by signal 11")
     table = rows(
         [measured("full", ["pass"] * n), broken], runs, tasks(n),
-        model="m", sampled=SAMPLED, seed=1,
+        SETTINGS, model="m",
     )  # fmt: skip
     full, failed = records(table)
     assert failed["status"] == "failed: killed by signal 11" and failed["precision"] == "int4"
@@ -130,7 +131,7 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     assert full["precision"] == "float32" and full["size_mb"] == 4.0
     json.dumps([full, failed], allow_nan=False)
     assert shown(table)[1]["greedy %"] is None
-    assert tested(table) == [] and quantize_table.differences(table) == []
+    assert quantize_table.tested(table) == [] and quantize_table.differences(table) == []
 
 
 def test_losing_every_task_is_a_number_and_not_a_gap():
@@ -138,21 +139,19 @@ def test_losing_every_task_is_a_number_and_not_a_gap():
     full = executions("full", [[True]] * n, [[True, True]] * n)
     none = executions("gptq-int4", [[False]] * n, [[False, False]] * n)
     pair = [measured(name, ["pass"] * n) for name in ("full", "gptq-int4")]
-    table = quantize_table.rows(pair, full + none, tasks(n), model="m", sampled=SAMPLED, seed=1)
+    table = quantize_table.rows(pair, full + none, tasks(n), SETTINGS, model="m")
     assert quantize_table.records(table)[1]["difference"] == -1.0
 
 
 def test_without_full_precision_there_is_nothing_to_compare_with():
     with pytest.raises(ValueError, match="full: failed: gone; nothing"):
-        quantize_table.rows(
-            [Measured("full", "failed: gone")], [], [], model="m", sampled=SAMPLED, seed=1
-        )
+        quantize_table.rows([Measured("full", "failed: gone")], [], [], SETTINGS, model="m")
 
 
 def test_verdicts_on_other_tasks_are_refused():
     runs = executions("full", [[True]] * 3, [[True, True]] * 3)
     with pytest.raises(ValueError, match=r"full/0@0: executed on 3 tasks, not on these 4"):
-        quantize_table.rows([measured("full")], runs, tasks(4), model="m", sampled=SAMPLED, seed=1)
+        quantize_table.rows([measured("full")], runs, tasks(4), SETTINGS, model="m")
 
 
 def test_changed_answers_count_programs_that_are_not_literally_the_same():
@@ -160,7 +159,7 @@ def test_changed_answers_count_programs_that_are_not_literally_the_same():
     runs = executions("full", [[True]] * n, [[True] * 2] * n)
     runs += executions("gptq-int4", [[True]] * n, [[True] * 2] * n)
     pair = [measured("full", "abcd"), measured("gptq-int4", "abxy")]
-    table = quantize_table.rows(pair, runs, tasks(n), model="m", sampled=SAMPLED, seed=1)
+    table = quantize_table.rows(pair, runs, tasks(n), SETTINGS, model="m")
     assert table[1].changed_answers == 2
 
 
@@ -270,10 +269,12 @@ def scripted(monkeypatch, tiny_model, problems, tmp_path):
             return made[0]
 
         monkeypatch.setattr(jobs, "Jobs", install)
-        options = OPTIONS | {"model": tiny_model, "folder": tmp_path / "v"} | changes
-        script = options.pop("script", {})
+        script = changes.pop("script", {})
+        options = {"model": tiny_model, "folder": tmp_path / "v"}
+        options["calibration"] = changes.pop("calibration", [])
+        settings = replace(SETTINGS, **changes)
         changes["script"] = script
-        return jobs.measure(variants, problems, **options), made[0].asked
+        return jobs.measure(variants, problems, settings, **options), made[0].asked
 
     return run
 
@@ -338,12 +339,12 @@ def test_a_slow_process_is_ended_and_a_failing_one_says_its_last_line(tiny_model
 
 @pytest.mark.slow
 def test_float32_variants_answer_alike_and_are_measured_once(problems, tiny_model, tmp_path):
-    options = OPTIONS | {"model": tiny_model, "folder": tmp_path, "nll_margin": 1.0}
-    variants = ["full", "ctranslate2-float32"]
-    full, same = found = jobs.measure(variants, problems, **options)
+    options = {"model": tiny_model, "folder": tmp_path, "calibration": []}
+    asked = ["full", "ctranslate2-float32"], problems, replace(SETTINGS, nll_margin=1.0)
+    full, same = found = jobs.measure(*asked, **options)
     assert full.engine and same.engine and full.nll == pytest.approx(same.nll, abs=1e-4)
     assert full.weight_bytes == pytest.approx(same.weight_bytes, rel=0.5)
-    assert jobs.measure(variants, problems, **options) == found
+    assert jobs.measure(*asked, **options) == found
 
 
 # What a process measures

@@ -73,7 +73,7 @@ def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(s
     tasks = ("Add up the numbers of a list.", "Compute what all items of a basket cost together.")
     store.write(tmp_path / "rows.jsonl", [{"instruction": t, "output": code} for t in tasks])
     out, dropped = tmp_path / "out.jsonl", tmp_path / "dropped.jsonl"
-    asked = ["--generator", served[1], "--model", "student", "--max-tokens", "24"]
+    asked = ["--engine", served[1], "--model", "student", "--max-new-tokens", "24"]
     command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
     done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
     assert done.exit_code == 0, done.output

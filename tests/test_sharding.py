@@ -174,7 +174,7 @@ def test_the_verb_runs_under_torchrun_and_one_process_writes_and_speaks(tiny_mod
     store.write(tmp_path / "groups.jsonl", _groups())
     arguments = [
         "train", str(tmp_path / "groups.jsonl"), "--model", str(tiny_model), "--objective", "rrtf",
-        "--output", str(tmp_path / "out"), "--updates", "2", "--groups-per-batch", "2",
+        "--out", str(tmp_path / "out"), "--updates", "2", "--groups-per-batch", "2",
         "--precision", "float32", "--threads", "1",
     ]  # fmt: skip
     done = _torchrun("-m", "rrtf", *arguments)

@@ -144,7 +144,7 @@ def test_near_duplicates_agree_with_comparing_all_pairs_away_from_the_threshold(
     draw = random.Random(5)
     left = [frozenset(str(draw.randrange(40)) for _ in range(20)) for _ in range(30)]
     right = [frozenset([*list(s)[:-1], "new"]) for s in left[:15]] + left[20:]
-    found = similarity.near_duplicates(left, right, threshold=0.5, seed=3)
+    found = similarity.near_duplicates(left, right, threshold=0.5, permutations=128, seed=3)
     slow = {
         (i, j): value
         for i, a in enumerate(left)
@@ -158,7 +158,8 @@ def test_near_duplicates_agree_with_comparing_all_pairs_away_from_the_threshold(
 
 def test_near_duplicates_repeat_under_one_seed_and_skip_empty_sets():
     left = [frozenset("abcdef"), frozenset()]
-    first = similarity.near_duplicates(left, left, threshold=0.6, seed=7)
-    assert first == similarity.near_duplicates(left, left, threshold=0.6, seed=7) == [(0, 0, 1.0)]
+    how = dict(permutations=128, seed=7)
+    first = similarity.near_duplicates(left, left, threshold=0.6, **how)
+    assert first == similarity.near_duplicates(left, left, threshold=0.6, **how) == [(0, 0, 1.0)]
     with pytest.raises(ValueError, match="threshold"):
-        similarity.near_duplicates(left, left, threshold=0.0)
+        similarity.near_duplicates(left, left, threshold=0.0, **how)

@@ -214,7 +214,7 @@ def carry_out(
 
     With `run_missing` off they are left out. The trials of one call belong to one split. `make`
     trains from `model` into `folder`, where models lie until their lines are written; `sit` is
-    `evaluate.sit` with sampler, judge and draws bound. An interrupted call goes on: with the
+    `exam.sit` with sampler, judge and draws bound. An interrupted call goes on: with the
     ledger, then with the runs of the unfinished wave.
     """
     ledger = ledger or place()

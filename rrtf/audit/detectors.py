@@ -1,4 +1,4 @@
-"""The detectors: pure functions from rows and benchmark tasks to `Leak` records with evidence.
+"""The detectors: functions from rows and benchmark tasks to `Leak` records with evidence.
 
 Each reports every (row, task) pair it finds suspicious and judges nothing: what is chance, and
 what is removed, is decided in `rrtf.audit.verdict`. The tasks' side is indexed, so that the work
@@ -7,6 +7,8 @@ grows with the number of rows and not with that of pairs.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,75 @@ from rrtf.probes import Kinds, Outputs
 from rrtf.records import Leak
 
 Behaviour = Mapping[Kinds, Outputs]  # what one program returned, by the types of its arguments
+Embed = Callable[[Sequence[str]], Any]  # texts to vectors (N, D)
 EQUALITIES = ("exact text", "normalised text", "code", "behaviour")
+EXECUTION = "execution"  # whose findings come from elsewhere: `rrtf.audit.running`
 SUBSTRINGS = ("exact substring", "normalised substring")
-NEAR = ("minhash text", "minhash code", "embedding")
 SOLUTION = "solution"  # what the evidence of a substring begins with, if it is no description
 LONGEST_RUN = 2000  # words of a row that the longest run in common is looked for in
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an audit is told by `[audit]` of profiles.toml, which says what each means."""
+
+    substring_words: int
+    ngram_sizes: Sequence[int]
+    ngram_share: float
+    minhash_threshold: float
+    minhash_permutations: int
+    shingle: int
+    embedding_threshold: float
+    remove_on: Sequence[str]
+    seed: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Settings":
+        """Of a stage's settings those that are an audit's."""
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """`find` compares rows with tasks; `names` are those of its findings, in the order of tables.
+
+    `n`: of an n-gram detector its size, which decides what it cannot see (`too_short`).
+    """
+
+    names: tuple[str, ...]
+    find: Callable[[Corpus, Corpus], list[Leak]]
+    n: int = 0
+
+
+def chosen(
+    settings: Settings, behaviour: Mapping[Row, Behaviour], embed: Embed | None = None
+) -> list[Detector]:
+    """All detectors with their thresholds; that by behaviour where programs were observed.
+
+    `behaviour` as from `observe`, `embed` as in `neighbours`.
+    """
+    grams = [(n, partial(ngram_overlap, n=n, share=settings.ngram_share))
+             for n in settings.ngram_sizes]  # fmt: skip
+    alike = partial(
+        near,
+        shingle=settings.shingle,
+        threshold=settings.minhash_threshold,
+        permutations=settings.minhash_permutations,
+        seed=settings.seed,
+    )
+    close_by = partial(neighbours, threshold=settings.embedding_threshold, embed=embed)
+    acting = Detector(("behaviour",), partial(same_behaviour, behaviour=behaviour))
+    return [
+        Detector(("exact text",), exact_text),
+        Detector(("normalised text",), normalised_text),
+        Detector(("code",), same_code),
+        *([acting] if behaviour else []),
+        Detector(SUBSTRINGS, partial(substrings, n=settings.substring_words)),
+        *(Detector((f"{n}-gram",), find, n) for n, find in grams),
+        Detector(("minhash text",), partial(alike, of="text")),
+        Detector(("minhash code",), partial(alike, of="code")),
+        Detector(("embedding",), close_by),
+    ]
 
 
 def exact_text(rows: Corpus, tasks: Corpus) -> list[Leak]:
@@ -74,7 +140,7 @@ def substrings(rows: Corpus, tasks: Corpus, *, n: int) -> list[Leak]:
     than `n` words or tokens are in everybody's texts and are not looked for. Each is looked up by
     its rarest run of `n`. The evidence says which of the two it was, and how long.
     """
-    found: list[Leak] = []
+    found: dict[tuple[str, int, str], Leak] = {}  # the description's before the solution's
     sides = (
         ("description", tasks.words, rows.whole_words, [task.text for task in tasks.rows]),
         (SOLUTION, tasks.answer_tokens, rows.whole_tokens, [t.answer for t in tasks.rows]),
@@ -86,17 +152,9 @@ def substrings(rows: Corpus, tasks: Corpus, *, n: int) -> list[Leak]:
                 evidence = f"{what}, {len(needles[at])} words: {' '.join(needles[at])}"
                 exact = raw[at].strip() in row.whole
                 for name in SUBSTRINGS if exact else SUBSTRINGS[1:]:
-                    found.append(_leak(row, tasks, at, name, 1.0, evidence))
-    return _first_of_pair(found)
-
-
-def _first_of_pair(found: Sequence[Leak]) -> list[Leak]:
-    """One finding per detector and pair: the description's before the solution's."""
-    first: dict[tuple[str, str, str, str], Leak] = {}
-    for leak in found:
-        key = leak.task_id, leak.benchmark, leak.benchmark_task_id, leak.detector
-        first.setdefault(key, leak)
-    return list(first.values())
+                    leak = _leak(row, tasks, at, name, 1.0, evidence)
+                    found.setdefault((row.task_id, at, name), leak)
+    return list(found.values())
 
 
 def _by_rarest(
@@ -179,45 +237,44 @@ def too_short(tasks: Corpus, n: int) -> tuple[str, ...]:
     return tuple(row.task_id for row, grams in zip(tasks.rows, own, strict=True) if not grams)
 
 
-def near_text(rows: Corpus, tasks: Corpus, *, shingle: int, **options: Any) -> list[Leak]:
-    """Near duplicates of the description: Jaccard of its word shingles, found by MinHash."""
-    sides = [[similarity.shingles(w, shingle) for w in s.words] for s in (rows, tasks)]
-    return _near(rows, tasks, "minhash text", *sides, **options)
-
-
-def near_code(rows: Corpus, tasks: Corpus, *, shingle: int, **options: Any) -> list[Leak]:
-    """Near duplicates of the program: Jaccard of shingles of its canonical tokens."""
-    sides = [[similarity.shingles(t, shingle) for t in s.code_tokens] for s in (rows, tasks)]
-    return _near(rows, tasks, "minhash code", *sides, **options)
-
-
-def _near(
+def near(
     rows: Corpus,
     tasks: Corpus,
-    detector: str,
-    left: Sequence[similarity.Shingles],
-    right: Sequence[similarity.Shingles],
-    **options: Any,
+    *,
+    of: str,
+    shingle: int,
+    threshold: float,
+    permutations: int,
+    seed: int,
 ) -> list[Leak]:
+    """Near duplicates, found by MinHash: Jaccard of shingles.
+
+    Of the words of descriptions (`of` is "text"), or of the canonical tokens of programs ("code").
+    """
+    left, right = (
+        [similarity.shingles(items, shingle)
+         for items in (side.words if of == "text" else side.code_tokens)]
+        for side in (rows, tasks)
+    )  # fmt: skip
+    found = similarity.near_duplicates(
+        left, right, threshold=threshold, permutations=permutations, seed=seed
+    )
     leaks = []
-    for i, j, score in similarity.near_duplicates(left, right, **options):
-        shared = len(left[i] & right[j])
-        evidence = (
-            f"{shared} shingles shared, {len(left[i])} in the row, {len(right[j])} in the task"
-        )
-        leaks.append(_leak(rows.rows[i], tasks, j, detector, score, evidence))
+    for i, j, score in found:
+        sizes = f"{len(left[i])} in the row, {len(right[j])} in the task"
+        told = f"{len(left[i] & right[j])} shingles shared, {sizes}"
+        leaks.append(_leak(rows.rows[i], tasks, j, f"minhash {of}", score, told))
     return leaks
 
 
 def neighbours(
-    rows: Corpus, tasks: Corpus, *, threshold: float, embed: Callable[..., Any] | None = None
+    rows: Corpus, tasks: Corpus, *, threshold: float, embed: Embed | None = None
 ) -> list[Leak]:
     """Descriptions whose embeddings have a cosine of at least `threshold`.
 
-    `embed` maps texts to vectors (N, D) of any length (`embedding.by_name`); without it they are
-    made from the words of the tasks (`embedding.latent`). The evidence names what embedded them.
+    `embed` maps texts to vectors (N, D) of any length (`by_name`); without it they are made from
+    the words of the tasks (`latent`). The evidence names what embedded them.
     """
-
     if embed is None:
         found = close(*latent(rows.words, tasks.words), threshold)
         told = "TF-IDF and LSA"
@@ -276,15 +333,6 @@ def same_behaviour(rows: Corpus, tasks: Corpus, behaviour: Mapping[Row, Behaviou
                 text = f"{score:.0%} of {len(outputs)} probes, {len(set(outputs))} distinct outputs"
                 leaks[row.task_id, at] = _leak(row, tasks, at, "behaviour", score, text)
     return list(leaks.values())
-
-
-def detector_names(
-    ngram_sizes: Sequence[int], *, observed: bool = True, executed: bool = False
-) -> tuple[str, ...]:
-    """The names of all detectors, in the order of tables."""
-    equal = [name for name in EQUALITIES if observed or name != "behaviour"]
-    grams = [f"{n}-gram" for n in ngram_sizes]
-    return (*equal, *SUBSTRINGS, *grams, *NEAR, *(["execution"] if executed else []))
 
 
 DIMENSIONS = 256  # of the latent space; about a tenth of the tasks of all benchmarks
@@ -363,7 +411,7 @@ def close(left: np.ndarray, right: np.ndarray, threshold: float) -> list[tuple[i
     return pairs
 
 
-def by_name(model: str) -> Callable[[Sequence[str]], Any]:
+def by_name(model: str) -> Embed:
     """What embeds texts with a sentence model of the hub or a folder.
 
     ImportError says what to install where `sentence-transformers` is not there.

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from rrtf import config, prompts, similarity
-from rrtf.audit.detectors import observe
+from rrtf.audit.detectors import Settings, observe
 from rrtf.audit.rows import from_problem
 from rrtf.audit.verdict import audit, pairs
 from rrtf.audit.views import answers
@@ -85,7 +85,7 @@ def one_leak(
 ) -> tuple[list[tuple[str, str, str]], list[dict[str, str]]]:
     """The first nano problem and itself under the deepest disguise: as text, and as answers.
 
-    (title, held out, disguised) for `figures.side_by_side`, then a table row per probe; both
+    (title, held out, disguised) for `tables.side_by_side`, then a table row per probe; both
     empty where no problem has a specification.
     """
     first = [problem for problem in problems if problem.spec][:1]
@@ -102,28 +102,27 @@ def one_leak(
 def recall_rows(
     problems: Sequence[Problem],
     call: Callable[..., list],
+    settings: Settings,
     *,
     n_random: int,
-    seed: int,
-    **options: Any,
 ) -> list[dict[str, Any]]:
     """One table row per disguise: the share of `problems` that each detector finds again.
 
-    `options` are those of `audit`. A finding that the rule takes for chance does not count.
+    A finding that the rule takes for chance does not count.
     """
     if not problems:
         return []
     tasks = [from_problem(problem) for problem in problems]
     rows = {
         name: [from_problem(plant) for plant in plants]
-        for name, plants in planted(problems, seed=seed).items()
+        for name, plants in planted(problems, seed=settings.seed).items()
     }
     everything = [*tasks, *(row for members in rows.values() for row in members)]
-    seen = observe(everything, call, n_random=n_random, seed=seed)
+    seen = observe(everything, call, n_random=n_random, seed=settings.seed)
     own = {(task.task_id, "held out", task.task_id) for task in tasks}
     table: list[dict[str, Any]] = []
     for name, members in rows.items():
-        result = audit(members, {"held out": tasks}, behaviour=seen, seed=seed, **options)
+        result = audit(members, {"held out": tasks}, settings, behaviour=seen)
         shares = {d: len(own & pairs(result.leaks, d)) / len(own) for d in result.detectors}
         table.append({"disguise": name, **shares})
     return table

@@ -3,13 +3,14 @@
 import ast
 import re
 import sys
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from rrtf import prompts, similarity
+from rrtf import prompts, similarity, store
 from rrtf.records import Problem, Response
 
 QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
@@ -22,6 +23,7 @@ _FENCED = re.compile(
 _PYTHON = ("", "python", "python3", "py")
 _BEGINS = re.compile(r"^(?:def|class|import|from|async def)[ \t]|^@\w", re.MULTILINE)
 _CUTS = 3  # times that text behind code is cut off where it stops being Python
+GUESSED = 1000  # rows that fields are guessed by
 _EXAMPLES = re.compile(r"^\s*Example 1:", re.MULTILINE)  # LeetCode's: examples, then constraints
 
 
@@ -76,10 +78,9 @@ def _description(problem: Problem) -> str:
     try:
         return prompts.split_prompt(problem)[2] or problem.prompt
     except ValueError:
-        tree, _ = _parsed(problem.prompt)
         strings = [
             node.value.value
-            for node in (tree.body if tree else ())
+            for node in similarity.parsed(problem.prompt).body
             if isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Constant)
             and isinstance(node.value.value, str)
@@ -201,39 +202,35 @@ def _parsing_part(text: str) -> str:
     """As much of the start of `text` as is Python and defines something."""
     lines = text.splitlines(keepends=True)
     for _ in range(_CUTS):
-        tree, line = _parsed("".join(lines))
-        if tree is not None:
-            defines = any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in tree.body)
-            return "".join(lines) if defines else ""
-        lines = lines[: max(line - 1, 0)]
+        part = "".join(lines)
+        if body := similarity.parsed(part).body:
+            return part if any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in body) else ""
+        lines = lines[: max(_broken_line(part) - 1, 0)]
     return ""
+
+
+def _broken_line(source: str) -> int:
+    """The first line that is no Python, 0 where none is or nobody can say."""
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return error.lineno or 0
+    except (ValueError, RecursionError, MemoryError):
+        pass
+    return 0
 
 
 def _is_code(text: str) -> bool:
     """Whether Python reads it as more than names, numbers and strings."""
-    tree, _ = _parsed(text)
-    return tree is not None and any(
+    return any(
         not isinstance(node, ast.Expr) or isinstance(node.value, ast.Call | ast.Await)
-        for node in tree.body
+        for node in similarity.parsed(text).body
     )
 
 
-def _parsed(source: str) -> tuple[ast.Module | None, int]:
-    """(the tree, 0), or (None, the line that is no Python)."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(source), 0
-    except SyntaxError as error:
-        return None, error.lineno or 0
-    except (ValueError, RecursionError, MemoryError):
-        return None, 0
-
-
 def _last_function(code: str) -> str:
-    tree, _ = _parsed(code)
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in (tree.body if tree else ()) if isinstance(node, kinds)]
+    names = [node.name for node in similarity.parsed(code).body if isinstance(node, kinds)]
     return names[-1] if names else ""
 
 
@@ -253,6 +250,11 @@ class Corpus:
         """The tasks of all benchmarks, one after the other."""
         tasks = [(task, name) for name, members in benchmarks.items() for task in members]
         return cls([task for task, _ in tasks], [name for _, name in tasks])
+
+    @cached_property
+    def placed(self) -> dict[tuple[str, str], Row]:
+        """The tasks by benchmark and id."""
+        return {(n, row.task_id): row for n, row in zip(self.names, self.rows, strict=True)}
 
     @cached_property
     def words(self) -> list[list[str]]:
@@ -305,3 +307,42 @@ def _own_functions(row: Row) -> dict[str, str]:
 
 def _shared(words: Sequence[str]) -> list[str]:
     return [sys.intern(word) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Rows as they were read and as the audit sees them, parallel; the benchmarks' tasks."""
+
+    raw: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
+    fields: Fields
+    tasks: Mapping[str, Sequence[Row]]
+
+
+def read(name: str, fields: Sequence[str], tasks: Mapping[str, Sequence[Row]]) -> Material:
+    """The rows of a file or data set, with ids `NAME:line` that stay as long as the file does.
+
+    `fields` are guessed where there are none. ValueError names the file and line of a row that is
+    no object, or holds no text in a field; a field that no row has; no rows at all.
+    """
+    raw = list(store.rows(name))
+    for where, row in raw:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    if not raw:
+        raise ValueError(f"{name}: no rows in it")
+    if fields:
+        chosen = named_fields(fields)
+        known = {field for _, row in raw for field in row}
+        for field in (*chosen.question, *chosen.answer):
+            if field not in known:
+                has = ", ".join(sorted(known))
+                raise ValueError(f"{name}: no row has a field {field!r}; they have {has}")
+    else:
+        chosen = guess_fields((row for _, row in islice(raw, GUESSED)), where=name)
+    stem = "stdin" if name == "-" else Path(name).name.partition(".")[0]
+    rows = tuple(
+        from_fields(row, task_id=stem + where[len(name) :], fields=chosen, where=where)
+        for where, row in raw
+    )
+    return Material(tuple(row for _, row in raw), rows, chosen, tasks)

@@ -15,15 +15,17 @@ import ast
 import hashlib
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
 from math import isclose
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rrtf import config, probes, similarity, store
+from rrtf.audit.detectors import EXECUTION
 from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
 
@@ -32,21 +34,7 @@ LONGEST = 2000  # characters of the arguments and the result of an example
 
 Call = Callable[..., list]  # `executor.call` or its like
 _NUMBERS, _ROWS = int | float | complex, list | tuple | set | frozenset
-_KNOWN = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    list,
-    tuple,
-    set,
-    frozenset,
-    dict,
-    type,
-)
+_KNOWN = (*probes.TYPES, type(None), type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +65,11 @@ def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
     return found
 
 
-def parsed(source: str) -> ast.Module:
-    """The syntax tree of `source`, empty where it is no Python."""
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module(body=[], type_ignores=[])
-
-
 def parameters(task: Problem) -> tuple[str, ...]:
     """The names of the arguments of the task's function, as its reference or its prompt says."""
     name = task.entry_point.rpartition(".")[2]
     for source in (task.prompt + task.reference, task.prompt + "pass", task.prompt + "    pass"):
-        for node in ast.walk(parsed(source)):
+        for node in ast.walk(similarity.parsed(source)):
             if isinstance(node, ast.FunctionDef) and node.name == name:
                 names = tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args])
                 return names[1:] if names[:1] == ("self",) else names
@@ -165,9 +145,6 @@ def _largest(value: Any) -> float:
     if isinstance(value, list | tuple | set):
         return max(map(_largest, value), default=0)
     return 0
-
-
-# --- results -----------------------------------------------------------------------------------
 
 
 def alike(value: Any, expected: Any) -> bool:
@@ -285,9 +262,8 @@ def functions_in(code: str) -> tuple[Function, ...]:
     made without arguments. Code that does not parse has none.
     """
     try:
-        tree = ast.parse(textwrap.dedent(code))
-        return tuple(_found(tree.body))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return tuple(_found(similarity.parsed(textwrap.dedent(code)).body))
+    except (ValueError, RecursionError, MemoryError):  # too long an integer, or nested too deep
         return ()
 
 
@@ -329,7 +305,7 @@ def _function(
     if required or not most or not canonical or _is_property(node):
         return
     owner = name.partition("(")[0]
-    needed = _needed(owner, body)
+    needed = similarity.needed({owner, "*"}, body, defines=_bound, reads=_read)
     others = [ast.unparse(s) for s in needed if "().".join((owner, "")) in name or s is not node]
     key = hashlib.sha256("\n".join([*canonical, *others]).encode()).hexdigest()[:24]
     source = "\n".join(map(ast.unparse, needed))
@@ -351,20 +327,6 @@ def _is_made_of_nothing(node: ast.ClassDef) -> bool:
     return True
 
 
-def _needed(name: str, body: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """The statements that `name` leads to, in their order; star imports always."""
-    binds = [_bound(statement) for statement in body]
-    wanted, kept, queue = set(), set(), [name]
-    kept |= {at for at, names in enumerate(binds) if "*" in names}
-    while queue:
-        wanted.add(one := queue.pop())
-        for at in (at for at, names in enumerate(binds) if one in names and at not in kept):
-            kept.add(at)
-            read = {n.id for n in ast.walk(body[at]) if isinstance(n, ast.Name)}
-            queue += sorted(read - wanted)
-    return [body[at] for at in sorted(kept)]
-
-
 def _bound(statement: ast.stmt) -> set[str]:
     """The names that a top-level statement binds; `*` for a star import."""
     if isinstance(statement, _FUNCTIONS):
@@ -379,15 +341,21 @@ def _bound(statement: ast.stmt) -> set[str]:
     return stored.union(*map(_bound, inside))
 
 
+def _read(statement: ast.stmt) -> set[str]:
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+
+
 def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
     """(program, entry point) for `executor.call`; its first `after` calls end at once.
 
     A call of more than SECONDS raises UNHEARD, and so does every one after SLOW_CALLS of these.
     """
+    return _loaded(function, "") + _timed(_ANSWER, after), "rrtf_timed"
+
+
+def _timed(answer: str, after: int) -> str:
     limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD}
-    return _loaded(function, "") + _TIMED.format(
-        after=after, answer=_ANSWER, **limits
-    ), "rrtf_timed"
+    return _TIMED.format(after=after, answer=answer, **limits)
 
 
 # What a function returns to calls of its own, as (whether it returned, what).
@@ -413,9 +381,7 @@ def to_ask(function: Function, calls: Sequence[tuple]) -> tuple[str, str]:
 
 def asked(program: str, answer: str, calls: Sequence[tuple]) -> tuple[str, str]:
     """The same for `answer`, an expression that names a function of `program`."""
-    limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD, "after": 0}
-    timed = _TIMED.format(answer=answer, **limits)
-    return program + timed + _ASKED.format(calls=list(calls)), "rrtf_asked"
+    return program + _timed(answer, 0) + _ASKED.format(calls=list(calls)), "rrtf_asked"
 
 
 def as_answer(
@@ -444,7 +410,6 @@ def _loaded(function: Function, prompt: str) -> str:
     return f"{PRELUDE}{prompt}\n{text}"
 
 
-DETECTOR = "execution"
 BATCH = 256  # functions that are called, and saved, together
 FURTHER = 32  # calls that tell the same function from one that weak tests let through
 ROUNDS = 3  # calls that may hang in one function before the rest of its calls is given up
@@ -474,8 +439,8 @@ def passes_tests(
 ) -> list[Leak]:
     """A leak for each row and task where a function of the row passes all of the task's tests.
 
-    `call` is `executor.call`, `judge` takes problems and responses as `execution.execute`, both with
-    their options bound; programs run only inside them. With the folder `shards` every batch of
+    `call` is `executor.call`, `judge` takes problems and responses as `execution.execute`, both
+    with their options bound; programs run only inside them. With the folder `shards` every batch of
     functions that was called is saved and found again. The evidence names the function and the
     tests it passes, the score is the share of `further` calls on which it agrees with the
     reference: tests can be weak. `progress(done, total)` counts batches.
@@ -489,30 +454,21 @@ def passes_tests(
     exams = {exam.problem.task_id: exam for exam in examine(tasks, call)}
     functions = list(known.values())
     promises = promising(functions, [*exams.values()], call=call, shards=shards, progress=progress)
-    verdicts = _verdicts(promises, known, exams, judge)
+    tried = [(exams[p.task_id].problem, known[p.key], p.order) for p in promises]
+    asked = {promise.task_id for promise in promises}
+    members = [exam.problem for name, exam in exams.items() if name in asked]
+    verdicts = judge(members, as_responses(tried))
     passed = [(p, v) for p, v in zip(promises, verdicts, strict=True) if v.outcome is Outcome.PASS]
     shares = further([(known[p.key], exams[p.task_id], p.order) for p, _ in passed], call)
     leaks: dict[tuple[str, str], Leak] = {}
     for (promise, verdict), share in zip(passed, shares, strict=True):
         for row_id, name in owners[promise.key].items():
             told = f"{name} passes {verdict.n_passed} of {verdict.n_tests} tests"
-            leak = Leak(row_id, benchmark, promise.task_id, DETECTOR, share, told)
-            if (row_id, promise.task_id) not in leaks or leaks[
-                row_id, promise.task_id
-            ].score < share:
-                leaks[row_id, promise.task_id] = leak
+            leak = Leak(row_id, benchmark, promise.task_id, EXECUTION, share, told)
+            place = row_id, promise.task_id
+            if place not in leaks or leaks[place].score < share:
+                leaks[place] = leak
     return list(leaks.values())
-
-
-def _verdicts(
-    promises: Sequence[Promise],
-    known: Mapping[str, Function],
-    exams: Mapping[str, Exam],
-    judge: Judge,
-) -> list[Execution]:
-    tried = [(exams[p.task_id].problem, known[p.key], p.order) for p in promises]
-    asked = {promise.task_id for promise in promises}
-    return judge([exams[name].problem for name in exams if name in asked], as_responses(tried))
 
 
 def as_responses(
@@ -530,10 +486,7 @@ def as_responses(
 
 def _alone(prompt: str) -> str:
     """The prompt where it is a program (imports, classes, a docstring), else nothing."""
-    return "" if not parsed(prompt).body else prompt
-
-
-# --- the first step: examples ------------------------------------------------------------------
+    return prompt if similarity.parsed(prompt).body else ""
 
 
 def promising(
@@ -565,14 +518,7 @@ def promising(
         programs = [to_call(function) for function in batch[1]]
         return [config.version(), programs, repr(trials[batch[0]])]
 
-    if shards:
-        found = store.through_shards(shards, batches, key, work, Promise, progress=progress)
-    else:
-        found = []
-        for done, batch in enumerate(batches, start=1):
-            found += work(batch)
-            if progress:
-                progress(done, len(batches))
+    found = store.through_shards(shards, batches, key, work, Promise, progress=progress)
     return found + [
         Promise(function.key, exam.problem.task_id, tuple(range(len(exam.parameters))))
         for exam in exams
@@ -654,12 +600,7 @@ def _share(theirs: Any, ours: Any) -> float:
     return sum(same) / len(same) if same else 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """In place of a result: the function was given up."""
-
-    value: None = None
-    error: str = UNHEARD
+_GIVEN_UP = SimpleNamespace(value=None, error=UNHEARD)  # in place of a result
 
 
 def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
@@ -672,7 +613,7 @@ def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) 
             known = len(results[at])
             results[at] += found[known : max(known + 1, _ended(found))]
         waiting = [at for at in waiting if len(results[at]) < len(inputs)]
-    return [known + [_Given()] * (len(inputs) - len(known)) for known in results]
+    return [known + [_GIVEN_UP] * (len(inputs) - len(known)) for known in results]
 
 
 def _ended(found: Sequence[Any]) -> int:

@@ -6,14 +6,12 @@ The rule and the removal policy are explicit, and nothing is dropped without its
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from rrtf import probes, similarity
 from rrtf.audit import detectors
-from rrtf.audit.detectors import EQUALITIES, SUBSTRINGS, Behaviour
+from rrtf.audit.detectors import EQUALITIES, EXECUTION, SUBSTRINGS, Behaviour, Embed, Settings
 from rrtf.audit.rows import Corpus, Row, from_problems, from_responses
 from rrtf.probes import Kinds, Outputs
 from rrtf.records import Leak, Problem, Response
@@ -33,21 +31,9 @@ GENERIC = (
 # The largest function that two of HumanEval, MBPP, LeetCode and CoderEval share, which different
 # people wrote, has 39 nodes (HumanEval/55 and Mbpp/960, Fibonacci): tests/benchmarks/bench_audit.py
 GENERIC_NODES = 40
-OF_CODE = ("code", "minhash code", "execution")
+OF_CODE = ("code", "minhash code", EXECUTION)
 
-OPTIONS = (  # the settings of a run that `audit` takes, by their names
-    "remove_on",
-    "substring_words",
-    "ngram_sizes",
-    "ngram_share",
-    "minhash_threshold",
-    "minhash_permutations",
-    "shingle",
-    "embedding_threshold",
-    "seed",
-)
 Pair = tuple[str, str, str]  # row, benchmark, benchmark task
-Detector = Callable[[Corpus, Corpus], list[Leak]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,151 +59,84 @@ class Audit:
     rule: str
 
 
-def is_chance(leak: Leak, ours: Behaviour, theirs: Behaviour, *, trust_code: bool = True) -> bool:
-    """The rule that tells chance from leak (RULE), for one finding.
-
-    It takes the programs for right. With `trust_code=False`, for solutions that nobody checked,
-    a different behaviour excuses no resemblance.
-    """
-    if leak.detector == "behaviour":
-        return leak.score < 1.0
-    if leak.detector in EQUALITIES or not (ours and theirs and trust_code):
-        return False
-    return all(ours[kinds] != theirs[kinds] for kinds in ours.keys() & theirs.keys())
-
-
 def audit(
     rows: Sequence[Row],
     benchmarks: Mapping[str, Sequence[Row]],
+    settings: Settings,
     *,
     behaviour: Mapping[Row, Behaviour],
+    embed: Embed | None = None,
     executed: Sequence[Leak] | None = None,
-    coincidences: Collection[Pair] | None = None,
-    execution_rule: str = "",
-    remove_on: Sequence[str] = EQUALITIES,
-    substring_words: int = 10,
-    ngram_sizes: Sequence[int] = (5, 8, 13),
-    ngram_share: float = 0.7,
-    minhash_threshold: float = 0.7,
-    minhash_permutations: int = 128,
-    shingle: int = 3,
-    embedding_threshold: float = 0.8,
-    embed: Callable[[Sequence[str]], Any] | None = None,
     generic_nodes: int = 0,
-    trust_code: bool = True,
-    seed: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Audit:
     """Every detector on `rows` against every benchmark, chance set apart, rows to drop named.
 
     `behaviour` is what `observe` saw of rows and tasks together; without it ({}) that detector is
-    left out, and `remove_on` may not ask for it. `executed` are the findings of a detector
-    "execution" that ran elsewhere; of these `coincidences`, where given, are the pairs that
-    `execution_rule` takes for chance, instead of GENERIC. With `generic_nodes` GENERIC takes the
-    place of RULE (`GENERIC_NODES` for real rows). The options of the detectors are theirs.
+    left out, and `settings.remove_on` may not ask for it. `executed` are the findings of the
+    detector "execution" that ran elsewhere. With `generic_nodes` GENERIC, and CHANCE_RULE for the
+    execution, takes the place of RULE (`GENERIC_NODES` for real rows). `embed` as in
+    `detectors.neighbours`; `progress(done, total)` counts detectors.
     """
-    observed, ran = bool(behaviour), executed is not None
-    names = detectors.detector_names(ngram_sizes, observed=observed or not rows, executed=ran)
-    _check(rows, benchmarks, remove_on, names, observed)
-    near = {"threshold": minhash_threshold, "permutations": minhash_permutations}
-    work = _work(
-        near | {"shingle": shingle, "seed": seed},
-        {n: ngram_share for n in ngram_sizes},
-        substring_words,
-        {"threshold": embedding_threshold, "embed": embed},
-        behaviour,
-    )
+    work = detectors.chosen(settings, behaviour, embed)
+    names = tuple(name for detector in work for name in detector.names)
+    names += (EXECUTION,) * (executed is not None)
+    _check(rows, benchmarks, settings.remove_on, names)
     sides = Corpus(rows), Corpus.of_benchmarks(benchmarks)
-    found = [*_found(work, sides, progress), *(executed or ())]
+    found: list[Leak] = []
+    for done, detector in enumerate(work, start=1):
+        found += detector.find(*sides)
+        if progress:
+            progress(done, len(work))
+    found += executed or ()
     if generic_nodes:
-        leaks, collisions = _split_generic(found, sides[1], generic_nodes, coincidences)
+        is_chance = _by_size(found, *sides, generic_nodes)
     else:
-        leaks, collisions = _split(found, rows, benchmarks, behaviour, trust_code)
-    sets = {"rows": rows, **benchmarks} if observed else {}
+        is_chance = _by_programs(*sides, behaviour)
+    leaks = tuple(leak for leak in found if not is_chance(leak))
+    sets = {"rows": rows, **benchmarks} if behaviour else {}
     return Audit(
         n_rows=len(rows),
         detectors=names,
-        remove_on=tuple(remove_on),
+        remove_on=tuple(settings.remove_on),
         leaks=leaks,
-        collisions=collisions,
-        dropped=_dropped(rows, leaks, remove_on),
-        too_short={n: detectors.too_short(sides[1], n) for n in ngram_sizes},
+        collisions=tuple(filter(is_chance, found)),
+        dropped=_dropped(rows, leaks, settings.remove_on),
+        too_short={d.n: detectors.too_short(sides[1], d.n) for d in work if d.n},
         unseen={name: unseen(members, behaviour) for name, members in sets.items()},
         duplicates=duplicates(rows, behaviour),
-        rule=_rule(generic_nodes, execution_rule),
+        rule=_rule(generic_nodes, executed is not None),
     )
 
 
-def _rule(generic_nodes: int, execution_rule: str) -> str:
+def _rule(generic_nodes: int, executed: bool) -> str:
     """What tells chance from leak, in words."""
-    passing = "" if execution_rule else ", passing the tests"
-    rule = GENERIC.format(nodes=generic_nodes, passing=passing) if generic_nodes else RULE
-    return f"{rule} {execution_rule}".strip()
-
-
-def audit_stages(
-    stages: Mapping[str, Sequence[Row]], benchmarks: Mapping[str, Sequence[Row]], **options: Any
-) -> dict[str, Audit]:
-    """`audit` (its options) of sets that follow each other: seeds, each round, responses, the end.
-
-    `views.stage_rows` shows at which of them a task leaks. `executed` findings are of one set and
-    cannot be given here.
-    """
-    return {name: audit(rows, benchmarks, **options) for name, rows in stages.items()}
+    if not generic_nodes:
+        return RULE
+    passing = "" if executed else ", passing the tests"
+    rule = GENERIC.format(nodes=generic_nodes, passing=passing)
+    return f"{rule} {CHANCE_RULE}" if executed else rule
 
 
 def audit_answers(
     sets: Mapping[str, Sequence[Response]],
     problems: Sequence[Problem],
     benchmarks: Mapping[str, Sequence[Problem]],
+    settings: Settings,
     *,
     call: Callable[..., list],
-    seed: int,
-    n_random: int = 20,
-    **options: Any,
+    n_random: int,
 ) -> dict[str, Audit]:
-    """`audit_stages` of named sets of answers to `problems`, with what each program does.
+    """`audit` of named sets of answers to `problems`, with what each program does.
 
-    A wrong answer to one problem may be a right one to a held-out problem. `call`, `n_random` and
-    `seed` as in `observe`.
+    A wrong answer to one problem may be a right one to a held-out problem. `call` and `n_random`
+    as in `observe`.
     """
     stages = {name: from_responses(problems, answers) for name, answers in sets.items()}
     tasks = {name: from_problems(members) for name, members in benchmarks.items()}
     every = [row for rows in (*stages.values(), *tasks.values()) for row in rows]
-    seen = detectors.observe(every, call, n_random=n_random, seed=seed)
-    return audit_stages(stages, tasks, behaviour=seen, seed=seed, **options)
-
-
-def _work(
-    near: Mapping[str, Any],
-    grams: Mapping[int, float],
-    substring_words: int,
-    neighbours: Mapping[str, Any],
-    behaviour: Mapping[Row, Behaviour],
-) -> list[Detector]:
-    """The detectors with their options, in the order of tables."""
-    return [
-        detectors.exact_text,
-        detectors.normalised_text,
-        detectors.same_code,
-        partial(detectors.same_behaviour, behaviour=behaviour),
-        partial(detectors.substrings, n=substring_words),
-        *(partial(detectors.ngram_overlap, n=n, share=share) for n, share in grams.items()),
-        partial(detectors.near_text, **near),
-        partial(detectors.near_code, **near),
-        partial(detectors.neighbours, **neighbours),
-    ]
-
-
-def _found(
-    work: Sequence[Detector],
-    sides: tuple[Corpus, Corpus],
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[Leak]:
-    for done, detect in enumerate(work, start=1):
-        yield from detect(*sides)
-        if progress:
-            progress(done, len(work))
+    seen = detectors.observe(every, call, n_random=n_random, seed=settings.seed)
+    return {name: audit(rows, tasks, settings, behaviour=seen) for name, rows in stages.items()}
 
 
 def _check(
@@ -225,58 +144,52 @@ def _check(
     benchmarks: Mapping[str, Sequence[Row]],
     remove_on: Sequence[str],
     names: Sequence[str],
-    observed: bool,
 ) -> None:
     for where, members in {"the rows": rows, **benchmarks}.items():
         twice = [task_id for task_id, n in Counter(r.task_id for r in members).items() if n > 1]
         if twice:
             raise ValueError(f"{twice[0]}: occurs more than once in {where}")
-    if "behaviour" in remove_on and rows and not observed:
+    if "behaviour" in set(remove_on) - set(names) and rows:
         raise ValueError("remove_on asks for behaviour, but no program was observed")
     for name in remove_on:
-        if name not in names:
+        if name not in (*names, "behaviour"):
             raise ValueError(f"remove_on: unknown detector {name!r}, expected {', '.join(names)}")
 
 
-def _split(
-    found: Sequence[Leak],
-    rows: Sequence[Row],
-    benchmarks: Mapping[str, Sequence[Row]],
-    behaviour: Mapping[Row, Behaviour],
-    trust_code: bool,
-) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:
-    """(leaks, chance collisions) of the findings, both in their order."""
-    ours = {row.task_id: behaviour.get(row, {}) for row in rows}
-    theirs = {
-        (name, task.task_id): behaviour.get(task, {})
-        for name, tasks in benchmarks.items()
-        for task in tasks
-    }
-    sides: tuple[list[Leak], list[Leak]] = ([], [])
-    for leak in found:
-        pair = ours[leak.task_id], theirs[leak.benchmark, leak.benchmark_task_id]
-        sides[is_chance(leak, *pair, trust_code=trust_code)].append(leak)
-    return tuple(sides[0]), tuple(sides[1])
+def _by_programs(
+    rows: Corpus, tasks: Corpus, behaviour: Mapping[Row, Behaviour]
+) -> Callable[[Leak], bool]:
+    """RULE. It takes the programs for right."""
+    ours = {row.task_id: behaviour.get(row, {}) for row in rows.rows}
+    theirs = {place: behaviour.get(row, {}) for place, row in tasks.placed.items()}
+
+    def is_chance(leak: Leak) -> bool:
+        if leak.detector == "behaviour":
+            return leak.score < 1.0
+        one, other = ours[leak.task_id], theirs[pair_of(leak)[1:]]
+        if leak.detector in EQUALITIES or not (one and other):
+            return False
+        return all(one[kinds] != other[kinds] for kinds in one.keys() & other.keys())
+
+    return is_chance
 
 
-def _split_generic(
-    found: Sequence[Leak], tasks: Corpus, nodes: int, coincidences: Collection[Pair] | None
-) -> tuple[tuple[Leak, ...], tuple[Leak, ...]]:
-    """(leaks, chance collisions) by the rule GENERIC, both in their order.
-
-    Where the `coincidences` of the execution are known, these are what is chance of it.
-    """
-    places = ((name, row.task_id) for name, row in zip(tasks.names, tasks.rows, strict=True))
-    small = {place for place, size in zip(places, tasks.sizes, strict=True) if 0 < size < nodes}
+def _by_size(
+    found: Sequence[Leak], rows: Corpus, tasks: Corpus, nodes: int
+) -> Callable[[Leak], bool]:
+    """GENERIC, and CHANCE_RULE for what passed tests."""
+    sizes = dict(zip(tasks.placed, tasks.sizes, strict=True))
     told = {pair_of(leak) for leak in found if not _of_code(leak)}
-    sides: tuple[list[Leak], list[Leak]] = ([], [])
-    for leak in found:
+    passed = [leak for leak in found if leak.detector == EXECUTION]
+    by_chance = coincidences(passed, rows, tasks)
+
+    def is_chance(leak: Leak) -> bool:
         pair = pair_of(leak)
-        chance = _of_code(leak) and pair[1:] in small and pair not in told
-        if leak.detector == "execution" and coincidences is not None:
-            chance = pair in coincidences
-        sides[chance].append(leak)
-    return tuple(sides[0]), tuple(sides[1])
+        if leak.detector == EXECUTION:
+            return pair in by_chance
+        return _of_code(leak) and 0 < sizes[pair[1:]] < nodes and pair not in told
+
+    return is_chance
 
 
 def _of_code(leak: Leak) -> bool:
@@ -343,25 +256,20 @@ _PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _ENDINGS = ("ing", "ed", "es", "s")
 
 
-def coincidences(
-    executed: Sequence[Leak], rows: Sequence[Row], benchmarks: Mapping[str, Sequence[Row]]
-) -> set[Pair]:
-    """The pairs of `executed` that RULE takes for chance; `rows` are all that were audited."""
-    ours = {row.task_id: row for row in rows}
-    theirs = {(name, task.task_id): task for name, tasks in benchmarks.items() for task in tasks}
-    rarity = _rarity([*rows, *theirs.values()])
-    sizes = dict(zip(theirs, Corpus.of_benchmarks(benchmarks).sizes, strict=True))
-    passing: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for leak in executed:
-        passing[leak.benchmark, leak.benchmark_task_id].add(leak.task_id)
+def coincidences(executed: Sequence[Leak], rows: Corpus, tasks: Corpus) -> set[Pair]:
+    """The pairs of `executed` that CHANCE_RULE takes for chance; `rows` are all audited ones."""
+    ours = {row.task_id: row for row in rows.rows}
+    rarity = _rarity([*rows.rows, *tasks.rows]) if executed else {}
+    sizes = dict(zip(tasks.placed, tasks.sizes, strict=True)) if executed else {}
+    passing = Counter(pair[1:] for pair in pairs(executed))
     found = set()
     for leak in executed:
         place = leak.benchmark, leak.benchmark_task_id
         name = leak.evidence.partition(" passes ")[0]
-        share = resemblance(_words(ours[leak.task_id], name), _words(theirs[place]), rarity)
-        generic = sizes[place] < GENERIC_NODES or len(passing[place]) >= COMMON or leak.score < 1.0
-        if share < RESEMBLES and generic:
-            found.add((leak.task_id, *place))
+        words = _words(ours[leak.task_id], name), _words(tasks.placed[place])
+        generic = sizes[place] < GENERIC_NODES or passing[place] >= COMMON or leak.score < 1.0
+        if resemblance(*words, rarity) < RESEMBLES and generic:
+            found.add(pair_of(leak))
     return found
 
 

@@ -100,7 +100,7 @@ def _generated(known: Entry) -> list[Path]:
     """The file of a set that is drawn from the grammar, made where the user's cache lacks it."""
     path = config.cache_dir() / "nano" / f"{known.name}-{known.sha256[:16]}.jsonl"
     if not path.exists():
-        problems, _ = world(last=known.split)[known.split]
+        problems, _ = world(WORKERS, last=known.split)[known.split]
         store.write(path, problems)
     return [path]
 
@@ -174,6 +174,7 @@ def _in_hub(known: Entry, cached: bool, looked: list[str]) -> Iterator[list[Path
     yield paths
 
 
+WORKERS = 2  # that draw a set of the grammar; the result does not depend on it
 GROUPS = ("difficulty", "level")
 
 

@@ -115,7 +115,7 @@ def first_answers(
 
 
 def sheets(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """One dict per task, as `figures.sheet` draws it: texts, and values in marked pieces."""
+    """One dict per task, as `tables.sheet` draws it: texts, and values in marked pieces."""
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         groups.setdefault((case.kind, case.task_id), []).append(case)

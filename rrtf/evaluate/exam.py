@@ -1,12 +1,13 @@
 """Who is evaluated on what: every contender answers every problem of an exam, and is scored."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rrtf import benchmarks, execution
+from rrtf import benchmarks, execution, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
@@ -204,6 +205,15 @@ CAUTION = (
 )
 
 
+def leaks_of(rows: Iterable[tuple[int, Any]], file: str) -> list[Leak]:
+    """The findings in (line number, row) of the verb `audit` that its rule does not call chance."""
+    return [
+        store.from_row(row, Leak, f"{file}:{number}")
+        for number, row in rows
+        if not (isinstance(row, dict) and row.get("chance"))
+    ]
+
+
 def flagged_tasks(leaks: Sequence[Leak], benchmark: str) -> set[str]:
     """The tasks of `benchmark` that some leak names.
 
@@ -221,7 +231,7 @@ def by_leak(
 ) -> dict[str, list[Result]]:
     """Part (PARTS) -> pass@k of every model, seed and temperature on the tasks of that part.
 
-    An empty part has no rows. `ks` as `metrics.rates`. ValueError for scores of several
+    An empty part has no rows. `ks` as `results.rates`. ValueError for scores of several
     benchmarks, a flagged task without a score, or a task that one model answers twice.
     """
     names = {row.benchmark for row in scores}

@@ -163,7 +163,7 @@ def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def panels(rows: Sequence[Result]) -> dict[str, list[tuple[str, float, float, float]]]:
-    """Metric -> (model, value, low, high) of every row, as `figures.intervals` takes them."""
+    """Metric -> (model, value, low, high) of every row, as `charts.intervals` takes them."""
     found: dict[str, list[tuple[str, float, float, float]]] = {}
     for row in rows:
         found.setdefault(row.metric, []).append((row.model, row.value, row.low, row.high))
@@ -304,7 +304,7 @@ def _difference(
 
 
 def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, float]]:
-    """(name, difference, low, high) of every comparison, as `figures.differences` takes them."""
+    """(name, difference, low, high) of every comparison, as `charts.differences` takes them."""
     return [(f"{row.a} - {row.b}", row.difference, row.low, row.high) for row in rows]
 
 
@@ -539,7 +539,7 @@ def matrix(found: Board) -> dict[tuple[str, str], str]:
 
 
 def board_panels(found: Board) -> dict[str, list[tuple[str, float, float, float]]]:
-    """Metric -> (entry, value, low, high) by rank, as `figures.intervals` takes them."""
+    """Metric -> (entry, value, low, high) by rank, as `charts.intervals` takes them."""
     rates = [rate for entry in found.entries for rate in entry.rates]
     metrics = dict.fromkeys(rate.metric for rate in rates)
     every = {metric: [r for r in rates if r.metric == metric] for metric in metrics}

@@ -7,10 +7,10 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from rrtf import config
+from rrtf.engines import Decoding
 from rrtf.engines.endpoint import Ask
 from rrtf.records import Instruction
 
@@ -18,14 +18,12 @@ FILE = "prompts/evolve.toml"
 _FIELD = re.compile(r"\{(method|task|head|count)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How replies are drawn; `seed` is joined with the row's id, so no two rows share one."""
+def freely(seed: int) -> Decoding:
+    """How a stage draws replies: answers that are all one would agree on nothing.
 
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_tokens: int = 1024
-    seed: int = 0
+    `seed` is joined with the row's id, so no two rows share one.
+    """
+    return Decoding(temperature=1.0, top_p=0.95, max_new_tokens=1024, seed=seed)
 
 
 @cache
@@ -55,36 +53,36 @@ def task_text(row: Instruction) -> str:
     )
 
 
-def evolve_ask(parent: Instruction, method: str, child_id: str, sampling: Sampling) -> Ask:
+def evolve_ask(parent: Instruction, method: str, child_id: str, decoding: Decoding) -> Ask:
     """Asks for `parent` made harder by `method`; ValueError for a method that is none."""
     if method not in wording()["methods"]:
         raise ValueError(f"unknown method {method!r}: expected {', '.join(methods())}")
     fields = {"method": wording()["methods"][method], "task": task_text(parent)}
-    return _ask("evolve", fields, sampling, child_id)
+    return _ask("evolve", fields, decoding, child_id)
 
 
-def answer_ask(row: Instruction, sampling: Sampling) -> Ask:
+def answer_ask(row: Instruction, decoding: Decoding) -> Ask:
     """Asks for a Python function that solves the task."""
-    return _ask("answer", {"task": task_text(row)}, sampling, row.task_id)
+    return _ask("answer", {"task": task_text(row)}, decoding, row.task_id)
 
 
-def again_ask(task_id: str, head: str, number: int, sampling: Sampling) -> Ask:
+def again_ask(task_id: str, head: str, number: int, decoding: Decoding) -> Ask:
     """Asks for independent answer `number` to the function whose signature is `head`."""
-    return _ask("again", {"head": head.rstrip()}, sampling, task_id, number)
+    return _ask("again", {"head": head.rstrip()}, decoding, task_id, number)
 
 
-def inputs_ask(task_id: str, head: str, count: int, sampling: Sampling) -> Ask:
+def inputs_ask(task_id: str, head: str, count: int, decoding: Decoding) -> Ask:
     """Asks for the arguments of `count` calls, as literals."""
-    return _ask("inputs", {"head": head.rstrip(), "count": str(count)}, sampling, task_id)
+    return _ask("inputs", {"head": head.rstrip(), "count": str(count)}, decoding, task_id)
 
 
-def _ask(kind: str, fields: Mapping[str, str], sampling: Sampling, *keys: str | int) -> Ask:
+def _ask(kind: str, fields: Mapping[str, str], decoding: Decoding, *keys: str | int) -> Ask:
     said = wording()[kind]
     user = _FIELD.sub(lambda match: fields[match[1]], said["user"]).strip()
     return Ask(
         messages=(("system", said["system"]), ("user", user)),
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        max_tokens=sampling.max_tokens,
-        seed=config.derive_seed(sampling.seed, kind, *keys) % 2**31,  # what every server takes
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        max_tokens=decoding.max_new_tokens,
+        seed=config.derive_seed(decoding.seed, kind, *keys) % 2**31,  # what every server takes
     )

@@ -8,9 +8,10 @@ nor on how they are cut into calls; a killed run goes on where the saved replies
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from rrtf.engines import Decoding
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import rules
-from rrtf.evolve.asking import Sampling, answer_ask, evolve_ask, methods, task_text, version
+from rrtf.evolve.asking import answer_ask, evolve_ask, methods, task_text, version
 from rrtf.evolve.offline import draw_method
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import code_of
@@ -27,7 +28,7 @@ def evolve_rows(
     generator: str,
     rounds: int,
     weights: Mapping[str, int],
-    sampling: Sampling = Sampling(),
+    decoding: Decoding,
     after_failure: str = "retry",
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(evolved rows of all rounds, failed attempts with their reasons); nothing is cleaned yet.
@@ -44,9 +45,9 @@ def evolve_rows(
     failed: list[Dropped] = []
     branches = [(seed.task_id, seed) for seed in seeds]
     for number in range(1, rounds + 1):
-        children = [_child(stem, row, number, weights, sampling.seed) for stem, row in branches]
+        children = [_child(stem, row, number, weights, decoding.seed) for stem, row in branches]
         parents = [row for _, row in branches]
-        results = _attempts(parents, children, ask, sampling, generator)
+        results = _attempts(parents, children, ask, decoding, generator)
         branches = [
             (stem, parent if reason else row)
             for (stem, parent), (row, reason) in zip(branches, results, strict=True)
@@ -96,12 +97,12 @@ def _attempts(
     parents: Sequence[Instruction],
     children: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
     generator: str,
 ) -> list[Dropped]:
     """Every child with its task and answer, and why it failed ('' where it did not)."""
     asks = [
-        evolve_ask(parent, child.operator, child.task_id, sampling)
+        evolve_ask(parent, child.operator, child.task_id, decoding)
         for parent, child in zip(parents, children, strict=True)
     ]
     results: list[Dropped] = []
@@ -109,7 +110,7 @@ def _attempts(
         row = replace(child, instruction=rules.rewritten(reply.text), generator=generator)
         results.append((row, rules.failed_evolution(reply, parent, asked.messages[-1][1])))
     good = [place for place, (_, reason) in enumerate(results) if not reason]
-    replies = ask([answer_ask(results[place][0], sampling) for place in good]) if good else []
+    replies = ask([answer_ask(results[place][0], decoding) for place in good]) if good else []
     for place, reply in zip(good, replies, strict=True):
         row = results[place][0]
         reason = rules.failed_answer(reply, task_text(row))

@@ -34,7 +34,7 @@ def evolve_problems(
     rounds: int,
     weights: Mapping[str, int],
     seed: int,
-    workers: int = 2,
+    workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Problem], dict[str, int]]:
     """(evolved problems of all rounds, attempts without a result by reason).
@@ -130,7 +130,7 @@ def split_problems(
     return found
 
 
-def nano_world(n_seeds: int, workers: int = 2) -> dict[str, list[Problem]]:
+def nano_world(n_seeds: int, workers: int) -> dict[str, list[Problem]]:
     """The small world's `seeds` (the first `n_seeds` of fine-tuning), `validation`, `test`."""
     world = nano_problems.world(workers)
     seeds = world["finetune"][0]

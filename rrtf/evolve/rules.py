@@ -24,6 +24,7 @@ MIN_NEW_WORDS = 3  # of an evolution, beside those of its parent; the methods as
 COPIED_WORDS = 12  # in a row, of the request: no task has that by chance
 TASK_WORDS = (4, 300)
 CODE_LINES = 100
+NEAR = 0.8  # Jaccard from which two tasks are nearly one
 WORDS_OF_AN_APOLOGY = 80  # WizardLM's: an answer that is longer says something beside it
 
 _STOP_WORDS = frozenset(
@@ -236,9 +237,8 @@ HAND_MADE: tuple[Rule, ...] = (
 def sieve(
     rows: Sequence[Instruction],
     *,
+    threshold: float,
     rules: Sequence[Rule] = HAND_MADE,
-    threshold: float = 0.8,
-    seed: int = 1,
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(rows that pass every rule and resemble no other kept row, the others with their reasons).
 
@@ -256,7 +256,7 @@ def sieve(
             passed.append(row)
     repeats = repeated(passed)
     single = [row for row in passed if row.task_id not in repeats]
-    repeats |= near_equal(single, threshold=threshold, seed=seed)
+    repeats |= near_equal(single, threshold=threshold)
     dropped += [(row, repeats[row.task_id]) for row in passed if row.task_id in repeats]
     return [row for row in passed if row.task_id not in repeats], dropped
 
@@ -272,9 +272,7 @@ def repeated(rows: Sequence[Instruction]) -> dict[str, str]:
     return found
 
 
-def near_equal(
-    rows: Sequence[Instruction], *, threshold: float = 0.8, seed: int = 1
-) -> dict[str, str]:
+def near_equal(rows: Sequence[Instruction], *, threshold: float) -> dict[str, str]:
     """task_id -> reason, of rows whose task is nearly that of an earlier one that stays.
 
     Compared are sets of three neighbouring words (MinHash proposes, Jaccard >= `threshold`
@@ -283,7 +281,7 @@ def near_equal(
     """
     ordered = sorted(rows, key=seniority)
     sets = [similarity.shingles(similarity.words(task_text(row)), 3) for row in ordered]
-    pairs = similarity.near_duplicates(sets, sets, threshold=threshold, seed=seed)
+    pairs = similarity.near_duplicates(sets, sets, threshold=threshold, permutations=128, seed=1)
     gone: set[int] = set()
     for i, j, _ in sorted(pairs):
         if i < j and i not in gone and ordered[i].seed_id != ordered[j].seed_id:

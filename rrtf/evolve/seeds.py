@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rrtf import prompts
+from rrtf import prompts, similarity
 from rrtf.evolve.asking import task_text
 from rrtf.records import Instruction, Problem
 
@@ -197,11 +197,7 @@ def _signature_parts(node: ast.FunctionDef) -> list[ast.AST]:
 def _needed(node: ast.FunctionDef, body: Sequence[ast.stmt]) -> list[ast.stmt]:
     """Functions, classes and constants beside `node` that it mentions, or that those mention."""
     others = [n for n in body if isinstance(n, _KINDS) and node.name not in _defines(n)]
-    names, found = _free_names(node), []
-    while more := [n for n in others if n not in found and _defines(n) & names]:
-        found += more
-        names |= {name for n in more for name in _free_names(n)}
-    return [other for other in others if other in found]
+    return similarity.needed(_free_names(node), others, defines=_defines, reads=_free_names)
 
 
 def _free_names(node: ast.stmt) -> set[str]:

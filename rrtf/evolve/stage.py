@@ -1,6 +1,6 @@
 """The stage as notebook 01 walks through it, whichever way its settings name.
 
-With `generator = "nano"` specifications are transformed; with an address a model is asked there,
+With `engine = "nano"` specifications are transformed; with an address a model is asked there,
 about the nano seeds or about the rows of a file. Both give the same records.
 """
 
@@ -11,11 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import prompts, store
-from rrtf.engines import endpoint
-from rrtf.evolve import offline
-from rrtf.evolve.asking import Sampling
+from rrtf.engines import Decoding, endpoint
+from rrtf.evolve import asking, offline, rules
 from rrtf.evolve.growing import Asker, evolve_rows
-from rrtf.evolve.rules import Dropped, sieve
+from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests
 from rrtf.records import Instruction, Problem
@@ -50,7 +49,7 @@ def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
     family: until then `validation` and `test` are empty. `rows` are the seeds as instructions.
     """
     settings = stage.settings
-    if settings["generator"] == OFFLINE:
+    if settings["engine"] == OFFLINE:
         return offline.load_world(stage, n_seeds=n_seeds, workers=workers)
     if settings["problems"] == "nano":
         world = offline.load_world(stage, n_seeds=n_seeds, workers=workers)
@@ -92,16 +91,16 @@ def grow(
     """
     tell = stage.progress("evolve")
     how = {"rounds": rounds, "weights": weights}
-    if stage.settings["generator"] == OFFLINE:
+    if stage.settings["engine"] == OFFLINE:
         seeds, more = world["evolvable"], {"seed": seed, "workers": workers, "progress": tell}
         evolved, dropped = offline.evolve_problems(seeds, **how, **more)
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
-    sampling = Sampling(seed=seed)
-    model = stage.settings["evolver"]
-    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, sampling=sampling, **how)
-    tested, gone = _tested(stage, [*world["rows"], *rows], ask, sampling, workers)
+    decoding = asking.freely(seed)
+    model = stage.settings["model"]
+    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, decoding=decoding, **how)
+    tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
     dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
     dropped |= Counter(f"row: {why}" for _, why in gone)
     sets = _split(world, tested, seed)
@@ -112,7 +111,7 @@ def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
     settings = stage.settings
     return partial(
         endpoint.ask,
-        endpoint=endpoint.Endpoint(settings["generator"], settings["evolver"]),
+        endpoint=endpoint.Endpoint(settings["engine"], settings["model"]),
         replies=stage.folder / "replies",
         concurrency=settings["concurrency"],
         progress=lambda done, total, *_: tell(done, total),
@@ -123,7 +122,7 @@ def _tested(
     stage: Stage,
     rows: Sequence[Instruction],
     ask: Asker,
-    sampling: Sampling,
+    decoding: Decoding,
     workers: int,
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
@@ -135,7 +134,7 @@ def _tested(
         settings["isolation"],
     )
     execute = partial(executor.execute, workers=workers)
-    kept, gone = sieve(rows)
+    kept, gone = rules.sieve(rows, threshold=rules.NEAR)
     found = add_tests(
         kept,
         ask=ask,
@@ -143,7 +142,7 @@ def _tested(
         answers=settings["test_answers"],
         inputs=settings["test_inputs"],
         least_share=settings["test_agreement"],
-        sampling=sampling,
+        decoding=decoding,
     )
     tested = [problem for _, problem in found.rows]
     broken = examine.broken_references(tested, limits=limits, execute=execute)

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rrtf import probes, prompts, similarity
-from rrtf.evolve.asking import Sampling, again_ask, inputs_ask, task_text
+from rrtf.engines import Decoding
+from rrtf.evolve.asking import again_ask, inputs_ask, task_text
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import Function, code_of, function_of
@@ -26,6 +27,7 @@ Call = Callable[..., list[tuple]]  # `executor.call`, or what stands in for it
 Seen = tuple[str, Any]  # ("value", what was returned) or ("error", why nothing was)
 
 LONGEST = 5_000  # characters of an input, or of an output, as a literal
+LEAST_TESTS = 3
 ROWS_PER_CALL = 200
 TOLERANCE = 1e-6
 
@@ -88,16 +90,15 @@ def add_tests(
     *,
     ask: Asker,
     call: Call,
-    answers: int = 5,
-    inputs: int = 10,
-    least_share: float = 0.6,
-    least_tests: int = 3,
-    sampling: Sampling = Sampling(),
+    answers: int,
+    inputs: int,
+    least_share: float,
+    decoding: Decoding,
 ) -> Tested:
     """Problems with tests for the rows that can have them; rows = problems + dropped.
 
     `answers` programs vote, the row's own among them; an output needs `least_share` of all of
-    them, a problem `least_tests` inputs with outputs that are not all one. The reference is the
+    them, a problem LEAST_TESTS inputs with outputs that are not all one. The reference is the
     first answer that gives every agreed output; a row none of whose answers does is dropped.
     ValueError unless answers >= 2 and `least_share` is in (0.5, 1].
     """
@@ -107,7 +108,7 @@ def add_tests(
             "above one half (else two outputs could win) up to 1"
         )
     functions, dropped = _functions(rows)
-    trials, counts = _trials(functions, ask, answers, inputs, sampling)
+    trials, counts = _trials(functions, ask, answers, inputs, decoding)
     found: list[tuple[Instruction, Problem]] = []
     for at in range(0, len(trials), ROWS_PER_CALL):
         chunk = trials[at : at + ROWS_PER_CALL]
@@ -115,7 +116,7 @@ def add_tests(
             verdicts = [vote(column, answers, least_share) for column in zip(*seen, strict=True)]
             counts.update(reason or "kept" for reason, _ in verdicts)
             try:
-                found.append(_judged(trial, seen, verdicts, least_tests))
+                found.append(_judged(trial, seen, verdicts))
             except ValueError as error:
                 dropped.append((trial.row, str(error)))
     alike = sum(_is_one_text(trial) for trial in trials)
@@ -145,13 +146,13 @@ def _trials(
     ask: Asker,
     answers: int,
     count: int,
-    sampling: Sampling,
+    decoding: Decoding,
 ) -> tuple[list[Trial], Counter[str]]:
     """One call of `ask` for all rows; the inputs that cannot be tried, by reason."""
     asks = []
     for row, function in functions:
-        asks.append(inputs_ask(row.task_id, function.head, count, sampling))
-        asks += [again_ask(row.task_id, function.head, n, sampling) for n in range(1, answers)]
+        asks.append(inputs_ask(row.task_id, function.head, count, decoding))
+        asks += [again_ask(row.task_id, function.head, n, decoding) for n in range(1, answers)]
     replies = ask(asks) if asks else []
     trials, counts = [], Counter()
     for place, (row, function) in enumerate(functions):
@@ -295,16 +296,13 @@ def vote(column: Sequence[Seen], answers: int, least_share: float) -> tuple[str,
 
 
 def _judged(
-    trial: Trial,
-    seen: Sequence[Sequence[Seen]],
-    verdicts: Sequence[tuple[str, Any]],
-    least_tests: int,
+    trial: Trial, seen: Sequence[Sequence[Seen]], verdicts: Sequence[tuple[str, Any]]
 ) -> tuple[Instruction, Problem]:
     """The row with the answer that gives all agreed outputs, and its problem."""
     agreed = [place for place, (reason, _) in enumerate(verdicts) if not reason]
     values = [verdicts[place][1] for place in agreed]
-    if len(agreed) < least_tests:
-        raise ValueError(f"tests: fewer than {least_tests} inputs that the answers agree on")
+    if len(agreed) < LEAST_TESTS:
+        raise ValueError(f"tests: fewer than {LEAST_TESTS} inputs that the answers agree on")
     if len(set(map(probes.fingerprint, values))) == 1:
         raise ValueError("tests: one output for all inputs")
     wanted = [key(("value", value)) for value in values]

@@ -1,8 +1,8 @@
-"""Rates and differences with their intervals, and who solves what."""
+"""Every picture of the notebooks: rates, differences, counts, runs, the paper's figures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -13,38 +13,64 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def intervals(
-    panels: Mapping[str, Sequence[tuple[str, float, float, float]]],
-    *,
-    label: str = "tasks solved (%)",
-) -> Figure:
+def _rows(axis: Axes, names: Iterable[str], *, top: float = 0.6, bottom: float = 0.5) -> None:
+    """A line for each name, the first on top."""
+    names = list(names)
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - bottom, -top)
+    axis.grid(axis="y", visible=False)
+
+
+def _reach(
+    axis: Axes, y: float, span: Sequence[float], shade: str, *, hollow: bool = False
+) -> None:
+    """`span` (value, low, high) in percent, as a dot on its interval."""
+    value, *ends = (100 * share for share in span)
+    axis.plot(ends, [y, y], color=shade, linewidth=2.2)
+    face = "white" if hollow and ends[0] <= 0 <= ends[1] else shade
+    axis.plot(value, y, "o", markersize=6, color=shade, markerfacecolor=face)
+
+
+def _note(axis: Axes, text: str, at: tuple[float, float], by: tuple, *, left: bool = False) -> None:
+    axis.annotate(
+        text, at, by, textcoords="offset points", ha="left" if left else "center",
+        va="center" if left else "bottom", fontsize=8, color="#333333",
+    )  # fmt: skip
+
+
+def _line_legend(figure: Figure, shades: Mapping[str, str], **style: Any) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=shade, label=name, **style) for name, shade in shades.items()]
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+
+
+def intervals(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -> Figure:
     """Rates with intervals, one panel per title, one line per (name, value, low, high).
 
     Values are shares in [0, 1] and shown in percent, the first row on top.
     """
     rows = max(len(lines) for lines in panels.values())
-    figure, _ = canvas(
-        1, len(panels), width=2.0 + 2.7 * len(panels), height=0.9 + 0.32 * rows, share_y=True
-    )
+    size = {"width": 2.0 + 2.7 * len(panels), "height": 0.9 + 0.32 * rows}
+    figure, _ = canvas(1, len(panels), **size, share_y=True)
+    _rows(figure.axes[0], (line[0] for line in next(iter(panels.values()))), top=0.7)
     for axis, (title, lines) in zip(figure.axes, panels.items(), strict=True):
-        for at, (name, value, low, high) in enumerate(lines):
-            axis.plot([100 * low, 100 * high], [at, at], color=colour(name, at), linewidth=2.2)
-            axis.plot(100 * value, at, "o", color=colour(name, at), markersize=6)
-            axis.annotate(
-                f"{100 * value:.1f}", (100 * value, at), (0, 5), textcoords="offset points",
-                ha="center", fontsize=8, color="#333333",
-            )  # fmt: skip
-        axis.set(title=title, xlabel=label, ylim=(rows - 0.5, -0.7))
+        for at, (name, *span) in enumerate(lines):
+            _reach(axis, at, span, colour(name, at))
+            _note(axis, f"{100 * span[0]:.1f}", (100 * span[0], at), (0, 5))
+        axis.set(title=title, xlabel="tasks solved (%)")
         axis.margins(x=0.12)
         axis.grid(axis="y", visible=False)
-    figure.axes[0].set_yticks(range(rows), [line[0] for line in next(iter(panels.values()))])
     return figure
 
 
 def differences(
-    rows: Sequence[tuple[str, float, float, float]], *, margin: float = 0.0, title: str = ""
+    rows: Sequence[tuple[str, float, float, float]], *, margin: float, title: str = ""
 ) -> Figure:
-    """Paired differences (name, value, low, high) in points, zero and +-`margin` marked."""
+    """Paired differences (name, value, low, high) in points, zero and +-`margin` marked.
+
+    The dot of an interval that holds zero is hollow.
+    """
     figure, axis = canvas(width=7.0, height=1.0 + 0.34 * len(rows))
     if margin:
         axis.axvspan(-100 * margin, 100 * margin, color="#EFEFEF", zorder=0)
@@ -53,21 +79,12 @@ def differences(
             color="#666666", bbox={"color": "#EFEFEF", "pad": 0.5},
         )  # fmt: skip
     axis.axvline(0, color="#333333", linewidth=1)
-    for at, (_, value, low, high) in enumerate(rows):
-        clear = low > 0 or high < 0
-        axis.plot([100 * low, 100 * high], [at, at], color=PALETTE[0], linewidth=2.2)
-        axis.plot(
-            100 * value, at, "o", markersize=6.5, markeredgecolor=PALETTE[0],
-            markerfacecolor=PALETTE[0] if clear else "white",
-        )  # fmt: skip
-        axis.annotate(
-            f"{100 * value:+.1f}", (100 * high, at), (6, 0), textcoords="offset points",
-            va="center", fontsize=8,
-        )  # fmt: skip
-    axis.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axis.set(title=title, xlabel="difference (points of tasks solved)", ylim=(len(rows) - 0.5, -1))
+    for at, (_, *span) in enumerate(rows):
+        _reach(axis, at, span, PALETTE[0], hollow=True)
+        _note(axis, f"{100 * span[0]:+.1f}", (100 * span[2], at), (6, 0), left=True)
+    _rows(axis, (row[0] for row in rows), top=1)
+    axis.set(title=title, xlabel="difference (points of tasks solved)")
     axis.margins(x=0.1)
-    axis.grid(axis="y", visible=False)
     return figure
 
 
@@ -81,22 +98,19 @@ def steps(
     figure, axis = canvas(width=7.0, height=3.3)
     level, names = 100 * start[1], [start[0], *(part[0] for part in parts), end]
     axis.bar(0, level, color=COLOURS["base"], width=0.6)
-    axis.annotate(f"{level:.1f}", (0, level), (0, 4), textcoords="offset points", ha="center")
+    _note(axis, f"{level:.1f}", (0, level), (0, 4))
     for at, (_, value, low, high) in enumerate(parts, start=1):
         rise = 100 * value
         axis.bar(at, rise, bottom=level, width=0.6, color=PALETTE[2] if rise >= 0 else PALETTE[5])
         axis.plot([at - 1.3, at + 0.3], [level, level], color="#999999", linewidth=0.8)
         axis.plot([at, at], [level + 100 * low, level + 100 * high], color="#222222")
         top = max(level + 100 * high, level + rise, level)
-        axis.annotate(
-            f"{rise:+.1f}\n[{100 * low:+.1f}, {100 * high:+.1f}]", (at, top), (0, 4),
-            textcoords="offset points", ha="center", fontsize=8,
-        )  # fmt: skip
+        _note(axis, f"{rise:+.1f}\n[{100 * low:+.1f}, {100 * high:+.1f}]", (at, top), (0, 4))
         level += rise
     last = len(parts) + 1
     axis.plot([last - 1.3, last + 0.3], [level, level], color="#999999", linewidth=0.8)
     axis.bar(last, level, color=COLOURS["rrtf"], width=0.6)
-    axis.annotate(f"{level:.1f}", (last, level), (0, 4), textcoords="offset points", ha="center")
+    _note(axis, f"{level:.1f}", (last, level), (0, 4))
     axis.set_xticks(range(last + 1), [name.replace(" (", "\n(") for name in names])
     axis.set(ylabel="tasks solved (%)")
     axis.margins(y=0.2)
@@ -147,17 +161,15 @@ def _bottom(block: Sequence[str], heights: Mapping[str, float], gap: float) -> f
     return sum(heights[name] for name in block) / len(block) - gap * (len(block) - 1) / 2
 
 
-def stacked(
-    counts: Mapping[str, Mapping[str, int]],
-    order: Mapping[str, str],
-    *,
-    label: str = "share of answers (%)",
-) -> Figure:
-    """Shares per name as stacked bars; `order` maps each part to its colour, left to right.
+def stacked(counts: Mapping[str, Mapping[str, int]], order: Mapping[str, str]) -> Figure:
+    """Shares of answers per name as stacked bars.
 
-    Parts of 5 % and more carry their number; white or black, whichever reads better. Parts that
-    are empty in every row are left out of the legend.
+    `order` maps each part to its colour, left to right. Parts of 5 % and more carry their number;
+    white or black, whichever reads better. Parts that are empty in every row are left out of the
+    legend.
     """
+    from matplotlib.patches import Patch
+
     used = {
         part: shade for part, shade in order.items() if any(c.get(part) for c in counts.values())
     }
@@ -172,10 +184,11 @@ def stacked(
                 ink = "white" if _dark(shade) else "#222222"
                 axis.text(left + share / 2, at, f"{share:.0f}", ha="center", va="center", color=ink)
             left += share
-    handles = [(part.replace("_", " ").lower(), shade) for part, shade in used.items()]
-    _legend(figure, handles)
-    axis.set_yticks(range(len(counts)), list(counts))
-    axis.set(xlabel=label, xlim=(0, 100), ylim=(len(counts) - 0.5, -0.5))
+    patches = [Patch(color=shade, label=part.replace("_", " ").lower())
+               for part, shade in used.items()]  # fmt: skip
+    figure.legend(handles=patches, loc="outside upper left", ncols=min(len(patches), LEGEND))
+    _rows(axis, counts, top=0.5)
+    axis.set(xlabel="share of answers (%)", xlim=(0, 100))
     axis.grid(visible=False)
     return figure
 
@@ -186,13 +199,6 @@ LEGEND = 5  # parts in a row of the legend
 def _dark(shade: str) -> bool:
     red, green, blue = (int(shade[i : i + 2], 16) for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue < 140
-
-
-def _legend(figure: Figure, handles: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=shade, label=name) for name, shade in handles]
-    figure.legend(handles=patches, loc="outside upper left", ncols=min(len(patches), LEGEND))
 
 
 # Centres of the circles, places of the regions' numbers and of the names, for two and three.
@@ -287,24 +293,22 @@ def grouped_bars(
         left = [i - 0.4 + (place + 0.5) * width for i in range(len(keys))]
         axes.bar(left, heights, width * 0.92, label=name, color=colour(name, place))
     axes.set_xticks(range(len(keys)), [str(key) for key in keys])
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(f"share of {y_label}" if share else y_label)
+    axes.set(xlabel=x_label, ylabel=f"share of {y_label}" if share else y_label)
     axes.legend()
     return figure
 
 
 def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Pairs per detector of `audit.detector_rows`, leaks and chance apart; the axis is log-like."""
+    """Pairs per detector of `audit.views.detector_rows`, leaks and chance apart; the axis is log-like."""
     figure, axes = canvas(width=7.0, height=0.32 * len(rows) + 0.9)
     for offset, name, shade in ((-0.2, "leaks", PALETTE[5]), (0.2, "chance", PALETTE[7])):
         places = [at + offset for at in range(len(rows))]
         bars = axes.barh(places, [row[name] for row in rows], 0.38, color=shade, label=name)
         axes.bar_label(bars, padding=3, fontsize=8)
     axes.set_xscale("symlog", linthresh=10)
-    axes.set_yticks(range(len(rows)), [row["detector"] for row in rows])
-    axes.set(xlabel="pairs of a training row and a held-out task", ylim=(len(rows) - 0.5, -0.5))
+    _rows(axes, (row["detector"] for row in rows), top=0.5)
+    axes.set(xlabel="pairs of a training row and a held-out task")
     axes.margins(x=0.1)
-    axes.grid(visible=False, axis="y")
     axes.legend(loc="upper right")
     return figure
 
@@ -328,7 +332,7 @@ def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> F
 
 
 def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
-    """A dot per row of `audit.nearest`: likeness of words against likeness of behaviour."""
+    """A dot per row of `audit.views.nearest`: likeness of words against likeness of behaviour."""
     figure, axes = canvas(width=6.0, height=3.2)
     for same, name in ((False, "other function"), (True, "same function")):
         dots = [n for n in neighbours if (n.agreement == 1.0) == same]
@@ -353,8 +357,7 @@ def histograms(
         weights = [1 / len(values) for _ in values]
         style = {"histtype": "step", "linewidth": 1.5, "color": colour(name, place)}
         axes.hist(values, bins=edges, weights=weights, label=name, **style)
-    axes.set_xlabel(label)
-    axes.set_ylabel(f"share of {of}")
+    axes.set(xlabel=label, ylabel=f"share of {of}")
     axes.legend()
     return figure
 
@@ -362,8 +365,8 @@ def histograms(
 def paired(names: Sequence[str], cells: Mapping[tuple[str, str], str]) -> Figure:
     """Differences in points of the row over the column, names by rank; blue is told apart.
 
-    `cells`: (better, other) -> text as `leaderboard.matrix` gives it, with `*` for told apart and
-    `=` for equal within the margin; what is neither stays white.
+    `cells`: (better, other) -> text as `evaluate.results.matrix` gives it, with `*` for told
+    apart and `=` for equal within the margin; what is neither stays white.
     """
     side = len(names)
     figure, axis = canvas(width=2.6 + 0.78 * side, height=1.3 + 0.42 * side)
@@ -397,8 +400,6 @@ def p_ranges(rows: Sequence[tuple[str, float, float, str]], *, alpha: float) -> 
 
     A single p is a dot. The axis ends at a millionth; an arrow says that a bar goes on.
     """
-    from matplotlib.lines import Line2D
-
     floor = 1e-6
     figure, axis = canvas(width=7.6, height=1.0 + 0.27 * len(rows))
     for at, (_, low, high, verdict) in enumerate(rows):
@@ -409,45 +410,37 @@ def p_ranges(rows: Sequence[tuple[str, float, float, str]], *, alpha: float) -> 
         elif ends[0] > 0.8 * ends[1]:
             axis.plot(ends[1], at, "o", color=SHADES[verdict], markersize=6)
     axis.axvline(alpha, color="#333333", linewidth=1)
-    axis.annotate(f"{alpha:g}", (alpha, len(rows) - 0.4), (3, 0), textcoords="offset points",
-                  fontsize=8, va="bottom")  # fmt: skip
-    axis.set_xscale("log")
-    axis.set_yticks(range(len(rows)), [row[0] for row in rows])
-    axis.set(xlabel="p after Holm, from smallest to largest possible", xlim=(floor / 2, 1.6),
-             ylim=(len(rows) - 0.4, -0.6))  # fmt: skip
-    axis.grid(axis="y", visible=False)
-    there = [name for name in SHADES if any(row[3] == name for row in rows)]
-    handles = [Line2D([], [], color=SHADES[name], linewidth=3, label=name) for name in there]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    _note(axis, f"{alpha:g}", (alpha, len(rows) - 0.4), (10, 0))
+    _rows(axis, (row[0] for row in rows), bottom=0.4)
+    axis.set(xlabel="p after Holm, from smallest to largest possible", xscale="log",
+             xlim=(floor / 2, 1.6))  # fmt: skip
+    there = {row[3] for row in rows}
+    _line_legend(figure, {k: v for k, v in SHADES.items() if k in there}, linewidth=3)
     return figure
 
 
 def data_sizes(rows: Sequence[Mapping[str, Any]], *, stated_batch: int) -> Figure:
     """Best rate with its interval, steps per epoch and implied batch, one line per data size.
 
-    `rows` as `paper.size_rows` makes them; the stated batch is a line.
+    `rows` as `paper.printed.size_rows` makes them; the stated batch is a line.
     """
     figure, _ = canvas(1, 3, width=7.6, height=0.9 + 0.42 * len(rows), share_y=True)
     rates, steps, batches = figure.axes
+    _rows(rates, (row["data"] for row in rows), top=0.7, bottom=0.4)
     for at, row in enumerate(rows):
-        rates.plot([100 * row["low"], 100 * row["high"]], [at, at], color=PALETTE[0], linewidth=2.2)
-        rates.plot(row["best %"], at, "o", color=PALETTE[0])
+        _reach(rates, at, (row["best %"] / 100, row["low"], row["high"]), PALETTE[0])
         _note(rates, f"{row['best %']:.1f}", (row["best %"], at), (0, 6))
-    for axis, name, shade in (
-        (steps, "steps per epoch", PALETTE[4]),
-        (batches, "implied batch", PALETTE[5]),
-    ):
+    bars = (steps, "steps per epoch", PALETTE[4]), (batches, "implied batch", PALETTE[5])
+    for axis, name, shade in bars:
         values = [row[name] for row in rows]
         axis.barh(range(len(rows)), values, color=shade, height=0.5)
         for at, value in enumerate(values):
             _note(axis, f"{value:,}", (value, at), (4, 0), left=True)
         axis.set(title=name, xlim=(1, 20 * max(values)), xscale="log")
-    batches.axvline(stated_batch, color="#333333", linewidth=1, linestyle=":")
-    rates.set(title="HumanEval, best point (%)", ylim=(len(rows) - 0.4, -0.7))
-    rates.set_yticks(range(len(rows)), [row["data"] for row in rows])
-    rates.margins(x=0.15)
-    for axis in figure.axes:
         axis.grid(axis="y", visible=False)
+    batches.axvline(stated_batch, color="#333333", linewidth=1, linestyle=":")
+    rates.set(title="HumanEval, best point (%)")
+    rates.margins(x=0.15)
     return figure
 
 
@@ -456,43 +449,26 @@ def answers(lines: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Fi
 
     Shares in [0, 1]; a hollow dot is an interval that holds zero. Each answerer has one colour.
     """
-    from matplotlib.lines import Line2D
-
     figure, axis = canvas(width=7.6, height=1.0 + 0.45 * len(lines))
     names = list(dict.fromkeys(name for line in lines.values() for name in line))
     shades = {name: (PALETTE[1], PALETTE[0])[at % 2] for at, name in enumerate(names)}
     axis.axvline(0, color="#333333", linewidth=1)
     for at, line in enumerate(lines.values()):
-        for name, (value, low, high) in line.items():
-            y, clear = at + 0.3 * names.index(name) - 0.15, low > 0 or high < 0
-            axis.plot([100 * low, 100 * high], [y, y], color=shades[name], linewidth=2.2)
-            face = shades[name] if clear else "white"
-            axis.plot(100 * value, y, "o", markersize=6, color=shades[name], markerfacecolor=face)
-            _note(axis, f"{100 * value:+.1f}", (100 * high, y), (6, 0), left=True)
-    axis.set_yticks(range(len(lines)), list(lines))
-    axis.set(xlabel="difference (points of tasks solved)", ylim=(len(lines) - 0.5, -0.6))
+        for name, span in line.items():
+            y = at + 0.3 * names.index(name) - 0.15
+            _reach(axis, y, span, shades[name], hollow=True)
+            _note(axis, f"{100 * span[0]:+.1f}", (100 * span[2], y), (6, 0), left=True)
+    _rows(axis, lines)
+    axis.set(xlabel="difference (points of tasks solved)")
     axis.margins(x=0.1)
-    axis.grid(axis="y", visible=False)
-    handles = [Line2D([], [], color=shades[name], marker="o", label=name) for name in names]
-    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
+    _line_legend(figure, shades, marker="o")
     return figure
 
 
-def _note(axis: Any, text: str, at: tuple[float, float], by: tuple, *, left: bool = False) -> None:
-    axis.annotate(
-        text, at, by, textcoords="offset points", ha="left" if left else "center",
-        va="center" if left else "bottom", fontsize=8, color="#333333",
-    )  # fmt: skip
-
-
 def by_update(
-    lines: Mapping[str, Sequence[tuple[int, float]]],
-    *,
-    y_label: str,
-    window: int = 10,
-    zero: bool = False,
+    lines: Mapping[str, Sequence[tuple[int, float]]], *, y_label: str, zero: bool = False
 ) -> Figure:
-    """One quantity over the updates of several runs, as running means over `window` updates.
+    """One quantity over the updates of several runs, as running means over ten updates.
 
     For short runs over a third of their updates. Runs of one method share its colour; single
     updates are drawn faintly behind the means.
@@ -503,7 +479,7 @@ def by_update(
         method = run.rsplit("-s", 1)[0]
         xs, ys = zip(*points, strict=True)
         shade = colour(method, at)
-        span = max(1, min(window, len(ys) // 3))
+        span = max(1, min(10, len(ys) // 3))
         means = [sum(ys[end - span : end]) / span for end in range(span, len(ys) + 1)]
         axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
         axis.plot(xs[span - 1 :], means, color=shade, label=None if method in seen else method)
@@ -515,20 +491,18 @@ def by_update(
     return figure
 
 
-def hinge(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> Figure:
+def hinge(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """L_rank of pairs against p_tea - p_stu: each pair a dot on the line of its score weight.
 
-    `rows` as `explain.hinge_rows` makes them. Right of `margin` every line is zero.
+    `rows` as `explain.hinge_rows` makes them. Right of zero every line is zero.
     """
     figure, axis = canvas(width=6.5, height=2.8)
     gaps = [row["p_tea - p_stu"] for row in rows]
-    reach = 1.3 * max([abs(gap) for gap in gaps] + [abs(margin), 0.1])
+    reach = 1.3 * max([abs(gap) for gap in gaps] + [0.1])
     for at, row in enumerate(rows):
         weight, gap = row["r_tea - r_stu"], row["p_tea - p_stu"]
         shade = OUTCOME_COLOURS.get(row["student"], PALETTE[at % len(PALETTE)])
-        axis.plot(
-            [-reach, margin, reach], [weight * (reach + margin), 0, 0], color=shade, alpha=0.4
-        )
+        axis.plot([-reach, 0, reach], [weight * reach, 0, 0], color=shade, alpha=0.4)
         label = f"{row['student']}, weight {weight:g}"
         axis.plot([gap], [row["L_rank"]], "o", color=shade, label=label, zorder=3)
     axis.axvline(0, color="#999999", linewidth=0.8)
@@ -544,8 +518,7 @@ def loss_curve(points: Sequence[tuple[int, float]], x_label: str, y_label: str) 
     chunks = [points[i : i + window] for i in range(0, len(points), window)]
     steps = [chunk[-1][0] for chunk in chunks]
     axes.plot(steps, [sum(loss for _, loss in c) / len(c) for c in chunks], color=PALETTE[0])
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set(xlabel=x_label, ylabel=y_label)
     return figure
 
 
@@ -567,8 +540,6 @@ def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
         label = f"{method} ({variant})" if variant else method
         axes.plot(xs, ys, dashes[place % 4], marker="o", color=colour(method), label=label)
     axes.axhline(base, color=colour("base"), linewidth=1, label="base")
-    axes.set_xscale("log")
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("pass@1 on validation")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="pass@1 on validation")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -37,7 +37,7 @@ OUTCOME_COLOURS = {
     "FAILED_TESTS": "#A6D4EE",
     "PASS": "#0072B2",
 }
-KIND_COLOURS = {  # of `cases.KINDS`: blue runs, yellow to red does not, dark is no program
+KIND_COLOURS = {  # of `cases.sheets.KINDS`: blue runs, yellow to red does not, dark is no program
     "passes": "#0072B2",
     "some tests wrong": "#56B4E9",
     "all tests wrong": "#B5DDF3",

@@ -31,7 +31,7 @@ Row = tuple[list[int], int]  # token ids with the end token, number of prompt to
 
 
 def prepare(
-    folder: Path, workers: int = 2, progress: Callable[[int, int], None] | None = None
+    folder: Path, *, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
     """Problems, tokenizer and token rows of every set, into `folder`; facts about them."""
     facts = folder / "corpus.json"
@@ -76,7 +76,7 @@ def _pretraining(
     return *found, avoid
 
 
-def behaviours(*, workers: int = 2, progress: Callable[[int, int], None] | None = None) -> set[str]:
+def behaviours(*, workers: int, progress: Callable[[int, int], None] | None = None) -> set[str]:
     """The behaviours of all problems that the models were pre-trained on; a minute or two."""
     return set(_pretraining(workers, progress)[1])
 

@@ -224,7 +224,7 @@ def build(
     *,
     avoid: Collection[str] = (),
     shard_size: int = 300,
-    workers: int = 2,
+    workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Problem], list[str], dict[str, int]]:
     """`count` problems of `split`, their behaviours, and the dropped specifications by reason.
@@ -269,9 +269,7 @@ def guarded(
     return results
 
 
-def world(
-    workers: int = 2, *, last: str = "finetune"
-) -> dict[str, tuple[list[Problem], list[str]]]:
+def world(workers: int, *, last: str = "finetune") -> dict[str, tuple[list[Problem], list[str]]]:
     """Test, validation and fine-tuning problems with their behaviours: the same in every run.
 
     `last`: the split after which it ends; those before it do not depend on what follows.

@@ -5,7 +5,6 @@ runs of stage 05. Where one side has no answer, that is said instead of a number
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -97,12 +96,7 @@ def _metrics(comparisons: Sequence[Row]) -> list[str]:
     rest = [name for name in names if name not in greedy]
     if not greedy or not rest:
         raise ValueError(f"comparisons hold {', '.join(names)}: expected greedy and sampled ones")
-    return [*greedy, *sorted(rest, key=_k)]
-
-
-def _k(metric: str) -> int:
-    found = re.search(r"@(\d+)", metric)
-    return int(found[1]) if found else 0
+    return [*greedy, *sorted(rest, key=lambda name: stats.parse_metric(name).k)]
 
 
 def _from_fig_5(paper: Figures, a: str, b: str, words: str = "") -> Side:
@@ -119,22 +113,22 @@ def _rates(paper: Figures, column: str) -> Side:
 
 
 def _compared(comparisons: Sequence[Row], b: str, metric: str, *, alpha: float) -> Side:
-    """This run's rrtf - b."""
+    """This run's rrtf - b, and what the equivalence test adds where it excludes the margin."""
+    line, seeds = _ours(comparisons, b, metric)
+    if line is None:
+        return Side(words=seeds)
+    margin = f"; no difference of {100 * line['margin']:g} points or more"
+    words = f"after Holm; {seeds}{margin if line['p_equivalence'] < alpha else ''}"
+    p = (line["p_holm"],)
+    return Side(line["difference"], line["low"], line["high"], p, line["n_tasks"], words)
+
+
+def _ours(comparisons: Sequence[Row], b: str, metric: str) -> tuple[Row | None, str]:
+    """(this run's rrtf - b, its training seeds), or (None, that there is none)."""
     for line in comparisons:
         if (line["a"], line["b"], line["metric"]) == ("rrtf", b, metric):
-            seeds = f"training seeds {line['n_seeds_a']} against {line['n_seeds_b']}"
-            return Side(
-                line["difference"], line["low"], line["high"], (line["p_holm"],), line["n_tasks"],
-                f"after Holm; {seeds}{_equal(line, alpha)}",
-            )  # fmt: skip
-    return Side(words=f"rrtf - {b} is not among this run's comparisons")
-
-
-def _equal(line: Row, alpha: float) -> str:
-    """What the equivalence test adds, where it excludes the margin."""
-    if line["p_equivalence"] >= alpha:
-        return ""
-    return f"; no difference of {100 * line['margin']:g} points or more"
+            return line, f"training seeds {line['n_seeds_a']} against {line['n_seeds_b']}"
+    return None, f"rrtf - {b} is not among this run's comparisons"
 
 
 def _quantised(paper: Figures, found: Sequence[Row], name: str, alpha: float) -> Beside:
@@ -161,19 +155,15 @@ def _variant(found: Sequence[Row], name: str) -> Side:
 
 def _smaller(paper: Figures, found: Sequence[Row]) -> Beside:
     name = "CTranslate2 int8"
-    gigabytes = {label: _memory(paper, label) for label in (FULL, name)}
+    printed = by_variant(paper)
+    theirs = printed["full"]["memory_gb"] / printed[TWINS[name]]["memory_gb"]
     ours = {line["variant"]: line["size_mb"] for line in found if line["status"] == "ok"}
     there = {"full", TWINS[name]} <= ours.keys()
     words = f"{ours['full'] / ours[TWINS[name]]:.1f} times, weights" if there else "not measured"
     return Beside(
         f"{name} is smaller by", "Table 4",
-        Side(words=f"{gigabytes[FULL] / gigabytes[name]:.1f} times, GPU memory"), Side(words=words),
+        Side(words=f"{theirs:.1f} times, GPU memory"), Side(words=words),
     )  # fmt: skip
-
-
-def _memory(paper: Figures, label: str) -> float:
-    variant, _, precision = label.rpartition(" ")
-    return row(paper, "table_4", variant=variant, precision=precision)["memory_gb"]
 
 
 def _found(paper: Figures, alpha: float, power: float) -> Side:
@@ -183,12 +173,10 @@ def _found(paper: Figures, alpha: float, power: float) -> Side:
 
 
 def _detected(comparisons: Sequence[Row], metric: str) -> Side:
-    for line in comparisons:
-        if (line["a"], line["b"], line["metric"]) == ("rrtf", "sft-kept", metric):
-            points = 100 * line["detectable"]
-            seeds = f"training seeds {line['n_seeds_a']} against {line['n_seeds_b']}"
-            return Side(words=f"{points:.1f} points on {line['n_tasks']} tasks, {seeds}")
-    return Side(words="rrtf - sft-kept is not among this run's comparisons")
+    line, words = _ours(comparisons, "sft-kept", metric)
+    if line is not None:
+        words = f"{100 * line['detectable']:.1f} points on {line['n_tasks']} tasks, {words}"
+    return Side(words=words)
 
 
 def _share_of_ranking(runs: Sequence[Row]) -> Side:
@@ -226,7 +214,7 @@ def _text(side: Side) -> str:
     if side.value is None:
         return side.words
     shown = f"{100 * side.value:+.1f} points"
-    if side.low is not None and side.high is not None:
+    if side.low is not None:
         shown += f" [{100 * side.low:+.1f}, {100 * side.high:+.1f}]"
     if side.p:
         shown += f", p = {p_text(side.p)}"
@@ -238,7 +226,7 @@ def answer_lines(found: Sequence[Beside]) -> dict[str, dict[str, tuple[float, fl
     lines: dict[str, dict[str, tuple[float, float, float]]] = {}
     for line in found:
         for whose, side in (("the paper", line.paper), ("this run", line.ours)):
-            if side.value is not None and side.low is not None and side.high is not None:
+            if side.low is not None:
                 lines.setdefault(line.question, {})[whose] = (side.value, side.low, side.high)
     return lines
 
@@ -248,23 +236,25 @@ def undisclosed(paper: Figures, profile: str) -> list[dict[str, str]]:
 
     The settings are those of the finished stages, or of the profile where a stage has not run.
     """
-    rows = []
-    for gap in paper["not_disclosed"]:
-        shown = [f"{name.partition('.')[2]} = {_setting(profile, name)}" for name in
-                 gap["parameters"]]  # fmt: skip
-        here = ", ".join(shown) or "no parameter"
-        rows.append({"not disclosed": gap["what"], "place": _unbroken(gap["source"]), "here": here})
-    return rows
+    return [
+        {
+            "not disclosed": gap["what"],
+            "place": _unbroken(gap["source"]),
+            "here": ", ".join(_setting(profile, *name.split(".")) for name in gap["parameters"])
+            or "no parameter",
+        }
+        for gap in paper["not_disclosed"]
+    ]
 
 
 def _unbroken(place: str) -> str:
     return place.replace(" ", "\u00a0")
 
 
-def _setting(profile: str, name: str) -> Any:
-    stage, _, key = name.partition(".")
+def _setting(profile: str, stage: str, key: str) -> str:
     done = store.manifest(profile, stage)
-    return (config.resolve(profile, stage) | (done["settings"] if done else {}))[key]
+    settings = config.resolve(profile, stage) | (done["settings"] if done else {})
+    return f"{key} = {settings[key]}"
 
 
 def by_variant(paper: Figures) -> dict[str, Row]:
@@ -342,13 +332,14 @@ def noise_note(paper: Figures, *, alpha: float) -> str:
     """What the lead of the paper's int8 model over its float16 one is worth, in a sentence."""
     name = next(label for label, variant in TWINS.items() if variant == "ctranslate2-int8")
     small, full = (next(counts(paper, "table_4", "humaneval", n)) for n in (name, FULL))
-    share, more = full.solved / full.tasks, small.solved - full.solved
+    share = full.solved / full.tasks
     error = (share * (1 - share) * full.tasks) ** 0.5
     bounds = p_range(small, full, alpha=alpha)
     verdict = "inside the noise" if bounds.smallest >= alpha else "not settled by the counts"
     return (
         f"{name} solves {small.solved} tasks, {full.name} {full.solved} of {full.tasks}: "
-        f"{more:+d}. One standard error of either count is {error:.1f} tasks. Whatever tasks the "
-        f"two have in common, exact McNemar gives p = {bounds.smallest:.2g} or more; a lead of "
+        f"{small.solved - full.solved:+d}. One standard error of either count is {error:.1f} "
+        "tasks. Whatever tasks the two have in common, exact McNemar gives "
+        f"p = {bounds.smallest:.2g} or more; a lead of "
         f"fewer than {least_lead(alpha)} tasks can never go below {alpha:g}. The lead is {verdict}."
     )

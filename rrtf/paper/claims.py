@@ -79,9 +79,10 @@ def _p(
     paper: Figures, table: str, column: str, ours: Count, theirs: Count, alpha: float
 ) -> tuple[float, float, str]:
     """(smallest p, largest p, how they were found)."""
-    in_fig_5 = {ours.name, theirs.name} <= set(IN_FIG_5)
-    if in_fig_5 and (table == "figure_5" or (table, column) == ("table_3", "humaneval")):
-        decoding = column if table == "figure_5" else "greedy"
+    decoding = {("table_3", "humaneval"): "greedy", ("figure_5", column): column}.get(
+        (table, column)
+    )
+    if decoding and {ours.name, theirs.name} <= set(IN_FIG_5):
         p = paired(paper, ours.name, theirs.name, decoding).p
         return p, p, "regions"
     found = p_range(ours, theirs, alpha=alpha)
@@ -162,7 +163,7 @@ def _shown(bounds: tuple[float, float], how: str) -> str:
 
 
 def range_lines(tests: Sequence[ClaimTest]) -> list[tuple[str, float, float, str]]:
-    """(name, smallest p, largest p, verdict) after Holm, as `figures.p_ranges` draws them.
+    """(name, smallest p, largest p, verdict) after Holm, as `charts.p_ranges` draws them.
 
     Without the sampled rates, whose p has no lower bound.
     """

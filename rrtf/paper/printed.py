@@ -131,7 +131,7 @@ def only(paper: Figures, a: str, b: str, column: str) -> int:
 
 
 def regions(paper: Figures) -> dict[str, tuple[tuple[str, ...], dict[tuple[str, ...], int]]]:
-    """Fig 5 as `figures.overlap` draws it: title -> (models, solvers -> tasks)."""
+    """Fig 5 as `charts.overlap` draws it: title -> (models, solvers -> tasks)."""
     titles = {"greedy": "greedy", "pass_at_200": "within 200 samples"}
     return {
         title: (IN_FIG_5, {tuple(r["solved_by"]): r[column] for r in paper["figure_5"]["rows"]})
@@ -198,7 +198,7 @@ def difficulty_rows(paper: Figures) -> list[dict[str, Any]]:
 
 
 def greedy_panels(paper: Figures) -> dict[str, list[tuple[str, float, float, float]]]:
-    """Table 3 as `figures.intervals` draws it: benchmark -> (model, rate, low, high)."""
+    """Table 3 as `charts.intervals` draws it: benchmark -> (model, rate, low, high)."""
     panels = {}
     for name in BENCHMARKS:
         mark, lines = paper["benchmarks"][name], []

@@ -12,14 +12,16 @@ arXiv:2205.05198, section 4.1, without the weights of attention).
     qlora      the same with the linear layers in 4-bit NormalFloat (Dettmers et al.,
                arXiv:2305.14314): 0.5 byte, and 0.127 bits of doubly quantised scales, a weight
 
-With several GPUs, weights, gradients and states are cut as FSDP2 cuts them (`rrtf.blocks`);
+With several GPUs, weights, gradients and states are cut as FSDP2 cuts them (`rrtf.step.sharding`);
 activations and logits are not. Not covered: fragmentation and the libraries' own memory, for which
 a share of every GPU is left free, offloading, tensor and sequence parallelism.
 """
 
+import copy
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,6 @@ from rrtf.plan import models
 from rrtf.step import likelihood, sharding
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
 
 
@@ -70,10 +71,21 @@ def use(model: nn.Module) -> None:
     model.set_attn_implementation(NAME)
 
 
+COUNTS = (*range(1, 9), *range(16, 4097, 8))  # of GPUs: up to a machine, then whole machines
 METHODS = ("full", "adafactor", "lora", "qlora")
+ADAPTED = ("lora", "qlora")
 HALF, SINGLE = 2, 4  # bytes of a number in bfloat16 and in float32
 FORMULA = 34
 NF4 = 0.5 + 1 / 64 + SINGLE / (64 * 256)  # 4 bits, a byte of scale per 64, a float32 per 256 scales
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a model is trained: method, activation checkpointing, rank of the adapters."""
+
+    method: str
+    checkpointing: bool
+    rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ class Step:
     response: int
     responses: int
     bfloat16: bool = True
-    dropout: float = 0.0
+    dropout: float = field(kw_only=True)
 
     @property
     def length(self) -> int:
@@ -138,9 +150,6 @@ class Saved:
     counted: bool = True
 
 
-# What stays
-
-
 def stored(
     model: "PreTrainedModel", method: str, *, shards: int = 1, rank: int = 16, bfloat16: bool = True
 ) -> dict[str, float]:
@@ -153,7 +162,7 @@ def stored(
     shapes = {name: sharding.first_shard(p, shards) for name, p in model.named_parameters()}
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     learned = list(shapes.values())
-    if method in ("lora", "qlora"):
+    if method in ADAPTED:
         learned = adapters(model, rank, shards=shards)
         quantised = (
             {f"{name}.weight" for name in models.linears(model)} if method == "qlora" else ()
@@ -192,9 +201,6 @@ def _adafactor(shape: Sequence[int]) -> int:
     return prod(shape[:-1]) + prod(shape[:-2]) * shape[-1] + 1
 
 
-# What a step needs on top
-
-
 def saved(settings: "PretrainedConfig", step: Step, *, frozen: bool = False) -> Saved:
     """What autograd keeps of a pass over `step`, of a model with one block and with two.
 
@@ -206,8 +212,6 @@ def saved(settings: "PretrainedConfig", step: Step, *, frozen: bool = False) -> 
 
 @lru_cache(maxsize=64)
 def _saved(text: str, kind: type, step: Step, frozen: bool) -> Saved:
-    import json
-
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     settings = kind.from_dict(json.loads(text) | _no_attention_dropout(kind, step.dropout))
@@ -232,8 +236,6 @@ def _no_attention_dropout(kind: type, dropout: float) -> dict[str, float]:
 
 
 def _short(settings: "PretrainedConfig", layers: int) -> "PretrainedConfig":
-    import copy
-
     short = copy.deepcopy(settings)
     text = short.get_text_config()
     text.num_hidden_layers = layers
@@ -246,7 +248,6 @@ def _kept(settings: "PretrainedConfig", step: Step, frozen: bool) -> tuple[float
     """Bytes that autograd keeps of one pass, without parameters and their bfloat16 copies, and
     those of its largest tensor.
     """
-    import torch
     from transformers import AutoModelForCausalLM
 
     half = step.bfloat16
@@ -258,29 +259,26 @@ def _kept(settings: "PretrainedConfig", step: Step, frozen: bool) -> tuple[float
     while any({asked.length, asked.rows * asked.length} & set(shape) for shape in shapes):
         asked = replace(asked, prompt=asked.prompt + 1)  # no activation looks like a weight's copy
     kept: dict[int, Tensor] = {}
-    keep = partial(_keep, kept, {p.untyped_storage()._cdata for p in model.parameters()})
+    parameters = {p.untyped_storage()._cdata for p in model.parameters()}
+
+    def save(tensor: Tensor) -> Tensor:
+        key = tensor.untyped_storage()._cdata
+        if key not in parameters:
+            kept.setdefault(key, tensor)
+        return tensor
+
     with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor),
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):
-        output = _run(model, asked)
-    del output
+        _run(model, asked)
     found = [t for t in kept.values() if not (half and _is_copy(tuple(t.shape), shapes))]
     sizes = [t.untyped_storage().nbytes() * step.length / asked.length for t in found]
     return sum(sizes), max(sizes)
 
 
-def _keep(kept: dict, parameters: set[int], tensor: "Tensor") -> "Tensor":
-    key = tensor.untyped_storage()._cdata
-    if key not in parameters:
-        kept.setdefault(key, tensor)
-    return tensor
-
-
 def _run(model: "PreTrainedModel", step: Step) -> Any:
     """The hidden states (1, T, D) of a packed sequence."""
-    import torch
-
     ids = torch.zeros(1, step.rows * step.length, dtype=torch.long)
     # four dimensions, so that transformers takes it for a finished mask and builds none
     visible = torch.ones(1, 1, 1, 1, dtype=torch.bool)
@@ -296,80 +294,71 @@ def _is_copy(shape: tuple[int, ...], shapes: set[tuple[int, ...]]) -> bool:
 def logits(step: Step, vocabulary: int) -> float:
     """Bytes of the logits at their peak: a tile of them, and as much again for its gradient.
 
-    The step makes them in float32, a tile at a time (`rrtf.likelihood`), and once more from
+    The step makes them in float32, a tile at a time (`rrtf.step.likelihood`), and once more from
     bfloat16 where that is the precision.
     """
     tile = min(step.predicted, likelihood.TILE_ROWS) * min(vocabulary, likelihood.TILE_WORDS)
     return tile * (2 * SINGLE + (HALF if step.bfloat16 else 0))
 
 
-def gathered(model: "PreTrainedModel", *, method: str, rank: int) -> float:
+def unit_sizes(model: "PreTrainedModel") -> dict[str, int]:
+    """The parameters of every unit of the sharding."""
+    held = sharding.members(model, sharding.units(model))
+    return {name: sum(p.numel() for _, p in unit) for name, unit in held.items()}
+
+
+def gathered(model: "PreTrainedModel", way: Way) -> float:
     """Bytes that FSDP2 needs beside its shards.
 
     The root stays gathered; of the blocks the one at work and the next are, in bfloat16; and the
     gradients of the largest unit wait in bfloat16 and in float32 to be added up over the ranks.
     """
-    held = sharding.members(model, sharding.units(model))
-    sizes = {name: sum(p.numel() for _, p in unit) for name, unit in held.items()}
+    sizes = unit_sizes(model)
     block = max(size for name, size in sizes.items() if name != sharding.ROOT)
     root = sizes[sharding.ROOT]
     learned = max(block, root)
-    if method in ("lora", "qlora"):
-        learned = sum(map(prod, adapters(model, rank))) / (len(sizes) - 1)
+    if way.method in ADAPTED:
+        learned = sum(map(prod, adapters(model, way.rank))) / (len(sizes) - 1)
     return HALF * (root + 2 * block) + (HALF + SINGLE) * learned
 
 
 def parts(
     model: "PreTrainedModel",
     step: Step,
-    *,
-    method: str,
-    checkpointing: bool,
+    way: Way,
     shards: int = 1,
-    rank: int = 16,
 ) -> Parts:
     """The memory of one step on the fullest of `shards` devices.
 
     With activation checkpointing every block keeps its input, and one block at a time all else;
     where autocast made copies of all weights for the forward pass, those make room for that block.
-    On the way back the gradient of a weight, and those of two activations, exist at a time.
+    On the way back the gradient of a weight, and those of two activations, exist at a time; QLoRA
+    unpacks the largest linear layer to compute with it.
     """
-    adapted = method in ("lora", "qlora")
+    adapted = way.method in ADAPTED
     kept = saved(model.config, step, frozen=adapted)
     shape = models.shape(model)
     copies = HALF * shape.linear if step.bfloat16 and not adapted and shards == 1 else 0
     predicted = logits(step, shape.vocabulary)
+    largest = max(layer.weight.numel() for layer in models.linears(model).values())
     if shards > 1:
-        working = gathered(model, method=method, rank=rank)
+        working = gathered(model, way)
     else:
         working = copies + (HALF * shape.head if copies else 0)
-        working += HALF * _largest(model) if method == "qlora" else 0
-        coming = SINGLE * (0 if adapted else _largest(model)) + 2 * kept.largest
+        working += HALF * largest if way.method == "qlora" else 0
+        coming = SINGLE * (0 if adapted else largest) + 2 * kept.largest
         working += max(0, coming - predicted)
-    if checkpointing:
+    if way.checkpointing:
         others = copies * (1 - 1 / shape.layers)  # gone when a block is computed again
         activations = shape.layers * kept.inputs + max(0, kept.block - others)
     else:
         activations = shape.layers * kept.block
     return Parts(
-        **stored(model, method, shards=shards, rank=rank, bfloat16=step.bfloat16),
+        **stored(model, way.method, shards=shards, rank=way.rank, bfloat16=step.bfloat16),
         working=working,
         activations=activations + kept.outside,
         logits=predicted,
     )
-
-
-def _largest(model: "PreTrainedModel") -> int:
-    """Weights of the largest linear layer, which QLoRA unpacks to compute with it."""
-    return max(layer.weight.numel() for layer in models.linears(model).values())
-
-
-# How many devices
-
-
-def counts() -> Sequence[int]:
-    """Numbers of GPUs that are tried: up to a machine of eight, then whole machines."""
-    return (*range(1, 9), *range(16, 4097, 8))
 
 
 def devices(
@@ -380,7 +369,7 @@ def devices(
     None where no number helps, because activations and logits alone are too large, or where more
     than `most` would be needed.
     """
-    for count in counts()[:most]:
+    for count in COUNTS[:most]:
         found = need(count)
         if found.total <= room:
             return count, found

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rrtf import config, store
 from rrtf.plan import memory, models, work
+from rrtf.plan.memory import Way
 from rrtf.plan.models import Device, Fact, Shape, facts, measured_on_cpu
 from rrtf.step import sharding
 
@@ -17,15 +18,6 @@ if TYPE_CHECKING:
 
 LORA_RANK = 16  # of the table where the profile trains all weights
 SHARDS = (1, 2, 4, 8, 16, 32, 64)
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a model is trained: method, activation checkpointing, rank of the adapters."""
-
-    method: str
-    checkpointing: bool
-    rank: int = LORA_RANK
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,26 +78,15 @@ def step_of(
     )
 
 
-def counted(model: "PreTrainedModel", one: memory.Step) -> bool:
-    """Whether activations were counted by a pass, not by a formula."""
-    return memory.saved(model.config, one).counted
-
-
 def ways(settings: work.Settings) -> list[Way]:
     """All that are compared: every method without and with checkpointing."""
     rank = settings["train"]["lora_rank"] or LORA_RANK
     return [Way(method, again, rank) for method in memory.METHODS for again in (False, True)]
 
 
-def parts(model: "PreTrainedModel", one: memory.Step, way: Way, shards: int) -> memory.Parts:
-    """`memory.parts` of one way."""
-    how: Mapping[str, Any] = {name: getattr(way, name) for name in way.__slots__}
-    return memory.parts(model, one, shards=shards, **how)
-
-
 def need(model: "PreTrainedModel", one: memory.Step, way: Way, on: Device) -> Need:
     """What `way` needs on devices like `on`; QLoRA is not sharded, nor is anything on CPU cores."""
-    at = partial(parts, model, one, way)
+    at = partial(memory.parts, model, one, way)
     most = 1 if way.method == "qlora" or on.cpu else None
     found = memory.devices(at, room=on.memory * on.usable, most=most)
     return Need(way, at(1), *(found or (None, None)))
@@ -124,9 +105,7 @@ def choose(settings: work.Settings, needs: Sequence[Need]) -> Need:
 
 def units(model: "PreTrainedModel") -> Units:
     """The units of the sharding; ValueError unless they hold every parameter exactly once."""
-    names = sharding.units(model)
-    held = sharding.members(model, names)
-    sizes = {name: sum(p.numel() for _, p in unit) for name, unit in held.items()}
+    sizes = memory.unit_sizes(model)
     whole = sum(p.numel() for p in model.parameters())
     if sum(sizes.values()) != whole:
         raise ValueError(f"{type(model).__name__}: {sum(sizes.values())} of {whole} in the units")
@@ -139,7 +118,7 @@ def shares(model: "PreTrainedModel", one: memory.Step, way: Way) -> Iterator[Sha
     held = sharding.members(model, sharding.units(model))
     for shards in SHARDS[: 1 if way.method == "qlora" else None]:
         own = sum(sharding.held_elements(unit, shards) for unit in held.values())
-        yield Share(shards, own, parts(model, one, way, shards).total)
+        yield Share(shards, own, memory.parts(model, one, way, shards).total)
 
 
 def answers_at_a_time(shape: Shape, size: work.Lengths, on: Device) -> int:
@@ -204,7 +183,9 @@ def plan(
     asked = asked or Asked()
     settings = settings_of(profile, overrides or {})
     on = measured_on_cpu(on) if on.cpu else on
-    known, teacher = _models(settings)
+    known = models.find(settings["train"]["student"])
+    named = settings["sample"]["teacher"]  # none in the paper
+    teacher = models.find(named) if named else None
     model = models.build(known.settings)
     shape = models.shape(model)
     expert = models.shape(models.build(teacher.settings)) if teacher else None
@@ -217,7 +198,7 @@ def plan(
     why += [] if world == "other" or set(settings["evaluate"]["benchmarks"]) == {"test"} else more
     prompts, origin = work.n_prompts(settings, given=asked.prompts)
     step = step_of(settings, size, on, groups=asked.groups_at_a_time)
-    if not counted(model, step):
+    if not memory.saved(model.config, step).counted:
         unit = "bytes of activations a token, layer and number of its width"
         reason = "a formula: this architecture has no pass over shapes alone"
         why.append(Fact("activations", memory.FORMULA, unit, False, reason))
@@ -225,7 +206,7 @@ def plan(
     chosen = choose(settings, table)
     devices = asked.gpus or (settings["train"]["processes"] if on.cpu else chosen.gpus or 1)
     shapes = {"student": shape, "teacher": expert}
-    frozen = chosen.way.method in ("lora", "qlora")
+    frozen = chosen.way.method in memory.ADAPTED
     how = {"checkpointing": chosen.way.checkpointing, "frozen": frozen}
     todo = list(work.works(settings, shapes, size, public, prompts, **how))
     return Plan(
@@ -254,13 +235,6 @@ def settings_of(profile: str, overrides: Mapping[str, config.Value]) -> work.Set
     config.check_overrides(overrides)
     names = ("evolve", *work.STAGES)
     return {name: config.resolve(profile, name, overrides) for name in names}
-
-
-def _models(settings: work.Settings) -> tuple[models.Known, models.Known | None]:
-    """Student and teacher; a profile may name no teacher, as the paper does not."""
-    teacher = settings["sample"]["teacher"]
-    student = models.find(settings["train"]["student"])
-    return student, models.find(teacher) if teacher else None
 
 
 def _row(settings: work.Settings, size: work.Lengths) -> dict[str, float]:

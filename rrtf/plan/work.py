@@ -1,7 +1,7 @@
 """What every stage of a profile has to do: answers, tokens, FLOPs and programs to execute.
 
 The notebooks' own parameters say how much; lengths of prompts and answers and the yield of
-evolution and ranking are facts (`rrtf.plan.facts`). Not counted: evolving, the audit and the
+evolution and ranking are facts (`rrtf.plan.models.facts`). Not counted: evolving, the audit and the
 cases, which need no model and take seconds to minutes of one CPU.
 """
 
@@ -42,7 +42,7 @@ class Row:
     def pairs(self) -> float:
         """Pairs of tokens that attention compares: a prompt with itself, a response also with it.
 
-        In blocks of queries, each of which sees no key behind the block (`rrtf.packing`).
+        In blocks of queries, each of which sees no key behind the block (`rrtf.step.packing`).
         """
         own = self.response - 1
         return _seen(self.prompt, 0) + self.responses * _seen(own, self.prompt)
@@ -69,9 +69,7 @@ def group_flops(shape: Shape, row: Row) -> float:
     return forward_flops(shape, tokens=row.packed, pairs=row.pairs, predicted=row.targets)
 
 
-def train_flops(
-    shape: Shape, row: Row, *, checkpointing: bool = False, frozen: bool = False
-) -> float:
+def train_flops(shape: Shape, row: Row, *, checkpointing: bool, frozen: bool) -> float:
     """FLOPs of learning from one packed group, forward and backward.
 
     checkpointing: the layers are computed forward once more. frozen: the weights have no gradients
@@ -254,26 +252,18 @@ def longest(method: str, settings: Settings, size: Lengths) -> Row:
     return Row(prompt=size.prompt, response=most, responses=responses(method, settings))
 
 
-def n_updates(settings: Settings, prompts: int) -> int:
-    """Updates of one run, where the profile says epochs those."""
-    own = settings["train"]
-    if own["updates"]:
-        return own["updates"]
-    return -(-round(own["epochs"] * prompts) // own["groups_per_batch"])
-
-
 def train(
     settings: Settings,
     shape: Shape,
     size: Lengths,
     prompts: int,
     *,
-    checkpointing: bool = False,
-    frozen: bool = False,
+    checkpointing: bool,
+    frozen: bool,
 ) -> Iterator[Work]:
     """Stage 05: every method with all its seeds; DPO scores its prompts once before."""
     own = settings["train"]
-    groups = n_updates(settings, prompts) * own["groups_per_batch"]
+    groups = own["updates"] * own["groups_per_batch"]
     seeds = methods.seeds(own["trained"], own["n_seeds"], own["n_seeds_others"])
     for method, runs in seeds.items():
         one = row(method, settings, size)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from rrtf import config, engines, prompts, store
 from rrtf.quantize import measuring
-from rrtf.quantize.table import Measured, Sampled, sources
+from rrtf.quantize.table import Measured, Settings, sources
 from rrtf.quantize.variants import parts, weight_bytes, weights_hash
 from rrtf.records import Problem, Response
 
@@ -177,42 +177,34 @@ def _reason(status: int, told: str) -> str:
 def measure(
     variants: Sequence[str],
     problems: Sequence[Problem],
+    settings: Settings,
     *,
     model: str | Path,
     calibration: Sequence[str],
     folder: Path,
-    prompt_format: str,
-    max_new_tokens: int,
-    sampled: Sampled,
-    batch_sizes: Sequence[int],
-    repetitions: int,
-    nll_margin: float,
-    timeout: float,
-    workers: int,
-    seed: int,
     progress: Tick = None,
 ) -> list[Measured]:
     """Makes, asks and times every variant of `model`; the first one is what others are held to.
 
-    Greedy and `sampled` answers to `problems`; GPTQ reads the texts of `calibration`. Variants lie
-    under `folder`. `workers` processes at a time make and ask, on a GPU one; timing has the machine
-    to itself, and only what answers like a model is timed (`sanity.fault`). ValueError for an
+    Greedy and sampled answers to `problems`; GPTQ reads the texts of `calibration`. Variants lie
+    under `folder`. Several processes at a time make and ask, on a GPU one; timing has the machine
+    to itself, and only what answers like a model is timed (`measuring.fault`). ValueError for an
     unknown variant or one that comes twice.
     """
     check_variants(variants)
-    ask = engines.asker(model, prompt_format)
+    ask = engines.asker(model, settings.prompt_format)
     texts = [ask(problem) for problem in problems]
     asked = {
         "prompts": texts,
         "references": [_continuation(problem) for problem in problems],
-        "stops": list(prompts.stops(problems, prompt_format)),
-        "max_new_tokens": max_new_tokens,
-        "n": sampled.n,
-        "temperature": sampled.temperature,
-        "top_p": sampled.top_p,
-        "seed": seed,
+        "stops": list(prompts.stops(problems, settings.prompt_format)),
+        "max_new_tokens": settings.max_new_tokens,
+        "n": settings.n_samples,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": settings.seed,
     }
-    jobs = Jobs(model, folder, timeout=timeout)
+    jobs = Jobs(model, folder, timeout=settings.timeout)
 
     def work(variant: str) -> tuple[Measured, dict[str, Any]]:
         made = jobs.make(variant, calibration)
@@ -220,14 +212,46 @@ def measure(
 
     steps = 2 * len(variants)
     both = progress and (lambda done, total: progress(done, steps))
-    both_of = jobs.side_by_side(work, variants, engines.processes(workers), both)
-    found = [_answered(made, answers, problems, sampled) for made, answers in both_of]
-    timed = {"prompts": texts, "batch_sizes": list(batch_sizes), "repetitions": repetitions}
+    both_of = jobs.side_by_side(work, variants, engines.processes(settings.workers), both)
+    found = [_answered(*one, problems, settings.temperature) for one in both_of]
+    timed = {"prompts": texts, "batch_sizes": list(settings.batch_sizes)}
+    timed["repetitions"] = settings.repetitions
     for at, entry in enumerate(found):
-        found[at] = _timed(jobs, _checked(entry, found[0], nll_margin), timed)
+        found[at] = _timed(jobs, _checked(entry, found[0], settings.nll_margin), timed)
         if progress:
             progress(len(variants) + at + 1, steps)
     return found
+
+
+def calibration(name: str, variants: Sequence[str], ask: engines.Asker) -> list[str]:
+    """The texts GPTQ reads: of lines with a `text`, or of problems with their references.
+
+    ValueError where a variant needs them and there are none, and for a line that is neither.
+    """
+    if not name:
+        if needed := [variant for variant in variants if "gptq" in variant]:
+            raise ValueError(
+                f"{needed[0]} needs --calibration FILE: lines with a text, or with prompt and "
+                "canonical_solution, of problems that it will not be evaluated on; "
+                "ctranslate2-int8 needs none"
+            )
+        return []
+    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
+    if not texts:
+        raise ValueError(f"{name}: no lines to calibrate on")
+    return texts
+
+
+def _text(row: Any, where: str, ask: engines.Asker) -> str:
+    if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"].strip():
+        return row["text"]
+    try:
+        problem = store.from_row({"task_id": "", "entry_point": "", "tests": "", **row}, Problem)
+    except (TypeError, ValueError):
+        problem = None
+    if problem is None or not isinstance(problem.prompt, str) or not problem.prompt.strip():
+        raise ValueError(f"{where}: expected a text, or prompt and canonical_solution")
+    return with_reference(problem, ask)
 
 
 def check_variants(variants: Sequence[str]) -> None:
@@ -259,20 +283,17 @@ def _continuation(problem: Problem) -> str:
 
 
 def _answered(
-    made: Measured,
-    found: Mapping[str, Any],
-    problems: Sequence[Problem],
-    sampled: Sampled,
+    made: Measured, found: Mapping[str, Any], problems: Sequence[Problem], temperature: float
 ) -> Measured:
     if "failure" in found:
         return replace(made, status=found["failure"])
-    greedy, drawn = sources(made.variant, sampled)
+    greedy, drawn = sources(made.variant, temperature)
     return replace(
         made,
         engine=found["engine"],
         nll=math.nan if found["nll"] is None else found["nll"],
         greedy=_responses(problems, found["greedy"], greedy, 0.0),
-        sampled=_responses(problems, found["sampled"], drawn, sampled.temperature),
+        sampled=_responses(problems, found["sampled"], drawn, temperature),
         seconds=made.seconds | {"answer": found["seconds"]},
     )
 

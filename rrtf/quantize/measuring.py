@@ -43,19 +43,15 @@ def fault(entry: Measured, full: Measured, *, nll_margin: float) -> str:
             f"NLL {entry.nll:.2f} nats per token, {entry.nll - full.nll:.2f} above full "
             f"precision's, more than the {nll_margin:g} of a working model"
         )
-    for what, holds in (("more than blanks", _filled), ("Python", _parses)):
+    kinds = {
+        "more than blanks": lambda answer: bool(answer.text.strip()),
+        "Python": lambda answer: prompts.parses(answer.program),
+    }
+    for what, holds in kinds.items():
         own, least = _share(entry.greedy, holds), KEPT * _share(full.greedy, holds)
         if own < least or own == 0:
             return f"{100 * own:.0f} % of its answers are {what}, fewer than {100 * least:.0f} %"
     return ""
-
-
-def _filled(response: Response) -> bool:
-    return bool(response.text.strip())
-
-
-def _parses(response: Response) -> bool:
-    return prompts.parses(response.program)
 
 
 def _share(responses: Sequence[Response], holds: Callable[[Response], bool]) -> float:
@@ -73,7 +69,8 @@ def serve() -> None:
 
     Whatever a library raises ends the process with one line that says so.
     """
-    _die_with_parent()
+    if sys.platform == "linux":  # a run that is killed leaves no process behind
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     job = json.load(sys.stdin)
     work = {"make": _made, "answer": _answered, "time": _timed}[job["what"]]
     started = time.monotonic()
@@ -83,12 +80,6 @@ def serve() -> None:
         store.write_json(Path(job["result"]), found | {"seconds": spent})
     except Exception as error:
         sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
-
-
-def _die_with_parent() -> None:
-    """A run that is killed leaves no process behind (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 Place = tuple[str, Path, Path]  # variant, model, where the variant lies
@@ -178,9 +169,6 @@ def ms_per_token(
     return [1000 * seconds / (max(steps) - 1) for seconds in found[1:]]  # the first warms up
 
 
-# Memory
-
-
 Memory = Callable[[], tuple[int, int]]
 
 
@@ -247,9 +235,6 @@ def _resident() -> tuple[int, int]:
     lines = (line.split() for line in status.read_text(encoding="utf-8").splitlines())
     fields = {words[0]: words[1] for words in lines if len(words) == 3 and words[2] == "kB"}
     return 1024 * int(fields["VmRSS:"]), 1024 * int(fields["VmHWM:"])
-
-
-# What it ran on
 
 
 def device_name(device: str) -> str:

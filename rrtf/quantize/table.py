@@ -63,15 +63,25 @@ class QuantRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
-    """How the sampled answers are drawn: `n` per task, at `temperature`, from the `top_p` nucleus.
+class Settings:
+    """How variants are asked and timed: `[quantize]` of profiles.toml says what each means."""
 
-    The text of the paper's Table 4 says temperature 0.2 and top-p 0.95, and no n.
-    """
-
-    n: int
+    prompt_format: str
+    max_new_tokens: int
+    n_samples: int
     temperature: float
     top_p: float
+    nll_margin: float
+    batch_sizes: Sequence[int]
+    repetitions: int
+    timeout: float
+    workers: int
+    seed: int
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "Settings":
+        """Of a stage's settings those that are of measuring."""
+        return cls(**{one.name: values[one.name] for one in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +111,9 @@ class Measured:
         return self.status == "ok"
 
 
-def sources(variant: str, sampled: Sampled) -> tuple[str, str]:
+def sources(variant: str, temperature: float) -> tuple[str, str]:
     """What the greedy and the sampled answers of a variant are labelled."""
-    return stats.label(variant, 0, 0.0), stats.label(variant, 0, sampled.temperature)
+    return stats.label(variant, 0, 0.0), stats.label(variant, 0, temperature)
 
 
 Passed = Mapping[str, Mapping[str, float]]  # source -> task id -> share of its answers that pass
@@ -113,32 +123,35 @@ def rows(
     measured: Sequence[Measured],
     executions: Sequence[Execution],
     tasks: Sequence[Problem],
+    settings: Settings,
     *,
     model: str,
-    sampled: Sampled,
-    seed: int,
 ) -> list[QuantRow]:
     """One row per variant, paired task by task with the first one, full precision.
 
-    Greedy rates have Wilson's interval, sampled ones that of a bootstrap over families of tasks;
-    `seed` is that of bootstrap and permutation. Holm's correction runs over all tests of the
+    Greedy rates have Wilson's interval, sampled ones that of a bootstrap over families of tasks.
+    Holm's correction runs over all tests of the
     table. ValueError if the first variant failed: there is nothing to compare with.
     """
     if not measured[0].ok:
         raise ValueError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
     passed = shares(executions)
-    full = [_values(passed, name, tasks) for name in sources(measured[0].variant, sampled)]
+    both = [
+        [_values(passed, name, tasks) for name in sources(entry.variant, settings.temperature)]
+        if entry.ok
+        else []
+        for entry in measured
+    ]
     families = [grammar.family(task) for task in tasks]
     if len(set(families)) < 2:
         raise ValueError(f"{len(tasks)} tasks of one family: an interval needs two families")
     found = []
-    for entry in measured:
-        row = _start(entry, model, sampled, len(tasks))
+    for entry, own in zip(measured, both, strict=True):
+        row = _start(entry, model, settings, len(tasks))
         if entry.ok:
-            own = [_values(passed, name, tasks) for name in sources(entry.variant, sampled)]
-            row = replace(row, **_rates(*own, families, seed))
+            row = replace(row, **_rates(*own, families, settings.seed))
             if entry is not measured[0]:
-                row = replace(row, **_against(*own, *full, families, seed))
+                row = replace(row, **_against(own, both[0], families, settings.seed))
                 texts = zip(entry.greedy, measured[0].greedy, strict=True)
                 changed = sum(ours.program != theirs.program for ours, theirs in texts)
                 row = replace(row, changed_answers=changed)
@@ -164,7 +177,7 @@ def _values(passed: Passed, source: str, tasks: Sequence[Problem]) -> list[float
     return [found[task.task_id] for task in tasks]
 
 
-def _start(entry: Measured, model: str, sampled: Sampled, n_tasks: int) -> QuantRow:
+def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> QuantRow:
     """A row that knows what was made, and of all else that there is no number."""
     empty = {f.name: math.nan if f.type is float else NOT_COUNTED for f in fields(QuantRow)}
     known = {
@@ -177,9 +190,9 @@ def _start(entry: Measured, model: str, sampled: Sampled, n_tasks: int) -> Quant
         "weights_sha256": entry.weights_sha256,
         "nll": entry.nll,
         "n_tasks": n_tasks if entry.ok else 0,
-        "n_samples": sampled.n if entry.ok else 0,
-        "temperature": sampled.temperature,
-        "top_p": sampled.top_p,
+        "n_samples": settings.n_samples if entry.ok else 0,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
     }
     if entry.variant == "full" and entry.engine:  # transformers-float32-sdpa
         known["precision"] = entry.engine.split("-")[1]
@@ -202,19 +215,17 @@ def _rates(
 
 
 def _against(
-    greedy: Sequence[float],
-    sampled: Sequence[float],
-    full_greedy: Sequence[float],
-    full_sampled: Sequence[float],
+    own: Sequence[Sequence[float]],
+    full: Sequence[Sequence[float]],
     families: Sequence[Hashable],
     seed: int,
 ) -> dict[str, float]:
     """The paired differences: exact McNemar of greedy, paired permutation of sampled answers."""
-    gained = sum(a > b for a, b in zip(greedy, full_greedy, strict=True))
-    lost = sum(a < b for a, b in zip(greedy, full_greedy, strict=True))
-    sure = stats.crossed([greedy], [full_greedy], families)
-    drawn = stats.crossed([sampled], [full_sampled], families)
-    differences = [a - b for a, b in zip(sampled, full_sampled, strict=True)]
+    greedy, sampled = (
+        [a - b for a, b in zip(*side, strict=True)] for side in zip(own, full, strict=True)
+    )
+    gained, lost = sum(d > 0 for d in greedy), sum(d < 0 for d in greedy)
+    sure, drawn = (stats.crossed([a], [b], families) for a, b in zip(own, full, strict=True))
     return {
         "only_variant": gained,
         "only_full": lost,
@@ -226,7 +237,7 @@ def _against(
         "sampled_difference": drawn.value,
         "sampled_difference_low": drawn.low,
         "sampled_difference_high": drawn.high,
-        "sampled_p": stats.permutation(differences, families, seed=seed),
+        "sampled_p": stats.permutation(sampled, families, seed=seed),
         "sampled_detectable": stats.smallest_detectable(drawn.standard_error, drawn.df),
     }
 
@@ -288,16 +299,8 @@ def timing(measured: Sequence[Measured]) -> list[dict[str, Any]]:
 
 def differences(table: Sequence[QuantRow]) -> list[tuple[str, float, float, float]]:
     """(variant and decoding, difference, low, high) against full precision, for the figure."""
-    lines = []
-    for row in table:
-        if not math.isnan(row.difference):
-            sampled = f"{row.variant}, T = {row.temperature:g}"
-            of_sampled = row.sampled_difference_low, row.sampled_difference_high
-            lines.append(
-                (f"{row.variant}, greedy", row.difference, row.difference_low, row.difference_high)
-            )
-            lines.append((sampled, row.sampled_difference, *of_sampled))
-    return lines
+    return [(f"{row.variant}, {one['decoding']}", *span) for row in table
+            for one, span in _compared(row)]  # fmt: skip
 
 
 def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
@@ -324,41 +327,29 @@ def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
 
 def tested(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
     """The differences for a reader, in points, two lines per variant: greedy, then sampled."""
-    lines: list[dict[str, Any]] = []
-    for row in table:
-        if math.isnan(row.difference):
-            continue
-        greedy = row.difference, row.difference_low, row.difference_high
-        sampled = row.sampled_difference, row.sampled_difference_low, row.sampled_difference_high
-        tasks = f"{row.only_variant} won, {row.only_full} lost"
-        drawn = f"{row.n_samples} samples each"
-        lines.append(
-            _test_line(row.variant, "greedy", greedy, row.p_value, row.p_holm, row.detectable)
-            | {"tasks": tasks}
-        )
-        name = f"T = {row.temperature:g}"
-        of_sampled = row.sampled_p, row.sampled_p_holm, row.sampled_detectable
-        lines.append(_test_line(row.variant, name, sampled, *of_sampled) | {"tasks": drawn})
-    return lines
+    return [line for row in table for line, _ in _compared(row)]
 
 
-def _test_line(
-    variant: str,
-    decoding: str,
-    points: tuple[float, float, float],
-    p: float,
-    p_holm: float,
-    detectable: float,
-) -> dict[str, Any]:
-    value, low, high = (100 * share for share in points)
-    return {
-        "variant": variant,
-        "decoding": decoding,
-        "points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]",
-        "p": p,
-        "p after Holm": p_holm,
-        "detectable": f"{100 * detectable:.1f}",
-    }
+def _compared(row: QuantRow) -> list[tuple[dict[str, Any], tuple[float, float, float]]]:
+    """(line for a reader, (difference, low, high)) of both decodings; none of full precision."""
+    if math.isnan(row.difference):
+        return []
+    ways = (
+        ("greedy", (row.difference, row.difference_low, row.difference_high), row.p_value,
+         row.p_holm, row.detectable, f"{row.only_variant} won, {row.only_full} lost"),
+        (f"T = {row.temperature:g}",
+         (row.sampled_difference, row.sampled_difference_low, row.sampled_difference_high),
+         row.sampled_p, row.sampled_p_holm, row.sampled_detectable,
+         f"{row.n_samples} samples each"),
+    )  # fmt: skip
+    found = []
+    for decoding, span, p, p_holm, detectable, tasks in ways:
+        value, low, high = (100 * share for share in span)
+        line = {"variant": row.variant, "decoding": decoding}
+        line |= {"points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", "p": p}
+        line |= {"p after Holm": p_holm, "detectable": f"{100 * detectable:.1f}", "tasks": tasks}
+        found.append((line, span))
+    return found
 
 
 def _interval(value: float, low: float, high: float) -> str | None:

@@ -60,7 +60,7 @@ def _check_source(folder: Path) -> None:
 
 
 def open_variant(
-    variant: str, model: str | Path, output: Path, *, threads: int = 1
+    variant: str, model: str | Path, output: Path, *, threads: int
 ) -> engines.Generator:
     """An engine that runs what `make` wrote to `output`; its `name` says what really computes.
 

@@ -1,6 +1,6 @@
 """Ranked groups as token ids and as batches in which a prompt is computed once.
 
-A batch is one sequence without padding, see `rrtf.packing`: the result equals scoring every
+A batch is one sequence without padding, see `rrtf.step.packing`: the result equals scoring every
 prompt + response on its own row, for a third to a half of the tokens.
 """
 

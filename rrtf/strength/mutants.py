@@ -1,7 +1,7 @@
 """Small faults put into a program on purpose, one at a time: what its tests should notice.
 
 Nothing is executed here. A mutant is the reference but for one change of a kind that
-`rrtf.sandbox.faults` knows; comments and layout are lost.
+`rrtf.strength.faults` knows; comments and layout are lost.
 """
 
 import ast
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rrtf import config
+from rrtf import config, similarity
 from rrtf.strength.faults import OPERATORS
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -116,16 +116,15 @@ def _needed(tree: ast.Module, entry_point: str) -> list[ast.stmt]:
             defined[node.name] = node  # of several the last is the one that is called
         elif isinstance(node, ast.Assign):
             defined |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
-    names = [entry_point.partition("(")[0]]
-    if names[0] not in defined:
+    name = entry_point.partition("(")[0]
+    if name not in defined:
         raise ValueError(f"the program does not define {entry_point}")
-    needed: set[str] = set()
-    while names:
-        name = names.pop()
-        if name in defined and name not in needed:
-            needed.add(name)
-            names += [n.id for n in ast.walk(defined[name]) if isinstance(n, ast.Name)]
-    return [node for node in tree.body if any(defined[name] is node for name in needed)]
+    return similarity.needed(
+        {name},
+        tree.body,
+        defines=lambda node: [other for other, by in defined.items() if by is node],
+        reads=lambda node: [n.id for n in ast.walk(node) if isinstance(n, ast.Name)],
+    )
 
 
 def _places(holder: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:

@@ -21,20 +21,21 @@ import subprocess
 import sys
 import textwrap
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from rrtf import benchmarks, similarity, store
 from rrtf.audit import detectors, verdict, views
-from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
-from rrtf.cli import audit
+from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields, read
+from rrtf.cli import audit, options
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
 EVOLVED = "evolved/evol-codealpaca-2k-1.json.gz"
 EXCHANGED = 0.05  # share of the words of a copy that another word takes the place of
 APART = ("humaneval", "mbpp", "leetcode-v0.2-train", "codereval-subset")
 PUBLISHED = "21 of 164 HumanEval tasks in Code Alpaca (an LLM judge; LMSYS, arXiv:2311.04850)"
-OPTIONS = audit.DETECTORS
+OPTIONS = {option.name: option.value for option in options.options_of("audit")}
+SETTINGS = detectors.Settings.of(OPTIONS)
 LOOSE = {"embedding": 0.6}  # below this nearly every description has a neighbour
 ONE_CORE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 FORMS = ("words", "whole_words", "whole_tokens", "functions", "code_tokens")
@@ -60,25 +61,19 @@ def changed(text: str, words: list[str], draw: random.Random) -> str:
 
 def steps() -> dict[str, list]:
     """The detectors by family, with the options of the verb."""
-    n, share = OPTIONS["substring_words"], OPTIONS["ngram_share"]
-    near = {"threshold": OPTIONS["minhash_threshold"], "shingle": OPTIONS["shingle"]}
-    near |= {"permutations": OPTIONS["minhash_permutations"], "seed": OPTIONS["seed"]}
-    grams = [partial(detectors.ngram_overlap, n=size, share=share)
-             for size in OPTIONS["ngram_sizes"]]  # fmt: skip
-    threshold = OPTIONS["embedding_threshold"]
-    return {
-        "equal text, substrings": [detectors.exact_text, detectors.normalised_text,
-                                   partial(detectors.substrings, n=n)],
-        "n-grams (5, 8, 13)": grams,
-        "MinHash-LSH (text, code)": [partial(detectors.near_text, **near),
-                                     partial(detectors.near_code, **near)],
-        "embedding (TF-IDF, LSA)": [partial(detectors.neighbours, threshold=threshold)],
-        "code (syntax trees)": [detectors.same_code],
-    }  # fmt: skip
+    found = {one.names[0]: one.find for one in detectors.chosen(SETTINGS, {})}
+    families = {
+        "equal text, substrings": ("exact text", "normalised text", detectors.SUBSTRINGS[0]),
+        "n-grams (5, 8, 13)": ("5-gram", "8-gram", "13-gram"),
+        "MinHash-LSH (text, code)": ("minhash text", "minhash code"),
+        "embedding (TF-IDF, LSA)": ("embedding",),
+        "code (syntax trees)": ("code",),
+    }
+    return {family: [found[name] for name in names] for family, names in families.items()}
 
 
 def audited(names: str, data: Path) -> dict[str, list[Row]]:
-    problems = audit.load_problems(names, data=data)
+    problems = audit.load_problems(names.split(","), data=data)
     return {name: from_problems(members) for name, members in problems.items()}
 
 
@@ -163,18 +158,15 @@ def chance(data: Path) -> None:
     tasks = {name: from_problems(benchmarks.load(name, data=data)) for name in APART}
     found: dict[str, list] = {}
     generic = []
+    thresholds = {"substring_words": 5, "ngram_share": 0.3, "minhash_threshold": 0.3}
+    thresholds["embedding_threshold"] = LOOSE["embedding"]
+    loose = detectors.chosen(replace(SETTINGS, **thresholds), {})
     for name, members in tasks.items():
         others = {other: tasks[other] for other in APART if other != name}
         sides = Corpus(members), Corpus.of_benchmarks(others)
         place = {(b, row.task_id): at for at, (b, row) in
                  enumerate(zip(sides[1].names, sides[1].rows, strict=True))}  # fmt: skip
-        loose = [detectors.exact_text, detectors.normalised_text,
-                 partial(detectors.substrings, n=5), detectors.same_code,
-                 *(partial(detectors.ngram_overlap, n=n, share=0.3) for n in (5, 8, 13)),
-                 partial(detectors.near_text, threshold=0.3, shingle=3),
-                 partial(detectors.near_code, threshold=0.3, shingle=3),
-                 partial(detectors.neighbours, threshold=LOOSE["embedding"])]  # fmt: skip
-        for leak in (leak for detect in loose for leak in detect(*sides)):
+        for leak in (leak for one in loose for leak in one.find(*sides)):
             size = sides[1].sizes[place[leak.benchmark, leak.benchmark_task_id]]
             found.setdefault(leak.detector, []).append((leak.score, leak, size))
             if leak.detector == "code":
@@ -183,7 +175,7 @@ def chance(data: Path) -> None:
     print(f"\n{n} tasks of {', '.join(APART)}, each against the others: tasks found at a score of")
     levels = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
     print(f"{'':24}" + "".join(f"{level:>6}" for level in levels) + "   highest")
-    for name in detectors.detector_names((5, 8, 13), observed=False):
+    for name in (name for one in loose for name in one.names):
         hits = found.get(name, [])
         of = [_found(hits, level) if level >= LOOSE.get(name, 0) else "-" for level in levels]
         print(f"{name:24}" + "".join(f"{count:>6}" for count in of)
@@ -199,9 +191,11 @@ def _found(hits: list, level: float) -> int:
 
 def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
-    material = audit.read(str(data / SEEDS))
-    tasks = audited("humaneval,mbpp", data)
-    result = verdict.audit(material.rows, tasks, behaviour={}, **OPTIONS)
+    material = read(str(data / SEEDS), (), audited("humaneval,mbpp", data))
+    tasks = material.tasks
+    result = verdict.audit(
+        material.rows, tasks, SETTINGS, behaviour={}, generic_nodes=verdict.GENERIC_NODES
+    )
     print(f"\n{result.n_rows} seeds ({material.fields.told()}): tasks leaked, by detector")
     print(f"{'':24}{'removes':>8}" + "".join(f"{name:>12}{'by chance':>12}" for name in tasks))
     for name in [*result.detectors, "all that remove", "all"]:

@@ -25,11 +25,22 @@ import disguises
 
 from rrtf import benchmarks, execution
 from rrtf.audit import detectors, running, verdict
-from rrtf.audit.rows import Row, from_problems
+from rrtf.audit.rows import Corpus, Row, from_problems
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
 
 TARGETS = ("humaneval", "mbpp")
+SETTINGS = detectors.Settings(
+    substring_words=10,
+    ngram_sizes=(5, 8, 13),
+    ngram_share=0.7,
+    minhash_threshold=0.7,
+    minhash_permutations=128,
+    shingle=3,
+    embedding_threshold=0.8,
+    remove_on=detectors.EQUALITIES,
+    seed=1,
+)
 ANY, BEFORE = "any", "any, chance included"
 Pairs = Mapping[str, set[tuple[str, str, str]]]  # detector -> (row, benchmark, task)
 
@@ -68,13 +79,14 @@ def found(rows: Sequence[Row], against: Targets) -> Pairs:
         for name, problems in against.problems.items()
         for leak in running.passes_tests(rows, name, problems, call=call, judge=against.judge)
     ]
-    by_chance = verdict.coincidences(executed, rows, against.tasks)
+    sides = Corpus(rows), Corpus.of_benchmarks(against.tasks)
+    by_chance = verdict.coincidences(executed, *sides)
     seen = {**against.behaviour, **observe(rows, against.workers)}
     nodes = verdict.GENERIC_NODES
-    result = verdict.audit(rows, against.tasks, behaviour=seen, generic_nodes=nodes)
+    result = verdict.audit(rows, against.tasks, SETTINGS, behaviour=seen, generic_nodes=nodes)
     leaks: list[Leak] = [*result.leaks]
     leaks += [leak for leak in executed if not verdict.pairs([leak]) & by_chance]
-    pairs = {name: verdict.pairs(leaks, name) for name in (*result.detectors, running.DETECTOR)}
+    pairs = {name: verdict.pairs(leaks, name) for name in (*result.detectors, detectors.EXECUTION)}
     every = verdict.pairs([*leaks, *result.collisions, *executed])
     return pairs | {ANY: verdict.pairs(leaks), BEFORE: every}
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_plan.py [--rounds 3] [--write]
 
-Needs a finished nano run (`make reports`). Rates are FLOPs as `rrtf.plan.flops` counts them per
+Needs a finished nano run (`make reports`). Rates are FLOPs as `rrtf.plan.work` counts them per
 second of CPU time of one thread, so other work on the machine matters little; medians of several
 rounds. A training rate is that of the updates alone, from the difference of a long and a short
 run; what is left of the short one is what a run needs besides. `--write` puts the values into
@@ -78,7 +78,9 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
     for updates in (SHORT, LONG):
         order = {"updates": updates, "groups_per_batch": PER_BATCH, "seed": 0}
         rows = rows_of(batches.in_order(examples, **order))
-        work[updates] = sum(train_flops(shape, row) for row in rows)
+        work[updates] = sum(
+            train_flops(shape, row, checkpointing=False, frozen=False) for row in rows
+        )
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
             own = {"objective": "rrtf", "learning_rate": 1e-5, "epochs": 0.0, "threads": 1}
