@@ -1,7 +1,8 @@
 """Where things are, and what a profile means.
 
 `profiles.toml` holds every parameter of every stage; `resolve` turns a profile and a stage into
-flat keyword arguments, which are the papermill parameters of the stage's notebook.
+flat keyword arguments, which are the papermill parameters of the stage's notebook. The options of
+the command line come from the same lines (`cli.options`).
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 STAGES = (
     "00_rrtf_by_hand",
@@ -80,14 +82,37 @@ def stage_name(word: str) -> str:
     raise ValueError(f"unknown stage {word!r}: expected one of {', '.join(STAGES)}")
 
 
+def profiles_text() -> str:
+    """`profiles.toml`, with the comments that are the help of options."""
+    return files("rrtf").joinpath("profiles.toml").read_text(encoding="utf-8")
+
+
 @cache
 def _profiles() -> dict:
-    return tomllib.loads(files("rrtf").joinpath("profiles.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(profiles_text())
+
+
+def table(section: str) -> dict[str, Any]:
+    """A section of `profiles.toml` as it stands there; {} for one that is not there."""
+    return _profiles().get(section, {})
 
 
 def profiles() -> tuple[str, ...]:
     """The names of all profiles, the columns of `profiles.toml`."""
     return tuple(_profiles()["profiles"])
+
+
+def lines(word: str, *, verb: bool = False) -> dict[str, tuple[str, Mapping[str, Value]]]:
+    """name -> (section, columns) of every parameter of a stage, or of the verb of this name.
+
+    Lines of `verb` alone are the verb's; a section's own line goes before a shared one.
+    """
+    own = {name: (word, line) for name, line in table(word).items() if isinstance(line, dict)}
+    if not verb:
+        own = {name: line for name, line in own.items() if line[1].keys() != {"verb"}}
+    lists = ("shared", "options") if verb else ("shared",)
+    names = [name for key in lists for name in table(word).get(key, [])]
+    return {name: ("shared", table("shared")[name]) for name in names} | own
 
 
 def _column(name: str, columns: Mapping[str, Value], profile: str) -> Value:
@@ -109,28 +134,21 @@ def resolve(
     if profile not in profiles():
         raise ValueError(f"unknown profile {profile!r}: expected one of {', '.join(profiles())}")
     word = stage_name(stage).partition("_")[2]
-    table, shared = _profiles().get(word, {}), _profiles()["shared"]
-    lines = {name: ("shared", shared[name]) for name in table.get("shared", [])}
-    lines |= {name: (word, columns) for name, columns in table.items() if name != "shared"}
     values: dict[str, Value] = {"profile": profile}
-    for name, (section, columns) in lines.items():
+    for name, (section, columns) in lines(word).items():
         value = _column(f"{section}.{name}", columns, profile)
         for key in (f"{section}.{name}", f"{word}.{name}"):
             if overrides and key in overrides:
-                value = _same_type(key, value, overrides[key])
+                value = same_type(key, value, overrides[key])
         values[name] = value
     return values
 
 
 def check_overrides(overrides: Mapping[str, Value]) -> None:
     """ValueError for the first override that no stage has, with the nearest names."""
-    known = {
-        f"{section}.{name}"
-        for section, table in _profiles().items()
-        if isinstance(table, dict)
-        for name in [*table, *table.get("shared", [])]
-        if name != "shared"
-    }
+    stages = [stage.partition("_")[2] for stage in (*STAGES, *APPENDICES)]
+    known = {f"{where}.{name}" for word in stages for name, (section, _) in lines(word).items()
+             for where in (word, section)}  # fmt: skip
     for key in overrides:
         if key not in known:
             import difflib
@@ -152,7 +170,8 @@ def parse_override(text: str) -> tuple[str, Value]:
     return key.strip(), table["value"] if len(table) == 1 else right.strip()
 
 
-def _same_type(key: str, default: Value, value: Value) -> Value:
+def same_type(key: str, default: Value, value: Value) -> Value:
+    """`value`, a whole number as the float it stands for; ValueError where `default` is another."""
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

@@ -7,9 +7,11 @@ killed goes on where it was, and nothing that could change a verdict meets an ol
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, asdict, astuple, dataclass, replace
 from pathlib import Path
+from textwrap import dedent
 
 from rrtf import store
 from rrtf.cluster import check_place, spread
@@ -226,3 +228,45 @@ def judge(job: dict, workers: int) -> list:
         packages=job["packages"],
     )
     return [[e.task_id, e.outcome, *_rest(e)] for e in found]
+
+
+def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution]) -> list[dict]:
+    """One row per response: who, what was decided and why, k of n, under which isolation."""
+    return [
+        {
+            "source": e.source,
+            "answer": dedent(r.text).strip("\n"),
+            "outcome": e.outcome.name,
+            "reason": e.reason,
+            "passed": f"{e.n_passed} of {e.n_tests}",
+            "isolation": e.isolation,
+        }
+        for r, e in zip(responses, executions, strict=True)
+    ]
+
+
+def outcome_counts(executions: Sequence[Execution]) -> dict[str, dict[str, int]]:
+    """For each source, how many of its responses fall into which situation."""
+    counts = Counter((e.source, e.outcome) for e in executions)
+    sources = sorted({e.source for e in executions})
+    return {s: {outcome.name: counts[s, outcome] for outcome in Outcome} for s in sources}
+
+
+def reason_rows(executions: Sequence[Execution]) -> list[dict]:
+    """Outcome, reason and a column of counts per source, in the order of the situations."""
+    sources = sorted({e.source for e in executions})
+    counts = Counter((e.outcome, e.reason, e.source) for e in executions)
+    keys = sorted({(e.outcome, e.reason) for e in executions})
+    return [
+        {"outcome": outcome.name, "reason": reason}
+        | {source: counts[outcome, reason, source] for source in sources}
+        for outcome, reason in keys
+    ]
+
+
+def fraction_passing(executions: Sequence[Execution]) -> dict[str, float]:
+    """The fraction of each source's responses that pass."""
+    return {
+        source: counts[Outcome.PASS.name] / sum(counts.values())
+        for source, counts in outcome_counts(executions).items()
+    }

@@ -7,26 +7,51 @@ Equations of arXiv:2307.14936, section 3.2, numbered here in the order in which 
     (3)  L_ft   = - sum_t log P(y_tea,t | x, y_tea,<t)
     (4)  L      = L_rank + L_ft
 
-Shapes: B prompts, R responses of all prompts in one flat list, N response tokens, P pairs,
-D hidden width. `prompt` (R,) says which prompt a response answers, `teacher` (B,) which response
-of each prompt L_ft imitates. No function changes its arguments.
+Every objective is a function of a batch, the log-probability `sums` (R,) and `lengths` (R,) of its
+responses, and `Weights`; `OBJECTIVES`, at the end, names them and says what each needs.
+
+Shapes: B prompts, R responses of all prompts in one flat list, P pairs. Of a batch, as
+`batches.collate` makes it, are read `scores` (R,), the r of the paper; `prompt` (R,), which prompt
+a response answers; `teacher` (B,), the response of each prompt that L_ft imitates. Sums over pairs
+are averaged over prompts. No function changes its arguments.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import logsigmoid
 
+Batch = Mapping[str, Any]
 PAIRS_OF = ("teacher", "all")
-OBJECTIVES = (
-    "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge",
-    "pro",
-)  # fmt: skip
-ALONE = ("sft", "best-of-n")  # one response of each prompt, nothing to compare it with
-BEST = ("best-of-n", "rrhf", "rrhf-as-shipped", "pro")  # L_ft imitates the best, not the teacher
-REFERENCED = ("dpo", "dpo-sft")  # they need the start model's log-probabilities of the responses
+REDUCTIONS = ("sum", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What the terms of an objective are weighed with; a `train.Recipe` has the same fields.
+
+    `beta` multiplies differences of log-probabilities inside a sigmoid or hinge: of token sums
+    (DPO, CPO's hinge) or means (SimPO). `margin` is how far the better response must lead before a
+    pair falls silent: in log-probability per token (RRTF; of the sums without `normalise`), after
+    `beta` (SimPO, where the term only fades, and CPO's hinge). `pairs_of`: RRTF's pairs, those of
+    the `teacher` or `all` ordered ones. `ft_reduction`: L_ft is a `sum` or a `mean` over tokens.
+    """
+
+    ft_weight: float
+    rank_weight: float
+    ft_reduction: str
+    normalise: bool
+    margin: float
+    pairs_of: str
+    beta: float
+
+
+# the formula as it stands, which has no beta
+PAPER = Weights(1.0, 1.0, "sum", normalise=True, margin=0.0, pairs_of="teacher", beta=math.nan)
 
 
 class Parts(NamedTuple):
@@ -48,9 +73,6 @@ def mean_log_probs(sums: Tensor, lengths: Tensor) -> Tensor:
     return sums / lengths  # (1)
 
 
-# Pairs
-
-
 def ordered_pairs(scores: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
     """Indices (better (P,), worse (P,)) of all pairs of one prompt with r_better > r_worse."""
     same_prompt = prompt[:, None] == prompt[None, :]  # (R, R)
@@ -65,11 +87,8 @@ def teacher_pairs(scores: Tensor, prompt: Tensor, teacher: Tensor) -> tuple[Tens
     return better[of_teacher], worse[of_teacher]
 
 
-# The two terms
-
-
 def rank_terms(
-    p_tea: Tensor, p_stu: Tensor, r_tea: Tensor, r_stu: Tensor, *, margin: float = 0.0
+    p_tea: Tensor, p_stu: Tensor, r_tea: Tensor, r_stu: Tensor, *, margin: float
 ) -> Tensor:
     """What each pair adds to L_rank (2): (P,) of four (P,), zero where p_tea >= p_stu + margin.
 
@@ -87,222 +106,142 @@ def ft_terms(sums: Tensor, lengths: Tensor, *, reduction: str) -> Tensor:
     raise ValueError(f"unknown ft_reduction {reduction!r}: expected sum or mean")
 
 
-# The objectives
+def rrtf(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """L = L_rank + L_ft (4): the paper's objective, with the weights of `PAPER`.
 
-
-def rrtf(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    teacher: Tensor,
-    *,
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    ft_reduction: str = "sum",
-    normalise: bool = True,
-    margin: float = 0.0,
-    pairs_of: str = "teacher",
-) -> Parts:
-    """L = L_rank + L_ft (4), per prompt, averaged over the prompts.
-
-    sums, lengths, scores, prompt (R,); teacher (B,). The defaults are the paper's formula; the
-    weights, `ft_reduction="mean"`, p without length normalisation, the margin and
+    Other weights, `ft_reduction="mean"`, p without length normalisation, a margin and
     `pairs_of="all"`, every ordered pair of a prompt in place of the teacher's, are departures.
     """
-    if pairs_of not in PAIRS_OF:
-        raise ValueError(f"unknown pairs_of {pairs_of!r}: expected one of {', '.join(PAIRS_OF)}")
-    if pairs_of == "teacher":
-        better, worse = teacher_pairs(scores, prompt, teacher)
-    else:
-        better, worse = ordered_pairs(scores, prompt)
-    p = mean_log_probs(sums, lengths) if normalise else sums
-    terms = rank_terms(p[better], p[worse], scores[better], scores[worse], margin=margin)
-    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
-    rank = terms.sum() / len(teacher)
-    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
+    if weights.pairs_of not in PAIRS_OF:
+        known = ", ".join(PAIRS_OF)
+        raise ValueError(f"unknown pairs_of {weights.pairs_of!r}: expected one of {known}")
+    r, prompt, teacher = batch["scores"], batch["prompt"], batch["teacher"]
+    better, worse = ordered_pairs(r, prompt)
+    if weights.pairs_of == "teacher":
+        better, worse = teacher_pairs(r, prompt, teacher)
+    p = mean_log_probs(sums, lengths) if weights.normalise else sums
+    terms = rank_terms(p[better], p[worse], r[better], r[worse], margin=weights.margin)
+    ft = _imitation(batch, sums, lengths, weights)
+    return _both(terms.sum() / len(teacher), ft, p, better, worse, weights)
 
 
-def sft(
-    sums: Tensor, lengths: Tensor, teacher: Tensor, *, ft_weight: float = 1.0, ft_reduction: str
-) -> Parts:
-    """L_ft alone (3): imitation of the teacher's response. sums, lengths (R,); teacher (B,).
+def sft(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """L_ft alone (3): imitation of the teacher's response.
 
     With the best of n responses in the teacher's place it is a round of RAFT (arXiv:2304.06767).
     """
-    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
+    ft = _imitation(batch, sums, lengths, weights)
     nothing = torch.zeros_like(ft.detach())
-    return Parts(ft_weight * ft, nothing, ft.detach(), nothing + torch.nan, 0)
+    return Parts(weights.ft_weight * ft, nothing, ft.detach(), nothing + torch.nan, 0)
 
 
-def rrhf(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    best: Tensor,
-    *,
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    ft_reduction: str = "sum",
-) -> Parts:
+def rrhf(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
     """RRHF as its paper writes it (arXiv:2304.05302, eq. 2 to 4): L = L_rank + L_ft.
 
     L_rank = sum_{r_i < r_j} max(0, p_i - p_j) over all pairs of a prompt, unweighted; L_ft is the
-    log-likelihood of the best response (`best` (B,)). Shapes as in `rrtf`. p is normalised by the
-    response's own length, which the released code does not do.
+    log-likelihood of the best response. p is normalised by the response's own length, which the
+    released code does not do.
     """
-    better, worse = ordered_pairs(scores, prompt)
+    better, worse = ordered_pairs(batch["scores"], batch["prompt"])
     p = mean_log_probs(sums, lengths)
-    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
-    ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
-    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
+    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(batch["teacher"])
+    return _both(rank, _imitation(batch, sums, lengths, weights), p, better, worse, weights)
 
 
-def rrhf_as_shipped(
-    sums: Tensor, scores: Tensor, prompt: Tensor, best: Tensor, width: Tensor
-) -> Parts:
+def rrhf_as_shipped(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
     """RRHF as its released code computes it, for comparison only (GanjinZero/RRHF, issue 37).
 
     Labels are overwritten in place before the lengths are counted, so that a response is divided
-    by the padded width of its prompt's rows, `width` (R,), instead of its own length, and L_ft is
-    a mean over padded positions too. The code works one prompt at a time; here B prompts at once.
+    by the padded width of its prompt's rows, `width` (R,) of the batch, instead of its own length,
+    and L_ft is a mean over padded positions too. The code works one prompt at a time, here B
+    prompts at once, and has no weights.
     """
-    better, worse = ordered_pairs(scores, prompt)
-    p = sums / width
-    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(best)
-    ft = -p[best].mean()
-    return _both(rank, ft, p, better, worse)
+    better, worse = ordered_pairs(batch["scores"], batch["prompt"])
+    p = sums / batch["width"]
+    rank = torch.clamp(p[worse] - p[better], min=0).sum() / len(batch["teacher"])
+    return _both(rank, -p[batch["teacher"]].mean(), p, better, worse, PAPER)
 
 
-def dpo(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    reference: Tensor,
-    *,
-    beta: float,
-) -> Parts:
-    """DPO (arXiv:2305.18290, eq. 7), summed over a prompt's pairs, averaged over the prompts.
+def dpo(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """DPO (arXiv:2305.18290, eq. 7) over all pairs of a prompt.
 
     -log sigmoid(beta * [(log P_w - log P_l) - (log P_ref,w - log P_ref,l)]) with token sums;
-    `reference` (R,) are the sums of the frozen start model. `lengths` only serve `violated`, which
-    compares p_i as for the other objectives.
+    `reference` (R,) of the batch are the sums of the frozen start model. `lengths` only serve
+    `violated`, which compares p_i as for the other objectives.
     """
-    if reference.shape != sums.shape:
-        raise ValueError(f"{sums.shape[0]} responses but {reference.shape[0]} reference sums")
-    better, worse = ordered_pairs(scores, prompt)
-    gain = sums - reference  # (R,)
-    logits = beta * (gain[better] - gain[worse])  # (P,)
-    loss = -functional.logsigmoid(logits).sum() / len(torch.unique(prompt))
+    better, worse = ordered_pairs(batch["scores"], batch["prompt"])
+    gain = sums - batch["reference"]  # (R,)
+    logits = weights.beta * (gain[better] - gain[worse])  # (P,)
+    loss = -logsigmoid(logits).sum() / len(batch["teacher"])
     return _ranked_only(loss, mean_log_probs(sums, lengths), better, worse)
 
 
-def dpo_sft(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    reference: Tensor,
-    teacher: Tensor,
-    *,
-    beta: float,
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    ft_reduction: str = "mean",
-) -> Parts:
-    """DPO in the place of L_rank, plus L_ft of the teacher's response; shapes as in `dpo`, `rrtf`.
+def dpo_sft(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """DPO in the place of L_rank, plus L_ft of the teacher's response.
 
     The second term keeps up the likelihood of the better response, which DPO alone may lower
     together with that of the worse one (arXiv:2404.19733, there per token).
     """
-    ranked = dpo(sums, lengths, scores, prompt, reference, beta=beta)
-    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
-    return ranked._replace(loss=rank_weight * ranked.loss + ft_weight * ft, ft=ft.detach())
+    ranked = dpo(batch, sums, lengths, weights)
+    ft = _imitation(batch, sums, lengths, weights)
+    both = weights.rank_weight * ranked.loss + weights.ft_weight * ft
+    return ranked._replace(loss=both, ft=ft.detach())
 
 
-def simpo(
-    sums: Tensor, lengths: Tensor, scores: Tensor, prompt: Tensor, *, beta: float, margin: float
-) -> Parts:
-    """SimPO (arXiv:2405.14734, eq. 6), summed over a prompt's pairs, averaged over the prompts.
+def simpo(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """SimPO (arXiv:2405.14734, eq. 6) over all pairs of a prompt.
 
     -log sigmoid(beta * (p_w - p_l) - gamma) with p per token and no reference model; gamma, the
-    target reward margin, is `margin`. sums, lengths, scores, prompt (R,).
+    target reward margin, is `margin`.
     """
-    better, worse = ordered_pairs(scores, prompt)
+    better, worse = ordered_pairs(batch["scores"], batch["prompt"])
     p = mean_log_probs(sums, lengths)
-    loss = -functional.logsigmoid(beta * (p[better] - p[worse]) - margin).sum()
-    return _ranked_only(loss / len(torch.unique(prompt)), p, better, worse)
+    loss = -logsigmoid(weights.beta * (p[better] - p[worse]) - weights.margin).sum()
+    return _ranked_only(loss / len(batch["teacher"]), p, better, worse)
 
 
-def cpo_hinge(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    teacher: Tensor,
-    *,
-    beta: float,
-    margin: float,
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    ft_reduction: str = "mean",
-) -> Parts:
+def cpo_hinge(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
     """SLiC's hinge (arXiv:2305.10425) in CPO's place (arXiv:2401.08417), plus L_ft.
 
     sum over pairs of max(0, margin - beta * (log P_w - log P_l)) with token sums; TRL's `hinge`
     is margin = 1. With p per token, beta = 1, margin = 0 and weights r_w - r_l it would be RRTF.
     """
-    better, worse = ordered_pairs(scores, prompt)
-    gaps = torch.clamp(margin - beta * (sums[better] - sums[worse]), min=0)
-    rank = gaps.sum() / len(teacher)
-    ft = ft_terms(sums[teacher], lengths[teacher], reduction=ft_reduction).mean()
-    p = mean_log_probs(sums, lengths)
-    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
+    better, worse = ordered_pairs(batch["scores"], batch["prompt"])
+    gaps = torch.clamp(weights.margin - weights.beta * (sums[better] - sums[worse]), min=0)
+    ft, p = _imitation(batch, sums, lengths, weights), mean_log_probs(sums, lengths)
+    return _both(gaps.sum() / len(batch["teacher"]), ft, p, better, worse, weights)
 
 
-def pro(
-    sums: Tensor,
-    lengths: Tensor,
-    scores: Tensor,
-    prompt: Tensor,
-    best: Tensor,
-    *,
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    ft_reduction: str = "mean",
-) -> Parts:
+def pro(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
     """PRO (arXiv:2306.17492): every response against all that rank below it, plus L_ft.
 
     - sum_k log( exp(p_k / T_kk) / (exp(p_k / T_kk) + sum_{r_i < r_k} exp(p_i / T_ki)) ) with
     1 / T_ki = r_k - r_i and T_kk = min_i T_ki. Its ranks have no ties; here responses of one
-    score are not compared. Shapes as in `rrhf`.
+    score are not compared.
     """
-    better, worse = ordered_pairs(scores, prompt)
+    r, prompt = batch["scores"], batch["prompt"]
+    better, worse = ordered_pairs(r, prompt)
     p = mean_log_probs(sums, lengths)
-    gap = torch.where(prompt[:, None] == prompt[None, :], scores[:, None] - scores[None, :], 0.0)
+    gap = torch.where(prompt[:, None] == prompt[None, :], r[:, None] - r[None, :], 0.0)
     below = gap > 0  # (R, R): [k, i] = i ranks below k
     others = torch.where(below, p[None, :] * gap, -torch.inf)  # p_i / T_ki
     own = p * gap.clamp(min=0).amax(dim=1)  # (R,): p_k / T_kk
     terms = torch.logsumexp(torch.cat([own[:, None], others], dim=1), dim=1) - own
-    rank = terms[below.any(dim=1)].sum() / len(best)
-    ft = ft_terms(sums[best], lengths[best], reduction=ft_reduction).mean()
-    return _both(rank, ft, p, better, worse, rank_weight=rank_weight, ft_weight=ft_weight)
+    rank = terms[below.any(dim=1)].sum() / len(batch["teacher"])
+    return _both(rank, _imitation(batch, sums, lengths, weights), p, better, worse, weights)
+
+
+def _imitation(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Tensor:
+    """L_ft () of the responses to imitate."""
+    at = batch["teacher"]
+    return ft_terms(sums[at], lengths[at], reduction=weights.ft_reduction).mean()
 
 
 def _both(
-    rank: Tensor,
-    ft: Tensor,
-    p: Tensor,
-    better: Tensor,
-    worse: Tensor,
-    *,
-    rank_weight: float = 1.0,
-    ft_weight: float = 1.0,
+    rank: Tensor, ft: Tensor, p: Tensor, better: Tensor, worse: Tensor, weights: Weights
 ) -> Parts:
     """The parts of an objective that ranks and imitates: (4), with its weights."""
-    loss = rank_weight * rank + ft_weight * ft  # (4)
+    loss = weights.rank_weight * rank + weights.ft_weight * ft  # (4)
     return Parts(loss, rank.detach(), ft.detach(), violated(p, better, worse), len(better))
 
 
@@ -312,45 +251,47 @@ def _ranked_only(loss: Tensor, p: Tensor, better: Tensor, worse: Tensor) -> Part
     return Parts(loss, loss.detach(), nothing, violated(p, better, worse), len(better))
 
 
-def objective(
-    name: str, sums: Tensor, lengths: Tensor, batch: Mapping[str, Any], options: Mapping[str, Any]
-) -> Parts:
-    """The loss called `name` (one of `OBJECTIVES`) of a collated batch.
-
-    `options` holds at least those that the objective takes: ft_weight, rank_weight, ft_reduction,
-    normalise, margin, pairs_of, beta. `beta` multiplies differences of log-probabilities inside a
-    sigmoid or hinge: of token sums (DPO, CPO's hinge) or means (SimPO). `margin` is how far the
-    better response must lead before a pair falls silent: in log-probability per token (RRTF; of
-    the sums without `normalise`), after `beta` (SimPO, where the term only fades, and CPO's hinge).
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")
-
-    def some(*names: str) -> dict[str, Any]:
-        return {n: options[n] for n in names}
-
-    ranked = (sums, lengths, batch["scores"], batch["prompt"])
-    weights = some("ft_weight", "rank_weight", "ft_reduction")
-    if name in ALONE:
-        return sft(sums, lengths, batch["teacher"], **some("ft_weight", "ft_reduction"))
-    if name == "dpo":
-        return dpo(*ranked, batch["reference"], **some("beta"))
-    if name == "dpo-sft":
-        return dpo_sft(*ranked, batch["reference"], batch["teacher"], **weights, **some("beta"))
-    if name == "simpo":
-        return simpo(*ranked, **some("beta", "margin"))
-    if name == "cpo-hinge":
-        return cpo_hinge(*ranked, batch["teacher"], **weights, **some("beta", "margin"))
-    if name == "rrhf-as-shipped":
-        return rrhf_as_shipped(sums, *ranked[2:], batch["teacher"], batch["width"])
-    if name == "rrtf":
-        return rrtf(*ranked, batch["teacher"], **weights, **some("normalise", "margin", "pairs_of"))
-    return {"rrhf": rrhf, "pro": pro}[name](*ranked, batch["teacher"], **weights)
-
-
 def violated(p: Tensor, better: Tensor, worse: Tensor) -> Tensor:
     """The share () of pairs with p_better < p_worse; nan without a pair."""
     return (p[better] < p[worse]).float().mean().detach()
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A function of this file, and what it needs to be given.
+
+    `imitates`: L_ft is about the `teacher`'s response or about the `best` of a whole group; empty
+    where there is no L_ft, so that a group of equal scores teaches nothing. `compares`: it needs
+    two responses of a prompt; without, all but the imitated one are left away. `reference`: it
+    needs the start model's log-probabilities. `rate`: `lr_...` of [train] is a rate to begin with.
+    """
+
+    loss: Callable[[Batch, Tensor, Tensor, Weights], Parts]
+    imitates: str = "teacher"
+    compares: bool = True
+    reference: bool = False
+    rate: str = "sft"
+
+
+OBJECTIVES = {
+    "sft": Objective(sft, compares=False),
+    "best-of-n": Objective(sft, imitates="best", compares=False),
+    "rrtf": Objective(rrtf, rate="rrtf"),
+    "rrhf": Objective(rrhf, imitates="best", rate="rrhf"),
+    "rrhf-as-shipped": Objective(rrhf_as_shipped, imitates="best"),
+    "dpo": Objective(dpo, imitates="", reference=True, rate="dpo"),
+    "dpo-sft": Objective(dpo_sft, reference=True, rate="dpo"),
+    "simpo": Objective(simpo, imitates="", rate="dpo"),
+    "cpo-hinge": Objective(cpo_hinge),
+    "pro": Objective(pro, imitates="best"),
+}
+
+
+def objective(name: str) -> Objective:
+    """The one of `OBJECTIVES` called `name`; ValueError if there is none."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}: expected one of {', '.join(OBJECTIVES)}")
+    return OBJECTIVES[name]
 
 
 def require_finite(parts: Parts, *, run: str, step: int, task_ids: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is compared: the methods, the groups each learns from, the runs of all seeds.
+"""What is compared: the methods, and the groups each learns from.
 
 All methods start from one model, take the same number of updates and meet their prompts in the
 same order; they differ in what they learn from and by which objective.
@@ -6,12 +6,12 @@ same order; they differ in what they learn from and by which objective.
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rrtf import config
-from rrtf.records import Outcome, RankedGroup, TrainStep
+from rrtf.records import Outcome, RankedGroup
 
 METHODS = {
     "sft": "sft",
@@ -29,7 +29,7 @@ def training_set(
     groups: Sequence[RankedGroup],
     pairs: Sequence[RankedGroup],
     *,
-    max_responses: int = 0,
+    max_responses: int,
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(what `method` trains on, number of prompts left out by reason).
 
@@ -86,161 +86,12 @@ def seeds(trained: Iterable[str], n_seeds: int, n_seeds_others: int) -> dict[str
     return {method: n_seeds_others if method in few else n_seeds for method in trained}
 
 
-@dataclass(frozen=True)
-class Run:
-    """One method and seed: what `train` needs beside the start model.
-
-    `model` is a start model of the run's own, if it has one.
-    """
-
-    name: str
-    method: str
-    seed: int
-    groups: tuple[RankedGroup, ...]
-    options: Mapping[str, Any]
-    model: str = ""
-
-    @property
-    def folder(self) -> str:
-        """Where the model lies, relative to the stage's folder."""
-        return f"models/{self.name}"
-
-
-def plan(
-    groups: Sequence[RankedGroup],
-    pairs: Sequence[RankedGroup],
-    *,
-    seeds: Mapping[str, int],
-    learning_rates: Mapping[str, float],
-    seed: int,
-    max_responses: int = 0,
-    **options: Any,
-) -> list[Run]:
-    """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
-
-    A method that `learning_rates` has by its own name takes that one. All share `options` (see
-    `train`); run k of every method has the same seed, so it meets the prompts in the same order.
-    Longer runs come first, which keeps all processes busy.
-    """
-    runs = []
-    for method, count in seeds.items():
-        objective = METHODS[method]
-        chosen, _ = training_set(method, groups, pairs, max_responses=max_responses)
-        rate = learning_rates.get(method, learning_rates[objective])
-        own = {"objective": objective, "learning_rate": rate}
-        if method == "sft-kept":
-            own |= {"rank_weight": 0.0}  # everything else as in RRTF, its learning rate too
-        for k in range(count):
-            own["seed"] = config.derive_seed(seed, "train", k) % 2**31
-            runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), {**options, **own}))
-    return sorted(runs, key=_cost, reverse=True)
-
-
-def _cost(run: Run) -> float:
-    """Responses that one prompt of a run brings into a batch, on average."""
-    if run.options["objective"] == "sft" or not run.groups:
-        return 1.0
-    return sum(len(group.responses) for group in run.groups) / len(run.groups)
-
-
-def trials(
-    groups: Sequence[RankedGroup],
-    pairs: Sequence[RankedGroup],
-    settings: Iterable[Mapping[str, Any]],
-    *,
-    seed: int,
-    **options: Any,
-) -> list[Run]:
-    """One run, of the first seed, per setting: `method`, `learning_rate` and what else it changes.
-
-    A run is named after its setting; `options` are what all share.
-    """
-    runs = []
-    for setting in settings:
-        own = dict(setting)
-        method = own.pop("method")
-        rates = dict.fromkeys(METHODS.values(), own.pop("learning_rate"))
-        planned = {"seeds": {method: 1}, "learning_rates": rates, "seed": seed}
-        run = plan(groups, pairs, **planned, **{**options, **own})[0]
-        name = "-".join([method, f"lr{rates['sft']:.0e}", *(f"{k}={v}" for k, v in own.items())])
-        runs.append(replace(run, name=name))
-    return runs
-
-
-def grid(
-    rates: Mapping[str, Sequence[float]],
-    reductions: Sequence[str],
-    rank_weights: Sequence[float],
-) -> list[dict[str, Any]]:
-    """The settings that are compared on validation, one run each.
-
-    `rates` maps an objective to its learning rates. SFT, RRTF and RRHF are tried with every
-    reduction of L_ft, RRTF also with every further rank weight (reduction `mean`).
-    """
-    found = [
-        {"method": method, "learning_rate": rate, "ft_reduction": reduction}
-        for method in ("sft", "rrtf", "rrhf")
-        for reduction in reductions
-        for rate in rates[method]
-    ]
-    found += [
-        {"method": "rrtf", "learning_rate": rate, "ft_reduction": "mean", "rank_weight": weight}
-        for weight in rank_weights
-        for rate in rates["rrtf"]
-    ]
-    return found + [{"method": "dpo", "learning_rate": rate} for rate in rates["dpo"]]
-
-
-def best_rates(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of rows with `method`, `variant`, `learning_rate`, `pass@1`: the best rate of each variant.
-
-    Equal rates go to the smaller learning rate, the gentler change.
-    """
-    best: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (-row["pass@1"], row["learning_rate"])):
-        best.setdefault((row["method"], row["variant"]), row)
-    return [dict(row) for row in best.values()]
-
-
-def shared_rates(rows: Iterable[Mapping[str, Any]], among: Sequence[str]) -> list[dict[str, Any]]:
-    """For every variant and learning rate that all of `among` were tried with, their mean pass@1.
-
-    The best first. Methods whose difference is the question share one rate, so that they differ
-    in nothing else.
-    """
-    tried: dict[tuple[str, float], dict[str, float]] = {}
-    for row in rows:
-        key = (row["variant"], row["learning_rate"])
-        tried.setdefault(key, {})[row["method"]] = row["pass@1"]
-    found = [
-        {"variant": variant, "learning_rate": rate}
-        | {name: passing[name] for name in among}
-        | {"mean": sum(passing[name] for name in among) / len(among)}
-        for (variant, rate), passing in tried.items()
-        if set(among) <= set(passing)
-    ]
-    return sorted(found, key=lambda row: (-row["mean"], row["learning_rate"]))
-
-
-def trial_rows(runs: Sequence[Run], rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """One row per trial with its validation pass@1; `rates` maps a run's name to it."""
-    return [
-        {
-            "method": run.method,
-            "variant": "-".join(run.name.split("-lr", 1)[1].split("-", 2)[2:]),
-            "learning_rate": run.options["learning_rate"],
-            "pass@1": rates[run.name],
-        }
-        for run in runs
-    ]
-
-
 def sizes(
     trained: Iterable[str],
     groups: Sequence[RankedGroup],
     pairs: Sequence[RankedGroup],
     *,
-    max_responses: int = 0,
+    max_responses: int,
 ) -> list[dict[str, Any]]:
     """One row per method: prompts in = learnt from + left out, responses, wrong targets of L_ft."""
     rows = []
@@ -260,50 +111,3 @@ def sizes(
         )
         rows[-1]["responses"] = rows[-1]["responses"] or len(chosen)
     return rows
-
-
-def run_rows(
-    runs: Sequence[Run], steps: Sequence[Sequence[TrainStep]], *, last: int = 10
-) -> list[dict[str, Any]]:
-    """What `runs.jsonl` holds: each run, its model and its losses, means of the `last` updates."""
-    rows = []
-    for run, rows_of_run in zip(runs, steps, strict=True):
-        end = rows_of_run[-last:]
-        rows.append(
-            {
-                "method": run.method,
-                "objective": run.options["objective"],
-                "seed": run.seed,
-                "model": run.folder,
-                "n_groups": len(run.groups),
-                "updates": run.options["updates"],
-                "learning_rate": run.options["learning_rate"],
-                "loss": sum(s.loss for s in end) / len(end),
-                "rank_loss": sum(s.rank_loss for s in end) / len(end),
-                "ft_loss": sum(s.ft_loss for s in end) / len(end),
-            }
-        )
-    return rows
-
-
-def lines(
-    steps: Iterable[Sequence[TrainStep]], field: str, *, among: Sequence[str] = ()
-) -> dict[str, list[tuple[int, float]]]:
-    """Run -> (update, value of `field`), for the figures; `among` limits it to some methods."""
-    return {
-        rows[0].run: [(step.step, getattr(step, field)) for step in rows]
-        for rows in steps
-        if not among or rows[0].run.rsplit("-s", 1)[0] in among
-    }
-
-
-def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
-    """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
-    runs = [rows for rows in steps if rows[0].run.rsplit("-s", 1)[0] == "rrtf"]
-    ends = {"first": [r[:last] for r in runs], "last": [r[-last:] for r in runs]}
-    figures = {}
-    for when, chosen in ends.items():
-        values = [step.violated for rows in chosen for step in rows]
-        if values:
-            figures[f"violated pairs, {when} updates"] = round(sum(values) / len(values), 3)
-    return figures

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from textwrap import dedent
 
 from rrtf import config
 from rrtf.prompts import target
@@ -25,7 +24,7 @@ def score(
     scores: Mapping[Outcome, float],
     *,
     tie: float,
-    pass_ratio: float = 0.0,
+    pass_ratio: float,
 ) -> float:
     """r of the paper: the situation's value, plus `tie` for the teacher.
 
@@ -39,7 +38,7 @@ def score(
     return value + pass_ratio * execution.n_passed / execution.n_tests
 
 
-def check_scores(scores: Mapping[Outcome, float], tie: float, pass_ratio: float = 0.0) -> None:
+def check_scores(scores: Mapping[Outcome, float], tie: float, pass_ratio: float) -> None:
     """ValueError unless the scores rise with the situations and what is added fits between them."""
     values = [scores[outcome] for outcome in Outcome]
     steps = [high - low for low, high in pairwise(values)]
@@ -57,12 +56,12 @@ def rank(
     responses: Sequence[Response],
     executions: Sequence[Execution],
     *,
-    teacher: str = "teacher",
+    teacher: str,
     scores: Mapping[Outcome, float],
     tie_break: float,
-    pass_ratio: float = 0.0,
+    pass_ratio: float,
     prompts: Mapping[str, str],
-    prompt_format: str = "starcoder",
+    prompt_format: str,
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(one group per task with a teacher response, responses or tasks left out by reason).
 
@@ -167,7 +166,7 @@ def _distinct(
 
 
 def pairs(
-    groups: Sequence[RankedGroup], *, pairing: str = "one", teacher_filter: str, seed: int
+    groups: Sequence[RankedGroup], *, pairing: str, teacher_filter: str, seed: int
 ) -> tuple[list[RankedGroup], dict[str, int]]:
     """(groups of the teacher and the student(s) it is compared with, prompts dropped by reason).
 
@@ -222,40 +221,6 @@ def situations(pairs: Sequence[RankedGroup]) -> dict[tuple[Outcome, Outcome], in
     return dict(Counter((g.outcomes[0], outcome) for g in pairs for outcome in g.outcomes[1:]))
 
 
-def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution]) -> list[dict]:
-    """One row per response: who, what was decided and why, k of n, under which isolation."""
-    return [
-        {
-            "source": e.source,
-            "answer": dedent(r.text).strip("\n"),
-            "outcome": e.outcome.name,
-            "reason": e.reason,
-            "passed": f"{e.n_passed} of {e.n_tests}",
-            "isolation": e.isolation,
-        }
-        for r, e in zip(responses, executions, strict=True)
-    ]
-
-
-def outcome_counts(executions: Sequence[Execution]) -> dict[str, dict[str, int]]:
-    """For each source, how many of its responses fall into which situation."""
-    counts = Counter((e.source, e.outcome) for e in executions)
-    sources = sorted({e.source for e in executions})
-    return {s: {outcome.name: counts[s, outcome] for outcome in Outcome} for s in sources}
-
-
-def reason_rows(executions: Sequence[Execution]) -> list[dict]:
-    """Outcome, reason and a column of counts per source, in the order of the situations."""
-    sources = sorted({e.source for e in executions})
-    counts = Counter((e.outcome, e.reason, e.source) for e in executions)
-    keys = sorted({(e.outcome, e.reason) for e in executions})
-    return [
-        {"outcome": outcome.name, "reason": reason}
-        | {source: counts[outcome, reason, source] for source in sources}
-        for outcome, reason in keys
-    ]
-
-
 def filter_rows(before: Sequence[RankedGroup], after: Sequence[RankedGroup]) -> list[dict]:
     """Teacher's situation by student's: comparisons before the filter, and how many stay."""
     all_pairs, kept = situations(before), situations(after)
@@ -278,14 +243,6 @@ def choices(groups: Sequence[RankedGroup], *, seed: int) -> list[dict]:
             row = {"pairing": pairing, "filter": name, "prompts": len(kept), "pairs": compared}
             rows.append(row | {"teacher wrong": wrong})
     return rows
-
-
-def fraction_passing(executions: Sequence[Execution]) -> dict[str, float]:
-    """The fraction of each source's responses that pass."""
-    return {
-        source: counts[Outcome.PASS.name] / sum(counts.values())
-        for source, counts in outcome_counts(executions).items()
-    }
 
 
 def preferences(pairs: Sequence[RankedGroup]) -> tuple[list[dict[str, str]], dict[str, int]]:

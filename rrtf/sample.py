@@ -235,7 +235,8 @@ def _checked(author: Author, identity: str) -> str:
 def _answer(job: Job, **opened: Path) -> list[Response]:
     author, decoding = job.author, job.decoding
     ids = [problem.task_id for problem in job.problems]
-    ask = engines.asker(author.model, author.prompt_format, engine=author.engine)
+    away = engines.remote(author.engine)
+    ask = engines.asker(author.model, author.prompt_format, away=away)
     seed = config.derive_seed(decoding.seed, author.source, str(decoding.temperature), *ids)
     try:
         answers = _opened(job, **opened).generate(

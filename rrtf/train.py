@@ -1,4 +1,4 @@
-"""Training on ranked groups: one objective, one start model, a fixed number of updates.
+"""Stage 05, training on ranked groups: one recipe, one start model, one loop.
 
 `train` makes one run, alone or in each of the processes that `torchrun` started; `train_all` makes
 several runs side by side in processes of one thread each. What a run depends on is written to
@@ -6,505 +6,269 @@ several runs side by side in processes of one thread each. What a run depends on
 newest whole checkpoint.
 """
 
-import ctypes
 import hashlib
 import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, replace
-from functools import cache, partial
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from rrtf import config, loss, store
+from rrtf import config, loss, methods, store
 from rrtf.config import derive_seed
-from rrtf.methods import Run
+from rrtf.engines.gptbigcode import supports_bfloat16
 from rrtf.records import RankedGroup, TrainStep
-from rrtf.step import batches, sharding
+from rrtf.step import batches, networks, sharding
 from rrtf.step.batches import Example
+from rrtf.step.networks import Scorer
 
-if TYPE_CHECKING:
-    from rrtf.loss import Parts
-    from rrtf.step.networks import Scorer
+OPTIMIZERS = ("adamw", "adafactor")
+PRECISIONS = ("auto", "bfloat16", "float32")
+DTYPES = ("float32", "bfloat16", "float16")
+MARKER = ".digest.json"
+# what a run may be resumed with another value of: the result is the same but for rounding
+FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
 
-
-Progress = Callable[[int, int], None]
-
-# the options of `train` that all runs of a stage share
-OPTIONS = (
-    "updates", "groups_per_batch", "warmup", "ft_reduction", "ft_weight", "rank_weight",
-    "normalise", "margin", "pairs_of", "beta", "max_length", "dropout", "weight_decay", "clip",
-    "optimizer", "precision", "attention", "tokens_per_forward", "checkpointing", "lora_rank",
-    "lora_alpha", "lora_dropout", "lora_targets", "qlora", "save_dtype", "checkpoint_every",
-)  # fmt: skip
+Told = Callable[[TrainStep, int], None]  # an update that is done, and how many there will be
 
 
-# One run
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one run learns. The names are those of [train] in profiles.toml, which explains them.
+
+    What a run has of its own: objective (one of `loss.OBJECTIVES`; weights, `margin`, `beta`: see
+    `loss.Weights`), `seed` (of order, dropout, adapters), `threads` of its process, `updates` or,
+    where those are 0, `epochs`, passes over the prompts. `learning_rate` is reached after `warmup`
+    (share of the updates), then falls linearly to zero.
+    """
+
+    objective: str
+    updates: int
+    groups_per_batch: int
+    learning_rate: float
+    epochs: float
+    warmup: float
+    ft_reduction: str
+    ft_weight: float
+    rank_weight: float
+    normalise: bool
+    margin: float
+    pairs_of: str
+    beta: float
+    max_length: int
+    dropout: float
+    weight_decay: float
+    clip: float
+    optimizer: str
+    precision: str
+    attention: str
+    tokens_per_forward: int
+    checkpointing: bool
+    lora_rank: int
+    lora_alpha: float
+    lora_dropout: float
+    lora_targets: str
+    qlora: bool
+    save_dtype: str
+    checkpoint_every: int
+    seed: int
+    threads: int
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], **own: Any) -> "Recipe":
+        """The recipe in a stage's `settings`, which hold more, with what is its `own`."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{k: v for k, v in settings.items() if k in names} | own)
+
+    @property
+    def lora(self) -> networks.Lora:
+        """The adapters."""
+        own = self.lora_rank, self.lora_alpha, self.lora_dropout, self.lora_targets
+        return networks.Lora(*own, qlora=self.qlora)
+
+
+def check(recipe: Recipe) -> None:
+    """ValueError for a value that no run can have."""
+    for name in ("groups_per_batch", "checkpoint_every", "max_length"):
+        if getattr(recipe, name) < 1:
+            raise ValueError(f"{name} {getattr(recipe, name)}: expected at least 1")
+    for name in ("warmup", "tokens_per_forward", "learning_rate", "clip", "weight_decay"):
+        if getattr(recipe, name) < 0:
+            raise ValueError(f"{name} {getattr(recipe, name)}: expected at least 0")
+    if (recipe.updates > 0) == (recipe.epochs > 0):
+        raise ValueError(
+            f"updates {recipe.updates} and epochs {recipe.epochs:g}: expected one of them"
+        )
+    loss.objective(recipe.objective)
+    for name, known in (
+        ("precision", PRECISIONS),
+        ("save_dtype", DTYPES),
+        ("ft_reduction", loss.REDUCTIONS),
+        ("pairs_of", loss.PAIRS_OF),
+        ("optimizer", OPTIMIZERS),
+    ):
+        value = getattr(recipe, name)
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}: expected one of {', '.join(known)}")
 
 
 def train(
     groups: Sequence[RankedGroup],
     *,
     model: str | Path,
-    objective: str,
     output: Path,
-    updates: int,
-    groups_per_batch: int,
-    learning_rate: float,
-    epochs: float = 0.0,
-    warmup: float = 0.05,
-    ft_reduction: str = "mean",
-    ft_weight: float = 1.0,
-    rank_weight: float = 1.0,
-    normalise: bool = True,
-    margin: float = 0.0,
-    pairs_of: str = "teacher",
-    beta: float = 0.1,
-    max_length: int = 512,
-    dropout: float = 0.0,
-    weight_decay: float = 0.0,
-    clip: float = 1.0,
-    optimizer: str = "adamw",
-    precision: str = "auto",
-    attention: str = "auto",
-    tokens_per_forward: int = 0,
-    checkpointing: bool = False,
-    lora_rank: int = 0,
-    lora_alpha: float = 16.0,
-    lora_dropout: float = 0.0,
-    lora_targets: str = "all-linear",
-    qlora: bool = False,
-    save_dtype: str = "float32",
-    checkpoint_every: int = 50,
-    seed: int = 0,
-    threads: int = 1,
-    progress: Progress | None = None,
-    told: Callable[[TrainStep, int], None] | None = None,
+    recipe: Recipe,
+    told: Told | None = None,
     overwrite: bool = True,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
-    objective: one of `loss.OBJECTIVES` (see there for weights, `margin`, `beta`); updates: 0 where
-    `epochs`, passes over the prompts, say how many. `learning_rate` is reached after `warmup`
-    (share of the updates), then falls linearly to zero; gradients are clipped at norm `clip` (0 =
-    never). precision: `float32`, `bfloat16` (autocast) or `auto` (bfloat16 where the processor
-    multiplies it natively). optimizer, tokens_per_forward: see `trainer`; LoRA, checkpointing: see
-    `networks`. A finished run with the same settings is read, not repeated; one with others is
-    replaced if `overwrite`, else a ValueError, as is a folder that holds something else.
+    `told` is called after every update, on the first process. A finished run of the same recipe,
+    model and groups is read, not repeated; another one is replaced if `overwrite`, else a
+    ValueError, as is a folder that holds something else.
     """
-
-    given = ("groups", "output", "progress", "told", "overwrite")
-    settings = {k: v for k, v in locals().items() if k not in (*given, "given", "trainer")}
-    settings["model"] = Path(model).name
-    check(settings)
-    told = partial(_tell, progress=progress, told=told)
-    return _one_run(groups, model, settings, output=Path(output), overwrite=overwrite, told=told)
-
-
-def _one_run(
-    groups: Sequence[RankedGroup],
-    model: str | Path,
-    settings: Mapping[str, Any],
-    *,
-    output: Path,
-    overwrite: bool,
-    told: Callable[[TrainStep, int], None],
-) -> list[TrainStep]:
-    """Reads a finished run, else makes it."""
-    mark = mark_of(groups, model, settings)
+    check(recipe)
+    mark = mark_of(groups, model, recipe)
     finished = read_steps(output, mark["digest"])
     if finished is not None:
         return finished
-    if _is_first():
+    first, began = sharding.rank() == 0, time.monotonic()
+    if first:
         start(output, mark, overwrite=overwrite)
-    began = time.monotonic()
-    steps = _learn(groups, model, settings, digest=mark["digest"], output=output, told=told)
-    if _is_first():
+    scorer, tokenizer = load(model, recipe)
+    examples, dropped = _examples(groups, scorer, tokenizer, recipe)
+    updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
+    recipe = replace(recipe, updates=updates)
+    how = {"groups_per_batch": recipe.groups_per_batch, "seed": recipe.seed}
+    data = batches.in_order(examples, updates=updates, **how)
+    steps = fit(scorer, data, recipe, run=output.name, folder=output / "checkpoints", told=told)
+    facts = {
+        "run": output.name,
+        "digest": mark["digest"],
+        "settings": settings_of(recipe, model),
+        "n_groups": len(groups),
+        "n_trained": len(examples),
+        "dropped": dropped,
+        "tokens": sum(example.n_tokens for example in data),
+        "bfloat16": in_bfloat16(recipe.precision),
+        "attention": scorer.network.config._attn_implementation,
+    }
+    networks.save(
+        scorer, tokenizer, output, model=model, save_dtype=recipe.save_dtype, lora=recipe.lora
+    )
+    if first:
+        store.write_bytes(output / "README.md", _card(facts, steps).encode())
+        store.write_json(output / "training.json", {**facts, "steps": to_json(steps)})
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
         store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
     return steps
 
 
-def _tell(
-    step: TrainStep,
-    updates: int,
-    *,
-    progress: Progress | None,
-    told: Callable[[TrainStep, int], None] | None,
-) -> None:
-    if told:
-        told(step, updates)
-    if progress:
-        progress(step.step, updates)
-
-
-def _is_first() -> bool:
-    from rrtf.step import sharding
-
-    return sharding.rank() == 0
-
-
-def _learn(
-    groups: Sequence[RankedGroup],
-    model: str | Path,
-    settings: Mapping[str, Any],
-    *,
-    digest: str,
-    output: Path,
-    told: Callable[[TrainStep, int], None],
-) -> list[TrainStep]:
-    """From the start model to a finished folder; `settings` are the arguments of `train`."""
-    from rrtf import loss
-    from rrtf.step import networks
-
-    objective, per_batch = settings["objective"], settings["groups_per_batch"]
-    bfloat16 = in_bfloat16(settings["precision"])
-    lora = {name: settings[name] for name in OPTIONS if name.startswith("lora_")}
-    how = {name: settings[name] for name in ("dropout", "threads", "checkpointing", "qlora")}
-    how["wanted"] = settings["attention"]
-    scorer, tokenizer = networks.load(
-        model, bfloat16=bfloat16, seed=settings["seed"], **how, **lora
+def load(model: str | Path, recipe: Recipe) -> tuple[Scorer, Any]:
+    """(what a recipe trains of a start model, its tokenizer)."""
+    return networks.load(
+        model,
+        dropout=recipe.dropout,
+        threads=recipe.threads,
+        bfloat16=in_bfloat16(recipe.precision),
+        attention=recipe.attention,
+        checkpointing=recipe.checkpointing,
+        lora=recipe.lora,
+        seed=recipe.seed,
     )
-    network = scorer.network
-    positions = getattr(network.config, "max_position_embeddings", settings["max_length"])
-    limit = min(settings["max_length"], positions)
-    examples, dropped = batches.prepare(groups, tokenizer, objective=objective, max_length=limit)
-    if objective in loss.REFERENCED:
-        sums = log_prob_sums(scorer, examples, batch=per_batch, bfloat16=bfloat16)
+
+
+def _examples(
+    groups: Sequence[RankedGroup], scorer: Scorer, tokenizer: Any, recipe: Recipe
+) -> tuple[list[Example], dict[str, int]]:
+    """(what is trained on, number dropped by reason), with the start model's sums if needed."""
+    positions = getattr(scorer.network.config, "max_position_embeddings", recipe.max_length)
+    limit = min(recipe.max_length, positions)
+    examples, dropped = batches.prepare(
+        groups, tokenizer, objective=recipe.objective, max_length=limit
+    )
+    if loss.OBJECTIVES[recipe.objective].reference:
+        half = in_bfloat16(recipe.precision)
+        how = {"batch": recipe.groups_per_batch, "bfloat16": half}
+        sums = networks.log_prob_sums(scorer, examples, **how)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
-    updates = settings["updates"] or math.ceil(settings["epochs"] * len(examples) / per_batch)
-    settings = {**settings, "updates": updates}
-    order = {"updates": updates, "seed": settings["seed"]}
-    data = batches.in_order(examples, groups_per_batch=per_batch, **order)
-    steps = _fit(scorer, data, settings, output=output, bfloat16=bfloat16, told=told)
-    facts = {
-        "run": output.name,
-        "digest": digest,
-        "settings": settings,
-        "n_groups": len(groups),
-        "n_trained": len(examples),
-        "dropped": dropped,
-        "tokens": sum(map(_n_tokens, data)),
-        "bfloat16": bfloat16,
-        "attention": network.config._attn_implementation,
-    }
-    _save(scorer, tokenizer, output, facts, steps, model=model)
-    return steps
-
-
-def _n_tokens(example: Example) -> int:
-    return len(example.prompt) + sum(map(len, example.responses))
-
-
-def _fit(
-    scorer: "Scorer",
-    data: list[Example],
-    settings: Mapping[str, Any],
-    *,
-    output: Path,
-    bfloat16: bool,
-    told: Callable[[TrainStep, int], None],
-) -> list[TrainStep]:
-    names = (
-        "updates", "groups_per_batch", "tokens_per_forward", "learning_rate", "warmup",
-        "optimizer", "weight_decay", "clip", "checkpoint_every", "seed",
-    )  # fmt: skip
-    own = {"run": output.name, "settings": settings, "bfloat16": bfloat16}
-    return fit(
-        scorer,
-        data,
-        [_n_tokens(example) for example in data],
-        parts_of=partial(parts_of, scorer, **own),
-        run=output.name,
-        folder=output / "checkpoints",
-        each=partial(told, updates=settings["updates"]),
-        **{name: settings[name] for name in names},
-    )
-
-
-def parts_of(
-    scorer: "Scorer",
-    examples: Sequence[Example],
-    update: int,
-    *,
-    run: str,
-    settings: Mapping[str, Any],
-    bfloat16: bool = False,
-) -> "Parts":
-    """The loss of some examples; FloatingPointError with run, update and tasks if not finite.
-
-    `settings` are those of `train`: objective, weights, reduction, margin, pairs_of, beta.
-    """
-    from rrtf import loss
-    from rrtf.step import networks
-
-    device = networks.device()
-    batch = batches.collate(examples, device=device)
-    with autocast(bfloat16, device):
-        sums, lengths = scorer(batch)
-        parts = loss.objective(settings["objective"], sums, lengths, batch, settings)
-    loss.require_finite(parts, run=run, step=update, task_ids=batch["task_ids"])
-    return parts
-
-
-def log_prob_sums(
-    scorer: "Scorer", examples: Sequence[Example], *, batch: int, bfloat16: bool
-) -> list[tuple[float, ...]]:
-    """The log-probability sum of every response as the model is now, without gradients.
-
-    Several processes take turns at the batches and tell each other what they found.
-    """
-    import torch
-
-    from rrtf.step import networks, sharding
-
-    scorer.eval()
-    device, several, rank = networks.device(), sharding.processes(), sharding.rank()
-    found = [[0.0] * len(example.responses) for example in examples]
-    starts = list(range(0, len(examples), batch))
-    starts += starts[:1] * (-len(starts) % several)  # all take part in every forward pass
-    for turn, start in list(enumerate(starts))[rank::several]:
-        some = examples[start : start + batch]
-        with torch.no_grad(), autocast(bfloat16, device):
-            flat = iter(scorer(batches.collate(some, device=device))[0].tolist())
-        if turn * batch == start:
-            found[start : start + batch] = [[next(flat) for _ in e.responses] for e in some]
-    sharding.reshard(scorer)
-    flat = iter(sharding.total([value for values in found for value in values]))
-    return [tuple(next(flat) for _ in values) for values in found]
-
-
-# What a run leaves behind
-
-
-def read_steps(output: Path, digest: str = "") -> list[TrainStep] | None:
-    """The rows of a finished run, or None if it is not finished or (`digest`) was another run."""
-
-    path = output / "training.json"
-    if not path.exists():
-        return None
-    facts = store.read_json(path)
-    if digest and facts.get("digest") != digest:
-        return None
-    if _is_first():
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    return from_json(facts["steps"], str(path))
-
-
-def _save(
-    scorer: "Scorer",
-    tokenizer: Any,
-    output: Path,
-    facts: Mapping[str, Any],
-    steps: Sequence[TrainStep],
-    *,
-    model: str | Path,
-) -> None:
-    """Weights, tokenizer, model card; then `training.json`, which says that all of it is there."""
-    from rrtf.step import networks
-
-    settings = facts["settings"]
-    lora = None
-    if settings["lora_rank"]:
-        names = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
-        lora = networks.adapters(*(settings[name] for name in names))
-    networks.save(
-        scorer, tokenizer, output, model=model, save_dtype=settings["save_dtype"], lora=lora
-    )
-    if _is_first():
-        store.write_bytes(output / "README.md", model_card(facts, steps).encode())
-        store.write_json(output / "training.json", {**facts, "steps": to_json(steps)})
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-
-
-# Several runs side by side
-
-
-def train_all(
-    runs: Sequence[Run],
-    *,
-    model: str | Path,
-    folder: Path,
-    workers: int = 2,
-    progress: Progress | None = None,
-) -> list[list[TrainStep]]:
-    """`train` for every run into `folder / run.folder`, in `workers` processes of one thread.
-
-    Results are in the order of `runs` and do not depend on `workers`. `progress` counts updates
-    over all runs. RuntimeError if a process dies; what is finished stays, a second call goes on.
-    """
-    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    spawn = get_context("spawn")
-    counts = spawn.Array("i", len(runs))
-    total = sum(run.options["updates"] for run in runs)
-    with ProcessPoolExecutor(workers, spawn, _start_process, (counts,)) as pool:
-        futures = [pool.submit(_train_one, k, run, model, folder) for k, run in enumerate(runs)]
-        pending = set(futures)
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                if progress:
-                    progress(sum(counts), total)
-        except BrokenProcessPool:
-            raise RuntimeError(
-                f"a training process died; finished runs are kept in {folder}, run again to go on"
-            ) from None
-        finally:
-            for future in pending:
-                future.cancel()
-    return [future.result() for future in futures]
-
-
-_counts: Any = None  # of this process: updates done, by run
-
-
-def _start_process(counts: Any) -> None:
-    global _counts
-    _counts = counts
-    config.set_threads(1)
-
-
-def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainStep]:
-    def count(done: int, _: int) -> None:
-        _counts[k] = done
-
-    steps = train(
-        run.groups,
-        model=run.model or model,
-        output=folder / run.folder,
-        progress=count,
-        **run.options,
-    )
-    count(len(steps), len(steps))
-    return steps
-
-
-def seconds(runs: Iterable[Run], folder: Path) -> dict[str, float]:
-    """How long each run took in the process that finished it."""
-    return {run.name: store.read_json(folder / run.folder / ".seconds.json") for run in runs}
-
-
-OPTIMIZERS = ("adamw", "adafactor")
-PRECISIONS = ("auto", "bfloat16", "float32")
-KEPT = 2  # checkpoints
-
-# an update's examples and its number -> a tuple with the fields of `rrtf.loss.Parts`
-PartsOf = Callable[[Sequence[Any], int], Any]
-
-
-def check(settings: Mapping[str, Any]) -> None:
-    """ValueError for a setting that no run can have."""
-    for name in ("groups_per_batch", "checkpoint_every", "max_length"):
-        if settings[name] < 1:
-            raise ValueError(f"{name} {settings[name]}: expected at least 1")
-    for name in ("warmup", "tokens_per_forward", "learning_rate", "clip", "weight_decay"):
-        if settings[name] < 0:
-            raise ValueError(f"{name} {settings[name]}: expected at least 0")
-    if (settings["updates"] > 0) == (settings["epochs"] > 0):
-        raise ValueError(
-            f"updates {settings['updates']} and epochs {settings['epochs']:g}: expected one of them"
-        )
-    for name, known in (
-        ("objective", loss.OBJECTIVES),
-        ("precision", PRECISIONS),
-        ("save_dtype", ("float32", "bfloat16", "float16")),
-        ("ft_reduction", ("sum", "mean")),
-        ("optimizer", OPTIMIZERS),
-    ):
-        if settings[name] not in known:
-            expected = ", ".join(known)
-            raise ValueError(f"unknown {name} {settings[name]!r}: expected one of {expected}")
+    return examples, dropped
 
 
 def fit(
-    root: nn.Module,
-    data: Sequence[Any],
-    sizes: Sequence[int],
+    scorer: Scorer,
+    data: Sequence[Example],
+    recipe: Recipe,
     *,
-    parts_of: PartsOf,
     run: str,
     folder: Path,
-    updates: int,
-    groups_per_batch: int,
-    tokens_per_forward: int,
-    learning_rate: float,
-    warmup: float,
-    optimizer: str,
-    weight_decay: float,
-    clip: float,
-    checkpoint_every: int,
-    seed: int,
-    each: Callable[[TrainStep], None] | None = None,
+    told: Told | None = None,
 ) -> list[TrainStep]:
-    """Trains `root` on `data`, `groups_per_batch` of them an update, in the order given.
+    """Trains `scorer` on `data`, `groups_per_batch` of them an update, in the order given.
 
-    `sizes` are their tokens; more than `tokens_per_forward` (0 = no limit) are not put through
-    the model at once. Goes on from the newest whole checkpoint in `folder`. `each` is called after
-    every update, on the first process. Returns the rows of all updates.
+    Goes on from the newest whole checkpoint in `folder`. Returns the rows of all updates.
     """
     if sharding.processes() > 1:
-        sharding.require_sharded(root)
-    chosen = make_optimizer(root, optimizer, weight_decay=weight_decay)
-    rows = resume(folder, root, chosen)
-    root.train()
-    for update in range(len(rows) + 1, updates + 1):
-        now = slice((update - 1) * groups_per_batch, update * groups_per_batch)
-        rate = learning_rate * schedule(update, updates, math.ceil(warmup * updates))
-        for group in chosen.param_groups:
+        sharding.require_sharded(scorer)
+    optimizer = make_optimizer(scorer, recipe.optimizer, weight_decay=recipe.weight_decay)
+    state = sharding.resume(folder, scorer, optimizer)
+    rows = from_json(state["steps"], str(folder)) if state else []
+    size, warm = recipe.groups_per_batch, math.ceil(recipe.warmup * recipe.updates)
+    scorer.train()
+    for update in range(len(rows) + 1, recipe.updates + 1):
+        rate = recipe.learning_rate * schedule(update, recipe.updates, warm)
+        for group in optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(derive_seed(seed, "dropout", update, sharding.rank()))
-        means = accumulate(data[now], sizes[now], parts_of, update, budget=tokens_per_forward)
-        norm = clip_gradients(root, clip)
-        chosen.step()
-        chosen.zero_grad()
+        torch.manual_seed(derive_seed(recipe.seed, "dropout", update, sharding.rank()))
+        now = data[(update - 1) * size : update * size]
+        means = accumulate(scorer, now, recipe, run=run, update=update)
+        norm = clip_gradients(scorer, recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad()
         rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
-        if update % checkpoint_every == 0:
-            save(folder / f"checkpoint-{update}", root, chosen, rows)
-        if each and sharding.rank() == 0:
-            each(rows[-1])
+        if update % recipe.checkpoint_every == 0:
+            state = {"update": update, "steps": to_json(rows)}
+            sharding.save(folder / f"checkpoint-{update}", scorer, optimizer, state)
+        if told and sharding.rank() == 0:
+            told(rows[-1], recipe.updates)
         if update % 5 == 0:
-            trim()
+            networks.trim()
     return rows
 
 
-# One update
-
-
 def accumulate(
-    examples: Sequence[Any],
-    sizes: Sequence[int],
-    parts_of: PartsOf,
-    update: int,
-    *,
-    budget: int,
+    scorer: Scorer, examples: Sequence[Example], recipe: Recipe, *, run: str, update: int
 ) -> dict[str, float]:
     """Adds the gradient of an update's mean loss; returns its loss, its parts, violated pairs.
 
-    Every number of `parts_of` is a mean over prompts, so a forward pass of b of the update's B
+    Every number of `loss.Parts` is a mean over prompts, so a forward pass of b of the update's B
     prompts counts b / B, whatever their lengths: the sum is the mean over all B, also where
     the passes are unequal, and where a prompt's own loss is a mean over tokens.
+    FloatingPointError with run, update and tasks if a loss is not finite.
     """
-    several = sharding.processes()
-    sums = [0.0] * 5  # loss, rank, ft, violated pairs, pairs
-    for members in passes(sizes, processes=several, budget=budget)[sharding.rank()]:
-        parts = parts_of([examples[k] for k in members or (0,)], update)
+    several, device = sharding.processes(), networks.device()
+    objective, half = loss.OBJECTIVES[recipe.objective], in_bfloat16(recipe.precision)
+    sizes = [example.n_tokens for example in examples]
+    plan = passes(sizes, processes=several, budget=recipe.tokens_per_forward)
+    total = [0.0] * 5  # loss, rank, ft, violated pairs, pairs
+    for members in plan[sharding.rank()]:
+        batch = batches.collate([examples[k] for k in members or (0,)], device=device)
+        with networks.autocast(half):
+            sums, lengths = scorer(batch)
+            parts = objective.loss(batch, sums, lengths, recipe)
+        loss.require_finite(parts, run=run, step=update, task_ids=batch["task_ids"])
         share = len(members) / len(examples)
         (parts.loss * (share * several)).backward()  # FSDP takes the mean over the processes
         if members:
             wrong = round(float(parts.violated) * parts.n_pairs) if parts.n_pairs else 0
             means = [share * float(part.detach()) for part in (parts.loss, parts.rank, parts.ft)]
-            sums = [s + v for s, v in zip(sums, (*means, wrong, parts.n_pairs), strict=True)]
-    mean, rank, ft, wrong, pairs = sharding.total(sums)
+            total = [s + v for s, v in zip(total, (*means, wrong, parts.n_pairs), strict=True)]
+    mean, rank, ft, wrong, pairs = sharding.total(total)
     violated = wrong / pairs if pairs else math.nan
     return {"loss": mean, "rank_loss": rank, "ft_loss": ft, "violated": violated}
 
@@ -571,121 +335,167 @@ def clip_gradients(root: nn.Module, clip: float) -> float:
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
-def autocast(bfloat16: bool, device: torch.device) -> Any:
-    """Matrix products in bfloat16 while the block runs; weights and sums stay float32."""
-    return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
-
-
 def in_bfloat16(precision: str) -> bool:
-    """Whether a run of `precision` computes in bfloat16 here."""
-    return native_bfloat16() if precision == "auto" else precision == "bfloat16"
-
-
-def native_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware, where it is faster than float32."""
+    """Whether a run of `precision` multiplies in bfloat16; `auto`: where the hardware does."""
+    if precision != "auto":
+        return precision == "bfloat16"
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+    return supports_bfloat16()
 
 
-@cache
-def _trimmer() -> Any:
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
+@dataclass(frozen=True)
+class Run:
+    """One method and seed: what `train` needs beside the start model.
 
-
-def trim() -> None:
-    """Gives freed memory back to the system.
-
-    Batches differ in size, so glibc's heap fragments: without this a run's resident memory
-    doubles within thirty updates. Every five updates it costs under one percent of the time.
+    `model` is a start model of the run's own, if it has one.
     """
-    if _trimmer():
-        _trimmer()(0)
+
+    name: str
+    method: str
+    seed: int
+    groups: tuple[RankedGroup, ...]
+    recipe: Recipe
+    model: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Where the model lies, relative to the stage's folder."""
+        return f"models/{self.name}"
 
 
-# Checkpoints
+def plan(
+    groups: Sequence[RankedGroup],
+    pairs: Sequence[RankedGroup],
+    *,
+    recipe: Recipe,
+    seeds: Mapping[str, int],
+    learning_rates: Mapping[str, float],
+    max_responses: int,
+) -> list[Run]:
+    """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
+
+    A method that `learning_rates` has by its own name takes that one. All else they share is in
+    `recipe`; run k of every method has the same seed, so it meets the prompts in the same order.
+    Longer runs come first, which keeps all processes busy.
+    """
+    runs = []
+    for method, count in seeds.items():
+        objective = methods.METHODS[method]
+        chosen, _ = methods.training_set(method, groups, pairs, max_responses=max_responses)
+        rate = learning_rates.get(method, learning_rates[objective])
+        own = replace(recipe, objective=objective, learning_rate=rate)
+        if method == "sft-kept":
+            own = replace(own, rank_weight=0.0)  # all else as in RRTF, its learning rate too
+        for k in range(count):
+            seeded = replace(own, seed=derive_seed(recipe.seed, "train", k) % 2**31)
+            runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), seeded))
+    return sorted(runs, key=_cost, reverse=True)
 
 
-def save(
-    folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, rows: Sequence[TrainStep]
-) -> None:
-    """Writes a checkpoint, `state.json` last, and removes all but the newest `KEPT`."""
-    first = sharding.rank() == 0
-    if first:
-        shutil.rmtree(folder, ignore_errors=True)  # of a crash: the parts of other processes
-        folder.mkdir(parents=True)
-    sharding.wait()
-    numbers = sharding.save(folder, root, optimizer)
-    sharding.wait()
-    if first:
-        state = {"update": len(rows), "numbers": numbers, "steps": to_json(rows)}
-        store.write_json(folder / "state.json", state)
-        for old in _checkpoints(folder.parent)[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+def _cost(run: Run) -> float:
+    """Responses that one prompt of a run brings into a batch, on average."""
+    if not loss.OBJECTIVES[run.recipe.objective].compares or not run.groups:
+        return 1.0
+    return sum(len(group.responses) for group in run.groups) / len(run.groups)
 
 
-def resume(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer) -> list[TrainStep]:
-    """The rows up to the newest whole checkpoint in `folder`, which is put into place; else []."""
-    sharding.wait()
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        return []
-    state = store.read_json(newest / "state.json")
-    sharding.load(newest, root, optimizer, state["numbers"])
-    return from_json(state["steps"], str(newest))
+def train_all(
+    runs: Sequence[Run],
+    *,
+    model: str | Path,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[TrainStep]]:
+    """`train` for every run into `folder / run.folder`, in `workers` processes of one thread.
 
+    Results are in the order of `runs` and do not depend on `workers`. `progress` counts updates
+    over all runs. RuntimeError if a process dies; what is finished stays, a second call goes on.
+    """
+    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole: its `state.json` is there and is JSON."""
-    for path in _checkpoints(folder):
+    spawn = get_context("spawn")
+    counts = spawn.Array("i", len(runs))
+    total = sum(run.recipe.updates for run in runs)
+    with ProcessPoolExecutor(workers, spawn, _start_process, (counts,)) as pool:
+        futures = [pool.submit(_train_one, k, run, model, folder) for k, run in enumerate(runs)]
+        pending = set(futures)
         try:
-            state = store.read_json(path / "state.json")
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        if path.name == f"checkpoint-{state['update']}":
-            return path
-    return None
+            while pending:
+                done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if progress:
+                    progress(sum(counts), total)
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"a training process died; finished runs are kept in {folder}, run again to go on"
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
+    return [future.result() for future in futures]
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """The newest first."""
-    found = folder.glob("checkpoint-*")
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+_counts: Any = None  # of this process: updates done, by run
 
 
-def to_json(rows: Sequence[TrainStep]) -> list[dict[str, Any]]:
-    """Rows for a JSON file, which has no nan: null for the violated pairs of a run without any."""
-    return [
-        asdict(row) | {"violated": None if math.isnan(row.violated) else row.violated}
-        for row in rows
-    ]
+def _start_process(counts: Any) -> None:
+    global _counts
+    _counts = counts
+    config.set_threads(1)
 
 
-def from_json(rows: Sequence[Mapping[str, Any]], where: str) -> list[TrainStep]:
-    """The inverse of `to_json`."""
-    full = [r | {"violated": math.nan if r["violated"] is None else r["violated"]} for r in rows]
-    return [store.from_row(row, TrainStep, where) for row in full]
+def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainStep]:
+    def count(step: TrainStep, _: int) -> None:
+        _counts[k] = step.step
+
+    where = {"model": run.model or model, "output": folder / run.folder}
+    steps = train(run.groups, recipe=run.recipe, told=count, **where)
+    _counts[k] = len(steps)
+    return steps
 
 
-def open_logs(folder: Path, step: int) -> Any:
-    """TensorBoard's scalars in `folder`.
-
-    Those of updates from `step` on, which an interrupted run may have left there, are hidden.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step)
+def seconds(runs: Iterable[Run], folder: Path) -> dict[str, float]:
+    """How long each run took in the process that finished it."""
+    return {run.name: store.read_json(folder / run.folder / ".seconds.json") for run in runs}
 
 
-MARKER = ".digest.json"
-# what a run may be resumed with another value of: the result is the same but for rounding
-FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
+def run_rows(
+    runs: Sequence[Run], steps: Sequence[Sequence[TrainStep]], *, last: int = 10
+) -> list[dict[str, Any]]:
+    """What `runs.jsonl` holds: each run, its model and its losses, means of the `last` updates."""
+    rows = []
+    for run, rows_of_run in zip(runs, steps, strict=True):
+        end = rows_of_run[-last:]
+        rows.append(
+            {
+                "method": run.method,
+                "objective": run.recipe.objective,
+                "seed": run.seed,
+                "model": run.folder,
+                "n_groups": len(run.groups),
+                "updates": run.recipe.updates,
+                "learning_rate": run.recipe.learning_rate,
+                "loss": sum(s.loss for s in end) / len(end),
+                "rank_loss": sum(s.rank_loss for s in end) / len(end),
+                "ft_loss": sum(s.ft_loss for s in end) / len(end),
+            }
+        )
+    return rows
 
 
-def mark_of(groups: Iterable[RankedGroup], model: str | Path, settings: Mapping) -> dict[str, Any]:
-    """What the result depends on (settings, data, start model), and the hash of it."""
-    facts = {name: value for name, value in settings.items() if name not in FREE}
+def settings_of(recipe: Recipe, model: str | Path) -> dict[str, Any]:
+    """What a run's files say of how it was made: the start model's name and the recipe."""
+    return {"model": Path(model).name, **asdict(recipe)}
+
+
+def mark_of(groups: Iterable[RankedGroup], model: str | Path, recipe: Recipe) -> dict[str, Any]:
+    """What the result depends on (recipe, data, start model), and the hash of it."""
+    facts = {k: value for k, value in settings_of(recipe, model).items() if k not in FREE}
     facts |= {
         "start model": store.sha256(Path(model)) if Path(model).is_dir() else str(model),
         "groups": hashlib.sha256(store.encode(groups, ".jsonl")).hexdigest(),
@@ -730,19 +540,62 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return "; ".join([*plain, *(f"another {name}" for name in changed if name in hashed)])
 
 
-def model_card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
-    """The README.md of a trained model: what it is, from what, how, how far."""
+def read_steps(output: Path, digest: str = "") -> list[TrainStep] | None:
+    """The rows of a finished run, or None if it is not finished or (`digest`) was another run."""
+    path = output / "training.json"
+    if not path.exists():
+        return None
+    facts = store.read_json(path)
+    if digest and facts.get("digest") != digest:
+        return None
+    if sharding.rank() == 0:
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return from_json(facts["steps"], str(path))
+
+
+def _card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
     settings = facts["settings"]
     dropped = ", ".join(f"{n} {reason}" for reason, n in facts["dropped"].items()) or "none"
-    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        f"base_model: {settings['model']}\ntags: [code, rrtf]\n---\n\n# {facts['run']}\n\n"
+    about = (
         f"`{settings['model']}` fine-tuned with the objective `{settings['objective']}` of rrtf, a "
         "reproduction of ranking feedback for code models (arXiv:2307.14936).\n\n"
         f"{facts['n_trained']} prompts with ranked responses (dropped: {dropped}), "
         f"{settings['updates']} updates of {settings['groups_per_batch']} prompts. Loss at the "
-        f"first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}. `training.json` has "
-        "every update.\n\nThe model writes short Python functions; execute what it writes only "
-        f"in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
+        f"first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}."
     )
+    return model_card(facts["run"], about, settings, start=settings["model"], tag="rrtf")
+
+
+def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: str, tag: str) -> str:
+    """The README.md of a trained model: what it is, from what, how, how far."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
+    return (
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+        f"base_model: {start}\ntags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
+        "has every update.\n\nThe model writes short Python functions; execute what it writes "
+        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
+    )
+
+
+def to_json(rows: Sequence[TrainStep]) -> list[dict[str, Any]]:
+    """Rows for a JSON file, which has no nan: null for the violated pairs of a run without any."""
+    return [
+        asdict(row) | {"violated": None if math.isnan(row.violated) else row.violated}
+        for row in rows
+    ]
+
+
+def from_json(rows: Sequence[Mapping[str, Any]], where: str) -> list[TrainStep]:
+    """The inverse of `to_json`."""
+    full = [r | {"violated": math.nan if r["violated"] is None else r["violated"]} for r in rows]
+    return [store.from_row(row, TrainStep, where) for row in full]
+
+
+def open_logs(folder: Path, step: int) -> Any:
+    """TensorBoard's scalars in `folder`.
+
+    Those of updates from `step` on, which an interrupted run may have left there, are hidden.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=step)

@@ -4,7 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from conftest import execute
+from conftest import LIMITS, execute
 
 from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs, sets
@@ -88,8 +88,8 @@ def test_equal_compute_means_as_many_tokens(material):
     made = {name: groups_of(name, material) for name in ("rrtf", "rrhf, equal compute")}
     sizes = {"rrtf": 100.0, "rrhf, equal compute": 250.0}
     arm = PLAN.arms["rrhf, equal compute"]
-    own = runs.options(PLAN, arm, n_groups=len(made[arm.name]), sizes=sizes)
-    assert own["updates"] * 250 == PLAN.updates * 100
+    how = {"n_groups": len(made[arm.name]), "sizes": sizes, "rate": 1e-5, "seed": 0}
+    assert runs.recipe(PLAN, arm, **how).updates * 250 == PLAN.updates * 100
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_the_learning_rate_is_the_one_at_which_the_compared_arms_do_best_togethe
 
 
 @pytest.fixture
-def bench(tmp_path, material):
+def bench(tmp_path, material, monkeypatch):
     """carry_out with doubles: models are never made, and every model solves every other task."""
     problems = tuple(Problem(f"h/{n}", "def f(x):\n", "f", "") for n in range(10))
     made = []
@@ -156,11 +156,13 @@ def bench(tmp_path, material):
 
     model = tmp_path / "model"
     store.write_json(model / "config.json", {})
-    how = {"exams": runs.exams(problems, problems), "make": made.extend, "sit": sit}
-    how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl", "wave": 2}
+    how = {"exams": runs.exams(problems, problems, LIMITS), "make": made.extend, "sit": sit}
+    how |= {"model": model, "folder": tmp_path, "ledger": tmp_path / "ablation.jsonl"}
+    how |= {"run_missing": True}
+    monkeypatch.setattr(runs, "WAVE", 2)
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}
-    return runs.grid(plan, groups, {"dpo": 100.0}), how, made
+    return runs.grid(plan, groups, {"dpo": 100.0}, tiers=("A", "B", "C")), how, made
 
 
 def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
@@ -182,7 +184,7 @@ def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(
     assert asked == [(folders[0], 2), (folders[1], 3)]
     assert folders[2] == tmp_path / trial.run.folder, "the last model lies where a plain one would"
     assert trained[0].groups == trial.run.groups != trained[1].groups
-    assert len({run.options["seed"] for run in trained}) == 3
+    assert len({run.recipe.seed for run in trained}) == 3
 
 
 def test_a_run_that_the_ledger_holds_is_not_made_again(bench):
@@ -205,7 +207,7 @@ def test_an_interrupted_ablation_goes_on_after_the_last_whole_wave(bench):
     with pytest.raises(KeyboardInterrupt):
         runs.carry_out(trials, **how | {"make": stop})
     assert len(runs.read(how["ledger"])) == 2
-    left = runs.carry_out(trials, run_missing=False, **how)
+    left = runs.carry_out(trials, **how | {"run_missing": False})
     assert len(left) == 2 and len(made) == 2
     assert len(runs.carry_out(trials, **how)) == len(trials)
     assert [trial.run.name for trial in made] == [trial.run.name for trial in trials]
@@ -216,8 +218,9 @@ def test_another_training_set_or_option_is_another_line(bench):
     problems = how["exams"]["validation"].problems
     key = runs.key_of(trial, "base", problems)
     fewer = replace(trial, run=replace(trial.run, groups=trial.run.groups[1:]))
-    other = replace(trial, run=replace(trial.run, options={**trial.run.options, "beta": 0.3}))
-    same = replace(trial, run=replace(trial.run, options={**trial.run.options, "threads": 2}))
+    own = trial.run.recipe
+    other = replace(trial, run=replace(trial.run, recipe=replace(own, beta=0.3)))
+    same = replace(trial, run=replace(trial.run, recipe=replace(own, threads=2)))
     assert key not in {runs.key_of(t, "base", problems) for t in (fewer, other)}
     assert key != runs.key_of(trial, "another base", problems)
     assert key == runs.key_of(same, "base", problems)

@@ -206,7 +206,7 @@ def _stage():
 )
 def test_each_method_learns_from_its_own_groups(method, tasks, dropped):
     groups, pairs = _stage()
-    chosen, left_out = methods.training_set(method, groups, pairs)
+    chosen, left_out = methods.training_set(method, groups, pairs, max_responses=0)
     assert [g.task_id for g in chosen] == tasks
     assert left_out == dropped
     assert len(chosen) + sum(left_out.values()) == len(groups)
@@ -214,8 +214,8 @@ def test_each_method_learns_from_its_own_groups(method, tasks, dropped):
 
 def test_rrhf_imitates_the_best_response_and_prefers_the_teacher_among_equals():
     groups, pairs = _stage()
-    chosen, _ = methods.training_set("rrhf", groups, pairs)
+    chosen, _ = methods.training_set("rrhf", groups, pairs, max_responses=0)
     assert [g.sft_index for g in chosen] == [0, 1]
     level = replace(groups[0], scores=(3.0, 3.0, 3.0), sft_index=2)
-    assert methods.training_set("rrhf", [level], [])[0][0].sft_index == 2
+    assert methods.training_set("rrhf", [level], [], max_responses=0)[0][0].sft_index == 2
     assert groups[1].sft_index == 0

@@ -48,7 +48,7 @@ def run(tmp_path):
 
     def call(*more, seeds="rows.jsonl", url=URL, **kwargs):
         place = seeds if seeds == "-" else str(tmp_path / seeds)
-        asked = ["--generator", url, "--model", "m"] if url else []
+        asked = ["--engine", url, "--model", "m"] if url else []
         return CliRunner().invoke(
             __main__.app, ["evolve", place, *asked, *map(str, more)], **kwargs
         )
@@ -104,7 +104,7 @@ def test_problems_with_tests_can_be_graded_and_keep_their_family(run, teacher, t
 def test_what_is_asked_for_reaches_the_endpoint(run, teacher, tmp_path):
     double = teacher()
     options = ["--concurrency", 3, "--attempts", 2, "--rate", 60, "--spend", 99, "--timeout", 5]
-    options += ["--temperature", 0.5, "--top-p", 0.8, "--max-tokens", 77, "--api-key-env", "K"]
+    options += ["--temperature", 0.5, "--top-p", 0.8, "--max-new-tokens", 77, "--api-key-env", "K"]
     done = run("--out", tmp_path / "o.jsonl", "--weights", "0,0,0,0,1", *options)
     assert done.exit_code == 0, done.output
     told = double.options
@@ -189,7 +189,7 @@ def test_files_that_cannot_be_read_are_bad_input(run, teacher, tmp_path, name, d
     [
         (["--weights", "1,2"], "expected 5 numbers"),
         (["--weights", "0,0,0,0,0"], "all are 0"),
-        (["--after-failure", "again"], "retry or stop"),
+        (["--after-failure", "again"], "--after-failure 'again'"),
         (["--tests", "--agreement", "0.5"], "above 0.5"),
         (["--out", "x.txt"], "ends in .jsonl"),
         (["--rename", "a"], "THEIRS=OURS"),
@@ -225,7 +225,7 @@ def test_rows_that_are_no_nano_problems_are_refused_without_a_model(run, tmp_pat
     assert done.exit_code == 2 and "Problem without" in done.output
     store.write(tmp_path / "p.jsonl", [Problem("a/1", "def f(x):\n", "f", "x")])
     done = run(seeds="p.jsonl", url="")
-    assert done.exit_code == 2 and "--generator URL" in done.output
+    assert done.exit_code == 2 and "--engine URL" in done.output
 
 
 def test_replies_that_are_saved_are_not_asked_for_again(run, tmp_path, monkeypatch):

@@ -60,7 +60,7 @@ def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
 
 
 def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
-    opened = stage(generator=ADDRESS, evolver="m")
+    opened = stage(engine=ADDRESS, model="m")
     world = open_world(opened, n_seeds=12, workers=1)
     teacher = Teacher()
     grown = grow(opened, world, ask=teacher, **HOW)
@@ -72,7 +72,7 @@ def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage, small_world):
 
 def test_families_of_a_file_are_held_out_whole(stage, tmp_path):
     store.write(tmp_path / "rows.jsonl", _rows())
-    opened = stage(generator=ADDRESS, evolver="m", problems=str(tmp_path / "rows.jsonl"))
+    opened = stage(engine=ADDRESS, model="m", problems=str(tmp_path / "rows.jsonl"))
     world = open_world(opened, n_seeds=24, workers=1)
     grown = grow(opened, world, ask=Teacher(), **HOW)
     sets = (grown.train, grown.validation, grown.test)
@@ -98,7 +98,7 @@ def test_the_notebook_runs_through_an_endpoint_by_its_parameters_alone(tmp_path,
     teacher = Teacher()
     monkeypatch.setattr(endpoint, "ask", lambda asks, **_: teacher(asks))
     changed = {"profile": "smoke", "problems": str(tmp_path / "rows.jsonl"), "rounds": 1}
-    changed |= {"generator": ADDRESS, "evolver": "m", "n_seeds": 24, "workers": 1}
+    changed |= {"engine": ADDRESS, "model": "m", "n_seeds": 24, "workers": 1}
     names: dict = {}
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for cell in store.cells(config.home() / "notebooks" / "01_evolve.ipynb"):

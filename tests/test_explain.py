@@ -2,6 +2,7 @@
 
 import pytest
 
+from rrtf.loss import PAPER
 from rrtf.records import Outcome, RankedGroup
 from rrtf.step import explain
 
@@ -19,8 +20,8 @@ GROUP = RankedGroup(
 def test_the_rows_of_a_group_add_up_to_the_loss_of_the_library(tiny_model):
     rows = explain.response_rows([GROUP], model=tiny_model)
     assert [row["|y|"] for row in rows] == [len(text) + 1 for text in GROUP.responses]
-    rank = sum(row["L_rank"] for row in explain.hinge_rows(rows))
-    ours = explain.library_loss([GROUP], model=tiny_model, ft_reduction="sum")
+    rank = sum(row["L_rank"] for row in explain.hinge_rows(rows, margin=0.0))
+    ours = explain.library_loss([GROUP], model=tiny_model, weights=PAPER)
     assert ours["L_rank"] == pytest.approx(rank, rel=1e-5)
     assert ours["L_ft"] == pytest.approx(-rows[0]["sum log P"], rel=1e-5)
     assert ours["L"] == pytest.approx(rank - rows[0]["sum log P"], rel=1e-5)
@@ -41,7 +42,7 @@ def test_a_pair_in_the_right_order_is_silent_and_a_wrong_one_weighted_by_its_sco
         {"task": "t", "source": "student", "outcome": "FAILED_TESTS", "r": 2.0, "p": -0.5},
         {"task": "u", "source": "student", "outcome": "PASS", "r": 3.0, "p": 0.0},
     ]
-    found = explain.hinge_rows(rows)
+    found = explain.hinge_rows(rows, margin=0.0)
     assert [row["L_rank"] for row in found] == [0.0, 0.75]
     assert [row["order"] for row in found] == ["right", "wrong"]
 

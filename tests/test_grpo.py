@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import LIMITS
 from safetensors.torch import load_file
+from test_train import recipe
 from transformers import AutoModelForCausalLM
 
-from rrtf import sample
 from rrtf.ablation import grpo, grpo_learn
-from rrtf.records import Outcome
+from rrtf.engines import Decoding
 from rrtf.sandbox import lanes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,19 +23,17 @@ pytestmark = pytest.mark.skipif(
     lanes.probe() not in lanes.LEVELS[:2], reason="needs an isolated sandbox"
 )
 OPTIONS = {
-    "updates": 4,
-    "learning_rate": 1e-3,
-    "prompts_per_update": 2,
+    "recipe": recipe(updates=4, checkpoint_every=2, seed=5, beta=0.0),
+    "decoding": Decoding(1.0, 1.0, 24, seed=5),
     "n_samples": 3,
-    "max_new_tokens": 24,
-    "precision": "float32",
-    "checkpoint_every": 2,
-    "seed": 5,
+    "limits": LIMITS,
+    "workers": 2,
 }
 
 
 @pytest.fixture(scope="module")
 def python() -> str:
+    """One that has TRL."""
     try:
         return grpo.interpreter()
     except ImportError as error:
@@ -48,10 +47,9 @@ def problems(add_problem):
     return [*rows, replace(add_problem, task_id="toy/longer", prompt=longer)]
 
 
-def rewarded(problems, texts, **options):
+def rewarded(problems, texts):
     """(rewards, what was logged) of `texts`, one per problem in turn."""
-    settings = {"rewards": grpo.REWARDS, "prompt_format": "starcoder", "limits": {}} | options
-    reward = grpo_learn.rewarder(problems, **settings)
+    reward = grpo_learn.rewarder(problems, limits=LIMITS, workers=2)
     logged = {}
     tasks = [problem.task_id for problem in problems][: len(texts)]
     found = reward(texts, tasks, log_metric=logged.__setitem__, trainer_state=None)
@@ -68,11 +66,6 @@ def test_an_answers_reward_is_coderls_for_its_situation(problems):
 def test_an_answer_is_cut_where_a_sampled_one_would_end(problems):
     found, _ = rewarded(problems, ["    return a + b\n\nprint(add(1, 2)\n"])
     assert found == [1.0]
-
-
-def test_other_rewards_can_be_given(problems):
-    rewards = dict(zip(Outcome, (0.0, 0.0, 0.0, 5.0), strict=True))
-    assert rewarded(problems, ["    return a + b\n", "x"], rewards=rewards)[0] == [5.0, 0.0]
 
 
 def test_padding_on_the_left_does_not_move_a_models_learned_positions(tiny_model):
@@ -94,10 +87,10 @@ import json, sys
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
-from rrtf import attention
-from rrtf.grpo import learn
-network, tokenizer = attention.load(sys.argv[1])
-network.register_forward_pre_hook(learn.count_positions, with_kwargs=True)
+from rrtf.ablation import grpo_learn
+from rrtf.step import packing
+network, tokenizer = packing.load(sys.argv[1], dropout=0.0, threads=1)
+network.register_forward_pre_hook(grpo_learn.count_positions, with_kwargs=True)
 options = dict(bf16=False, use_cpu=True, report_to="none", gradient_checkpointing=False)
 run = GRPOTrainer(
     model=network, reward_funcs=lambda completions, **_: [0.0] * len(completions),
@@ -144,14 +137,15 @@ def commented(problems):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("python")
 def test_a_run_leaves_a_model_and_a_killed_one_goes_on_to_the_same_weights(
-    python, commented, tiny_model, tmp_path
+    commented, tiny_model, tmp_path, monkeypatch
 ):
     def interrupt(done, total):
         if done == 3:
             raise KeyboardInterrupt
 
-    options = {"model": tiny_model, "python": python, **OPTIONS}
+    options = {"model": tiny_model, **OPTIONS}
     seen = []
     whole = grpo.train(
         commented, output=tmp_path / "a", progress=lambda *now: seen.append(now), **options
@@ -169,20 +163,19 @@ def test_a_run_leaves_a_model_and_a_killed_one_goes_on_to_the_same_weights(
     assert any(not torch.equal(first[name], start[name]) for name in start)
     assert not (tmp_path / "b/checkpoints").exists()
 
-    finished = grpo.train(commented, output=tmp_path / "a", **options | {"python": "none"})
+    monkeypatch.setattr(grpo, "interpreter", None)
+    finished = grpo.train(commented, output=tmp_path / "a", **options)
     assert finished == whole  # read, no process started
-    answers = sample.sample(
-        commented[:1], model=tmp_path / "a", source="s", temperature=0.0, n_samples=1,
-        shards=tmp_path / "shards", max_new_tokens=8,
-    )  # fmt: skip
-    assert len(answers) == 1
+    card = (tmp_path / "a/README.md").read_text()
+    assert "# GRPO from" in card and "| n_samples | 3 |" in card
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_says_where_its_log_lies(python, problems, tiny_model, tmp_path):
-    options = OPTIONS | {"max_new_tokens": 0}
+@pytest.mark.usefixtures("python")
+def test_a_run_that_fails_says_where_its_log_lies(problems, tiny_model, tmp_path):
+    options = OPTIONS | {"decoding": Decoding(1.0, 1.0, 0, seed=5)}
     with pytest.raises(RuntimeError, match=r"grpo\.log: TRL's process ended with"):
-        grpo.train(problems, model=tiny_model, output=tmp_path / "m", python=python, **options)
+        grpo.train(problems, model=tiny_model, output=tmp_path / "m", **options)
 
 
 def test_without_trl_the_error_says_how_to_get_it(problems, tiny_model, tmp_path, monkeypatch):
@@ -193,9 +186,6 @@ def test_without_trl_the_error_says_how_to_get_it(problems, tiny_model, tmp_path
     assert not (tmp_path / "m").exists()
 
 
-def test_a_chat_format_and_a_single_sample_are_refused(problems, tiny_model, tmp_path):
-    for wrong in ({"prompt_format": "chat"}, {"n_samples": 1}):
-        with pytest.raises(ValueError, match="no chat, 2 or more"):
-            grpo.train(
-                problems, model=tiny_model, output=tmp_path, updates=1, learning_rate=1e-5, **wrong
-            )
+def test_a_single_sample_is_refused(problems, tiny_model, tmp_path):
+    with pytest.raises(ValueError, match="n_samples 1: expected 2 or more"):
+        grpo.train(problems, model=tiny_model, output=tmp_path, **OPTIONS | {"n_samples": 1})

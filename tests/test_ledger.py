@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rrtf import config, methods, store
+from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs
 from rrtf.records import Outcome, Problem, RankedGroup
 
@@ -56,9 +56,8 @@ def trial() -> runs.Trial:
         "dropout": 0.0, "weight_decay": 0.0, "clip": 1.0, "precision": "auto", "lora_rank": 0,
     }  # fmt: skip
     arm = registration.read().arms["rrtf"]
-    return runs.Trial(
-        arm, runs.HELD_OUT, methods.Run("held-out-rrtf", "rrtf", 0, groups, options), 9
-    )
+    how = train.Recipe.of(config.resolve("nano", "train"), epochs=0.0, threads=1, **options)
+    return runs.Trial(arm, runs.HELD_OUT, train.Run("held-out-rrtf", "rrtf", 0, groups, how), 9)
 
 
 def test_the_key_of_one_trial_is_the_documented_formula():

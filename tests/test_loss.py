@@ -2,6 +2,8 @@
 
 import math
 import random
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +28,11 @@ def _batch(seed: int = 0, prompts: int = 3, responses: int = 4) -> dict[str, tor
     }
 
 
+def _parts(function, b, **changes) -> loss.Parts:
+    """An objective with the paper's weights but for `changes`."""
+    return function(b, b["sums"], b["lengths"], replace(loss.PAPER, **changes))
+
+
 def _slow_rrtf(b, *, ft_weight, rank_weight, ft_reduction, normalise=True, margin=0.0):
     total_rank = total_ft = 0.0
     s, n, r = b["sums"].tolist(), b["lengths"].tolist(), b["scores"].tolist()
@@ -39,16 +46,12 @@ def _slow_rrtf(b, *, ft_weight, rank_weight, ft_reduction, normalise=True, margi
     return rank_weight * total_rank / prompts + ft_weight * total_ft / prompts
 
 
-def _rrhf_inputs(b):
-    return {("best" if k == "teacher" else k): v for k, v in b.items()}
-
-
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("options", [{}, {"normalise": False}, {"margin": 0.3}])
 def test_rrtf_equals_a_double_loop(reduction, options):
     for seed in range(5):
         b = _batch(seed)
-        ours = loss.rrtf(**b, **WEIGHTS, ft_reduction=reduction, **options)
+        ours = _parts(loss.rrtf, b, **WEIGHTS, ft_reduction=reduction, **options)
         slow = _slow_rrtf(b, **WEIGHTS, ft_reduction=reduction, **options)
         assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
@@ -62,33 +65,32 @@ def test_rrhf_equals_a_double_loop():
             if prompt[i] == prompt[j] and r[i] < r[j]:
                 slow += max(0.0, s[i] / n[i] - s[j] / n[j])
     slow = 3.0 * slow / 3 + 0.7 * sum(-s[k] for k in b["teacher"].tolist()) / 3
-    assert float(loss.rrhf(**_rrhf_inputs(b), **WEIGHTS).loss) == pytest.approx(slow, rel=1e-12)
+    assert float(_parts(loss.rrhf, b, **WEIGHTS).loss) == pytest.approx(slow, rel=1e-12)
 
 
 def test_dpo_equals_a_double_loop():
     b, beta = _batch(2), 0.1
-    reference = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
-    s, ref, r, prompt = (t.tolist() for t in (b["sums"], reference, b["scores"], b["prompt"]))
+    b["reference"] = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
+    s, ref, r, prompt = (b[name].tolist() for name in ("sums", "reference", "scores", "prompt"))
     slow = 0.0
     for w in range(12):
-        for l in range(12):
-            if prompt[w] == prompt[l] and r[w] > r[l]:
-                reward = beta * ((s[w] - s[l]) - (ref[w] - ref[l]))
+        for j in range(12):
+            if prompt[w] == prompt[j] and r[w] > r[j]:
+                reward = beta * ((s[w] - s[j]) - (ref[w] - ref[j]))
                 slow += math.log(1 + math.exp(-reward))
-    del b["teacher"]
-    ours = loss.dpo(**b, reference=reference, beta=beta)
+    ours = _parts(loss.dpo, b, beta=beta)
     assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
 
 
 def test_dpo_with_sft_equals_a_double_loop():
     b, beta = _batch(2), 0.3
-    reference = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
-    s, ref, n = b["sums"].tolist(), reference.tolist(), b["lengths"].tolist()
+    b["reference"] = b["sums"] + torch.linspace(-1, 1, 12, dtype=torch.float64)
+    s, ref, n = b["sums"].tolist(), b["reference"].tolist(), b["lengths"].tolist()
     slow = 0.0
     for w, j in _ordered(b):
         slow += 3.0 * math.log1p(math.exp(-beta * ((s[w] - s[j]) - (ref[w] - ref[j]))))
     slow += 0.7 * sum(-s[k] / n[k] for k in b["teacher"].tolist())
-    ours = loss.dpo_sft(**b, reference=reference, beta=beta, **WEIGHTS)
+    ours = _parts(loss.dpo_sft, b, beta=beta, ft_reduction="mean", **WEIGHTS)
     assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
     assert float(ours.loss) == pytest.approx(float(3 * ours.rank + 0.7 * ours.ft), rel=1e-12)
 
@@ -102,7 +104,7 @@ def test_sft_on_the_best_of_each_group_equals_a_double_loop(reduction):
         own = [k for k, owner in enumerate(b["prompt"].tolist()) if owner == g]
         best.append(max(own, key=lambda k: r[k]))
         slow += -s[best[-1]] / (n[best[-1]] if reduction == "mean" else 1) / 3
-    ours = loss.sft(b["sums"], b["lengths"], torch.tensor(best), ft_reduction=reduction)
+    ours = _parts(loss.sft, b | {"teacher": torch.tensor(best)}, ft_reduction=reduction)
     assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
 
@@ -113,26 +115,21 @@ def _ordered(b):
     return [(w, j) for w in every for j in every if prompt[w] == prompt[j] and r[w] > r[j]]
 
 
-def _without(b, *names):
-    return {name: tensor for name, tensor in b.items() if name not in names}
-
-
 def test_rrhf_as_shipped_divides_by_the_padded_width_in_both_terms():
     b = _batch(3)
-    width = torch.tensor([20.0, 30.0, 25.0]).double().repeat_interleave(4)
-    p = (b["sums"] / width).tolist()
+    b["width"] = torch.tensor([20.0, 30.0, 25.0]).double().repeat_interleave(4)
+    p = (b["sums"] / b["width"]).tolist()
     slow = sum(max(0.0, p[j] - p[w]) for w, j in _ordered(b)) / 3
     slow -= sum(p[k] for k in b["teacher"].tolist()) / 3
-    ours = loss.rrhf_as_shipped(**_without(_rrhf_inputs(b), "lengths"), width=width)
+    ours = _parts(loss.rrhf_as_shipped, b)
     assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
 
 def test_the_length_of_a_response_makes_no_difference_to_rrhf_as_shipped():
-    b = _batch(3)
-    width = torch.full((12,), 40.0).double()
-    inputs = _without(_rrhf_inputs(b), "lengths")
-    once = loss.rrhf_as_shipped(**inputs, width=width)
-    scaled = loss.rrhf_as_shipped(**inputs | {"sums": b["sums"] * 2}, width=width * 2)
+    b = _batch(3) | {"width": torch.full((12,), 40.0).double()}
+    once = _parts(loss.rrhf_as_shipped, b)
+    double = {"sums": b["sums"] * 2, "width": b["width"] * 2}
+    scaled = _parts(loss.rrhf_as_shipped, b | double)
     assert float(once.loss) == pytest.approx(float(scaled.loss), rel=1e-12)
 
 
@@ -140,7 +137,7 @@ def test_simpo_equals_a_double_loop():
     b, beta, gamma = _batch(4), 2.0, 0.5
     p = (b["sums"] / b["lengths"]).tolist()
     slow = sum(math.log1p(math.exp(-(beta * (p[w] - p[j]) - gamma))) for w, j in _ordered(b))
-    ours = loss.simpo(**_without(b, "teacher"), beta=beta, margin=gamma)
+    ours = _parts(loss.simpo, b, beta=beta, margin=gamma)
     assert float(ours.loss) == pytest.approx(slow / 3, rel=1e-12)
 
 
@@ -149,7 +146,8 @@ def test_cpos_hinge_equals_a_double_loop():
     s, n = b["sums"].tolist(), b["lengths"].tolist()
     slow = 3.0 * sum(max(0.0, 1 - beta * (s[w] - s[j])) for w, j in _ordered(b)) / 3
     slow += 0.7 * sum(-s[k] / n[k] for k in b["teacher"].tolist()) / 3
-    ours = loss.cpo_hinge(**b, **WEIGHTS, beta=beta, margin=1.0)
+    how = {"beta": beta, "margin": 1.0, "ft_reduction": "mean"}
+    ours = _parts(loss.cpo_hinge, b, **WEIGHTS, **how)
     assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
 
@@ -163,7 +161,7 @@ def test_pro_equals_a_double_loop():
             own = math.exp(p[k] * max(r[k] - r[i] for i in lower))
             slow -= math.log(own / (own + sum(math.exp(p[i] * (r[k] - r[i])) for i in lower)))
     slow = 3.0 * slow / 3 - 0.7 * sum(p[k] for k in b["teacher"].tolist()) / 3
-    ours = loss.pro(**_rrhf_inputs(b), **WEIGHTS)
+    ours = _parts(loss.pro, b, **WEIGHTS, ft_reduction="mean")
     assert float(ours.loss) == pytest.approx(slow, rel=1e-12)
 
 
@@ -172,9 +170,9 @@ def test_rrtf_over_all_pairs_equals_a_double_loop():
     p, r = (b["sums"] / b["lengths"]).tolist(), b["scores"].tolist()
     slow = sum((r[w] - r[j]) * max(0.0, p[j] - p[w]) for w, j in _ordered(b)) / 3
     slow += sum(-b["sums"][k].item() for k in b["teacher"].tolist()) / 3
-    assert float(loss.rrtf(**b, pairs_of="all").loss) == pytest.approx(slow, rel=1e-12)
+    assert float(_parts(loss.rrtf, b, pairs_of="all").loss) == pytest.approx(slow, rel=1e-12)
     with pytest.raises(ValueError, match="unknown pairs_of 'some': expected one of teacher, all"):
-        loss.rrtf(**b, pairs_of="some")
+        _parts(loss.rrtf, b, pairs_of="some")
 
 
 def test_no_objective_breaks_where_no_pair_is_ordered():
@@ -189,30 +187,30 @@ def test_no_objective_breaks_where_no_pair_is_ordered():
 
 def test_every_objective_is_reached_by_its_name_and_an_unknown_one_is_not():
     b = _batch(8)
-    batch = b | {"reference": b["sums"] - 1, "width": torch.full((12,), 40.0).double()}
-    options = dict(ft_weight=1, rank_weight=1, ft_reduction="mean", normalise=True, margin=0.5)
-    options |= {"beta": 0.1, "pairs_of": "teacher"}
+    b |= {"reference": b["sums"] - 1, "width": torch.full((12,), 40.0).double()}
+    how = {"ft_reduction": "mean", "margin": 0.5, "beta": 0.1}
     found = {
-        name: float(loss.objective(name, b["sums"], b["lengths"], batch, options).loss)
-        for name in loss.OBJECTIVES
+        name: float(_parts(loss.objective(name).loss, b, **how).loss) for name in loss.OBJECTIVES
     }
     assert found.pop("best-of-n") == found["sft"]  # they differ in what a batch imitates
     assert len(set(found.values())) == len(found) == len(loss.OBJECTIVES) - 1
     with pytest.raises(ValueError, match="unknown objective 'ppo': expected one of sft, best"):
-        loss.objective("ppo", b["sums"], b["lengths"], batch, options)
+        loss.objective("ppo")
 
 
 def test_sft_is_rrtf_with_rank_weight_zero():
     b = _batch(3)
     for reduction in ("sum", "mean"):
-        alone = loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction=reduction)
-        without = loss.rrtf(**b, rank_weight=0.0, ft_reduction=reduction)
+        alone = _parts(loss.sft, b, ft_reduction=reduction)
+        without = _parts(loss.rrtf, b, rank_weight=0.0, ft_reduction=reduction)
         assert torch.equal(alone.loss, without.loss)
 
 
 def test_the_rank_term_has_no_gradient_where_the_order_is_right():
     p_tea = torch.tensor([-1.0, -2.0], requires_grad=True)
-    terms = loss.rank_terms(p_tea, torch.tensor([-2.0, -1.0]), torch.ones(2), torch.zeros(2))
+    terms = loss.rank_terms(
+        p_tea, torch.tensor([-2.0, -1.0]), torch.ones(2), torch.zeros(2), margin=0
+    )
     terms.sum().backward()
     assert terms.tolist() == [0.0, 1.0]
     assert p_tea.grad.tolist() == [0.0, -1.0]
@@ -220,8 +218,8 @@ def test_the_rank_term_has_no_gradient_where_the_order_is_right():
 
 def test_a_tie_without_tie_break_adds_nothing():
     p = torch.tensor([-2.0]), torch.tensor([-1.0])
-    assert float(loss.rank_terms(*p, torch.ones(1), torch.ones(1))) == 0.0
-    assert float(loss.rank_terms(*p, torch.ones(1) + 0.5, torch.ones(1))) == 0.5
+    assert float(loss.rank_terms(*p, torch.ones(1), torch.ones(1), margin=0)) == 0.0
+    assert float(loss.rank_terms(*p, torch.ones(1) + 0.5, torch.ones(1), margin=0)) == 0.5
 
 
 def test_sums_and_lengths_are_taken_per_response_in_any_token_order():
@@ -250,18 +248,10 @@ def test_token_log_probs_equal_a_full_log_softmax_whole_and_in_chunks():
 
 
 def _calls(b):
-    dpo = {k: v for k, v in b.items() if k != "teacher"}
-    shipped = {k: v for k, v in _rrhf_inputs(b).items() if k != "lengths"}
-    width = torch.full_like(b["sums"], 40.0).detach()
-    yield lambda: loss.rrhf_as_shipped(**shipped, width=width)
-    yield lambda: loss.simpo(**dpo, beta=2.0, margin=0.5)
-    yield lambda: loss.cpo_hinge(**b, **WEIGHTS, beta=0.1, margin=1.0)
-    yield lambda: loss.pro(**_rrhf_inputs(b), **WEIGHTS)
-    yield lambda: loss.rrtf(**b, **WEIGHTS)
-    yield lambda: loss.rrhf(**_rrhf_inputs(b), **WEIGHTS)
-    yield lambda: loss.sft(b["sums"], b["lengths"], b["teacher"], ft_reduction="mean")
-    yield lambda: loss.dpo_sft(**b, reference=b["sums"] - 1, beta=0.1, **WEIGHTS)
-    yield lambda: loss.dpo(**dpo, reference=b["sums"] - 1, beta=0.1)
+    """Every objective on the batch, to be called."""
+    more = {"width": torch.full_like(b["sums"], 40.0).detach(), "reference": b["sums"] - 1}
+    for objective in loss.OBJECTIVES.values():
+        yield partial(_parts, objective.loss, b | more, **WEIGHTS, beta=0.1, margin=0.5)
 
 
 def test_two_calls_with_the_same_tensors_give_the_same_and_change_none():
@@ -296,13 +286,14 @@ def test_the_mean_over_equal_halves_is_the_whole_batch():
 
 
 def test_violated_counts_scored_pairs_in_the_wrong_order():
-    parts = loss.rrtf(
-        sums=torch.tensor([-2.0, -1.0, -3.0]),
-        lengths=torch.ones(3),
-        scores=torch.tensor([3.5, 3.0, 0.0]),
-        prompt=torch.zeros(3, dtype=torch.long),
-        teacher=torch.tensor([0]),
-    )
+    b = {
+        "sums": torch.tensor([-2.0, -1.0, -3.0]),
+        "lengths": torch.ones(3),
+        "scores": torch.tensor([3.5, 3.0, 0.0]),
+        "prompt": torch.zeros(3, dtype=torch.long),
+        "teacher": torch.tensor([0]),
+    }
+    parts = _parts(loss.rrtf, b)
     assert (float(parts.violated), parts.n_pairs) == (0.5, 2)
     assert float(parts.rank) == 0.5  # (3.5 - 3.0) * (-1 - -2); the other pair is in order
     assert float(parts.loss) == 2.5
@@ -317,9 +308,8 @@ def test_only_pairs_with_the_teacher_count_in_rrtf():
 
 
 def test_a_non_finite_loss_names_run_update_and_tasks():
-    parts = loss.sft(
-        torch.tensor([-math.inf]), torch.ones(1), torch.tensor([0]), ft_reduction="sum"
-    )
+    one = {"sums": torch.tensor([-math.inf]), "lengths": torch.ones(1)}
+    parts = _parts(loss.sft, one | {"teacher": torch.tensor([0])})
     with pytest.raises(FloatingPointError, match=r"rrtf-s1: update 7: .*inf.* nano/a, nano/b"):
         loss.require_finite(parts, run="rrtf-s1", step=7, task_ids=["nano/a", "nano/b"])
 

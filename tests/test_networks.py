@@ -6,7 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from test_train import OPTIONS, _groups, _same, _weights
+from test_train import _same, _weights, recipe
+from test_train import _train as _trained
 from test_trainer import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
@@ -16,9 +17,8 @@ from rrtf.step import networks, sharding
 LORA = {"lora_rank": 4, "lora_alpha": 8.0, "learning_rate": 1e-2}
 
 
-def _train(model, output, objective="rrtf", **options):
-    options = OPTIONS | LORA | options
-    return train.train(_groups(), model=model, objective=objective, output=output, **options)
+def _train(model, output, objective="rrtf", told=None, **changes):
+    return _trained(model, output, objective, told, **LORA | changes)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -41,7 +41,7 @@ def test_adapters_learn_and_are_merged_into_a_plain_model(model_of, tmp_path, ar
 def test_only_adapters_are_trained_and_the_first_row_is_that_of_the_start_model(
     tiny_model, tmp_path
 ):
-    scorer, _ = networks.load(tiny_model, lora_rank=2)
+    scorer, _ = train.load(tiny_model, recipe(lora_rank=2))
     learnt = [name for name, p in scorer.named_parameters() if p.requires_grad]
     assert len(learnt) == 2 * 2 * 4 and all("lora_" in name for name in learnt)
     plain = _train(tiny_model, tmp_path / "plain", lora_rank=0, updates=1)
@@ -64,18 +64,18 @@ def test_interrupted_adapters_resume_to_the_weights_of_uninterrupted_ones(tiny_m
     made = partial(_train, tiny_model, checkpoint_every=2, lora_dropout=0.1)
     whole = made(tmp_path / "r")
 
-    def interrupt(done: int, _: int) -> None:
-        if done == 5:
+    def interrupt(step, _):
+        if step.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "cut" / "r", progress=interrupt)
+        made(tmp_path / "cut" / "r", told=interrupt)
     saved = sum(
         file.stat().st_size for file in (tmp_path / "cut" / "r" / "checkpoints").rglob("*.safe*")
     )
     assert saved < 0.9 * 2 * 3 * sum(4 * v.numel() for v in _weights(tiny_model).values())
     seen: list[int] = []
-    assert made(tmp_path / "cut" / "r", progress=lambda n, _: seen.append(n)) == whole
+    assert made(tmp_path / "cut" / "r", told=lambda now, _: seen.append(now.step)) == whole
     assert seen == [5, 6] and _same(tmp_path / "cut" / "r", tmp_path / "r")
 
 
@@ -86,13 +86,15 @@ def test_dpo_with_adapters_starts_at_its_reference(tiny_model, tmp_path):
 
 
 def test_with_bfloat16_the_frozen_base_is_bfloat16_and_adapters_are_float32(tiny_model):
-    scorer, _ = networks.load(tiny_model, lora_rank=2, bfloat16=True)
+    scorer, _ = train.load(tiny_model, recipe(lora_rank=2, precision="bfloat16"))
     kinds = {(p.requires_grad, p.dtype) for p in scorer.parameters()}
     assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 def test_what_qlora_lacks_is_said_before_a_model_is_loaded(tmp_path, monkeypatch):
-    load = partial(networks.load, tmp_path / "no model", qlora=True)
+    def load(**changes):
+        train.load(tmp_path / "no model", recipe(qlora=True, **changes))
+
     with pytest.raises(ValueError, match="qlora freezes the base: give lora_rank"):
         load()
     monkeypatch.setattr(networks, "find_spec", lambda name: None)
@@ -117,7 +119,7 @@ def test_qlora_learns_on_four_bits_and_is_merged_into_the_whole_base(
     architecture,
 ):
     base = model_of(architecture)
-    scorer, _ = networks.load(base, lora_rank=4, qlora=True)
+    scorer, _ = train.load(base, recipe(lora_rank=4, qlora=True))
     assert any(type(module).__name__ == "Linear4bit" for module in scorer.modules())
     steps = _train(base, tmp_path / "r", qlora=True)
     assert steps[-1].loss < steps[0].loss

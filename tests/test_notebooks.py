@@ -113,19 +113,21 @@ def test_the_parameters_are_the_nano_column_in_its_order(path):
     assert {n: type(v) for n, v in values.items()} == {n: type(v) for n, v in expected.items()}
 
 
+def is_field(node: ast.AST) -> bool:
+    return isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+
+
 @pytest.mark.parametrize("path", STAGES, ids=name)
 def test_a_stage_uses_every_parameter_it_takes(path):
     cells = [store.text(cell) for cell in code_cells(path) if cell["id"] != "parameters"]
     tree = store.parse("\n".join(cells), path.name)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     own = config.home() / "rrtf"  # what a stage hands over as `stage.settings` is named there
-    used |= {
-        node.value
-        for file in store.closure(tree, own)
-        if file.relative_to(own).parts[0].removesuffix(".py") == path.stem.partition("_")[2]
-        for node in ast.walk(store.parse(file.read_text(encoding="utf-8"), str(file)))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    for file in store.closure(tree, own):
+        if file.relative_to(own).parts[0].removesuffix(".py") == path.stem.partition("_")[2]:
+            nodes = list(ast.walk(store.parse(file.read_text(encoding="utf-8"), str(file))))
+            used |= {n.value for n in nodes if isinstance(n, ast.Constant)}  # by its text
+            used |= {n.target.id for n in nodes if is_field(n)}  # or as a field of its recipe
     unused = set(store.assigned(path)) - {"profile"} - used
     assert not unused, f"declared, recorded, and without effect: {', '.join(sorted(unused))}"
 

@@ -1,6 +1,7 @@
 """The packed step against every prompt + response on a padded row of its own, full logits."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -22,14 +23,10 @@ ARCHITECTURES = {
     "qwen2": WIDE,
     "starcoder2": WIDE | {"sliding_window": None},
 }  # fmt: skip
-OPTIONS = {
-    "ft_weight": 0.7,
-    "rank_weight": 3.0,
-    "ft_reduction": "mean",
-    "normalise": True,
-    "pairs_of": "teacher",
-}
-OPTIONS |= {"margin": 0.1, "beta": 0.5}
+WEIGHTS = loss.Weights(
+    ft_weight=0.7, rank_weight=3.0, ft_reduction="mean", normalise=True, margin=0.1,
+    pairs_of="teacher", beta=0.5,
+)  # fmt: skip
 
 
 def network(kind: str, **changes):
@@ -74,7 +71,7 @@ def step(model, examples, score=scoring.score, objective="rrtf"):
     """(loss, gradients by name) of one step."""
     batch = batches.collate(examples)
     sums, lengths = score(model, batch)
-    parts = loss.objective(objective, sums, lengths, batch, OPTIONS)
+    parts = loss.objective(objective).loss(batch, sums, lengths, WEIGHTS)
     model.zero_grad()
     parts.loss.backward()
     return parts.loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
@@ -204,8 +201,8 @@ def test_where_the_order_is_right_only_the_imitated_response_has_a_gradient():
     for weight in (0.0, 1.0):
         model.zero_grad()
         sums, lengths = scoring.score(model, right)
-        options = OPTIONS | {"ft_weight": weight, "margin": 0.0}
-        loss.objective("rrtf", sums, lengths, right, options).loss.backward()
+        weights = replace(WEIGHTS, ft_weight=weight, margin=0.0)
+        loss.rrtf(right, sums, lengths, weights).loss.backward()
         largest = max(float(p.grad.abs().max()) for p in model.parameters())
         assert (largest == 0) == (weight == 0)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, store
-from rrtf.cli import inputs, quantize
+from rrtf import __main__, engines, store
+from rrtf.quantize import jobs
 
 
 def run(*arguments):
@@ -49,20 +49,20 @@ def test_a_model_that_is_nowhere_exits_2(tmp_path):
 def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
     toys, tiny_model, tmp_path
 ):
-    how = {"model": tiny_model, "prompt_format": "starcoder"}
-    texts = quantize.calibration_of(str(toys), ["gptq-int8"], [], **how)
+    ask = engines.asker(tiny_model, "starcoder")
+    texts = jobs.calibration(str(toys), ["gptq-int8"], ask)
     assert len(texts) == 3 and texts[0].endswith("    return a + b")
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "x = 1"}\n{"prompt": "def f():\\n"}\n{"code": 1}\n')
     with pytest.raises(ValueError, match=r"rows.jsonl:3: expected a text, or prompt"):
-        quantize.calibration_of(str(path), ["gptq-int8"], [], **how)
+        jobs.calibration(str(path), ["gptq-int8"], ask)
 
 
-def test_problems_that_gptq_read_are_told(toys, tiny_model, capsys):
-    tasks = inputs.load_problems(str(toys))
-    how = {"model": tiny_model, "prompt_format": "starcoder"}
-    quantize.calibration_of(str(toys), ["gptq-int8"], tasks, **how)
-    assert "note: 3 of 3 problems are in" in capsys.readouterr().err
+@pytest.mark.slow
+def test_problems_that_gptq_read_are_told(toys, tiny_model):
+    found = run("--model", tiny_model, "--variant", "gptq-int8", "--calibration", toys,
+                "--problems", toys)  # fmt: skip
+    assert "note: 3 of 3 problems are in" in found.output
 
 
 @pytest.mark.slow

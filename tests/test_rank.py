@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from rrtf import rank
+from rrtf import execution, rank
 from rrtf.records import Execution, Outcome, Problem, Response
 
 C, R, F, P = Outcome
 SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
+HOW = {
+    "teacher": "teacher", "scores": SCORES, "tie_break": 0.5, "pass_ratio": 0.0,
+    "prompts": {"t/0": ""}, "prompt_format": "starcoder",
+}  # fmt: skip
 
 
 def problem(task_id="t/0"):
@@ -28,9 +32,8 @@ def answers(*rows, task_id="t/0"):
 def ranked(*rows, tie=0.5):
     responses, executions = answers(*rows)
     prompts = {"t/0": "def f(x):"}
-    return rank.rank(
-        [problem()], responses, executions, scores=SCORES, tie_break=tie, prompts=prompts
-    )
+    how = HOW | {"tie_break": tie, "prompts": prompts}
+    return rank.rank([problem()], responses, executions, **how)
 
 
 def test_scores_follow_the_situations_and_the_teacher_wins_ties():
@@ -52,16 +55,16 @@ def test_a_pass_ratio_orders_programs_that_fail_tests_and_lifts_none_over_a_situ
     executions = [
         replace(run, n_passed=k, n_tests=n) for run, (k, n) in zip(executions, counts, strict=True)
     ]
-    how = {"scores": SCORES, "tie_break": 0.1, "prompts": {"t/0": ""}}
-    groups, _ = rank.rank([problem()], responses, executions, pass_ratio=0.6, **how)
+    how = HOW | {"tie_break": 0.1, "pass_ratio": 0.6}
+    groups, _ = rank.rank([problem()], responses, executions, **how)
     assert groups[0].scores == pytest.approx((2.15, 2.0, 2.55, 3.0))
     with pytest.raises(ValueError, match=r"pass_ratio 0\.9: .* less than 0\.9"):
-        rank.rank([problem()], responses, executions, pass_ratio=0.9, **how)
+        rank.rank([problem()], responses, executions, **how | {"pass_ratio": 0.9})
 
 
 def test_scores_that_do_not_rise_are_refused():
     with pytest.raises(ValueError, match="do not rise"):
-        rank.check_scores({C: 0, R: 2, F: 1, P: 3}, 0.1)
+        rank.check_scores({C: 0, R: 2, F: 1, P: 3}, 0.1, 0.0)
 
 
 def test_equal_texts_count_once_and_the_teachers_copy_is_the_one_kept():
@@ -74,10 +77,7 @@ def test_a_cut_off_answer_is_left_out_with_its_reason():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     cut = Response("t/0", "student", 1, "c", "c", finish_reason="length")
     more = Execution("t/0", "student", 1, C, "", 0, 1, "process")
-    groups, left_out = rank.rank(
-        [problem()], [*responses, cut], [*executions, more],
-        scores=SCORES, tie_break=0.5, prompts={"t/0": ""},
-    )  # fmt: skip
+    groups, left_out = rank.rank([problem()], [*responses, cut], [*executions, more], **HOW)
     assert groups[0].responses == ("a", "b")
     assert left_out == {"response: cut off at max_new_tokens": 1}
 
@@ -91,8 +91,7 @@ def test_a_task_without_a_teacher_is_counted_response_by_response():
 def test_executions_in_another_order_than_the_responses_are_refused():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     with pytest.raises(ValueError, match="stands beside"):
-        rank.rank([problem()], responses, executions[::-1], scores=SCORES, tie_break=0.5,
-                  prompts={"t/0": ""})  # fmt: skip
+        rank.rank([problem()], responses, executions[::-1], **HOW)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_executions_in_another_order_than_the_responses_are_refused():
 )
 def test_the_filter_compares_situations(name, teacher, student, kept):
     groups, _ = ranked(("teacher", "a", teacher), ("student", "b", student))
-    found, dropped = rank.pairs(groups, teacher_filter=name, seed=0)
+    found, dropped = rank.pairs(groups, pairing="one", teacher_filter=name, seed=0)
     assert bool(found) == kept
     assert len(found) + sum(dropped.values()) == 1
 
@@ -120,7 +119,7 @@ def test_pairing_one_draws_a_student_by_key_and_pairing_all_takes_every_one():
     again, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=3)
     every, _ = rank.pairs(groups, pairing="all", teacher_filter="none", seed=3)
     drawn = {
-        rank.pairs(groups, teacher_filter="none", seed=seed)[0][0].responses[1]
+        rank.pairs(groups, pairing="one", teacher_filter="none", seed=seed)[0][0].responses[1]
         for seed in range(40)
     }
     assert one == again
@@ -139,15 +138,15 @@ def test_an_unknown_pairing_or_filter_is_named():
     with pytest.raises(ValueError, match="pairing 'some'"):
         rank.pairs([], pairing="some", teacher_filter="none", seed=0)
     with pytest.raises(ValueError, match="filter 'best'"):
-        rank.pairs([], teacher_filter="best", seed=0)
+        rank.pairs([], pairing="one", teacher_filter="best", seed=0)
 
 
 def test_tables_count_what_the_executions_say():
     _, executions = answers(("teacher", "a", P), ("student", "b", F), ("student", "c", P))
-    assert rank.outcome_counts(executions)["student"]["PASS"] == 1
-    assert rank.fraction_passing(executions) == {"student": 0.5, "teacher": 1.0}
+    assert execution.outcome_counts(executions)["student"]["PASS"] == 1
+    assert execution.fraction_passing(executions) == {"student": 0.5, "teacher": 1.0}
     groups, _ = ranked(("teacher", "a", P), ("student", "b", F))
-    kept, _ = rank.pairs(groups, teacher_filter="none", seed=0)
+    kept, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=0)
     row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")
     assert row["FAILED_TESTS"] == 1 and row["kept"] == 1
 
@@ -159,7 +158,7 @@ def test_preferences_name_the_better_response_and_count_those_that_are_equal():
     assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "t"), ("t", "b")]
     assert all(row["prompt"] == "def f(x):" for row in rows) and left_out == {}
     groups, _ = ranked(("teacher", "t", F), ("student", "a", F), tie=0.0)
-    every, _ = rank.pairs(groups, teacher_filter="none", seed=0)
+    every, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=0)
     assert rank.preferences(every) == ([], {"pair: equal scores": 1})
 
 

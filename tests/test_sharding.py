@@ -4,16 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from test_train import OPTIONS, _groups
+from test_train import _groups, recipe
 from test_trainer import UNEQUAL
 
 from rrtf import store, train
-from rrtf.step import networks, sharding
+from rrtf.step import sharding
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKER = """
 import json, sys
 from pathlib import Path
-from rrtf import sharding, store, train
+from rrtf import store, train
 from rrtf.records import RankedGroup
+from rrtf.step import sharding
 
 with sharding.joined():
     for run in json.load(open(sys.argv[1])):
@@ -34,7 +36,8 @@ with sharding.joined():
             if step.step == stop:
                 raise KeyboardInterrupt
 
-        train.train(groups, told=told, **run | {"output": Path(run["output"])})
+        where = {"model": run.pop("model"), "output": Path(run.pop("output"))}
+        train.train(groups, recipe=train.Recipe(**run), told=told, **where)
 """
 
 
@@ -43,6 +46,12 @@ def _two(tmp_path: Path, runs: list[dict]) -> subprocess.CompletedProcess:
     (tmp_path / "worker.py").write_text(WORKER)
     (tmp_path / "runs.json").write_text(json.dumps(runs, default=str))
     return _torchrun(str(tmp_path / "worker.py"), str(tmp_path / "runs.json"))
+
+
+def _alone(groups: list, output: Path, run: dict, **how) -> list:
+    """The same run in this process."""
+    own = train.Recipe.of(run)
+    return train.train(groups, model=run["model"], output=output, recipe=own, **how)
 
 
 def _torchrun(*arguments: str) -> subprocess.CompletedProcess:
@@ -91,7 +100,7 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
     groups, unequal = tmp_path / "groups.jsonl", tmp_path / "unequal.jsonl"
     store.write(groups, _groups())
     store.write(unequal, UNEQUAL)
-    base = {**OPTIONS, "model": tiny_model, "objective": "rrtf", "groups": groups}
+    base = {**asdict(recipe()), "model": tiny_model, "groups": groups}
     odd = {"groups": unequal, "groups_per_batch": 3, "tokens_per_forward": 250, "updates": 4}
     gently = {"checkpointing": True, "learning_rate": 1e-4}
     runs = {
@@ -108,9 +117,8 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
     assert done.returncode == 0, _said(done)
     assert "rank 0 update" in done.stdout and "rank 1" not in done.stdout
     for name, run in runs.items():
-        own = {key: value for key, value in run.items() if key != "groups"}
         what = UNEQUAL if run["groups"] == unequal else _groups()
-        alone = train.train(what, output=tmp_path / "one" / name, **own)
+        alone = _alone(what, tmp_path / "one" / name, run)
         _alike(alone, train.read_steps(tmp_path / "two" / name), name)
         _close(tmp_path / "one" / name, tmp_path / "two" / name)
         facts = [store.read_json(tmp_path / n / name / "training.json") for n in ("one", "two")]
@@ -122,8 +130,8 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
 def test_a_checkpoint_of_two_processes_is_resumed_by_one(tiny_model, tmp_path):
     groups = tmp_path / "groups.jsonl"
     store.write(groups, _groups())
-    run = {**OPTIONS, "model": tiny_model, "objective": "rrtf", "checkpoint_every": 2}
-    whole = train.train(_groups(), output=tmp_path / "whole", **run)
+    run = {**asdict(recipe(checkpoint_every=2)), "model": tiny_model}
+    whole = _alone(_groups(), tmp_path / "whole", run)
     cut = _two(tmp_path, [run | {"groups": groups, "output": tmp_path / "a", "stop": 5}])
     assert cut.returncode and "rank 0 update 5" in cut.stdout, _said(cut)
     newest = tmp_path / "a" / "checkpoints" / "checkpoint-4"
@@ -131,9 +139,7 @@ def test_a_checkpoint_of_two_processes_is_resumed_by_one(tiny_model, tmp_path):
     rows = [_rows(part) for part in newest.glob("*.safetensors")]
     assert rows == [32, 32], "each process wrote half of a matrix of 64 rows"
     seen: list[int] = []
-    one = train.train(
-        _groups(), output=tmp_path / "a", told=lambda s, _: seen.append(s.step), **run
-    )
+    one = _alone(_groups(), tmp_path / "a", run, told=lambda s, _: seen.append(s.step))
     assert seen == [5, 6]
     _alike(whole, one)
     _close(tmp_path / "whole", tmp_path / "a")
@@ -148,15 +154,15 @@ def _rows(part: Path) -> int:
 def test_what_one_process_interrupted_two_go_on_with(tiny_model, tmp_path, options):
     groups = tmp_path / "groups.jsonl"
     store.write(groups, _groups())
-    run = {**OPTIONS, "model": tiny_model, "objective": "rrtf", "checkpoint_every": 2} | options
-    whole = train.train(_groups(), output=tmp_path / "whole", **run)
+    run = {**asdict(recipe(checkpoint_every=2, **options)), "model": tiny_model}
+    whole = _alone(_groups(), tmp_path / "whole", run)
 
     def stop(step, updates):
         if step.step == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.train(_groups(), output=tmp_path / "b", told=stop, **run)
+        _alone(_groups(), tmp_path / "b", run, told=stop)
     done = _two(tmp_path, [run | {"groups": groups, "output": tmp_path / "b"}])
     assert done.returncode == 0, _said(done)
     assert "update 5" in done.stdout and "update 4" not in done.stdout
@@ -168,7 +174,7 @@ def test_the_verb_runs_under_torchrun_and_one_process_writes_and_speaks(tiny_mod
     store.write(tmp_path / "groups.jsonl", _groups())
     arguments = [
         "train", str(tmp_path / "groups.jsonl"), "--model", str(tiny_model), "--objective", "rrtf",
-        "--output", str(tmp_path / "out"), "--updates", "2", "--groups-per-batch", "2",
+        "--out", str(tmp_path / "out"), "--updates", "2", "--groups-per-batch", "2",
         "--precision", "float32", "--threads", "1",
     ]  # fmt: skip
     done = _torchrun("-m", "rrtf", *arguments)
@@ -178,6 +184,6 @@ def test_the_verb_runs_under_torchrun_and_one_process_writes_and_speaks(tiny_mod
 
 
 def test_a_model_that_is_not_split_is_refused(tiny_model):
-    scorer, _ = networks.load(tiny_model)
+    scorer, _ = train.load(tiny_model, recipe())
     with pytest.raises(RuntimeError, match=r"not split among the processes: network\.transformer"):
         sharding.require_sharded(scorer)

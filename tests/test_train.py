@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rrtf import loss, methods, train
-from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches, packing, scoring
+from rrtf import config, loss, train
+from rrtf.records import Outcome, RankedGroup, TrainStep
+from rrtf.step import batches, packing, scoring, sharding
 
-OPTIONS = {"updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3, "precision": "float32"}
+
+def recipe(**changes) -> train.Recipe:
+    """Six updates of two groups; what is not said here is that of the nano profile."""
+    own = {"objective": "rrtf", "updates": 6, "groups_per_batch": 2, "learning_rate": 1e-3}
+    own |= {"ft_reduction": "mean", "precision": "float32", "seed": 0, "epochs": 0.0, "threads": 1}
+    return train.Recipe.of(config.resolve("nano", "train"), **own | changes)
 
 
 def _groups(count: int = 5) -> list[RankedGroup]:
@@ -40,10 +46,9 @@ def _same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _train(model, output, objective="rrtf", **options):
-    return train.train(
-        _groups(), model=model, objective=objective, output=output, **(OPTIONS | options)
-    )
+def _train(model, output, objective="rrtf", told=None, **changes):
+    how = recipe(objective=objective, **changes)
+    return train.train(_groups(), model=model, output=output, recipe=how, told=told)
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +71,12 @@ def test_a_run_leaves_a_model_a_card_and_one_row_per_update(finished):
 
 
 def test_the_first_row_is_the_loss_of_the_start_model_by_the_formula(tiny_model, finished):
-    network, tokenizer = packing.load(tiny_model)
+    network, tokenizer = packing.load(tiny_model, dropout=0.0, threads=1)
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     first = batches.in_order(examples, updates=1, groups_per_batch=2, seed=0)
     batch = batches.collate(first)
     sums, lengths = scoring.score(network, batch)
-    parts = loss.rrtf(
-        sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], ft_reduction="mean"
-    )
+    parts = loss.rrtf(batch, sums, lengths, replace(loss.PAPER, ft_reduction="mean"))
     step = finished[1][0]
     assert step.loss == pytest.approx(parts.loss.item(), rel=1e-5)
     assert step.rank_loss == pytest.approx(float(parts.rank), rel=1e-4, abs=1e-7)
@@ -100,20 +103,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(
 def test_an_interrupted_run_resumes_to_the_weights_of_an_uninterrupted_one(
     tiny_model, finished, tmp_path
 ):
-    def interrupt(done: int, _: int) -> None:
-        if done == 5:
+    def interrupt(step: TrainStep, _: int) -> None:
+        if step.step == 5:
             raise KeyboardInterrupt
 
     folder = tmp_path / "rrtf-s0"
     options = {"checkpoint_every": 2}
     with pytest.raises(KeyboardInterrupt):
-        _train(tiny_model, folder, progress=interrupt, **options)
+        _train(tiny_model, folder, told=interrupt, **options)
     broken = folder / "checkpoints" / "checkpoint-5"
     broken.mkdir()
     (broken / "state.json").write_text('{"upda')
-    assert train.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
+    assert sharding.newest_checkpoint(folder / "checkpoints").name == "checkpoint-4"
     seen: list[int] = []
-    steps = _train(tiny_model, folder, progress=lambda done, _: seen.append(done), **options)
+    steps = _train(tiny_model, folder, told=lambda now, _: seen.append(now.step), **options)
     assert seen == [5, 6]
     assert steps == finished[1]
     assert _same(folder, finished[0])
@@ -149,7 +152,7 @@ def test_rrtf_with_rank_weight_zero_learns_like_sft_on_the_same_prompts(tiny_mod
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
-    network, tokenizer = packing.load(tiny_model)
+    network, tokenizer = packing.load(tiny_model, dropout=0.0, threads=1)
     with torch.no_grad():
         network.transformer.ln_f.weight.fill_(math.nan)
     network.save_pretrained(tmp_path / "broken")
@@ -158,21 +161,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
         _train(tmp_path / "broken", tmp_path / "run-x", "sft")
 
 
-def _plan() -> list[methods.Run]:
-    options = {k: v for k, v in OPTIONS.items() if k != "learning_rate"} | {"updates": 2}
-    rates = {"sft": 1e-3, "rrtf": 1e-3, "dpo": 1e-4}
-    seeds = {"sft": 1, "rrtf": 2, "sft-kept": 1}
-    return methods.plan(_groups(), _groups(), seeds=seeds, learning_rates=rates, seed=7, **options)
+def _plan() -> list[train.Run]:
+    how = {"seeds": {"sft": 1, "rrtf": 2, "sft-kept": 1}, "recipe": recipe(updates=2, seed=7)}
+    how |= {"learning_rates": {"sft": 1e-3, "rrtf": 1e-3, "dpo": 1e-4}, "max_responses": 4}
+    return train.plan(_groups(), _groups(), **how)
 
 
 def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
     runs = {run.name: run for run in _plan()}
     assert list(runs)[-1] == "sft-s0", "what takes longest comes first"
     assert sorted(runs) == ["rrtf-s0", "rrtf-s1", "sft-kept-s0", "sft-s0"]
-    assert runs["rrtf-s0"].options["seed"] == runs["sft-s0"].options["seed"]
-    assert runs["rrtf-s0"].options["seed"] != runs["rrtf-s1"].options["seed"]
-    kept = runs["sft-kept-s0"].options
-    assert (kept["objective"], kept["rank_weight"]) == ("rrtf", 0.0)
+    assert runs["rrtf-s0"].recipe.seed == runs["sft-s0"].recipe.seed
+    assert runs["rrtf-s0"].recipe.seed != runs["rrtf-s1"].recipe.seed
+    kept = runs["sft-kept-s0"].recipe
+    assert (kept.objective, kept.rank_weight) == ("rrtf", 0.0)
 
 
 @pytest.mark.slow
@@ -188,7 +190,7 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
     )
     for run, steps in zip(runs, side, strict=True):
         alone = tmp_path / "alone" / run.name
-        own = train.train(run.groups, model=tiny_model, output=alone, **run.options)
+        own = train.train(run.groups, model=tiny_model, output=alone, recipe=run.recipe)
         assert [s.loss for s in own] == [s.loss for s in steps]
         assert _same(tmp_path / "side" / run.folder, alone)
     assert seen[-1] == (8, 8)

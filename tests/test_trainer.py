@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
-from test_train import OPTIONS, _groups
+from test_train import _groups, _train, recipe
 
 from rrtf import train
 from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches, networks
+from rrtf.step import batches
 
 UNEQUAL = [
     RankedGroup(
@@ -23,25 +23,16 @@ UNEQUAL = [
     )
     for i in range(5)
 ]
-PLAIN = {
-    "ft_weight": 1.0, "rank_weight": 1.0, "normalise": True, "margin": 0.0, "beta": 0.1,
-    "pairs_of": "teacher",
-}  # fmt: skip
 
 
 def _update(model, objective, reduction, budget):
-    """(the parts of one update over all of UNEQUAL, the gradient of every parameter)."""
-    scorer, tokenizer = networks.load(model)
+    """(the parts of one update over all of UNEQUAL, the gradients, groups of every pass)."""
+    how = recipe(objective=objective, ft_reduction=reduction, tokens_per_forward=budget)
+    scorer, tokenizer = train.load(model, how)
     examples, _ = batches.prepare(UNEQUAL, tokenizer, objective=objective, max_length=256)
-    sizes = [train._n_tokens(example) for example in examples]
-    settings = {**PLAIN, "objective": objective, "ft_reduction": reduction}
     calls = []
-
-    def parts_of(some, update):
-        calls.append(len(some))
-        return train.parts_of(scorer, some, update, run="r", settings=settings)
-
-    parts = train.accumulate(examples, sizes, parts_of, 1, budget=budget)
+    scorer.register_forward_pre_hook(lambda _, args: calls.append(len(args[0]["task_ids"])))
+    parts = train.accumulate(scorer, examples, how, run="r", update=1)
     return parts, {name: p.grad for name, p in scorer.named_parameters()}, calls
 
 
@@ -61,12 +52,9 @@ def test_unequal_parts_of_a_batch_give_its_loss_its_parts_and_its_gradient(
 
 def test_a_run_in_parts_has_the_rows_of_a_run_at_once(tiny_model, tmp_path):
     runs = [
-        train.train(
-            _groups(), model=tiny_model, objective="rrtf", output=tmp_path / str(budget),
-            **OPTIONS | {"groups_per_batch": 3}, tokens_per_forward=budget,
-        )
+        _train(tiny_model, tmp_path / str(budget), groups_per_batch=3, tokens_per_forward=budget)
         for budget in (0, 90)
-    ]  # fmt: skip
+    ]
     for whole, parts in zip(*runs, strict=True):
         for field in ("loss", "rank_loss", "ft_loss", "violated", "grad_norm"):
             expected = pytest.approx(getattr(whole, field), rel=1e-4, abs=1e-6)
@@ -99,7 +87,7 @@ def test_the_learning_rate_of_a_schedule_is_that_of_transformers():
 
 
 def test_vectors_do_not_decay_and_matrices_do(tiny_model):
-    scorer, _ = networks.load(tiny_model)
+    scorer, _ = train.load(tiny_model, recipe())
     matrices, vectors = train.make_optimizer(scorer, "adamw", weight_decay=0.1).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.1, 0.0)
     assert {p.ndim for p in matrices["params"]} == {2} and {p.ndim for p in vectors["params"]} == {
@@ -124,12 +112,9 @@ ARCHITECTURES = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 def test_activation_checkpointing_changes_no_loss(model_of, tmp_path, architecture):
     from transformers import AutoModelForCausalLM
 
-    made = partial(
-        train.train, _groups(), model=model_of(architecture), objective="rrtf",
-        **OPTIONS | {"updates": 3},
-    )  # fmt: skip
-    plain = made(output=tmp_path / "plain")
-    again = made(output=tmp_path / "again", checkpointing=True)
+    made = partial(_train, model_of(architecture), updates=3)
+    plain = made(tmp_path / "plain")
+    again = made(tmp_path / "again", checkpointing=True)
     assert [s.loss for s in again] == pytest.approx([s.loss for s in plain], rel=1e-6)
     assert [s.grad_norm for s in again] == pytest.approx([s.grad_norm for s in plain], rel=1e-5)
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "again")
@@ -137,7 +122,7 @@ def test_activation_checkpointing_changes_no_loss(model_of, tmp_path, architectu
 
 
 def test_checkpointing_does_compute_the_layers_twice(tiny_model):
-    scorer, tokenizer = networks.load(tiny_model, checkpointing=True)
+    scorer, tokenizer = train.load(tiny_model, recipe(checkpointing=True))
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     calls = []
     scorer.network.transformer.h[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -150,32 +135,23 @@ def test_checkpointing_does_compute_the_layers_twice(tiny_model):
 def test_adafactor_and_bfloat16_lower_the_loss_and_resume_to_the_same_rows(
     tiny_model, tmp_path, options
 ):
-    made = partial(
-        train.train, _groups(), model=tiny_model, objective="rrtf",
-        **OPTIONS | {"checkpoint_every": 2} | options,
-    )  # fmt: skip
-    whole = made(output=tmp_path / "r")
+    made = partial(_train, tiny_model, checkpoint_every=2, **options)
+    whole = made(tmp_path / "r")
     assert whole[-1].loss < whole[0].loss and all(math.isfinite(s.grad_norm) for s in whole)
 
-    def interrupt(done: int, _: int) -> None:
-        if done == 3:
+    def interrupt(step, _):
+        if step.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        made(output=tmp_path / "cut" / "r", progress=interrupt)
+        made(tmp_path / "cut" / "r", told=interrupt)
     seen: list[int] = []
-    assert made(output=tmp_path / "cut" / "r", progress=lambda n, _: seen.append(n)) == whole
+    assert made(tmp_path / "cut" / "r", told=lambda now, _: seen.append(now.step)) == whole
     assert seen == [3, 4, 5, 6]
 
 
 def test_epochs_are_passes_over_the_prompts_that_can_be_trained_on(tiny_model, tmp_path):
-    options = OPTIONS | {"updates": 0, "epochs": 2.0}
-    steps = train.train(
-        _groups(), model=tiny_model, objective="sft", output=tmp_path / "e", **options
-    )
+    steps = _train(tiny_model, tmp_path / "e", "sft", updates=0, epochs=2.0)
     assert len(steps) == 5, "two passes over five prompts, two at a time"
     with pytest.raises(ValueError, match="updates 3 and epochs 2: expected one of them"):
-        train.train(
-            _groups(), model=tiny_model, objective="sft", output=tmp_path / "b",
-            **options | {"updates": 3},
-        )  # fmt: skip
+        train.check(recipe(updates=3, epochs=2.0))

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,6 @@ from rrtf.step import batches, packing, scoring
 pytestmark = pytest.mark.slow
 
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
-OPTIONS = {
-    "ft_weight": 1.0, "rank_weight": 1.0, "ft_reduction": "mean", "normalise": True,
-    "margin": 0.0, "beta": 0.1, "pairs_of": "teacher",
-}  # fmt: skip
 ROWS = [
     ("def add(a, b):", "\n    return a + b\n", "\n    return a\n"),
     (
@@ -136,17 +133,18 @@ def group(row: dict) -> RankedGroup:
 
 def ours(folders: dict, rows: list[dict], objective: str, options: dict) -> dict:
     """Our loss of the rows as one batch, its gradient's norm, and our token ids."""
-    network, tokenizer = packing.load(folders["policy"])
+    network, tokenizer = packing.load(folders["policy"], dropout=0.0, threads=1)
     examples, _ = batches.prepare(
         [group(row) for row in rows], tokenizer, objective=objective, max_length=256
     )
     batch = batches.collate(examples)
     if objective == "dpo":
         with torch.no_grad():
-            before = packing.load(folders["reference"])[0]
+            before = packing.load(folders["reference"], dropout=0.0, threads=1)[0]
             batch["reference"] = scoring.score(before, batch)[0]
     sums, lengths = scoring.score(network.train(), batch)
-    parts = loss.objective(objective, sums, lengths, batch, OPTIONS | options)
+    weights = replace(loss.PAPER, **{"ft_reduction": "mean"} | options)
+    parts = loss.OBJECTIVES[objective].loss(batch, sums, lengths, weights)
     parts.loss.backward()
     squares = [p.grad.double().square().sum() for p in network.parameters() if p.grad is not None]
     return {

@@ -164,16 +164,10 @@ def settled(text: str, place: Path) -> str:
         (r'("verdicts.jsonl": )"[0-9a-f]{64}"', r"\1N"),  # it names the isolation
         (r'("(?:transformers_version|rrtf|version)": )"[^"]*"', r"\1N"),
         (r"((?:[Ll]oss|update|last) +)(\d+\.\d\d)\d\d", r"\1\2"),
-        (r"(?s)(--workers .*?\[default: )\d+(\] *)", _same_width),
+        (r"(?m)^\S+ +\d+ s · cell.*\n", ""),  # of a stage that takes long here
     ):
         text = re.sub(pattern, new, text)
     return text
-
-
-def _same_width(found: re.Match) -> str:
-    """Digits of the number of cores, replaced by one letter and as many spaces as are needed."""
-    text = f"{found[1]}N{found[2]}"
-    return text + " " * (len(found[0]) - len(text))
 
 
 def written(before: set[Path], place: Path) -> str:
@@ -280,7 +274,7 @@ def test_evaluate(place):
         place,
         f"evaluate problems.jsonl {files} --workers 1 --margin 0.1 --k 1 --out board",
     )
-    model = "--model m=student --max-new-tokens 24 --generator transformers"
+    model = "--model m=student --max-new-tokens 24 --engine transformers"
     golden("evaluate-model", place, f"evaluate problems.jsonl a=first.jsonl {model} --workers 1")
 
 
@@ -305,10 +299,10 @@ def test_train(place):
     golden(
         "train",
         place,
-        f"{start} --updates 2 --output out",
-        f"{start} --updates 2 --output out",
-        f"{start} --updates 2 --output out --seed 1 --overwrite --checkpoint-every 1",
-        f"{start.replace('rrtf', 'dpo')} --epochs 1 --output dpo --set train.beta=0.2",
+        f"{start} --updates 2 --out out",
+        f"{start} --updates 2 --out out",
+        f"{start} --updates 2 --out out --seed 1 --overwrite --checkpoint-every 1",
+        f"{start.replace('rrtf', 'dpo')} --epochs 1 --out dpo --set train.beta=0.2",
     )
 
 
@@ -359,7 +353,7 @@ def teacher():
 
 def test_evolve_by_a_model(place, teacher):
     """Rows, then problems with tests, through the real client."""
-    start = f"evolve rows.jsonl --generator {teacher} --model m --workers 1"
+    start = f"evolve rows.jsonl --engine {teacher} --model m --workers 1"
     golden(
         "evolve-asked",
         place,
@@ -429,13 +423,13 @@ WRONG = (
     ("evolve seeds.jsonl --out seeds.jsonl", 2, "--out seeds.jsonl: is one of the inputs"),
     ("evolve seeds.jsonl --rounds -1", 2, "Invalid value for '--rounds'"),
     ("evolve rows.jsonl URL", 2, "unexpected extra argument"),
-    ("evolve odd.jsonl --generator URL --model m", 2, "odd.jsonl:2: not a JSON line"),
-    ("evolve code.jsonl --generator URL --model m", 2, "code.jsonl:1: no field with a task's"),
-    ("evolve rows.jsonl --generator URL --model m --out x.txt", 2, "--out x.txt", ".jsonl"),
-    ("evolve rows.jsonl --generator URL --model m --rename a=b", 2, "--rename", "instruction"),
-    ("evolve rows.jsonl --generator URL --model m --after-failure no", 2, "'no'", "retry or stop"),
-    ("evolve rows.jsonl --generator URL --model m --tests --agreement 0.5", 2, "--agreement 0.5"),
-    ("evolve rows.jsonl --generator URL --model m --attempts 1", 1, "127.0.0.1", "goes on"),
+    ("evolve odd.jsonl --engine URL --model m", 2, "odd.jsonl:2: not a JSON line"),
+    ("evolve code.jsonl --engine URL --model m", 2, "code.jsonl:1: no field with a task's"),
+    ("evolve rows.jsonl --engine URL --model m --out x.txt", 2, "--out x.txt", ".jsonl"),
+    ("evolve rows.jsonl --engine URL --model m --rename a=b", 2, "--rename", "instruction"),
+    ("evolve rows.jsonl --engine URL --model m --after-failure no", 2, "--after-failure 'no'", "retry"),
+    ("evolve rows.jsonl --engine URL --model m --tests --agreement 0.5", 2, "--agreement 0.5"),
+    ("evolve rows.jsonl --engine URL --model m --attempts 1", 1, "127.0.0.1", "goes on"),
     ("audit absent.jsonl --benchmarks nano-validation", 2, "absent.jsonl"),
     ("audit rows.jsonl --benchmarks humanevil", 2, "unknown benchmark 'humanevil'"),
     ("audit rows.jsonl --benchmarks ,", 2, "--benchmarks ','", "expected names"),
@@ -443,7 +437,7 @@ WRONG = (
     ("audit rows.jsonl --benchmarks nano-validation --fields title", 2, "rows.jsonl", "'title'"),
     ("audit rows.jsonl --out here.txt", 2, "--out here.txt: expected a name that ends in .jsonl"),
     ("audit rows.jsonl --clean rows.jsonl", 2, "--clean rows.jsonl: is one of the inputs"),
-    ("audit rows.jsonl --report rows.jsonl", 2, "--report rows.jsonl: is the input"),
+    ("audit rows.jsonl --report rows.jsonl", 2, "--report rows.jsonl: is one of the inputs"),
     ("audit empty.jsonl --benchmarks nano-validation", 2, "empty.jsonl: no rows in it"),
     ("audit list.jsonl --benchmarks nano-validation", 2, "list.jsonl:1: expected a JSON object"),
     ("sample problems.jsonl", 2, "Missing option '--model'"),
@@ -455,8 +449,8 @@ WRONG = (
     ("sample problems.jsonl --model student --top-p 0", 2, "top_p = 0.0"),
     ("sample problems.jsonl --model student --max-new-tokens 600", 2, "512 positions"),
     ("sample problems.jsonl --model student --engine warp", 2, "unknown engine 'warp'"),
-    ("sample problems.jsonl --model student --cluster slurm", 2, "unknown cluster 'slurm'"),
-    ("sample problems.jsonl --model student --prompt-format prose", 2, "prompt format 'prose'"),
+    ("sample problems.jsonl --model student --cluster slurm", 2, "--cluster 'slurm'", "ray"),
+    ("sample problems.jsonl --model student --prompt-format prose", 2, "format 'prose'", "chat"),
     ("sample problems.jsonl --model student --prompt-format chat", 2, "no chat template"),
     ("sample problems.jsonl --model student --since 2022-07-01", 2, "--since 2022-07-01"),
     ("sample problems.jsonl --model student --out problems.jsonl", 2, "is one of the inputs"),
@@ -467,10 +461,10 @@ WRONG = (
     ("grade problems.jsonl first.jsonl --k 5", 2, "--k 5", "toy/add"),
     ("grade problems.jsonl first.jsonl --extract magic", 2, "--extract 'magic'", "fenced"),
     ("grade problems.jsonl first.jsonl --rename code", 2, "--rename 'code'", "THEIRS=OURS"),
-    ("grade problems.jsonl first.jsonl --level none-such", 2, "level 'none-such'", "process"),
-    ("grade problems.jsonl first.jsonl --engine warp", 2, "unknown cluster 'warp'"),
-    ("grade problems.jsonl first.jsonl --workers 0", 2, "Invalid value for '--workers'"),
-    ("grade problems.jsonl first.jsonl --by size", 2, "--by size", "problems.jsonl"),
+    ("grade problems.jsonl first.jsonl --isolation none-such", 2, "'none-such'", "process"),
+    ("grade problems.jsonl first.jsonl --cluster warp", 2, "--cluster 'warp'", "local"),
+    ("grade problems.jsonl first.jsonl --workers -1", 2, "Invalid value for '--workers'"),
+    ("grade problems.jsonl first.jsonl --by size", 2, "--by 'size'", "difficulty"),
     ("grade problems.jsonl first.jsonl --out first.jsonl", 2, "first.jsonl: is one of the inputs"),
     ("grade problems.jsonl first.jsonl --out no.txt", 2, "--out no.txt: expected a name"),
     ("grade problems.jsonl broken.jsonl", 2, "broken.jsonl:2: not a JSON line"),
@@ -493,15 +487,15 @@ WRONG = (
     ("train uneven.jsonl TRAIN", 2, "uneven.jsonl:2: toy/neg: 2 responses but 1 scores"),
     ("train alone.jsonl TRAIN", 2, "alone.jsonl:2: toy/neg: one response", "--allow-single"),
     ("train groups.jsonl TRAIN --objective magic", 2, "'magic': expected one of OBJECTIVES"),
-    ("train groups.jsonl TRAIN --precision int4", 2, "unknown precision 'int4'", "bfloat16"),
-    ("train groups.jsonl TRAIN --optimizer sgd", 2, "unknown optimizer 'sgd'"),
+    ("train groups.jsonl TRAIN --precision int4", 2, "--precision 'int4'", "bfloat16"),
+    ("train groups.jsonl TRAIN --optimizer sgd", 2, "--optimizer 'sgd'", "adafactor"),
     ("train groups.jsonl TRAIN --updates 2 --epochs 1", 2, "updates", "epochs"),
-    ("train groups.jsonl TRAIN --set train.seed=2", 2, "train.seed", "train.KEY"),
+    ("train groups.jsonl TRAIN --set train.lr_sft=2", 2, "'train.lr_sft'", "train.KEY"),
     ("train groups.jsonl TRAIN --set train.margin=wide", 2, "train.margin='wide'", "float"),
-    ("train groups.jsonl TRAIN --set train.pairs_of=none", 2, "pairs_of 'none'", "teacher"),
+    ("train groups.jsonl TRAIN --set train.pairs_of=none", 2, "--pairs-of 'none'", "teacher"),
     ("train groups.jsonl TRAIN --qlora", 2, "qlora", "lora_rank"),
     ("train groups.jsonl TRAIN --updates 1 --model none/at/all", 2, "none/at/all"),
-    ("train groups.jsonl TRAIN --updates 1 --output kept", 2, "kept", "no training made it"),
+    ("train groups.jsonl TRAIN --updates 1 --out kept", 2, "kept", "no training made it"),
     ("evaluate problems.jsonl", 2, "nothing to evaluate", "--model"),
     ("evaluate problems.jsonl a=absent.jsonl", 2, "absent.jsonl"),
     ("evaluate problems.jsonl a=first.jsonl a=second.jsonl", 2, "'a'", "first.jsonl", "second"),
@@ -526,7 +520,7 @@ WRONG = (
     ("plan --device abacus", 2, "device 'abacus'", "a100"),
     ("plan --out plan.txt", 2, "--out plan.txt", ".json"),
     ("plan --set train.none=1", 2, "'train.none'"),
-    ("plan --gpus 0", 2, "Invalid value for '--gpus'"),
+    ("plan --gpus -1", 2, "Invalid value for '--gpus'"),
 )  # fmt: skip
 OBJECTIVES = (
     "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge",
@@ -571,7 +565,7 @@ def ranked(task: str, prompt: str, *answers: str) -> dict:
 def test_what_a_caller_gets_wrong_is_named(command, code, words):
     """The exit code and the words that name file, record or option; not the whole sentence."""
     parts = {"URL": ["http://127.0.0.1:9/v1"]}
-    parts["TRAIN"] = ["--model", "student", "--output", "out"]
+    parts["TRAIN"] = ["--model", "student", "--out", "out"]
     if "--objective" not in command:
         parts["TRAIN"] += ["--objective", "rrtf"]
     given = [word for part in command.split() for word in parts.get(part, [part])]
@@ -641,7 +635,7 @@ def test_every_objective_takes_the_steps_it_took(place):
     start = f"train groups.jsonl --model student --updates 4 --learning-rate 3e-5 --seed 3 {how}"
     found = {}
     for number, (name, options) in enumerate(RUNS.items()):
-        done = rrtf(*f"{start} {options} --output {number}".split())
+        done = rrtf(*f"{start} {options} --out {number}".split())
         assert done.code == 0, (name, done.err)
         steps = json.loads(Path(f"{number}/training.json").read_text())["steps"]
         found[name] = [{k: v for k, v in step.items() if k != "run"} for step in steps]

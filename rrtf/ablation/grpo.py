@@ -14,14 +14,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rrtf import config, engines, store
+from rrtf.engines import Decoding
 from rrtf.records import Outcome, Problem
-from rrtf.train import start
+from rrtf.sandbox.executor import Limits
+from rrtf.train import Recipe, start
 
 REWARDS = {  # CodeRL, eq. 4 there
     Outcome.COMPILE_ERROR: -1.0,
@@ -29,6 +30,13 @@ REWARDS = {  # CodeRL, eq. 4 there
     Outcome.FAILED_TESTS: -0.3,
     Outcome.PASS: 1.0,
 }
+# of a recipe
+FOLLOWED = (
+    "updates", "groups_per_batch", "learning_rate", "warmup", "beta", "clip", "precision",
+    "checkpoint_every", "seed", "threads",
+)  # fmt: skip
+PROMPT_FORMAT = "starcoder"
+TASK = ".task.json"
 LOG = "grpo.log"  # what TRL's process says
 
 
@@ -51,71 +59,82 @@ class RewardStep:
     grad_norm: float
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What TRL's process is told; `prompts` are parallel to `problems`."""
+
+    model: str
+    recipe: Recipe
+    decoding: Decoding
+    n_samples: int
+    limits: Limits
+    workers: int
+    problems: tuple[Problem, ...]
+    prompts: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """The hash of what the result depends on: all of it, the start model by its weights."""
+        facts = {**asdict(self), "model": store.sha256(Path(self.model))}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def read_task(output: Path) -> Task:
+    """The task that `train` has left in `output`."""
+    row = store.read_json(output / TASK)
+    kinds = {"recipe": Recipe, "decoding": Decoding, "limits": Limits}
+    own = {name: kind(**row[name]) for name, kind in kinds.items()}
+    own["problems"] = tuple(Problem(**problem) for problem in row["problems"])
+    return Task(**row | own)
+
+
 def train(
     problems: Sequence[Problem],
     *,
     model: str | Path,
     output: Path,
-    updates: int,
-    learning_rate: float,
-    prompts_per_update: int = 8,
-    n_samples: int = 8,
-    rewards: Mapping[Outcome, float] = REWARDS,
-    beta: float = 0.0,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_new_tokens: int = 140,
-    prompt_format: str = "starcoder",
-    warmup: float = 0.05,
-    clip: float = 1.0,
-    precision: str = "auto",
-    checkpoint_every: int = 50,
-    seed: int = 0,
-    threads: int = 1,
-    limits: Mapping[str, Any],
-    python: str = "",
+    recipe: Recipe,
+    decoding: Decoding,
+    n_samples: int,
+    limits: Limits,
+    workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[RewardStep]:
     """Trains a copy of `model` by GRPO and saves it in `output`; one row per update.
 
-    Every update draws `n_samples` answers to each of `prompts_per_update` problems; the prompts
-    come in the order in which `train.train` meets them with the same `seed`. AdamW, warm-up,
-    schedule, `clip` and `precision` as there; a policy gradient asks for larger learning rates
-    than imitation (`tests/benchmarks/bench_grpo.py`). `beta` weighs the divergence from the start
-    model (TRL's default is none), all else is TRL's default. `limits` holds
-    `limits` and `workers` for `executor.execute`. `python`: see `interpreter`.
+    Every update draws `n_samples` answers to each of `groups_per_batch` problems; the prompts come
+    in the order in which `train.train` meets them with the same recipe. Of that are followed
+    `FOLLOWED`, all else is TRL's default; `beta` weighs the divergence from the start model, and a
+    policy gradient asks for larger learning rates than imitation
+    (`tests/benchmarks/bench_grpo.py`). `limits` and `workers` are those of `executor.execute`.
 
-    A finished run with the same settings is read, not repeated; an interrupted one goes on from
-    its newest checkpoint. ImportError where no Python has TRL, ValueError for a chat format or
-    n_samples below 2, RuntimeError with the end of the log if TRL's process fails.
+    A finished run of the same task is read, not repeated; an interrupted one goes on from its
+    newest checkpoint. ImportError where no Python has TRL, ValueError for n_samples below 2,
+    RuntimeError with the end of the log if TRL's process fails.
     """
-    if prompt_format == "chat" or n_samples < 2:
-        raise ValueError(
-            f"prompt_format {prompt_format}, n_samples {n_samples}: no chat, 2 or more"
-        )
-    named = locals()
-    settings = {name: named[name] for name in _SETTINGS}
-    settings |= {"rewards": [rewards[outcome] for outcome in Outcome], "workers": limits["workers"]}
-    settings |= {"limits": asdict(limits["limits"])}
-    task = _task(problems, model, settings)
-    digest = _digest(task)
-    finished = read_steps(output, digest)
+    if n_samples < 2:
+        raise ValueError(f"n_samples {n_samples}: expected 2 or more, to compare them")
+    ask = engines.asker(model, PROMPT_FORMAT)
+    task = Task(
+        model=str(engines.model_folder(model)),
+        recipe=recipe,
+        decoding=decoding,
+        n_samples=n_samples,
+        limits=limits,
+        workers=workers,
+        problems=tuple(problems),
+        prompts=tuple(ask(problem) for problem in problems),
+    )
+    finished = read_steps(output, task.digest)
     if finished is not None:
         return finished
-    python = python or interpreter()
-    start(output, {"digest": digest, "of": {"digest": digest}}, overwrite=True)
-    store.write_json(output / ".task.json", task | {"digest": digest})
+    python = interpreter()
+    start(output, {"digest": task.digest, "of": {"digest": task.digest}}, overwrite=True)
+    store.write_json(output / TASK, asdict(task))
     began = time.monotonic()
-    _run(python, output, updates, threads, progress)
+    _run(python, output, recipe, progress)
     store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
-    return read_steps(output, digest) or []
-
-
-_SETTINGS = (
-    "updates", "learning_rate", "prompts_per_update", "n_samples", "beta", "temperature", "top_p",
-    "max_new_tokens", "prompt_format", "warmup", "clip", "precision", "checkpoint_every", "seed",
-    "threads",
-)  # fmt: skip
+    return read_steps(output, task.digest) or []
 
 
 def interpreter() -> str:
@@ -141,37 +160,14 @@ def read_steps(output: Path, digest: str = "") -> list[RewardStep] | None:
     return [store.from_row(row, RewardStep, str(path)) for row in facts["steps"]]
 
 
-def _task(
-    problems: Sequence[Problem], model: str | Path, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What TRL's process is told."""
-    ask = engines.asker(model, settings["prompt_format"])
-    return {
-        "model": str(engines.model_folder(model)),
-        "settings": settings,
-        "problems": [store.to_row(problem) for problem in problems],
-        "prompts": [ask(problem) for problem in problems],
-    }
-
-
-def _digest(task: Mapping[str, Any]) -> str:
-    """What the result depends on, hashed: settings, problems, prompts, start model."""
-    text = json.dumps({**task, "model": store.sha256(Path(task["model"]))}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _run(
-    python: str,
-    output: Path,
-    updates: int,
-    threads: int,
-    progress: Callable[[int, int], None] | None,
+    python: str, output: Path, recipe: Recipe, progress: Callable[[int, int], None] | None
 ) -> None:
     """TRL's process from start to end: it prints the number of every update it has made."""
     paths = [str(config.home()), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
-        "OMP_NUM_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(recipe.threads),
         "HF_HUB_OFFLINE": "1",
         "TRL_EXPERIMENTAL_SILENCE": "1",
     }
@@ -185,7 +181,7 @@ def _run(
         try:
             for line in child.stdout:
                 if progress and line.strip().isdigit():
-                    progress(int(line), updates)
+                    progress(int(line), recipe.updates)
         except BaseException:
             child.terminate()
             raise

@@ -1,6 +1,5 @@
 """The side of GRPO that needs TRL: the rewards of executed answers, the trainer, what it leaves."""
 
-import json
 import math
 import shutil
 import sys
@@ -10,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rrtf import prompts, store
-from rrtf.ablation.grpo import RewardStep
+from rrtf.ablation import grpo
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.executor import Limits
-from rrtf.step import batches, packing
+from rrtf.step import batches, networks, packing, sharding
+from rrtf.train import in_bfloat16, model_card
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,39 +22,36 @@ if TYPE_CHECKING:
 
 
 def learn(output: Path) -> None:
-    """From `.task.json` in the folder to a model, its card and `training.json`, written last."""
-    task = store.read_json(output / ".task.json")
-    settings = task["settings"]
-    network, tokenizer = packing.load(task["model"], threads=settings["threads"])
+    """From the task in the folder to a model, its card and `training.json`, written last."""
+    task = grpo.read_task(output)
+    network, tokenizer = packing.load(task.model, dropout=0.0, threads=task.recipe.threads)
     network.register_forward_pre_hook(count_positions, with_kwargs=True)
-    problems = [store.from_row(row, Problem, ".task.json") for row in task["problems"]]
-    run = _trainer(network, tokenizer, problems, task, output)
-    run.train(resume_from_checkpoint=newest_checkpoint(output / "checkpoints"))
+    run = _trainer(network, tokenizer, task, output / "checkpoints")
+    whole = {"state": "trainer_state.json", "count": "global_step"}
+    newest = sharding.newest_checkpoint(output / "checkpoints", **whole)
+    run.train(resume_from_checkpoint=str(newest) if newest else None)
     network.config.use_cache = True
     network.save_pretrained(output)
     tokenizer.save_pretrained(output)
     rows = steps(run.state.log_history)
-    store.write_bytes(output / "README.md", _card(task, rows).encode())
-    facts = {"run": output.name, "digest": task["digest"], "settings": settings}
-    facts |= {"n_problems": len(problems), "steps": [asdict(row) for row in rows]}
+    settings = {name: getattr(task.recipe, name) for name in grpo.FOLLOWED}
+    settings |= asdict(task.decoding) | {"n_samples": task.n_samples}
+    store.write_bytes(output / "README.md", _card(task, rows, settings).encode())
+    facts = {"run": output.name, "digest": task.digest, "settings": settings}
+    facts |= {"n_problems": len(task.problems), "steps": [asdict(row) for row in rows]}
     store.write_json(output / "training.json", facts)
     shutil.rmtree(output / "checkpoints", ignore_errors=True)
 
 
 def rewarder(
-    problems: Sequence[Problem],
-    *,
-    rewards: Mapping[Outcome, float],
-    prompt_format: str,
-    limits: Limits,
-    workers: int,
+    problems: Sequence[Problem], *, limits: Limits, workers: int
 ) -> Callable[..., list[float]]:
     """TRL's reward function: executes the completions of the tasks named in column `task_id`.
 
-    A text is cut at the stops of `prompt_format` and made a program as a sampled answer is.
+    A text is cut and made a program as a sampled answer is.
     """
     by_task = {problem.task_id: problem for problem in problems}
-    stops = prompts.stops(problems, prompt_format)
+    stops = prompts.stops(problems, grpo.PROMPT_FORMAT)
 
     def reward(
         completions: Sequence[str],
@@ -71,7 +68,7 @@ def rewarder(
         runs = executor.execute(asked, answers, limits=limits, workers=workers)
         found = [run.outcome for run in runs]
         log_metric("passing", sum(outcome == Outcome.PASS for outcome in found) / len(found))
-        return [rewards[outcome] for outcome in found]
+        return [grpo.REWARDS[outcome] for outcome in found]
 
     return reward
 
@@ -93,10 +90,10 @@ def count_positions(
     return args, kwargs
 
 
-def steps(log: Sequence[Mapping[str, float]]) -> list[RewardStep]:
+def steps(log: Sequence[Mapping[str, float]]) -> list[grpo.RewardStep]:
     """TRL's log as rows, one per update, also of updates before a resume."""
     return [
-        RewardStep(
+        grpo.RewardStep(
             step=row["step"],
             loss=row["loss"],
             reward=row["reward"],
@@ -115,31 +112,22 @@ def steps(log: Sequence[Mapping[str, float]]) -> list[RewardStep]:
 def _trainer(
     network: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-    problems: Sequence[Problem],
-    task: Mapping[str, Any],
-    output: Path,
+    task: grpo.Task,
+    folder: Path,
 ) -> Any:
     from datasets import Dataset, disable_progress_bars
     from trl import GRPOTrainer
 
     disable_progress_bars()
-    settings = task["settings"]
-    asked = dict(zip((p.task_id for p in problems), task["prompts"], strict=True))
-    per_update = settings["prompts_per_update"]
-    order = {"updates": settings["updates"], "seed": settings["seed"]}
-    rows = batches.in_order(problems, groups_per_batch=per_update, **order)
-    reward = rewarder(
-        problems,
-        rewards=dict(zip(Outcome, settings["rewards"], strict=True)),
-        prompt_format=settings["prompt_format"],
-        limits=Limits(**settings["limits"]),
-        workers=settings["workers"],
-    )
+    asked = dict(zip((p.task_id for p in task.problems), task.prompts, strict=True))
+    size, seed = task.recipe.groups_per_batch, task.recipe.seed
+    order = {"updates": task.recipe.updates, "groups_per_batch": size, "seed": seed}
+    rows = batches.in_order(task.problems, **order)
     columns = [{"prompt": asked[p.task_id], "task_id": p.task_id} for p in rows]
     return GRPOTrainer(
         model=network,
-        reward_funcs=reward,
-        args=_arguments(settings, output / "checkpoints"),
+        reward_funcs=rewarder(task.problems, limits=task.limits, workers=task.workers),
+        args=_arguments(task, folder),
         train_dataset=Dataset.from_list(columns),
         processing_class=tokenizer,
         callbacks=[_teller()],
@@ -150,81 +138,58 @@ def _teller() -> Any:
     """A callback of the Trainer: says how many updates are done, and gives freed memory back."""
     from transformers import TrainerCallback
 
-    from rrtf.train import trim
-
     class Teller(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             sys.stdout.write(f"{state.global_step}\n")
             sys.stdout.flush()
-            trim()
+            networks.trim()
 
     return Teller()
 
 
-def newest_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint of the Trainer, which writes `trainer_state.json` last."""
-    found = folder.glob("checkpoint-*")
-    for path in sorted(found, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
-        try:
-            state = store.read_json(path / "trainer_state.json")
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue
-        if path.name == f"checkpoint-{state['global_step']}":
-            return str(path)
-    return None
-
-
-def _arguments(settings: Mapping[str, Any], folder: Path) -> Any:
-    """GRPO's settings: those of `grpo.train`, and TRL's defaults for the rest."""
+def _arguments(task: grpo.Task, folder: Path) -> Any:
+    """GRPO's settings: those of the task, and TRL's defaults for the rest."""
     import torch
     from trl import GRPOConfig
 
-    from rrtf.train import native_bfloat16
-
-    auto = settings["precision"] == "auto"
+    recipe, decoding = task.recipe, task.decoding
     return GRPOConfig(
         output_dir=str(folder),
-        max_steps=settings["updates"],
-        per_device_train_batch_size=settings["prompts_per_update"] * settings["n_samples"],
-        num_generations=settings["n_samples"],
+        max_steps=recipe.updates,
+        per_device_train_batch_size=recipe.groups_per_batch * task.n_samples,
+        num_generations=task.n_samples,
         steps_per_generation=1,
         shuffle_dataset=False,  # it lies in order
-        max_completion_length=settings["max_new_tokens"],
-        temperature=settings["temperature"],
-        top_p=settings["top_p"],
-        beta=settings["beta"],
-        learning_rate=settings["learning_rate"],
+        max_completion_length=decoding.max_new_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        beta=recipe.beta,
+        learning_rate=recipe.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=math.ceil(settings["warmup"] * settings["updates"]),
+        warmup_steps=math.ceil(recipe.warmup * recipe.updates),
         adam_beta2=0.95,
-        max_grad_norm=settings["clip"],
-        bf16=native_bfloat16() if auto else settings["precision"] == "bfloat16",
+        max_grad_norm=recipe.clip,
+        bf16=in_bfloat16(recipe.precision),
         gradient_checkpointing=False,
         use_cpu=not torch.cuda.is_available(),
-        save_steps=settings["checkpoint_every"],
-        save_total_limit=2,
+        save_steps=recipe.checkpoint_every,
+        save_total_limit=sharding.KEPT,
         logging_steps=1,
         disable_tqdm=True,
         report_to="none",
         dataloader_pin_memory=False,
-        seed=settings["seed"],
+        seed=recipe.seed,
     )
 
 
-def _card(task: Mapping[str, Any], rows: Sequence[RewardStep]) -> str:
-    """The README.md of the trained model."""
-    settings = task["settings"]
-    table = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
-    start = Path(task["model"]).name
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        f"base_model: {start}\ntags: [code, grpo]\n---\n\n# GRPO from {start}\n\n"
-        f"`{start}` trained with TRL's GRPO on executed answers to {len(task['problems'])} "
-        "problems, for comparison with ranking feedback (arXiv:2307.14936). Mean reward at the "
-        f"first update {rows[0].reward:.3f}, at the last {rows[-1].reward:.3f}. `training.json` "
-        "has every update.\n\nThe model writes short Python functions; execute what it writes "
-        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{table}\n"
+def _card(task: grpo.Task, rows: Sequence[grpo.RewardStep], settings: Mapping[str, Any]) -> str:
+    start = Path(task.model).name
+    about = (
+        f"`{start}` trained with TRL's GRPO on executed answers to {len(task.problems)} problems, "
+        "for comparison with ranking feedback (arXiv:2307.14936). Mean reward at the first update "
+        f"{rows[0].reward:.3f}, at the last {rows[-1].reward:.3f}."
     )
+    return model_card(f"GRPO from {start}", about, settings, start=start, tag="grpo")
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rrtf import config, execution, methods, sample, store, train
+from rrtf import config, sample, store, train
 from rrtf.ablation import grpo
-from rrtf.ablation.registration import TIERS, Arm, Registration
+from rrtf.ablation.registration import Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
 from rrtf.engines import Decoding
 from rrtf.evaluate import exam
@@ -27,6 +25,8 @@ from rrtf.sandbox.executor import Limits
 from rrtf.step import batches
 
 VALIDATION, HELD_OUT = "validation", "held-out"
+WAVE = 8  # runs between two writings of the ledger
+LONGEST, DRAWN = 140, 8  # tokens of an answer and answers to a prompt, of online learning
 
 # the options of a training that decide what comes out of it
 DECISIVE = (
@@ -68,11 +68,8 @@ class Trial:
 
     arm: Arm
     split: str
-    run: methods.Run
+    run: train.Run
     tokens: float
-
-
-# What is to be run
 
 
 def grid(
@@ -80,7 +77,7 @@ def grid(
     groups: Groups,
     sizes: Mapping[str, float],
     *,
-    tiers: Sequence[str] = TIERS,
+    tiers: Sequence[str],
 ) -> list[Trial]:
     """The runs on validation from which the learning rates of these tiers' arms are chosen."""
     used = {arm.family for arm in plan.arms.values() if arm.tier in tiers}
@@ -146,13 +143,13 @@ def _trial(
     rate: float,
     seed: int,
 ) -> Trial:
-    own = options(plan, arm, n_groups=len(groups[arm.name]), sizes=sizes)
-    own |= {"learning_rate": rate, "seed": train_seed(seed)}
+    prompts = len(groups[arm.name])
+    own = recipe(plan, arm, n_groups=prompts, sizes=sizes, rate=rate, seed=train_seed(seed))
     name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower())
-    run = methods.Run(
+    run = train.Run(
         f"{split}-{name}-lr{rate:.0e}-s{seed}", arm.name, seed, tuple(groups[arm.name]), own
     )
-    return Trial(arm, split, run, sizes[arm.name] * own["groups_per_batch"])
+    return Trial(arm, split, run, sizes[arm.name] * own.groups_per_batch)
 
 
 def train_seed(seed: int) -> int:
@@ -160,23 +157,33 @@ def train_seed(seed: int) -> int:
     return config.derive_seed(0, "ablation", seed) % 2**31
 
 
-def options(
-    plan: Registration, arm: Arm, *, n_groups: int, sizes: Mapping[str, float]
-) -> dict[str, Any]:
-    """The options of `train.train` for `arm`, without learning rate and seed.
-
-    `sizes`: tokens through the network per prompt, by arm.
-    """
-    known = config.resolve(plan.profile, "train").items()
-    found = {name: value for name, value in known if name in train.OPTIONS}
-    found |= {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
-    found |= {"objective": arm.objective, **arm.options}
+def recipe(
+    plan: Registration,
+    arm: Arm,
+    *,
+    n_groups: int,
+    sizes: Mapping[str, float],
+    rate: float,
+    seed: int,
+) -> train.Recipe:
+    """How `arm` is trained; `sizes`: tokens through the network per prompt, by arm."""
+    planned = {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
+    found = train.Recipe.of(
+        config.resolve(plan.profile, "train"),
+        objective=arm.objective,
+        learning_rate=rate,
+        epochs=0.0,
+        seed=seed,
+        threads=1,
+        **planned | arm.options,
+    )
+    updates = found.updates
     if arm.epochs:
-        found["updates"] = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
+        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
     if arm.equal_compute_with:
         ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
-        found["updates"] = round(plan.updates * ratio)
-    return found
+        updates = round(plan.updates * ratio)
+    return replace(found, updates=updates)
 
 
 def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:
@@ -187,12 +194,8 @@ def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dic
     found = {}
     for name, some in groups.items():
         encoded = [batches.encode(g, tokenizer, plan.arms[name].objective) for g in some]
-        tokens = sum(len(e.prompt) + sum(map(len, e.responses)) for e in encoded)
-        found[name] = tokens / len(encoded)
+        found[name] = sum(example.n_tokens for example in encoded) / len(encoded)
     return found
-
-
-# Running it
 
 
 def carry_out(
@@ -203,12 +206,11 @@ def carry_out(
     model: Path,
     folder: Path,
     sit: Callable[..., exam.Sat],
+    run_missing: bool,
     ledger: Path | None = None,
-    wave: int = 8,
-    run_missing: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Line]:
-    """The lines of these trials, in order; those that the ledger lacks are run, `wave` at a time.
+    """The lines of these trials, in order; those that the ledger lacks are run, `WAVE` at a time.
 
     With `run_missing` off they are left out. The trials of one call belong to one split. `make`
     trains from `model` into `folder`, where models lie until their lines are written; `sit` is
@@ -220,8 +222,8 @@ def carry_out(
     base = store.sha256(model)
     keys = [key_of(trial, base, exams[trial.split].problems) for trial in trials]
     waiting = [(key, t) for key, t in zip(keys, trials, strict=True) if key not in done]
-    for at in range(0, len(waiting) if run_missing else 0, wave):
-        some = waiting[at : at + wave]
+    for at in range(0, len(waiting) if run_missing else 0, WAVE):
+        some = waiting[at : at + WAVE]
         make([trial for _, trial in some])
         done |= {line.key: line for line in _examined(some, exams, folder, sit)}
         store.write(ledger, sorted(done.values(), key=_order))
@@ -274,8 +276,8 @@ def line(trial: Trial, key: str, scores: Iterable[TaskScore]) -> Line:
         arm=trial.arm.name,
         split=trial.split,
         seed=trial.run.seed,
-        learning_rate=trial.run.options["learning_rate"],
-        updates=trial.run.options["updates"],
+        learning_rate=trial.run.recipe.learning_rate,
+        updates=trial.run.recipe.updates,
         prompts=len(trial.run.groups),
         responses=sum(len(group.responses) for group in trial.run.groups),
         tokens=round(trial.tokens, 1),
@@ -307,7 +309,7 @@ def key_of(trial: Trial, base: str, problems: Sequence[Problem]) -> str:
     parts = [
         base,
         hashlib.sha256(store.encode(trial.run.groups, ".jsonl")).hexdigest(),
-        {name: trial.run.options[name] for name in DECISIVE},
+        {name: getattr(trial.run.recipe, name) for name in DECISIVE},
         [trial.arm.method, trial.arm.rounds, trial.split],
         hashlib.sha256("\n".join(p.task_id for p in problems).encode()).hexdigest(),
     ]
@@ -323,45 +325,33 @@ def _order(line: Line) -> tuple:
     return line.split, line.arm, line.learning_rate, line.seed
 
 
-Tell = Callable[[int, int], None]
-
-
 def answers(
     problems: Sequence[Problem],
     *,
     model: str | Path,
     number: int,
-    shards: Path,
-    sampling: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    prompt_format: str = "starcoder",
-    seed: int,
-    progress: Callable[[str], Tell] | None = None,
+    author: Callable[[str, str], sample.Author],
+    decodings: Sequence[Decoding],
+    n_samples: int,
+    sampler: Callable[..., list[Response]],
+    judge: Callable[..., list[Execution]],
 ) -> tuple[list[Response], list[Execution]]:
     """What `model` answers in round `number` of training, and the verdicts, in the same order.
 
     The first round, before training, has number 1, so this is called with 2 or more (else a
-    ValueError): the number decides, with `seed`, what is drawn. `sampling` is what
-    `sets.sampling` gives, `limits` are options of `execution.execute`. `progress` is given a name
-    and returns the callback `(done, total)` for it, as `store.Stage.progress`. Finished shards lie
-    in the folder `shards`, named by all they depend on, the model's weights included: all rounds
-    may share it, and an interrupted round goes on where it was.
+    ValueError): the number decides, with the seeds of `decodings`, what is drawn. `author` is a
+    `sample.Author` but for model and source; `sampler` is `sample.sample` and `judge`
+    `execution.execute`, each with where it works and its shards bound: all rounds may share them,
+    and an interrupted round goes on where it was.
     """
     if number < 2:
         raise ValueError(
             f"round {number}: expected 2 or more; the first is sampled before training"
         )
-    seed = config.derive_seed(seed, "round", number)
-    author = sample.Author(str(model), f"round-{number}", sampling["engine"], prompt_format)
-    cut = sampling["top_p"], sampling["max_new_tokens"], seed
-    decodings = [Decoding(warmth, *cut) for warmth in sampling["temperatures"]]
-    told = progress("sampling") if progress else None
-    found = sample.sample(
-        problems, author, decodings=decodings, n_samples=sampling["n_samples"], shards=shards,
-        workers=sampling["workers"], cluster="local", progress=told,
-    )  # fmt: skip
-    told = progress("executing") if progress else None
-    return found, execution.execute(problems, found, shards=shards, progress=told, **limits)
+    own = [replace(d, seed=config.derive_seed(d.seed, "round", number)) for d in decodings]
+    asked = author(str(model), f"round-{number}")
+    found = sampler(problems, asked, decodings=own, n_samples=n_samples)
+    return found, judge(problems, found)
 
 
 def make(
@@ -370,29 +360,25 @@ def make(
     model: Path,
     folder: Path,
     material: Material,
-    sampling: Mapping[str, Any],
-    limits: Mapping[str, Any],
-    shards: Path,
+    ask: Callable[..., tuple[list[Response], list[Execution]]],
+    limits: Limits,
     seed: int,
     workers: int,
 ) -> None:
     """Trains every trial from `model` into `folder / run.folder`, each kind in its own way.
 
-    `sampling` says how later rounds ask the student (`sets.sampling`), as the first; `limits` are
-    options of `execution.execute`.
+    `ask` is `answers` with all but model and number bound; `limits` are for online learning.
     """
+    where = {"model": model, "folder": folder, "workers": workers}
     plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
     if plain:
-        train.train_all(plain, model=model, folder=folder, workers=workers)
+        train.train_all(plain, **where)
     several = [t for t in trials if t.arm.rounds > 1]
     if several:
-        how = {"sampling": sampling, "limits": limits, "shards": shards, "seed": seed}
-        ask = partial(answers, material.problems, **how)
-        where = {"model": model, "folder": folder, "workers": workers}
         in_rounds(several, material=material, ask=ask, seed=seed, **where)
     for trial in trials:
         if trial.arm.method == "grpo":
-            online(trial, model=model, folder=folder, material=material, limits=limits)
+            online(trial, problems=material.problems, limits=limits, **where)
 
 
 def in_rounds(
@@ -407,8 +393,8 @@ def in_rounds(
 ) -> None:
     """Round after round from the model before, the student's answers drawn anew from it.
 
-    Every round takes the options of the trial, its number of updates too; the last round's model
-    lies where a plain run's would. `ask` is `rounds.answers` with all but model and number bound.
+    Every round takes the recipe of the trial, its number of updates too; the last round's model
+    lies where a plain run's would. `ask` is `answers` with all but model and number bound.
     """
     start = {trial.run.name: model for trial in trials}
     groups = {trial.run.name: trial.run.groups for trial in trials}
@@ -425,27 +411,33 @@ def in_rounds(
                 groups[name] = tuple(training_set(trial.arm, now, seed=seed + number)[0])
 
 
-def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> methods.Run:
+def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> train.Run:
     last = number == trial.arm.rounds
     name = trial.run.name if last else f"{trial.run.name}-round-{number}"
-    own = {"seed": config.derive_seed(trial.run.options["seed"], "round", number) % 2**31}
-    options = {**trial.run.options, **own}
-    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), options=options)
+    seed = config.derive_seed(trial.run.recipe.seed, "round", number) % 2**31
+    own = replace(trial.run.recipe, seed=seed)
+    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), recipe=own)
 
 
 def online(
-    trial: Trial, *, model: Path, folder: Path, material: Material, limits: Mapping[str, Any]
+    trial: Trial,
+    *,
+    model: Path,
+    folder: Path,
+    problems: Sequence[Problem],
+    limits: Limits,
+    workers: int,
 ) -> None:
-    """TRL's GRPO on the prompts of the trial's training set."""
+    """TRL's GRPO on the prompts of the trial's training set, at TRL's divergence: none."""
     asked = {group.task_id for group in trial.run.groups}
-    options = trial.run.options
+    recipe = replace(trial.run.recipe, beta=0.0)
     grpo.train(
-        [problem for problem in material.problems if problem.task_id in asked],
+        [problem for problem in problems if problem.task_id in asked],
         model=model,
         output=folder / trial.run.folder,
-        updates=options["updates"],
-        learning_rate=options["learning_rate"],
-        prompts_per_update=options["groups_per_batch"],
-        seed=options["seed"],
+        recipe=recipe,
+        decoding=Decoding(1.0, 1.0, LONGEST, recipe.seed),
+        n_samples=DRAWN,
         limits=limits,
+        workers=workers,
     )

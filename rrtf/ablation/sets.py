@@ -4,9 +4,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from rrtf import config, engines, execution, methods, prompts, rank, store
+from rrtf import config, engines, methods, prompts, rank, store
 from rrtf.ablation.registration import Arm
 from rrtf.nano import corpus, grammar
 from rrtf.nano import problems as nano_problems
@@ -59,10 +58,12 @@ def ranked(arm: Arm, material: Material) -> tuple[list[RankedGroup], dict[str, i
         material.problems,
         [*material.student.responses, *teacher.responses],
         [*material.student.executions, *teacher.executions],
+        teacher="teacher",
         scores=SKEWED if arm.scores == "skewed" else SITUATIONS,
         tie_break=arm.tie_break,
         pass_ratio=PASS_RATIO if arm.scores == "pass_ratio" else 0.0,
         prompts=material.prompts,
+        prompt_format="starcoder",
     )
 
 
@@ -157,20 +158,16 @@ def collect(
     answers: Mapping[str, Answers],
     *,
     student: str | Path,
-    limits: Mapping[str, Any],
-    shards: Path,
+    judge: Callable[..., list[Execution]],
 ) -> Material:
-    """The `given` answers, and those of the oracles, executed here.
+    """The `given` answers, and those of the oracles, executed here by `judge`.
 
-    `limits` are options of `execution.execute`; prompts are those that `student` is asked with.
+    Prompts are those that `student` is asked with.
     """
     ask = engines.asker(student, "starcoder")
     oracles = {style: oracle(problems, style) for style in ORACLES}
     teachers = {name: found for name, found in answers.items() if name != "student"}
-    teachers |= {
-        style: Answers(found, execution.execute(problems, found, shards=shards, **limits))
-        for style, found in oracles.items()
-    }
+    teachers |= {style: Answers(found, judge(problems, found)) for style, found in oracles.items()}
     asked = {problem.task_id: ask(problem) for problem in problems}
     return Material(problems, asked, student=answers["student"], teachers=teachers)
 
@@ -188,13 +185,6 @@ def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
         )
         for problem, (_, body) in zip(problems, bodies, strict=True)
     ]
-
-
-def sampling(profile: str, *, workers: int) -> dict[str, Any]:
-    """How stage 03 of `profile` asks the student."""
-    settings = config.resolve(profile, "sample")
-    names = ("temperatures", "n_samples", "top_p", "max_new_tokens", "engine")
-    return {**{name: settings[name] for name in names}, "workers": workers}
 
 
 def held_out(

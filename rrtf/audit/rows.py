@@ -6,9 +6,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from rrtf import prompts, similarity
+from rrtf import prompts, similarity, store
 from rrtf.records import Problem, Response
 
 QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
@@ -21,6 +23,7 @@ _FENCED = re.compile(
 _PYTHON = ("", "python", "python3", "py")
 _BEGINS = re.compile(r"^(?:def|class|import|from|async def)[ \t]|^@\w", re.MULTILINE)
 _CUTS = 3  # times that text behind code is cut off where it stops being Python
+GUESSED = 1000  # rows that fields are guessed by
 _EXAMPLES = re.compile(r"^\s*Example 1:", re.MULTILINE)  # LeetCode's: examples, then constraints
 
 
@@ -304,3 +307,42 @@ def _own_functions(row: Row) -> dict[str, str]:
 
 def _shared(words: Sequence[str]) -> list[str]:
     return [sys.intern(word) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Rows as they were read and as the audit sees them, parallel; the benchmarks' tasks."""
+
+    raw: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
+    fields: Fields
+    tasks: Mapping[str, Sequence[Row]]
+
+
+def read(name: str, fields: Sequence[str], tasks: Mapping[str, Sequence[Row]]) -> Material:
+    """The rows of a file or data set, with ids `NAME:line` that stay as long as the file does.
+
+    `fields` are guessed where there are none. ValueError names the file and line of a row that is
+    no object, or holds no text in a field; a field that no row has; no rows at all.
+    """
+    raw = list(store.rows(name))
+    for where, row in raw:
+        if not isinstance(row, Mapping):
+            raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    if not raw:
+        raise ValueError(f"{name}: no rows in it")
+    if fields:
+        chosen = named_fields(fields)
+        known = {field for _, row in raw for field in row}
+        for field in (*chosen.question, *chosen.answer):
+            if field not in known:
+                has = ", ".join(sorted(known))
+                raise ValueError(f"{name}: no row has a field {field!r}; they have {has}")
+    else:
+        chosen = guess_fields((row for _, row in islice(raw, GUESSED)), where=name)
+    stem = "stdin" if name == "-" else Path(name).name.partition(".")[0]
+    rows = tuple(
+        from_fields(row, task_id=stem + where[len(name) :], fields=chosen, where=where)
+        for where, row in raw
+    )
+    return Material(tuple(row for _, row in raw), rows, chosen, tasks)

@@ -1,17 +1,35 @@
-"""What an audit shows: tables, the pairs to look at, and the certificate."""
+"""What an audit shows: tables, the pairs to look at, the certificate, and a page of all that."""
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from html import escape
 from itertools import product
+from pathlib import Path
 from typing import Any
 
-from rrtf import probes, similarity
-from rrtf.audit.detectors import Behaviour
-from rrtf.audit.rows import Row
-from rrtf.audit.verdict import Audit, Pair, pair_of, pairs
+from rrtf import config, probes, similarity, store
+from rrtf.audit.detectors import Behaviour, Settings
+from rrtf.audit.rows import Corpus, Material, Row
+from rrtf.audit.verdict import GENERIC_NODES, Audit, Pair, pair_of, pairs
+from rrtf.figures import tables
 from rrtf.probes import Kinds, Outputs
 from rrtf.records import Leak
+
+N_PAIRS, N_LISTED = 20, 500  # on the page
+SHOWN = 4000  # characters of one side of a pair
+BARE = "tasks without a reference, seen by text only"
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width">
+<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:76em;margin:2em auto;padding:0 1em;
+color:#222}}h1{{font-size:1.5em}}h2{{font-size:1.15em;margin-top:2em}}
+.rrtf-table{{width:auto}}</style></head>
+<body>
+{body}
+</body></html>
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,3 +278,122 @@ def certificate(
         "unseen": {name: list(ids) for name, ids in result.unseen.items()},
         "duplicates": [list(group) for group in result.duplicates],
     }
+
+
+def finding_rows(result: Audit) -> list[dict[str, Any]]:
+    """A line per finding: the leak, and whether the rule takes it for chance."""
+    sides = ((result.leaks, False), (result.collisions, True))
+    return [store.to_row(leak) | {"chance": chance} for leaks, chance in sides for leak in leaks]
+
+
+def benchmark_rows(result: Audit, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """A table row per benchmark: its tasks, and how many of them leak.
+
+    `leaked` are those that a detector of `remove_on` found, `only resembled` those that others
+    did; `only by chance` met none but collisions.
+    """
+    table = []
+    for name, size in sizes.items():
+        leaks, chance = (
+            [leak for leak in side if leak.benchmark == name]
+            for side in (result.leaks, result.collisions)
+        )
+        found = {leak.benchmark_task_id for leak in leaks}
+        removing = [leak for leak in leaks if leak.detector in result.remove_on]
+        leaked = {leak.benchmark_task_id for leak in removing}
+        table.append(
+            {
+                "benchmark": name,
+                "tasks": size,
+                "leaked": len(leaked),
+                "only resembled": len(found - leaked),
+                "only by chance": len({leak.benchmark_task_id for leak in chance} - found),
+                "rows leaking": len({leak.task_id for leak in removing}),
+            }
+        )
+    return table
+
+
+def certify(
+    result: Audit,
+    material: Material,
+    settings: Settings,
+    *,
+    name: str,
+    embedding: str,
+) -> dict[str, Any]:
+    """What was checked against what, by hashes; detectors, thresholds, rule; what was not seen.
+
+    The hash of rows or tasks is that of what was compared: id, text, code, answer of each.
+    """
+    path, tasks, rows = Path(name), material.tasks, material.rows
+    told = {"embedding": embedding or "TF-IDF and LSA", **asdict(settings)}
+    last = {key: told.pop(key) for key in ("remove_on", "seed")}
+    told |= {"generic_nodes": GENERIC_NODES, **last}
+    n = settings.substring_words
+    return certificate(result, tasks, told) | {
+        "what": name,
+        "fields": material.fields.told(),
+        "sha256": {
+            **({"file": store.sha256(path)} if path.exists() else {}),
+            "rows": _digest(rows),
+            **{benchmark: _digest(members) for benchmark, members in tasks.items()},
+        },
+        "rrtf": config.version(),
+        "not seen": {
+            "rows without a Python function, seen by text only": sum(
+                not row.entry_point for row in rows
+            ),
+            "rows without any text": sum(not row.whole.strip() for row in rows),
+            BARE: {b: sum(not t.code for t in members) for b, members in tasks.items()},
+            f"descriptions of fewer than {n} words, which no substring finds": sum(
+                len(Corpus([t]).words[0]) < n for members in tasks.values() for t in members
+            ),
+            "kinds": [
+                "a task told in other words or another language and solved in another way"
+                + ("" if "execution" in result.detectors else " (its tests were not run)"),
+                "what the models saw in their own pre-training",
+            ],
+        },
+    }
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return hashlib.sha256(store.encode(rows, ".jsonl")).hexdigest()
+
+
+def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
+    """The whole audit as one HTML page that needs nothing else: tables, then the worst pairs."""
+    matrix = [
+        {"": name, **dict(zip(result.detectors, counts, strict=True))}
+        for name, counts in zip(result.detectors, agreement_matrix(result), strict=True)
+    ]
+    shown = {
+        "By detector": detector_rows(result),
+        "By benchmark": benchmark_rows(result, paper["benchmarks"]),
+        "Pairs that two detectors agree on": matrix,
+        "Tasks that leak": task_rows(result),
+        "Rows that leak": row_rows(result),
+    }
+    found = worst_pairs(result, N_PAIRS)
+    worst = compare(found, material.rows, material.tasks, longest=SHOWN)
+    title = escape(f"Leak audit of {paper['what']}")
+    told = (
+        f"{result.n_rows} rows ({paper['fields']}) against {', '.join(material.tasks)}: "
+        f"{len(result.dropped)} rows go, removed on {', '.join(result.remove_on)}."
+    )
+    parts = [f"<h1>{title}</h1><p>{escape(told)}</p><p>{escape(result.rule)}</p>"]
+    for what, rows in shown.items():
+        table = tables.table(rows[:N_LISTED], digits=2, height=30).data if rows else "<p>None.</p>"
+        parts.append(f"<h2>{what}{f': {len(rows)}' * (len(rows) > N_LISTED)}</h2>{table}")
+    parts.append(
+        f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
+        f"of four equal words are marked.</p>{tables.side_by_side(worst).data}"
+    )
+    unseen = {what: n for what, n in paper["not seen"].items() if isinstance(n, int)}
+    unseen |= {BARE: sum(paper["not seen"][BARE].values())}
+    unseen |= dict.fromkeys(paper["not seen"]["kinds"])
+    rows = [{"what": what, "count": count} for what, count in unseen.items()]
+    rows = [*out_of_sight(result), *rows]
+    parts.append(f"<h2>Not seen</h2>{tables.table(rows).data}")
+    return _PAGE.format(title=title, body="\n".join(parts))

@@ -1,255 +1,193 @@
-"""The options and arguments that verbs of the command line share: types, ranges and help."""
+"""The command of a verb, its options made from `profiles.toml`: a line there is an option here.
 
+A verb is a function of one argument in the file of its name: `Given`, an attribute per line.
+"""
+
+import inspect
 import os
-from pathlib import Path
-from typing import Annotated
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import typer
 
 from rrtf import config
+from rrtf.cli import screen
 
-_RUNS = "Execution"  # a panel of the help
-_RANK = config.resolve("nano", "rank")  # what is not given
+Given = SimpleNamespace  # what a command line said, by the names of the lines
 ALL_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-Problems = Annotated[
-    str,
-    typer.Argument(
-        metavar="PROBLEMS",
-        help="a benchmark's name, a file in HumanEval form (.jsonl, .json, .parquet, .gz), or -",
-    ),
-]
-Extract = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|raw|fenced|program",
-        help="what of a completion is run: auto decides line by line, raw cuts at the stops, "
-        "fenced takes the Markdown block, program everything",
-    ),
-]
-Rename = Annotated[
-    list[str] | None,
-    typer.Option(metavar="THEIRS=OURS", help="read a field under our name, as code=solution"),
-]
-Ks = Annotated[
-    str | None,
-    typer.Option(
-        metavar="K,K", help="the k of pass@k", show_default="those of 1,10,100 that n allows"
-    ),
-]
-Missing = Annotated[
-    bool, typer.Option("--allow-missing", help="grade a part of the tasks, and say so")
-]
-Unknown = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unknown", help="leave out lines of tasks that PROBLEMS lacks, and say so"
-    ),
-]
-Out = Annotated[str | None, typer.Option(metavar="FILE", help="a .jsonl or .parquet (.gz), or -")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR", help="the benchmarks' folder, looked into before $RRTF_DATA and the hub"
-    ),
-]
-Level = Annotated[
-    str,
-    typer.Option(metavar="LEVEL", help="least isolation that is accepted", rich_help_panel=_RUNS),
-]
-Workers = Annotated[
-    int, typer.Option(metavar="N", min=1, help="programs judged at a time", rich_help_panel=_RUNS)
-]
-Cpu = Annotated[
-    float | None,
-    typer.Option(
-        metavar="S",
-        min=0.01,
-        max=86400,
-        help="CPU time of one program",
-        show_default="2, or what the benchmark asks for",
-        rich_help_panel=_RUNS,
-    ),
-]
-Wall = Annotated[
-    float | None,
-    typer.Option(
-        metavar="S",
-        min=0.01,
-        max=86400,
-        help="how long one may take",
-        show_default="3 times its CPU time",
-        rich_help_panel=_RUNS,
-    ),
-]
-Memory = Annotated[
-    int, typer.Option(metavar="N", min=32, help="MiB for one program", rich_help_panel=_RUNS)
-]
-Engine = Annotated[
-    str, typer.Option(metavar="local|ray", help="where programs run", rich_help_panel=_RUNS)
-]
-Shards = Annotated[
-    Path | None,
-    typer.Option(
-        help="save verdicts here as they come, and go on from them", rich_help_panel=_RUNS
-    ),
-]
-Since = Annotated[
-    str | None, typer.Option(metavar="DATE", help="only tasks created after it, as 2022-07-01")
-]
-By = Annotated[
-    str | None, typer.Option(metavar="difficulty|level", help="also pass@k of each of these")
-]
-Joint = Annotated[
-    bool,
-    typer.Option(
-        "--joint",
-        help="also tasks whose tests must run in the candidate's process, which can forge them",
-        rich_help_panel=_RUNS,
-    ),
-]
-Packages = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME,NAME",
-        help="packages of this environment that programs may import, as numpy,yaml",
-        show_default="none",
-        rich_help_panel=_RUNS,
-    ),
-]
+_COMMENT = re.compile(r"(\w+) = \{.*\}  # (?:(\S*(?:[A-Z|]|\.\.)\S*): )?(.*?)(?:\. .*)?")
+_CHOICE = re.compile(r"[a-z0-9_+]+(\|[a-z0-9_+]+)+")
+_KIND = inspect.Parameter.KEYWORD_ONLY
+_RANGE = re.compile(r"(?:(\w+)>?=)?(\d+(?:\.\d+)?)(?:\.\.(\d+))?")
 
 
-Responses = Annotated[
-    str,
-    typer.Argument(
-        metavar="RESPONSES", help="lines of task_id, source and completion (or text), or -"
-    ),
-]
-Teacher = Annotated[
-    str, typer.Option(metavar="NAME", help="the source that is preferred and imitated")
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="draws the student of --pairing one", show_default=str(_RANK["seed"])
-    ),
-]
-Pairing = Annotated[
-    str | None,
-    typer.Option(
-        metavar="one|all", help="students compared per problem", show_default=str(_RANK["pairing"])
-    ),
-]
-Filter = Annotated[
-    str | None,
-    typer.Option(
-        "--filter",
-        metavar="drop_below|must_pass|none",
-        help="pairs dropped for what their teacher did",
-        show_default=str(_RANK["teacher_filter"]),
-    ),
-]
-Strength = Annotated[
-    float | None,
-    typer.Option(
-        metavar="0..1",
-        min=0,
-        max=1,
-        help="drop problems whose tests see a smaller share of wrong programs",
-    ),
-]
-Verdicts = Annotated[
-    str | None, typer.Option(metavar="FILE", help="what grade wrote for these lines")
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        metavar="starcoder|pangu|wizardcoder|chat",
-        help="what was sampled from; chat with --set rank.student=MODEL",
-        show_default="the prompt for completion, starcoder for text",
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="rank.KEY=VALUE", help="scores, as rank.tie_break=0.2"),
-]
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A line as an option of one verb: its value where it is not given, what it takes, its help.
+
+    `names` are its spellings with dashes, the first as it is shown.
+    """
+
+    name: str
+    value: config.Value
+    takes: str
+    help: str
+    names: tuple[str, ...]
+    panel: str | None
+    switch: bool  # of a stage, where it may be true: with --no-NAME
 
 
-Entries = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="NAME=SAMPLES",
-        help="files of samples as grade takes them, each an entry of the board",
-        show_default=False,
-    ),
-]
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", metavar="[NAME=]M", help="sample this model first: a folder or a name"),
-]
-Folder = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="save samples, verdicts, scores and board, and go on there"),
-]
-Extracts = Annotated[
-    list[str] | None,
-    typer.Option(metavar="[NAME=]HOW", help="auto, raw, fenced or program, of all or of one entry"),
-]
-Renames = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME:]THEIRS=OURS", help="read a field under our name, as code=solution"
-    ),
-]
-Margin = Annotated[
-    float,
-    typer.Option(metavar="0..1", min=0, max=1, help="a share of tasks that is no difference"),
-]
-Flagged = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="LEAKS",
-        help="what audit wrote of the training rows: also pass@k of the tasks they leak, and not",
-    ),
-]
-_SAMPLING = "Sampling of --model"
-Number = Annotated[
-    int, typer.Option("--n", metavar="N", min=1, help="answers a task", rich_help_panel=_SAMPLING)
-]
-Warmth = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[NAME=]T",
-        help="of the models, or that a file was sampled at",
-        show_default="0, greedy; of a file with several samples a task 1",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-TopP = Annotated[
-    float,
-    typer.Option(metavar="P", min=0.0, max=1.0, help="nucleus", rich_help_panel=_SAMPLING),
-]
-Asked = Annotated[
-    str,
-    typer.Option(
-        metavar="starcoder|pangu|wizardcoder|chat",
-        help="how a task is put to the models",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-Longest = Annotated[
-    int | None,
-    typer.Option(
-        "--max-new-tokens",
-        metavar="N",
-        min=1,
-        help="where an answer is cut",
-        show_default="512; 140 of a shipped model",
-        rich_help_panel=_SAMPLING,
-    ),
-]
-Generator = Annotated[
-    str,
-    typer.Option(metavar="auto|...", help="the engine that samples", rich_help_panel=_SAMPLING),
-]
-Draw = Annotated[int, typer.Option("--seed", metavar="N", rich_help_panel=_SAMPLING)]
+def options_of(verb: str) -> list[Option]:
+    """Every option of `verb` by panel, in each its own lines in their order, then shared ones."""
+    table, told, spelling = config.table(verb), _comments(), config.table("spelling")
+    panels = {name: (at, panel) for at, (panel, names) in enumerate(config.table("panels").items())
+              for name in names}  # fmt: skip
+    order, found = [*table], []
+    for name, (section, columns) in config.lines(verb, verb=True).items():
+        if name in table.get("notebook", ()):
+            continue
+        value = next(columns[c] for c in ("verb", "nano", "all") if c in columns)
+        names = dict.fromkeys([*spelling.get(name, ()), name.replace("_", "-")])
+        at, panel = panels.get(f"{verb}.{name}", panels.get(name, (-1, None)))
+        switch = value is True or columns.keys() != {"verb"}
+        one = Option(name, value, *told[section, name], tuple(names), panel, switch)
+        found.append((at, order.index(name) if name in order else len(order), one))
+    return [one for *_, one in sorted(found, key=lambda item: item[:2])]
+
+
+def _comments() -> dict[tuple[str, str], tuple[str, str]]:
+    """(section, name) -> (what it takes, help) as the comment of its line says them."""
+    found, section = {}, ""
+    for line in config.profiles_text().splitlines():
+        if line.startswith("["):
+            section = line[1 : line.index("]")]
+        elif said := _COMMENT.fullmatch(line):
+            found[section, said[1]] = (said[2] or "", said[3])
+    return found
+
+
+def command(verb: str) -> Any:
+    """The command `verb`: `rrtf.cli.VERB`'s function of that name behind its options."""
+    module, table, options = import_module(f"rrtf.cli.{verb}"), config.table(verb), options_of(verb)
+
+    def call(context: typer.Context, **words: Any) -> None:
+        with screen.exit_codes():
+            source = context.get_parameter_source
+            typed = {name for name in words if source(name).name != "DEFAULT"}
+            given = chosen(verb, options, words, typed)
+        with screen.exit_codes(module.saved(given)):
+            getattr(module, verb)(given)
+
+    first, needed = table.get("arguments", []), table.get("required", [])
+    of = {one.name: one for one in options}
+    arguments = [_parameter(of.pop(name), None) for name in first]
+    rest = sorted(of.values(), key=lambda one: one.name not in needed)
+    context = inspect.Parameter("context", _KIND, annotation=typer.Context)
+    every = [context, *arguments, *(_parameter(one, one.name in needed) for one in rest)]
+    call.__signature__ = inspect.Signature(every)
+    call.__doc__ = getattr(module, verb).__doc__
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(verb, context_settings={"token_normalize_func": _spelt(options)})(call)
+    return typer.main.get_command(app)
+
+
+def _parameter(option: Option, required: bool | None) -> inspect.Parameter:
+    """An option, or (None) an argument: needed, but for a list, which may be empty."""
+    value, name = option.value, f"--{option.names[0]}"
+    kind = list[str] if isinstance(value, list) else type(value)
+    info: dict[str, Any] = {"help": option.help, "metavar": option.takes or None}
+    if required is None:
+        required, made = not isinstance(value, list), typer.Argument(show_default=False, **info)
+    else:
+        if kind is bool:
+            name += f"/--no-{option.names[0]}" * option.switch
+        elif kind in (int, float) and (limits := _RANGE.fullmatch(option.takes)):
+            info["metavar"] = limits[1] or option.takes
+            info |= {"min": _number(limits[2]), "max": _number(limits[3])}
+        shown = kind is bool or value not in ("", [])
+        made = typer.Option(name, rich_help_panel=option.panel, show_default=shown, **info)
+    default = [str(one) for one in value] if isinstance(value, list) else value
+    default = inspect.Parameter.empty if required else default
+    return inspect.Parameter(option.name, _KIND, annotation=Annotated[kind, made], default=default)
+
+
+def _number(text: str | None) -> float | None:
+    return text and (float(text) if "." in text else int(text))
+
+
+def _spelt(options: Sequence[Option]) -> Callable[[str], str]:
+    """A spelling of an option, without its dashes -> the one that is shown.
+
+    Underscores are dashes; a name that is no more is noted on standard error, once.
+    """
+    known = {name: option.names[0] for option in options for name in option.names}
+    before = {old: known.get(new) for old, new in config.table("renamed").items()}
+    noted = set()
+
+    def spelt(token: str) -> str:
+        word = token.replace("_", "-")
+        off, bare = ("no-", word[3:]) if word.startswith("no-") else ("", word)
+        if bare not in known and before.get(bare):
+            if bare not in noted:
+                screen.tell(f"note: --{bare} is --{before[bare]} now; the old name will go")
+                noted.add(bare)
+            return before[bare]
+        return off + known.get(bare, bare)
+
+    return spelt
+
+
+def chosen(
+    verb: str, options: Sequence[Option], words: Mapping[str, Any], typed: Collection[str]
+) -> Given:
+    """The values of a command line; `words` as typer gives them, of which `typed` were there.
+
+    `--set VERB.KEY=VALUE` is `--KEY VALUE`, which goes before it; a verb with a profile keeps in
+    `set` what it changes. `workers` 0 are as many as there are cores. ValueError names the option.
+    """
+    found = {one.name: _items(one, words[one.name]) for one in options}
+    if "set" in found:
+        found["set"] = changes = dict(map(_override, found["set"]))
+        known = {f"{verb}.{one.name}": one for one in options}
+        for key, value in changes.items() if "profile" not in found else ():
+            if key not in known:
+                raise ValueError(f"--set {key!r}: expected {verb}.KEY=VALUE of an option of {verb}")
+            if known[key].name not in typed:
+                found[known[key].name] = config.same_type(key, known[key].value, value)
+    for one in options:
+        value = found[one.name]
+        if _CHOICE.fullmatch(one.takes) and value not in (one.value, *one.takes.split("|")):
+            known = one.takes.replace("|", ", ")
+            raise ValueError(f"--{one.names[0]} {value!r}: expected one of {known}")
+    if found.get("workers") == 0:
+        found["workers"] = ALL_CORES
+    return Given(**found)
+
+
+def _items(option: Option, value: Any) -> Any:
+    """The parts of a list with commas in their type; anything else as it is."""
+    if not isinstance(option.value, list) or "," not in option.takes:
+        return value
+    kind = type(option.value[0]) if option.value else str
+    try:
+        parts = [part.strip() for text in value for part in str(text).split(",")]
+        return [kind(part) for part in parts if part or kind is not str]
+    except ValueError:
+        raise ValueError(
+            f"--{option.names[0]} {','.join(value)!r}: expected {option.takes}"
+        ) from None
+
+
+def _override(text: str) -> tuple[str, config.Value]:
+    """`config.parse_override`, under the name that is right today."""
+    key, value = config.parse_override(text)
+    section, _, name = key.partition(".")
+    today = config.table("renamed").get(name)
+    if today in config.lines(section) and name not in config.lines(section):
+        screen.tell(f"note: {key} is {section}.{today} now; the old name will go")
+        key = f"{section}.{today}"
+    return key, value

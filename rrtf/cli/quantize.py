@@ -1,219 +1,81 @@
-"""What the verb `quantize` does and prints: a model in, its variants and Table 4 of them out."""
+"""The verb `quantize`: a model in, its variants and Table 4 of them out."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 
-from rrtf import config, engines, store
+from rrtf import engines, store
 from rrtf.cli import inputs, screen
-from rrtf.cli.options import ALL_CORES, Asked, Cpu, Data, Draw, Level, Longest, Memory, Workers
-from rrtf.cli.screen import exit_codes, how_to_go_on
-from rrtf.evaluate import grade
+from rrtf.cli.options import Given
+from rrtf.evaluate import samples
 from rrtf.quantize import table as quantize_table
-from rrtf.quantize.jobs import Jobs, check_variants, measure, with_reference
+from rrtf.quantize.jobs import Jobs, calibration, check_variants, measure
 from rrtf.quantize.table import Measured
-from rrtf.records import Problem, QuantRow
-
-STAGE = config.resolve("nano", "quantize")  # what is not given
-_MEASURING = "Measuring on --problems"
-
-Model = Annotated[str, typer.Option(metavar="M", help="a folder or a hub name")]
-Variants = Annotated[
-    list[str],
-    typer.Option(
-        metavar="V",
-        help="ctranslate2-int8, gptq-int8, gptq-int4, auto-gptq-int4, ...; may be repeated",
-    ),
-]
-MeasuredOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|NAME",
-        help="a benchmark's name or a file in HumanEval form: also rates, tests, times, memory",
-    ),
-]
-Calibration = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="what GPTQ reads: lines with a text, or with prompt and canonical_solution",
-    ),
-]
-Folder = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="a folder per variant, and go on there")
-]
-Timeout = Annotated[float, typer.Option(metavar="S", min=1, help="of one process of a variant")]
-Number = Annotated[
-    int,
-    typer.Option("--n", metavar="N", min=1, help="sampled answers", rich_help_panel=_MEASURING),
-]
-Temperature = Annotated[
-    float, typer.Option(metavar="T", min=0.01, help="of these", rich_help_panel=_MEASURING)
-]
-Nucleus = Annotated[
-    float, typer.Option(metavar="P", min=0.01, max=1, help="nucleus", rich_help_panel=_MEASURING)
-]
-
+from rrtf.records import Problem
 
 BAD = ("ValueError", "FileNotFoundError", "UnsupportedModel")  # a variant that cannot be had
 
 
-def quantize_model(
-    model: str,
-    variants: Sequence[str],
-    *,
-    problems: str | None = None,
-    calibration: str | None = None,
-    out: Path | None = None,
-    data: Path | None = None,
-    prompt_format: str,
-    max_new_tokens: int | None,
-    sampled: Mapping[str, float],
-    timeout: float,
-    seed: int,
-    **options: Any,
-) -> None:
-    """The verb `quantize`: every variant as a folder in `out`, and a table of them.
+def quantize(given: Given) -> None:
+    """Make a model smaller and faster, and measure what that costs: Table 4, completed.
 
-    Without `problems` that is sizes and hashes; with them also likelihood, rates, tests against
-    full precision, times and memory. `options` are those of `execution.execute`. ValueError and
-    FileNotFoundError for what a caller can get wrong, before anything is made where that shows;
-    OSError where a variant could not be made or measured for another reason.
+    Every variant is made in a process of its own, asked in another and timed in a third; a model
+    whose answers are broken is not timed. What cannot be had is named with what can.
     """
-    check_variants(variants)
-    screen.check_folder(out)
-    folder = engines.model_folder(model)
-    tasks = inputs.load_problems(problems, data=data) if problems else []
-    ask = {"model": folder, "prompt_format": prompt_format}
-    texts = calibration_of(calibration, variants, tasks, **ask)
-    with _kept(out) as place:
+    check_variants(given.variants)
+    screen.check_folder(given.out)
+    folder = engines.model_folder(given.model)
+    data = screen.folder(given.data)
+    tasks = inputs.load_problems(given.problems, data=data) if given.problems else []
+    ask = engines.asker(folder, given.prompt_format)
+    texts = calibration(given.calibration, given.variants, ask)
+    seen = sum(any(ask(task) in text for text in texts) for task in tasks)
+    if seen:
+        told = f"{seen} of {len(tasks)} problems are in {given.calibration}, which GPTQ reads"
+        screen.tell(f"note: {told}")
+    with screen.kept_in(given.out) as place:
         if tasks:
-            asked = {"max_new_tokens": max_new_tokens or _longest(model), "timeout": timeout}
-            asked |= {"seed": seed, "workers": options["workers"], "prompt_format": prompt_format}
-            settings = quantize_table.Settings.of({**STAGE, **asked, **sampled})
-            measured = _measured(folder, tasks, variants, place, texts, settings)
-            use = {name: options[name] for name in ("cpu_seconds", "memory_mb")}
-            use |= {"wall_seconds": None, "isolation": options["level"]}
-            limits = {"limits": grade.limits(problems or "", **use)}
-            limits |= {"workers": options["workers"], "cluster": "local"}
-            table = _graded(measured, tasks, place, inputs.name_of(model), settings, limits)
-            _show(table, measured, out)
+            measured = _measured(given, folder, tasks, place, texts)
         else:
-            measured = _made(Jobs(folder, place, timeout=timeout), variants, texts)
-    if out:
-        print(f"{sum(entry.ok for entry in measured)} variants in {out}")
+            jobs = Jobs(folder, place, timeout=given.timeout)
+            with screen.progress("quantising") as tick:
+                measured = jobs.side_by_side(
+                    lambda name: jobs.make(name, texts), given.variants, 1, tick
+                )
+            Console(highlight=False).print(screen.rows_table(_sizes(measured)))
+    if given.out:
+        print(f"{sum(entry.ok for entry in measured)} variants in {given.out}")
     _check_all(measured)
 
 
-def calibration_of(
-    name: str | None,
-    variants: Sequence[str],
-    tasks: Sequence[Problem],
-    *,
-    model: Path,
-    prompt_format: str,
-) -> list[str]:
-    """The texts GPTQ reads: of lines with a `text`, or of problems with their references.
-
-    ValueError where a variant needs them and there are none, and for a line that is neither.
-    """
-    needed = [variant for variant in variants if "gptq" in variant]
-    if name is None:
-        if needed:
-            raise ValueError(
-                f"{needed[0]} needs --calibration FILE: lines with a text, or with prompt and "
-                "canonical_solution, of problems that it will not be evaluated on; "
-                "ctranslate2-int8 needs none"
-            )
-        return []
-    ask = engines.asker(model, prompt_format)
-    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
-    if not texts:
-        raise ValueError(f"{name}: no lines to calibrate on")
-    seen = sum(any(ask(task) in text for text in texts) for task in tasks)
-    if seen:
-        inputs.tell(f"note: {seen} of {len(tasks)} problems are in {name}, which GPTQ reads")
-    return texts
-
-
-def _text(row: Any, where: str, ask: engines.Asker) -> str:
-    if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"].strip():
-        return row["text"]
-    try:
-        problem = store.from_row({"task_id": "", "entry_point": "", "tests": "", **row}, Problem)
-    except (TypeError, ValueError):
-        problem = None
-    if problem is None or not isinstance(problem.prompt, str) or not problem.prompt.strip():
-        raise ValueError(f"{where}: expected a text, or prompt and canonical_solution")
-    return with_reference(problem, ask)
-
-
-def _longest(model: str) -> int:
-    """Tokens of an answer where nobody says: what the nano profile gives the shipped models."""
-    ships = model.startswith("nano-") and not Path(model).exists()
-    return STAGE["max_new_tokens"] if ships else 512
-
-
-@contextmanager
-def _kept(out: Path | None) -> Iterator[Path]:
-    if out:
-        yield out
-        return
-    with tempfile.TemporaryDirectory(prefix="rrtf-") as scratch:
-        yield Path(scratch)
-
-
-def _made(jobs: Jobs, variants: Sequence[str], texts: Sequence[str]) -> list[Measured]:
-    """All variants, made and not measured; prints what they weigh."""
-    with screen.progress("quantising") as tick:
-        found = jobs.side_by_side(lambda name: jobs.make(name, texts), variants, 1, tick)
-    Console(highlight=False).print(screen.rows_table(_sizes(found)))
-    return found
+def saved(given: Given) -> str:
+    """What an interrupted call says."""
+    return screen.goes_on_from(given.out, "--out DIR")
 
 
 def _measured(
-    model: Path,
-    tasks: Sequence[Problem],
-    variants: Sequence[str],
-    place: Path,
-    texts: Sequence[str],
-    settings: quantize_table.Settings,
+    given: Given, folder: Path, tasks: Sequence[Problem], place: Path, texts: Sequence[str]
 ) -> list[Measured]:
-    """All variants, behind full precision, which they are compared with."""
-    everything = ["full", *(variant for variant in variants if variant != "full")]
-    how = {"model": model, "calibration": texts, "folder": place}
+    """All variants, behind full precision, which they are compared with; prints the tables."""
+    longest = given.max_new_tokens or inputs.longest(given.model)
+    settings = quantize_table.Settings.of(vars(given) | {"max_new_tokens": longest})
+    every = ["full", *(variant for variant in given.variants if variant != "full")]
+    how = {"model": folder, "calibration": texts, "folder": place}
     with screen.progress("quantising") as tick:
-        found = measure(everything, tasks, settings, progress=tick, **how)
+        found = measure(every, tasks, settings, progress=tick, **how)
     if not found[0].ok:
         raise OSError(f"full: {found[0].status}; there is nothing to compare with")
-    return found
-
-
-def _graded(
-    measured: Sequence[Measured],
-    tasks: Sequence[Problem],
-    place: Path,
-    name: str,
-    settings: quantize_table.Settings,
-    limits: Mapping[str, Any],
-) -> list[QuantRow]:
-    answers = [answer for one in measured for answer in (*one.greedy, *one.sampled)]
+    answers = [answer for one in found for answer in (*one.greedy, *one.sampled)]
+    judge = inputs.judge(given, given.problems)
     with screen.progress("grading") as tick:
-        shards = place / ".shards"
-        executions = grade.execute(tasks, answers, shards=shards, progress=tick, **limits)
-    return quantize_table.rows(measured, executions, tasks, settings, model=name)
-
-
-def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | None) -> None:
-    """Prints the tables, and keeps the rows where there is an `out`."""
-    console, times = Console(highlight=False), quantize_table.timing(measured)
-    name, tasks, n = table[0].model, table[0].n_tasks, table[0].n_samples
-    screen.say(console, f"{name}: {tasks} tasks, greedy and {n} samples each")
+        executions = judge(tasks, answers, shards=place / ".shards", progress=tick)
+    name = samples.name_of(given.model)
+    table = quantize_table.rows(found, executions, tasks, settings, model=name)
+    console, times = Console(highlight=False), quantize_table.timing(found)
+    counts = f"{table[0].n_tasks} tasks, greedy and {table[0].n_samples} samples each"
+    screen.say(console, f"{name}: {counts}")
     for rows in (
         quantize_table.shown(table),
         quantize_table.tested(table),
@@ -223,9 +85,10 @@ def _show(table: Sequence[QuantRow], measured: Sequence[Measured], out: Path | N
             console.print()
             console.print(screen.rows_table(rows))
     screen.explain(console, f"\n{quantize_table.ran_on(times)}")
-    if out:
-        store.write_json(out / "quantization.json", quantize_table.records(table))
-        store.write_json(out / "timing.json", times)
+    if given.out:
+        store.write_json(place / "quantization.json", quantize_table.records(table))
+        store.write_json(place / "timing.json", times)
+    return found
 
 
 def _sizes(measured: Sequence[Measured]) -> list[dict[str, Any]]:
@@ -248,46 +111,3 @@ def _check_all(measured: Sequence[Measured]) -> None:
     told = "\n".join(f"{entry.variant}: {entry.status}" for entry in failed)
     unavailable = all(entry.status.removeprefix("failed: ").startswith(BAD) for entry in failed)
     raise ValueError(told) if unavailable else OSError(told)
-
-
-def quantize(
-    model: Model,
-    variant: Variants,
-    problems: MeasuredOption = None,
-    calibration: Calibration = None,
-    out: Folder = None,
-    data: Data = None,
-    n: Number = STAGE["n_samples"],
-    temperature: Temperature = STAGE["temperature"],
-    top_p: Nucleus = STAGE["top_p"],
-    prompt_format: Asked = "starcoder",
-    max_new_tokens: Longest = None,
-    timeout: Timeout = 3600.0,
-    seed: Draw = STAGE["seed"],
-    level: Level = "landlock+seccomp",
-    workers: Workers = ALL_CORES,
-    cpu_seconds: Cpu = None,
-    memory_mb: Memory = 512,
-) -> None:
-    """Make a model smaller and faster, and measure what that costs: Table 4, completed.
-
-    Every variant is made in a process of its own, asked in another and timed in a third; a model
-    whose answers are broken is not timed. What cannot be had is named with what can.
-    """
-    execution = {"level": level, "workers": workers, "cpu_seconds": cpu_seconds}
-    with exit_codes(interrupted=how_to_go_on(out, "--out")):
-        quantize_model(
-            model,
-            variant,
-            problems=problems,
-            calibration=calibration,
-            out=out,
-            data=data,
-            prompt_format=prompt_format,
-            max_new_tokens=max_new_tokens,
-            sampled={"n_samples": n, "temperature": temperature, "top_p": top_p},
-            timeout=timeout,
-            seed=seed,
-            memory_mb=memory_mb,
-            **execution,
-        )

@@ -1,246 +1,106 @@
-"""What the verb `train` does and prints: groups in, a model's folder and a table out."""
+"""The verb `train`: groups in, a model's folder and a table out."""
 
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
-from rich.table import Table
 
-from rrtf import config, engines, store, train
-from rrtf.cli import inputs, options, screen
+from rrtf import config, engines, store
+from rrtf.cli import screen
+from rrtf.cli.options import ALL_CORES, Given
 from rrtf.records import RankedGroup, TrainStep
-from rrtf.step import batches
 
-STAGE = "gpu80"  # the profile whose [train] the verb begins with: any size, all weights
-DEFAULTS = config.resolve(STAGE, "train")
-_LORA, _SIZE = "Adapters", "Size"
-Groups = Annotated[
-    str,
-    typer.Argument(
-        metavar="GROUPS", help="ranked groups as rank writes them (.jsonl, .json, .parquet, .gz)"
-    ),
-]
-Start = Annotated[str, typer.Option("--model", metavar="M", help="a folder or a hub name")]
-Objective = Annotated[
-    str,
-    typer.Option(metavar="rrtf|sft|rrhf|dpo|...", help="what is minimised; see rrtf.loss"),
-]
-Output = Annotated[Path, typer.Option(metavar="DIR", help="where the model goes")]
-Updates = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="instead of --epochs", show_default=False)
-]
-Epochs = Annotated[
-    float | None,
-    typer.Option(metavar="X", min=0.001, help="passes over the groups", show_default="1"),
-]
-PerUpdate = Annotated[int, typer.Option("--groups-per-batch", metavar="N", min=1, help="an update")]
-Rate = Annotated[
-    float | None,
-    typer.Option(
-        "--learning-rate",
-        metavar="X",
-        min=0.0,
-        help="its peak",
-        show_default="2e-5; 1e-6 of dpo, dpo-sft, simpo; ten times that with --lora-rank",
-    ),
-]
-Length = Annotated[
-    int, typer.Option("--max-length", metavar="N", min=2, help="longer groups are left out")
-]
-Single = Annotated[
-    bool, typer.Option("--allow-single", help="leave out groups of one response, and say so")
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="replace another training in --output")
-]
-TrainSeed = Annotated[int, typer.Option("--seed", metavar="N", help="order, dropout, adapters")]
-SetTrain = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="train.KEY=VALUE",
-        help="what has no option: ft_weight, rank_weight, ft_reduction, normalise, margin, "
-        "pairs_of, beta, warmup, dropout, weight_decay, clip, attention",
-    ),
-]
-Precision = Annotated[
-    str, typer.Option(metavar="auto|bfloat16|float32", help="of products", rich_help_panel=_SIZE)
-]
-Optimizer = Annotated[
-    str,
-    typer.Option(metavar="adamw|adafactor", help="the second is smaller", rich_help_panel=_SIZE),
-]
-Tokens = Annotated[
-    int,
-    typer.Option(
-        "--tokens-per-forward",
-        metavar="N",
-        min=0,
-        help="through the model at once, 0 = a whole batch; the gradient is the same",
-        rich_help_panel=_SIZE,
-    ),
-]
-Checkpointing = Annotated[
-    bool,
-    typer.Option(
-        "--checkpointing/--no-checkpointing",
-        help="compute hidden states twice, to keep fewer of them",
-        rich_help_panel=_SIZE,
-    ),
-]
-Every = Annotated[
-    int,
-    typer.Option("--checkpoint-every", metavar="N", min=1, help="updates", rich_help_panel=_SIZE),
-]
-Saved = Annotated[
-    str,
-    typer.Option(
-        "--save-dtype",
-        metavar="bfloat16|float16|float32",
-        help="of the written weights",
-        rich_help_panel=_SIZE,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="of each process",
-        show_default="the cores, shared among the processes",
-        rich_help_panel=_SIZE,
-    ),
-]
-Rank = Annotated[
-    int,
-    typer.Option("--lora-rank", metavar="R", min=0, help="0 = all weights", rich_help_panel=_LORA),
-]
-Alpha = Annotated[
-    float,
-    typer.Option(
-        "--lora-alpha", metavar="X", help="adapters count alpha / rank", rich_help_panel=_LORA
-    ),
-]
-LoraDropout = Annotated[
-    float,
-    typer.Option("--lora-dropout", metavar="0..1", min=0.0, max=1.0, rich_help_panel=_LORA),
-]
-Targets = Annotated[
-    str,
-    typer.Option(
-        "--lora-targets",
-        metavar="all-linear|NAME,NAME",
-        help="the modules that get adapters, as c_attn or q_proj,v_proj",
-        rich_help_panel=_LORA,
-    ),
-]
-QLora = Annotated[
-    bool,
-    typer.Option(
-        "--qlora", help="the base in four bits (needs bitsandbytes)", rich_help_panel=_LORA
-    ),
-]
+if TYPE_CHECKING:  # what trains loads torch
+    from rrtf.train import Recipe
 
-
-PREFERENCES = ("dpo", "dpo-sft", "simpo")  # a rate for imitation is too high for these
+RATES = config.resolve("gpu80", "train")  # of models of any size, `lr_...`
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
+LOGGED = ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm")
 
 
-def settings(
-    texts: Sequence[str] | None, given: Mapping[str, config.Value | None]
-) -> dict[str, config.Value]:
-    """The options of `train.train`: the stage's, `train.KEY=VALUE` texts, then what is `given`."""
-    overrides = dict(config.parse_override(text) for text in texts or ())
-    for key in overrides:
-        name = key.partition(".")[2]
-        if not key.startswith("train.") or name not in train.OPTIONS or name in given:
-            raise ValueError(f"--set {key}: expected train.KEY with one of {_free(given)}")
-    stage = config.resolve(STAGE, "train", overrides)
-    chosen = {name: stage[name] for name in train.OPTIONS}
-    chosen |= {name: value for name, value in given.items() if value is not None}
-    if given["updates"] is None:
-        chosen |= {"updates": 0, "epochs": given["epochs"] or 1.0}
-    if given["threads"] is None:
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        chosen["threads"] = max(1, options.ALL_CORES // here)
-    return chosen
+def train(given: Given) -> None:
+    """Train a model on ranked groups: a folder that transformers and vLLM load.
 
+    The same command goes on after an interruption. N processes of one machine, each
+    with its GPU where there are any, split the model and every update among them:
 
-def _free(given: Mapping[str, Any]) -> str:
-    return ", ".join(name for name in train.OPTIONS if name not in given)
+    torchrun --nproc-per-node N -m rrtf train ...
 
+    On M machines run on each of them, with --out on a file system that all see:
 
-def train_groups(
-    groups: str,
-    *,
-    model: str,
-    objective: str,
-    output: Path,
-    learning_rate: float | None,
-    allow_single: bool,
-    overwrite: bool,
-    settings: Mapping[str, Any],
-) -> None:
-    """The verb `train`; `settings` are further options of `train.train`.
-
-    ValueError and FileNotFoundError for what a caller can get wrong, before the model is loaded.
+    torchrun --nnodes M --nproc-per-node N --rdzv-backend c10d
+    --rdzv-endpoint HOST:29500 -m rrtf train ...
     """
+    from rrtf import train as training
     from rrtf.step import sharding
 
-    found, single = load(groups, objective, allow_single=allow_single)
-    folder = engines.model_folder(model)
-    if learning_rate is None:
-        likeness = "dpo" if objective in PREFERENCES else objective
-        rates = DEFAULTS
-        learning_rate = rates.get(f"lr_{likeness}", rates["lr_sft"])
-        learning_rate *= WITH_ADAPTERS if settings["lora_rank"] else 1.0
-    own = {"objective": objective, "learning_rate": learning_rate, "overwrite": overwrite}
-    with sharding.joined(), told(output, quiet=sharding.rank() > 0) as tell:
-        train.train(found, model=folder, output=output, told=tell, **own, **settings)
+    recipe, out = recipe_of(given), Path(given.out)
+    training.check(recipe)
+    found, single = load(given)
+    folder = engines.model_folder(given.model)
+    how = {"model": folder, "output": out, "recipe": recipe, "overwrite": given.overwrite}
+    with sharding.joined(), _told(out, quiet=sharding.rank() > 0) as told:
+        training.train(found, told=told, **how)
         first = sharding.rank() == 0
     if first:
-        _closing(output, single)
+        _closing(out, single)
 
 
-# Groups
+def saved(given: Given) -> str:
+    """What an interrupted call says."""
+    return screen.goes_on_from(given.out)
 
 
-def load(
-    groups: str, objective: str, *, allow_single: bool = False
-) -> tuple[list[RankedGroup], int]:
+def recipe_of(given: Given) -> "Recipe":
+    """The options, with what 0 stands for: the rate of an objective, one epoch, all cores."""
+    from rrtf import loss
+    from rrtf.train import Recipe
+
+    rate = RATES[f"lr_{loss.objective(given.objective).rate}"]
+    rate *= WITH_ADAPTERS if given.lora_rank else 1.0
+    cores = max(1, ALL_CORES // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return Recipe.of(
+        vars(given),
+        learning_rate=given.learning_rate or rate,
+        epochs=given.epochs or float(not given.updates),
+        threads=given.threads or cores,
+    )
+
+
+def load(given: Given) -> tuple[list[RankedGroup], int]:
     """(the groups of a file, how many of one response were left out).
 
     ValueError that names file, line and task for a group that cannot be trained on.
     """
-    from rrtf.loss import ALONE
+    from rrtf import loss
 
-    found, single = [], 0
-    for number, row in store.read_rows(Path(groups)):
-        where = f"{groups}:{number}"
+    compares, found, single = loss.objective(given.objective).compares, [], 0
+    for number, row in store.read_rows(Path(given.groups)):
+        where = f"{given.groups}:{number}"
         group = _group(row, where)
-        if len(group.responses) > 1 or objective in ALONE:
+        if len(group.responses) > 1 or not compares:
             found.append(group)
-        elif allow_single:
+        elif given.allow_single:
             single += 1
         else:
             raise ValueError(
-                f"{where}: {group.task_id}: one response, and {objective} compares at least two; "
-                "--allow-single leaves such groups out, --objective sft only imitates"
+                f"{where}: {group.task_id}: one response, and {given.objective} compares at least "
+                "two; --allow-single leaves such groups out, --objective sft only imitates"
             )
     if not found:
-        raise ValueError(f"{groups}: no groups to train on")
+        raise ValueError(f"{given.groups}: no groups to train on")
     return found, single
 
 
 def _group(row: Any, where: str) -> RankedGroup:
+    from rrtf.step import batches
+
     group = store.from_row(row, RankedGroup, where)
     kinds = {
         "responses": (tuple, str), "sources": (tuple, str), "outcomes": (tuple, int),
@@ -259,58 +119,34 @@ def _group(row: Any, where: str) -> RankedGroup:
     return group
 
 
-# What is seen meanwhile
-
-
 @contextmanager
-def told(output: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], None] | None]:
+def _told(out: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], None] | None]:
     """While the block runs: a call per update that shows it and logs it for TensorBoard."""
     if quiet:
         yield None
         return
+    from rrtf.train import open_logs
 
     logs: list[Any] = []  # opened at the first update: TensorBoard takes seconds to import
-    with _shown() as show:
+    with screen.progress("training") as tick:
+        show = _liner()
 
-        def tell(step: TrainStep, updates: int) -> None:
-            show(step, updates)
+        def told(step: TrainStep, updates: int) -> None:
+            if tick:
+                tick(step.step, updates, f"loss {step.loss:.4f}")
+            else:
+                show(step, updates)
             if not logs:
-                logs.append(train.open_logs(output / "logs", step.step))
-            for name in ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm"):
+                logs.append(open_logs(out / "logs", step.step))
+            for name in LOGGED:
                 if not math.isnan(getattr(step, name)):
                     logs[0].add_scalar(name, getattr(step, name), step.step)
 
         try:
-            yield tell
+            yield told
         finally:
             for writer in logs:
                 writer.close()
-
-
-@contextmanager
-def _shown() -> Iterator[Callable[[TrainStep, int], None]]:
-    """A bar with the loss and the time left on a terminal, else a line now and then."""
-    if not sys.stderr.isatty():
-        yield _liner()
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    text = TextColumn("{task.description}")
-    columns = text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-
-        def show(step: TrainStep, updates: int) -> None:
-            about = f"training, loss {step.loss:.4f}"
-            bar.update(task, description=about, completed=step.step, total=updates)
-
-        yield show
 
 
 def _liner() -> Callable[[TrainStep, int], None]:
@@ -325,32 +161,26 @@ def _liner() -> Callable[[TrainStep, int], None]:
         done = step.step - began[0][1]
         left = (time.monotonic() - began[0][0]) / done * (updates - step.step) if done else math.nan
         rest = "" if math.isnan(left) else f", {timedelta(seconds=round(left))} left"
-        inputs.tell(f"update {step.step} of {updates}: loss {step.loss:.4f}{rest}")
+        screen.tell(f"update {step.step} of {updates}: loss {step.loss:.4f}{rest}")
 
     return show
 
 
-# What is said at the end
-
-
-def _closing(output: Path, single: int) -> None:
-    facts = store.read_json(output / "training.json")
-    seconds = store.read_json(output / ".seconds.json")
+def _closing(out: Path, single: int) -> None:
+    """Prompts in and out, and what the run was."""
+    facts, seconds = store.read_json(out / "training.json"), store.read_json(out / ".seconds.json")
     lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
-    console = Console(highlight=False)
-    total = facts["n_groups"] + single
+    console, total = Console(highlight=False), facts["n_groups"] + single
     console.print(screen.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
-    table = Table(box=None, pad_edge=False, show_header=False)
     steps = facts["steps"]
-    for name, value in (
+    rows = [
         ("updates", f"{len(steps)} of {facts['settings']['groups_per_batch']} prompts"),
         ("tokens", f"{facts['tokens']}"),
         ("first loss", f"{steps[0]['loss']:.4f}"),
         ("last loss", f"{steps[-1]['loss']:.4f}"),
         ("seconds", f"{seconds}"),
-    ):
-        table.add_row(name, value)
-    console.print(table)
-    screen.say(console, f"model: {output}")
-    if (output / "adapter").is_dir():
-        screen.say(console, f"adapters, not merged: {output / 'adapter'}")
+    ]
+    console.print(screen.table(["", ""], rows, left=(0, 1)))
+    screen.say(console, f"model: {out}")
+    if (out / "adapter").is_dir():
+        screen.say(console, f"adapters, not merged: {out / 'adapter'}")

@@ -1,12 +1,13 @@
 """Who is evaluated on what: every contender answers every problem of an exam, and is scored."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rrtf import benchmarks, execution
+from rrtf import benchmarks, execution, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
@@ -81,8 +82,9 @@ def exams(
     """What the contenders are asked: `test` in the names is the split `test`, others benchmarks.
 
     `"leetcode-v0.3-test since 2022-07-01"` takes the tasks created after that day, as the paper
-    cuts LeetCode. `limits` are those of `test`; a benchmark has seconds of its own. `family` groups the tasks of `test` that resemble each other. Errors as
-    `benchmarks.load`; ValueError for a name that comes twice.
+    cuts LeetCode. `limits` are those of `test`; a benchmark has seconds of its own. `family` groups
+    the tasks of `test` that resemble each other. Errors as `benchmarks.load`; ValueError for a name
+    that comes twice.
     """
     found = []
     for text in names:
@@ -202,6 +204,15 @@ CAUTION = (
     "others on average, so the gap is not what the leak is worth: read the rate on the clean ones, "
     "and compare models that were trained on these rows with models that were not"
 )
+
+
+def leaks_of(rows: Iterable[tuple[int, Any]], file: str) -> list[Leak]:
+    """The findings in (line number, row) of the verb `audit` that its rule does not call chance."""
+    return [
+        store.from_row(row, Leak, f"{file}:{number}")
+        for number, row in rows
+        if not (isinstance(row, dict) and row.get("chance"))
+    ]
 
 
 def flagged_tasks(leaks: Sequence[Leak], benchmark: str) -> set[str]:

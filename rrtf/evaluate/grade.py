@@ -3,13 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rrtf import config, execution, stats, store
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import executor
 from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
 
@@ -179,22 +177,6 @@ def execute(
         raise OSError(str(error)) from error
 
 
-def flaky(
-    problems: Sequence[Problem],
-    responses: Sequence[Response],
-    executions: Sequence[Execution],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    **options,
-) -> list[bool]:
-    """Per response: does its verdict change when it is judged again (`executor.unstable`)?"""
-    options.pop("shards", None)  # a verdict that was saved is no second opinion
-    again = partial(execute, **options)
-    return executor.unstable(
-        problems, responses, execute=again, first=executions, progress=progress
-    )
-
-
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
     """One line of the output."""
     row = {
@@ -245,6 +227,15 @@ def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int
                 "every task"
             )
     return chosen
+
+
+def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
+    """ValueError for a k that no entry has enough samples for."""
+    most = max(min(of_task.values()) for of_task in sizes(responses).values())
+    if max(ks) > most:
+        raise ValueError(
+            f"--k {max(ks)}: no entry has so many samples of every task, the most is {most}"
+        )
 
 
 def sample_rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:

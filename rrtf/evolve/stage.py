@@ -1,6 +1,6 @@
 """The stage as notebook 01 walks through it, whichever way its settings name.
 
-With `generator = "nano"` specifications are transformed; with an address a model is asked there,
+With `engine = "nano"` specifications are transformed; with an address a model is asked there,
 about the nano seeds or about the rows of a file. Both give the same records.
 """
 
@@ -49,7 +49,7 @@ def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
     family: until then `validation` and `test` are empty. `rows` are the seeds as instructions.
     """
     settings = stage.settings
-    if settings["generator"] == OFFLINE:
+    if settings["engine"] == OFFLINE:
         return offline.load_world(stage, n_seeds=n_seeds, workers=workers)
     if settings["problems"] == "nano":
         world = offline.load_world(stage, n_seeds=n_seeds, workers=workers)
@@ -91,14 +91,14 @@ def grow(
     """
     tell = stage.progress("evolve")
     how = {"rounds": rounds, "weights": weights}
-    if stage.settings["generator"] == OFFLINE:
+    if stage.settings["engine"] == OFFLINE:
         seeds, more = world["evolvable"], {"seed": seed, "workers": workers, "progress": tell}
         evolved, dropped = offline.evolve_problems(seeds, **how, **more)
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
     decoding = asking.freely(seed)
-    model = stage.settings["evolver"]
+    model = stage.settings["model"]
     rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, decoding=decoding, **how)
     tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
     dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
@@ -111,7 +111,7 @@ def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
     settings = stage.settings
     return partial(
         endpoint.ask,
-        endpoint=endpoint.Endpoint(settings["generator"], settings["evolver"]),
+        endpoint=endpoint.Endpoint(settings["engine"], settings["model"]),
         replies=stage.folder / "replies",
         concurrency=settings["concurrency"],
         progress=lambda done, total, *_: tell(done, total),

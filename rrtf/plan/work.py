@@ -232,10 +232,10 @@ def rank(settings: Settings, answers: int, prompts: int) -> Iterator[Work]:
 
 def responses(method: str, settings: Settings) -> int:
     """Responses per prompt that `method` learns from."""
-    objective = methods.METHODS[method]
-    if objective == "sft":
+    objective = loss.OBJECTIVES[methods.METHODS[method]]
+    if not objective.compares:
         return 1
-    return settings["train"]["max_responses"] if objective == "rrhf" else 2
+    return settings["train"]["max_responses"] if objective.imitates == "best" else 2
 
 
 def row(method: str, settings: Settings, size: Lengths) -> Row:
@@ -269,7 +269,7 @@ def train(
         one = row(method, settings, size)
         work = groups * train_flops(shape, one, checkpointing=checkpointing, frozen=frozen)
         tokens = groups * one.packed
-        if methods.METHODS[method] in loss.REFERENCED:
+        if loss.OBJECTIVES[methods.METHODS[method]].reference:
             scored = prompts * facts()["pairs_per_prompt"].value
             work += scored * group_flops(shape, one)
             tokens += scored * one.packed

@@ -223,6 +223,37 @@ def measure(
     return found
 
 
+def calibration(name: str, variants: Sequence[str], ask: engines.Asker) -> list[str]:
+    """The texts GPTQ reads: of lines with a `text`, or of problems with their references.
+
+    ValueError where a variant needs them and there are none, and for a line that is neither.
+    """
+    if not name:
+        if needed := [variant for variant in variants if "gptq" in variant]:
+            raise ValueError(
+                f"{needed[0]} needs --calibration FILE: lines with a text, or with prompt and "
+                "canonical_solution, of problems that it will not be evaluated on; "
+                "ctranslate2-int8 needs none"
+            )
+        return []
+    texts = [_text(row, f"{name}:{number}", ask) for number, row in store.read_rows(Path(name))]
+    if not texts:
+        raise ValueError(f"{name}: no lines to calibrate on")
+    return texts
+
+
+def _text(row: Any, where: str, ask: engines.Asker) -> str:
+    if isinstance(row, Mapping) and isinstance(row.get("text"), str) and row["text"].strip():
+        return row["text"]
+    try:
+        problem = store.from_row({"task_id": "", "entry_point": "", "tests": "", **row}, Problem)
+    except (TypeError, ValueError):
+        problem = None
+    if problem is None or not isinstance(problem.prompt, str) or not problem.prompt.strip():
+        raise ValueError(f"{where}: expected a text, or prompt and canonical_solution")
+    return with_reference(problem, ask)
+
+
 def check_variants(variants: Sequence[str]) -> None:
     """ValueError for an unknown variant, for one that comes twice, and for none."""
     if not variants:

@@ -8,10 +8,58 @@ from typing import Any
 
 from rrtf import stats
 from rrtf.nano import grammar
-from rrtf.records import Execution, Outcome, Problem, QuantRow, Response
+from rrtf.records import Execution, Outcome, Problem, Response
 
 UNBROKEN = "\u00a0"  # a space at which no line is broken
 NOT_COUNTED = -1  # of a count that a failed variant does not have
+
+
+@dataclass(frozen=True, slots=True)
+class QuantRow:
+    """One variant of one model: the shape of the paper's Table 4, completed.
+
+    Rates and differences are shares of tasks. Differences are against the table's first row, full
+    precision, and its own are nan, as is everything that a variant with another `status` than `ok`
+    has no number for. `p_value` is exact McNemar on the greedy answers, `only_variant` and
+    `only_full` the tasks behind it; what begins with `sampled` is of `n_samples` answers per task
+    at `temperature` and `top_p`. `p_holm` and `sampled_p_holm` are adjusted within the table,
+    `detectable` is the true difference that would be found four times in five. Times and memory,
+    which differ between equal runs, are kept beside.
+    """
+
+    model: str
+    variant: str
+    precision: str
+    engine: str
+    status: str
+    size_mb: float
+    weights_sha256: str
+    nll: float
+    n_tasks: int
+    pass_at_1: float
+    low: float
+    high: float
+    only_variant: int
+    only_full: int
+    difference: float
+    difference_low: float
+    difference_high: float
+    p_value: float
+    p_holm: float
+    detectable: float
+    n_samples: int
+    temperature: float
+    top_p: float
+    sampled: float
+    sampled_low: float
+    sampled_high: float
+    sampled_difference: float
+    sampled_difference_low: float
+    sampled_difference_high: float
+    sampled_p: float
+    sampled_p_holm: float
+    sampled_detectable: float
+    changed_answers: int
 
 
 @dataclass(frozen=True, slots=True)

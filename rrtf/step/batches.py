@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from torch import device
     from transformers import PreTrainedTokenizerBase
 
-PAIRS_ONLY = ("dpo", "simpo")  # objectives without a term for a group of equal scores
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A group as token ids. Every response ends in the end-of-text token.
 
-    `reference` are the start model's log-probability sums (for `loss.REFERENCED` only).
+    `reference` are the start model's log-probability sums, for the objectives that need them.
     """
 
     task_id: str
@@ -34,6 +32,11 @@ class Example:
     scores: tuple[float, ...]
     sft_index: int
     reference: tuple[float, ...] = ()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of the prompt, once, and of all responses."""
+        return len(self.prompt) + sum(map(len, self.responses))
 
 
 def check(group: RankedGroup) -> None:
@@ -55,14 +58,14 @@ def check(group: RankedGroup) -> None:
 def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: str) -> Example:
     """Prompt and responses tokenised apart, as generation sees them.
 
-    L_ft is to imitate the teacher's response, or the best one for the objectives of `loss.BEST`;
-    those of `loss.ALONE` keep no other.
+    Which response L_ft is to imitate, and whether another is kept, is said by `loss.Objective`.
     """
-    from rrtf.loss import ALONE, BEST  # late: it loads torch
+    from rrtf import loss  # late: it loads torch
 
+    needs = loss.objective(objective)
     texts, scores = group.responses, group.scores
-    chosen = group.best_index if objective in BEST else group.sft_index
-    if objective in ALONE:
+    chosen = group.best_index if needs.imitates == "best" else group.sft_index
+    if not needs.compares:
         texts, scores, chosen = texts[chosen : chosen + 1], scores[chosen : chosen + 1], 0
     end = tokenizer.eos_token_id
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
@@ -95,13 +98,14 @@ def reason_to_drop(example: Example, objective: str, max_length: int) -> str:
     `too_long`: a prompt and response together exceed `max_length` tokens. `one_response`: nothing
     to compare. `equal_scores`: no ordered pair, and the objective has no other term.
     """
-    from rrtf.loss import ALONE
+    from rrtf import loss
 
+    needs = loss.objective(objective)
     if len(example.prompt) + max(map(len, example.responses)) > max_length:
         return "too_long"
-    if objective not in ALONE and len(example.responses) < 2:
+    if needs.compares and len(example.responses) < 2:
         return "one_response"
-    if objective in PAIRS_ONLY and len(set(example.scores)) == 1:
+    if not needs.imitates and len(set(example.scores)) == 1:
         return "equal_scores"
     return ""
 
@@ -119,10 +123,6 @@ def prepare(
     examples are counted under `response_too_long`, which alone counts responses and not groups.
     ValueError for a group that contradicts itself, an unknown objective, or if nothing is left.
     """
-    from rrtf.loss import OBJECTIVES  # late: it loads torch
-
-    if objective not in OBJECTIVES:
-        raise ValueError(f"unknown objective {objective!r}: expected {', '.join(OBJECTIVES)}")
     kept, dropped = [], Counter()
     for group in groups:
         check(group)

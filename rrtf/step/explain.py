@@ -4,15 +4,18 @@ For notebooks 00 and 05: the same tensors as in training, laid out as rows to re
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches, packing
+import torch
+
+from rrtf import loss
+from rrtf.records import Outcome, RankedGroup, TrainStep
+from rrtf.step import batches, likelihood, packing, scoring
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -25,23 +28,23 @@ def answers(group: RankedGroup) -> list[dict[str, Any]]:
     ]
 
 
-def response_rows(
-    groups: Sequence[RankedGroup], *, model: str | Path, max_length: int = 512
-) -> list[dict[str, Any]]:
+def _opened(
+    model: str | Path, groups: Sequence[RankedGroup]
+) -> tuple["PreTrainedModel", dict[str, Any]]:
+    """A model without dropout, in float32, and the groups as one batch."""
+    network, tokenizer = packing.load(model, dropout=0.0, threads=1)
+    examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
+    return network.eval(), batches.collate(examples, device=network.device)
+
+
+def response_rows(groups: Sequence[RankedGroup], *, model: str | Path) -> list[dict[str, Any]]:
     """One row per response, in order: who, situation, r, |y|, sum of log P, and p (1).
 
     |y| counts the end-of-text token, which is part of every target. In float32.
     """
-    import torch
-
-    network, tokenizer = packing.load(model)
-    examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
     with torch.no_grad():
-        sums, lengths = _scores(network.eval(), examples)
-    kept = {example.task_id for example in examples}
-    cells = [
-        (group, k) for group in groups if group.task_id in kept for k in range(len(group.responses))
-    ]
+        sums, lengths = scoring.score(*_opened(model, groups))
+    cells = [(group, k) for group in groups for k in range(len(group.responses))]
     return [
         {
             "task": group.task_id,
@@ -63,14 +66,12 @@ def token_rows(
 
     The first `limit` of them if `limit` > 0.
     """
-    import torch
+    from transformers import AutoTokenizer
 
-    from rrtf.step import likelihood, scoring
-
-    network, tokenizer = packing.load(model)
-    batch = batches.collate([batches.encode(group, tokenizer, "rrtf")], device=network.device)
+    network, batch = _opened(model, [group])
+    tokenizer = AutoTokenizer.from_pretrained(model)
     with torch.no_grad():
-        hidden = scoring.hidden_states(network.eval(), batch)
+        hidden = scoring.hidden_states(network, batch)
         logs = likelihood.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
     own = batch["response"] == k
     tokens = [repr(tokenizer.decode([token])) for token in batch["targets"][own].tolist()]
@@ -81,15 +82,7 @@ def token_rows(
     return rows[:limit] if limit else rows
 
 
-def _scores(
-    network: "PreTrainedModel", examples: Sequence[batches.Example]
-) -> "tuple[Tensor, Tensor]":
-    from rrtf.step import scoring
-
-    return scoring.score(network, batches.collate(examples, device=network.device))
-
-
-def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float = 0.0) -> list[dict[str, Any]]:
+def hinge_rows(rows: Sequence[Mapping[str, Any]], *, margin: float) -> list[dict[str, Any]]:
     """L_rank (2) of every teacher-student pair of `response_rows`, computed in plain floats."""
     found = []
     for tea in (row for row in rows if row["source"] == "teacher"):
@@ -121,22 +114,12 @@ def tie_rows(scores: Mapping[Outcome, float], tie_breaks: Sequence[float]) -> li
 
 
 def library_loss(
-    groups: Sequence[RankedGroup], *, model: str | Path, **options: Any
+    groups: Sequence[RankedGroup], *, model: str | Path, weights: loss.Weights
 ) -> dict[str, float]:
-    """L, L_rank and L_ft of the groups as training computes them; options as in `loss.rrtf`."""
-    import torch
-
-    from rrtf import loss
-    from rrtf.step import scoring
-
-    network, tokenizer = packing.load(model)
-    examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
-    batch = batches.collate(examples, device=network.device)
+    """L, L_rank and L_ft of the groups as training computes them."""
+    network, batch = _opened(model, groups)
     with torch.no_grad():
-        sums, lengths = scoring.score(network.eval(), batch)
-        parts = loss.rrtf(
-            sums, lengths, batch["scores"], batch["prompt"], batch["teacher"], **options
-        )
+        parts = loss.rrtf(batch, *scoring.score(network, batch), weights)
     return {"L": float(parts.loss), "L_rank": float(parts.rank), "L_ft": float(parts.ft)}
 
 
@@ -144,21 +127,22 @@ def gradient_rows(
     groups: Sequence[RankedGroup],
     models: Mapping[str, str | Path],
     *,
-    groups_per_batch: int = 8,
-    max_length: int = 512,
+    batch: int = 8,
 ) -> list[dict[str, Any]]:
     """The gradient norm of L_rank, of L_ft as token sum and as token mean, for each model.
 
-    Each norm is a mean over batches of `groups_per_batch` groups, with weights of one; `share` is
-    L_rank's part of the norms added up, beside the literal sum and beside the mean. In float32.
+    Each norm is a mean over batches of `batch` groups, with weights of one; `share` is L_rank's
+    part of the norms added up, beside the literal sum and beside the mean. In float32. Groups for
+    which a model has no positions are left out.
     """
     rows = []
     for name, model in models.items():
-        network, tokenizer = packing.load(model)
-        examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=max_length)
+        network, tokenizer = packing.load(model, dropout=0.0, threads=1)
+        most = network.config.max_position_embeddings
+        examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=most)
         norms = [
-            _norms(network, examples[start : start + groups_per_batch])
-            for start in range(0, len(examples), groups_per_batch)
+            _norms(network, examples[start : start + batch])
+            for start in range(0, len(examples), batch)
         ]
         rank, total, mean = (sum(column) / len(norms) for column in zip(*norms, strict=True))
         rows.append(
@@ -179,22 +163,37 @@ def _norms(
     network: "PreTrainedModel", examples: Sequence[batches.Example]
 ) -> tuple[float, float, float]:
     """Norms of the gradients of L_rank, L_ft (sum) and L_ft (mean) on one batch."""
-    import torch
-
-    from rrtf import loss
-    from rrtf.step import scoring
-
     batch = batches.collate(examples, device=network.device)
-    sums, lengths = scoring.score(network.train(), batch)
-    args = (sums, lengths, batch["scores"], batch["prompt"], batch["teacher"])
-    terms = (
-        loss.rrtf(*args, ft_weight=0.0).loss,
-        loss.rrtf(*args, rank_weight=0.0, ft_reduction="sum").loss,
-        loss.rrtf(*args, rank_weight=0.0, ft_reduction="mean").loss,
-    )
-    weights = list(network.parameters())
+    scored = scoring.score(network.train(), batch)
+    alone = {"rank_weight": 0.0}
+    terms = ({"ft_weight": 0.0}, alone, alone | {"ft_reduction": "mean"})
     norms = []
     for term in terms:
-        grads = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+        value = loss.rrtf(batch, *scored, replace(loss.PAPER, **term)).loss
+        learnt = list(network.parameters())
+        grads = torch.autograd.grad(value, learnt, retain_graph=True, allow_unused=True)
         norms.append(sum(float(g.pow(2).sum()) for g in grads if g is not None) ** 0.5)
     return norms[0], norms[1], norms[2]
+
+
+def lines(
+    steps: Iterable[Sequence[TrainStep]], field: str, *, among: Sequence[str] = ()
+) -> dict[str, list[tuple[int, float]]]:
+    """Run -> (update, value of `field`), for the figures; `among` limits it to some methods."""
+    return {
+        rows[0].run: [(step.step, getattr(step, field)) for step in rows]
+        for rows in steps
+        if not among or rows[0].run.rsplit("-s", 1)[0] in among
+    }
+
+
+def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
+    """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
+    runs = [rows for rows in steps if rows[0].run.rsplit("-s", 1)[0] == "rrtf"]
+    ends = {"first": [r[:last] for r in runs], "last": [r[-last:] for r in runs]}
+    figures = {}
+    for when, chosen in ends.items():
+        values = [step.violated for rows in chosen for step in rows]
+        if values:
+            figures[f"violated pairs, {when} updates"] = round(sum(values) / len(values), 3)
+    return figures

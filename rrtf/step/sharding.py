@@ -7,26 +7,28 @@ torch.distributed.checkpoint puts them together for whatever number reads them.
 Not covered: tensor or pipeline parallelism, offloading.
 """
 
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-if TYPE_CHECKING:
-    from torch.nn import Module, Parameter
-
+from rrtf import store
 
 ROOT = ""  # the name of the root in `named_modules`
+KEPT = 2  # checkpoints
+Numbers = dict[str, dict[str, float]]
 
 
-def units(model: "Module") -> list[str]:
+def units(model: nn.Module) -> list[str]:
     """Names of the modules to wrap, in the order to wrap them: each block, then the root `""`.
 
     Blocks are the classes that transformers names as not to be split (`_no_split_modules`), the
@@ -44,7 +46,7 @@ def units(model: "Module") -> list[str]:
     return [*found, ROOT]
 
 
-def members(model: "Module", names: Sequence[str]) -> "dict[str, list[tuple[str, Parameter]]]":
+def members(model: nn.Module, names: Sequence[str]) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Unit -> its parameters (name, tensor), as `fully_shard` groups them: in the innermost unit.
 
     A tied parameter counts once, where it stands first. ValueError for one that two units share or
@@ -69,7 +71,7 @@ def _innermost(name: str, names: Sequence[str]) -> str:
     return max(holding, key=len)
 
 
-def held_elements(parameters: "Sequence[tuple[str, Parameter]]", shards: int) -> int:
+def held_elements(parameters: Sequence[tuple[str, nn.Parameter]], shards: int) -> int:
     """Elements of `parameters` that the fullest of `shards` ranks holds.
 
     FSDP2 cuts the first dimension as `torch.chunk` does: rank 0 holds the first ceil(rows / shards)
@@ -78,17 +80,11 @@ def held_elements(parameters: "Sequence[tuple[str, Parameter]]", shards: int) ->
     return sum(prod(first_shard(parameter, shards)) for _, parameter in parameters)
 
 
-def first_shard(parameter: "Parameter", shards: int) -> tuple[int, ...]:
+def first_shard(parameter: nn.Parameter, shards: int) -> tuple[int, ...]:
     """The shape of what rank 0 of `shards` holds of a parameter."""
     if not parameter.dim():
         return ()
     return (-(-parameter.shape[0] // shards), *parameter.shape[1:])
-
-
-Numbers = dict[str, dict[str, float]]
-
-
-# Who takes part
 
 
 @contextmanager
@@ -130,9 +126,6 @@ def total(values: Sequence[float]) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return tensor.tolist()
-
-
-# Splitting a model
 
 
 def shard(
@@ -221,37 +214,79 @@ def gathered(root: nn.Module) -> dict[str, Tensor]:
     return state if rank() == 0 else {}
 
 
-# Checkpoints
+def save(
+    folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint, `checkpoint-` and the number `update` of its `state`.
 
-
-def save(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer) -> Numbers:
-    """Writes what is trained and its optimiser states to `folder`, every process its own part.
-
-    Returns the states that are single numbers, by parameter, for a JSON file beside.
+    What is trained and its optimiser states, every process its own part; `state.json`, which has
+    those that are single numbers too, last. All but the newest `KEPT` checkpoints are removed.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
 
+    if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # of a crash: the parts of other processes
+        folder.mkdir(parents=True)
+    wait()
     tensors, numbers = _state(root, optimizer)
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     save(tensors, storage_writer=writer, no_dist=processes() == 1)
-    return numbers
+    wait()
+    if rank() == 0:
+        store.write_json(folder / "state.json", {**state, "numbers": numbers})
+        for old in _checkpoints(folder.parent)[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def load(folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer, numbers: Numbers) -> None:
-    """Puts what `save` wrote into `root` and `optimizer`, whatever the number of processes was."""
+def resume(
+    folder: Path, root: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
+    """Puts the newest whole checkpoint in `folder` into place, whoever wrote it; its state.
+
+    None where there is no checkpoint.
+    """
     from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
+    wait()
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return None
     _make_state(optimizer)
     tensors, _ = _state(root, optimizer)
-    reader = HuggingFaceStorageReader(str(folder))
+    reader = HuggingFaceStorageReader(str(newest))
     load(tensors, storage_reader=reader, no_dist=processes() == 1)
+    state = store.read_json(newest / "state.json")
     for name, parameter in root.named_parameters():
-        for key, value in numbers.get(name, {}).items():
+        for key, value in state["numbers"].get(name, {}).items():
             found = optimizer.state[parameter][key]
             if isinstance(found, Tensor):
                 found.fill_(value)
             else:
                 optimizer.state[parameter][key] = type(found)(value)
+    return state
+
+
+def newest_checkpoint(
+    folder: Path, *, state: str = "state.json", count: str = "update"
+) -> Path | None:
+    """The newest checkpoint that was written whole: its `state`, written last, is there and JSON.
+
+    `count` is where the state says how many updates it is of.
+    """
+    for path in _checkpoints(folder):
+        try:
+            found = store.read_json(path / state)
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue
+        if path.name == f"checkpoint-{found[count]}":
+            return path
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The newest first."""
+    found = folder.glob("checkpoint-*")
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
 
 def _state(root: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], Numbers]:

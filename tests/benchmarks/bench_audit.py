@@ -26,15 +26,15 @@ from pathlib import Path
 
 from rrtf import benchmarks, similarity, store
 from rrtf.audit import detectors, verdict, views
-from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields
-from rrtf.cli import audit
+from rrtf.audit.rows import Corpus, Row, from_fields, from_problems, guess_fields, read
+from rrtf.cli import audit, options
 
 SEEDS = "code_alpaca/code_alpaca_20k.json.gz"
 EVOLVED = "evolved/evol-codealpaca-2k-1.json.gz"
 EXCHANGED = 0.05  # share of the words of a copy that another word takes the place of
 APART = ("humaneval", "mbpp", "leetcode-v0.2-train", "codereval-subset")
 PUBLISHED = "21 of 164 HumanEval tasks in Code Alpaca (an LLM judge; LMSYS, arXiv:2311.04850)"
-OPTIONS = audit.DETECTORS
+OPTIONS = {option.name: option.value for option in options.options_of("audit")}
 SETTINGS = detectors.Settings.of(OPTIONS)
 LOOSE = {"embedding": 0.6}  # below this nearly every description has a neighbour
 ONE_CORE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -73,7 +73,7 @@ def steps() -> dict[str, list]:
 
 
 def audited(names: str, data: Path) -> dict[str, list[Row]]:
-    problems = audit.load_problems(names, data=data)
+    problems = audit.load_problems(names.split(","), data=data)
     return {name: from_problems(members) for name, members in problems.items()}
 
 
@@ -191,8 +191,8 @@ def _found(hits: list, level: float) -> int:
 
 def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
-    material = audit.read(str(data / SEEDS))
-    tasks = audited("humaneval,mbpp", data)
+    material = read(str(data / SEEDS), (), audited("humaneval,mbpp", data))
+    tasks = material.tasks
     result = verdict.audit(
         material.rows, tasks, SETTINGS, behaviour={}, generic_nodes=verdict.GENERIC_NODES
     )

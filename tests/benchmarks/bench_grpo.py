@@ -15,20 +15,23 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from rrtf import config, engines, rank, sample, store, train
-from rrtf.ablation import grpo
+from rrtf import config, engines, execution, sample, store, train
+from rrtf.ablation import grpo, runs
+from rrtf.engines import Decoding
 from rrtf.records import Problem, RankedGroup
 from rrtf.sandbox import executor
 
 RUN = config.run_dir("nano")
+LIMITS = executor.Limits(2.0, 6.0, 512, "landlock+seccomp")
 
 
-def clock() -> tuple[list[float], Callable[[int, int], None]]:
+def clock() -> tuple[list[float], Callable[..., None]]:
     """(moments, the callback that notes one after every update)."""
     moments = [time.perf_counter()]
-    return moments, lambda done, total: moments.append(time.perf_counter())
+    return moments, lambda *_: moments.append(time.perf_counter())
 
 
 def took(name: str, moments: Sequence[float]) -> None:
@@ -41,9 +44,12 @@ def took(name: str, moments: Sequence[float]) -> None:
 def passing(model: str | Path, folder: Path) -> float:
     """Share of the validation problems that the model's greedy answer solves."""
     problems = store.read(RUN / "01_evolve/validation.jsonl", Problem)
-    how = {"source": "model", "temperature": 0.0, "n_samples": 1, "shards": folder}
-    answers = sample.sample(problems, model=model, **how)
-    return rank.fraction_passing(executor.execute(problems, answers, workers=1))["model"]
+    author = sample.Author(str(model), "model", "auto", "starcoder")
+    greedy = {"decodings": [Decoding(0.0, 1.0, runs.LONGEST, 0)], "n_samples": 1}
+    where = {"shards": folder, "workers": 1, "cluster": "local"}
+    answers = sample.sample(problems, author, **greedy, **where)
+    verdicts = executor.execute(problems, answers, limits=LIMITS, workers=1)
+    return execution.fraction_passing(verdicts)["model"]
 
 
 def main() -> None:
@@ -55,18 +61,23 @@ def main() -> None:
     problems = store.read(RUN / "02_audit/train.jsonl", Problem)
     pairs = store.read(RUN / "04_rank/pairs.jsonl", RankedGroup)
     student = engines.model_folder("nano-student")
-    common = {"model": student, "updates": given.updates, "seed": given.seed}
+    own = {"objective": "rrtf", "learning_rate": 1e-5, "epochs": 0.0, "threads": 1}
+    own |= {"updates": given.updates, "seed": given.seed}
+    recipe = train.Recipe.of(config.resolve("nano", "train"), **own)
     with tempfile.TemporaryDirectory() as folder:
         moments, told = clock()
         models = {"base": student, "GRPO": Path(folder) / "grpo"}
         models["RRTF on pairs"] = Path(folder) / "rrtf"
         rows = grpo.train(
             problems,
+            model=student,
             output=models["GRPO"],
-            learning_rate=given.learning_rate,
-            limits={"workers": 1},
+            recipe=replace(recipe, learning_rate=given.learning_rate, beta=0.0),
+            decoding=Decoding(1.0, 1.0, runs.LONGEST, given.seed),
+            n_samples=runs.DRAWN,
+            limits=LIMITS,
+            workers=1,
             progress=told,
-            **common,
         )
         took("GRPO", moments)
         tenth = max(1, len(rows) // 10)
@@ -75,9 +86,7 @@ def main() -> None:
             solved = statistics.mean(row.passing for row in some)
             print(f"  {name} {tenth} updates: reward {reward:+.3f}, passing {solved:.3f}")
         moments, told = clock()
-        options = {"objective": "rrtf", "groups_per_batch": 8, "learning_rate": 1e-5}
-        options |= {"ft_reduction": "sum", "output": models["RRTF on pairs"]}
-        train.train(pairs, progress=told, **options, **common)
+        train.train(pairs, model=student, output=models["RRTF on pairs"], recipe=recipe, told=told)
         took("RRTF on pairs", moments)
         for name, model in models.items():
             print(f"{name}: validation pass@1 {passing(model, Path(folder) / 'shards'):.3f}")

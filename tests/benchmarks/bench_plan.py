@@ -83,10 +83,9 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
         )
         with tempfile.TemporaryDirectory() as folder:
             began = time.process_time()
-            train.train(
-                groups, model=model, objective="rrtf", output=Path(folder) / "run",
-                learning_rate=1e-5, **order,
-            )  # fmt: skip
+            own = {"objective": "rrtf", "learning_rate": 1e-5, "epochs": 0.0, "threads": 1}
+            how = train.Recipe.of(config.resolve("nano", "train"), **own, **order)
+            train.train(groups, model=model, output=Path(folder) / "run", recipe=how)
             took[updates] = time.process_time() - began
     each = (took[LONG] - took[SHORT]) / (LONG - SHORT)
     return (work[LONG] - work[SHORT]) / (took[LONG] - took[SHORT]), took[SHORT] - SHORT * each

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rrtf import prompts, store
-from rrtf.cli import inputs
-from rrtf.evaluate import grade
+from rrtf.evaluate import grade, samples
 from rrtf.records import Execution, Outcome, Problem
 
-ENDLESS = {"cpu_seconds": 20.0, "wall_seconds": 40.0}  # the extended tests would wait for 60 s
+ENDLESS = (20.0, 40.0)  # CPU and wall seconds: the extended tests would wait for 60 s
 HUMANEVAL = {"qwen2.5-coder-1.5b": "43.9", "qwen2.5-coder-7b": "61.6",
              "starcoder2-15b-instruct": "72.6"}  # fmt: skip
 
@@ -93,9 +92,13 @@ def judge(one: Published, data: Path, workers: int) -> tuple[list[Execution], li
     path = data / one.file
     unknown = one.options.get("allow_unknown", False)
     how = {"extract": one.extract, "renamed": one.renamed, "allow_unknown": unknown}
-    found, _ = inputs.load_samples(str(path), problems, **how)
-    limits = grade.limits(one.benchmark, ENDLESS if one.benchmark.endswith("+") else {})
-    executions = grade.execute(problems, [s.response for s in found], workers=workers, **limits)
+    found, _ = samples.read(str(path), problems, **how)
+    cpu, wall = ENDLESS if one.benchmark.endswith("+") else (None, None)
+    how = {"memory_mb": 512, "isolation": "landlock+seccomp"}
+    limits = grade.limits(one.benchmark, cpu_seconds=cpu, wall_seconds=wall, **how)
+    executions = grade.execute(
+        problems, [s.response for s in found], limits=limits, workers=workers, cluster="local"
+    )
     if one.verdicts is None:
         return executions, []
     theirs, known = one.verdicts(path), {problem.task_id for problem in problems}

@@ -48,14 +48,6 @@ import torch
 
 K = 8  # responses of students per prompt, beside the teacher's
 WIDTHS = {"nano": (256, 4, 4, 2048), "20M": (512, 6, 8, 8192)}  # width, layers, heads, words
-OPTIONS = {
-    "ft_weight": 1.0,
-    "rank_weight": 1.0,
-    "ft_reduction": "sum",
-    "normalise": True,
-    "pairs_of": "teacher",
-}
-OPTIONS |= {"margin": 0.0, "beta": 0.1}
 Group = dict[str, Any]  # prompt: ids, responses: ids with the teacher's first, scores
 
 
@@ -137,7 +129,7 @@ def ours(model: Any, _: str) -> Loss:
                             tuple(g["scores"]), 0) for g in groups
         ])  # fmt: skip
         sums, lengths = scoring.score(model, batch)
-        parts = loss.objective("rrtf", sums, lengths, batch, OPTIONS)
+        parts = loss.rrtf(batch, sums, lengths, loss.PAPER)
         return parts.loss, batch["input_ids"].numel()
 
     return value
@@ -182,7 +174,7 @@ def trl(model: Any, tokenizer: str) -> Loss:
     with tempfile.TemporaryDirectory() as folder:
         arguments = CPOConfig(
             output_dir=folder, use_cpu=True, report_to="none", loss_type="hinge", cpo_alpha=1.0,
-            beta=OPTIONS["beta"], max_length=4096, gradient_checkpointing=False, bf16=False,
+            beta=0.1, max_length=4096, gradient_checkpointing=False, bf16=False,
             remove_unused_columns=False,
         )  # fmt: skip
         trainer = CPOTrainer(

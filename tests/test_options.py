@@ -1,0 +1,139 @@
+"""A line of `profiles.toml` is an option: its name, default, help, and what the verb is given."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from typer.testing import CliRunner
+
+from rrtf import __main__, config
+from rrtf.cli import options, rank, sample
+
+LINE = "n_mutants = { nano = 8, smoke = 4, all = 12 }"
+NEW = """half_life = { nano = 0.5, smoke = 0.25, all = 2.0, verb = 1.5 }  # X>=0: of a verdict. Ours
+kinds = { all = [1, 2] }  # N,N: of verdicts
+told = { verb = false }  # say it
+"""
+
+
+def run(*words: str):
+    return CliRunner().invoke(__main__.app, list(words), env={"COLUMNS": "120"})
+
+
+def said(result) -> str:
+    return " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What a verb is given by a command line, in the place of what it does."""
+
+    def call(verb, *words):
+        found = []
+        monkeypatch.setattr(verb, verb.__name__.rpartition(".")[2], found.append)
+        result = run(verb.__name__.rpartition(".")[2], *words)
+        assert result.exit_code == 0, result.output
+        return found[0], result.stderr
+
+    return call
+
+
+@pytest.fixture
+def with_lines(monkeypatch):
+    """A copy of the toml in which [rank] has three lines more."""
+    text = config.profiles_text()
+    assert text.count(LINE) == 1
+    text = text.replace(LINE, NEW + LINE)
+    monkeypatch.setattr(config, "profiles_text", lambda: text)
+    monkeypatch.setattr(config, "_profiles", lambda: tomllib.loads(text))
+
+
+RANK = ("p.jsonl", "r.jsonl", "--teacher", "t")
+
+
+@pytest.mark.usefixtures("with_lines")
+def test_a_new_line_is_an_option_a_parameter_and_what_the_verb_is_given(given):
+    shown = said(run("rank", "--help"))
+    assert "--half-life X [x>=0] of a verdict [default: 1.5]" in shown and "Ours" not in shown
+    assert "--kinds N,N of verdicts [default: 1, 2]" in shown and "--told <bool> say it" in shown
+    assert config.resolve("smoke", "rank")["half_life"] == 0.25
+    assert config.resolve("nano", "rank")["kinds"] == [1, 2]
+    assert "told" not in config.resolve("nano", "rank"), "a line of `verb` alone is the verb's"
+    found, _ = given(rank, *RANK)
+    assert (found.half_life, found.kinds, found.told) == (1.5, [1, 2], False)
+    found, _ = given(rank, *RANK, "--half_life", "3", "--kinds", "4,5", "--told")
+    assert (found.half_life, found.kinds, found.told) == (3.0, [4, 5], True)
+    found, _ = given(rank, *RANK, "--set", "rank.half_life=7", "--set", "rank.kinds=[9]")
+    assert (found.half_life, found.kinds) == (7.0, [9])
+    assert "Invalid value for '--half-life'" in said(run("rank", *RANK, "--half-life", "-1"))
+
+
+def test_every_line_says_what_it_is_and_every_panel_and_spelling_names_a_line():
+    names = set()
+    for verb in __main__.VERBS:
+        for option in options.options_of(verb):
+            names |= {option.name, f"{verb}.{option.name}"}
+            assert option.help, (verb, option.name)
+    assert set(config.table("spelling")) | set(config.table("renamed").values()) <= names
+    for panel, members in config.table("panels").items():
+        assert set(members) <= names, panel
+
+
+def test_the_defaults_of_a_verb_are_those_of_the_notebook_where_no_column_says_otherwise():
+    for verb in __main__.VERBS:
+        stages = [stage.partition("_")[2] for stage in config.STAGES]
+        stage = config.resolve("nano", verb) if verb in stages else {}
+        for option in options.options_of(verb):
+            columns = config.lines(verb, verb=True)[option.name][1]
+            if option.name in stage and "verb" not in columns:
+                assert option.value == stage[option.name], (verb, option.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (("--num_return_sequences", "3"), "n_samples", 3),
+        (("--n_samples=3",), "n_samples", 3),
+        (("--n", "3"), "n_samples", 3),
+        (("--output_dir", "o.jsonl"), "out", "o.jsonl"),
+        (("--temperatures", "0.2,0.4", "--temperature", "1"), "temperatures", [0.2, 0.4, 1.0]),
+        (("--max_tokens", "9"), "max_new_tokens", 9),
+        (("--workers", "0"), "workers", options.ALL_CORES),
+    ],
+)
+def test_underscores_and_the_names_of_the_field_are_understood(given, words, name, value):
+    found, told = given(sample, "p.jsonl", "--model_name_or_path", "m", *words)
+    assert getattr(found, name) == value and not told
+
+
+def test_old_spellings_work_with_one_note(given):
+    old = ("--level", "process", "--engine", "ray")
+    found, told = given(rank, *RANK, *old)
+    assert (found.isolation, found.cluster) == ("process", "ray")
+    assert told.splitlines() == [
+        "note: --level is --isolation now; the old name will go",
+        "note: --engine is --cluster now; the old name will go",
+    ]
+    assert options._override("evolve.generator=nano") == ("evolve.engine", "nano")
+
+
+def test_all_objectives_stand_in_the_help_of_train():
+    from rrtf.loss import OBJECTIVES
+
+    words = said(run("train", "--help")).replace(",", " ").split()
+    assert set(OBJECTIVES) <= set(words)
+
+
+def test_help_loads_no_heavy_library_and_says_the_version():
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom rrtf import __main__\n"
+        "for verb in ('', *__main__.VERBS):\n"
+        "    words = [verb, '--help'] if verb else ['--help']\n"
+        "    assert CliRunner().invoke(__main__.app, words).exit_code == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'pyarrow', 'datasets', 'scipy', 'ray'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert run("--version").output == f"rrtf {config.version()}\n"
