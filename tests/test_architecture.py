@@ -1,4 +1,4 @@
-"""The shape of the house: imports go down, torch stays where it belongs, rooms keep their budgets."""
+"""The shape of the house: imports go down, torch stays in its rooms, rooms keep their budgets."""
 
 import ast
 import io

@@ -234,7 +234,7 @@ def load_checkpoint(path: Path, training: Pretraining) -> None:
 
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
-        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)
+        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)  # noqa: SIM118
 
 
 def _step_of(path: Path) -> int:
