@@ -33,7 +33,7 @@ class Entry:
     sha256: str
     hub: str = ""
     hub_files: tuple[str, ...] = ()
-    cpu_seconds: float = 2.0
+    cpu_seconds: float | None = None  # of a program, where the usual would fail right answers
     git_blob: str = ""
     split: str = ""
     cuts: Mapping[str, int] = field(default_factory=dict)
