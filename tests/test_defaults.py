@@ -1,4 +1,4 @@
-"""One place decides an option: no function behind a stage has a default for what profiles decide."""
+"""One place decides an option: no function behind a stage has a default for it."""
 
 import ast
 import tomllib

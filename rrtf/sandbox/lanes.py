@@ -223,7 +223,7 @@ def probe() -> str:
 def settings_for(
     limits: dict, hash_seed: int, programs: Sequence[str] = (), packages: Sequence[str] = ()
 ) -> dict:
-    """What a zygote is told: the limits of a program by name, the seed of hashing and `random`, what to import.
+    """What a zygote is told: limits of a program, the seed of hashing and `random`, what to import.
 
     Importing ahead what many `programs` import saves each of them the time; what few do would
     make every fork dearer. `packages` are imported in any case.
