@@ -50,8 +50,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def rate(
-    values: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> tuple[Estimate, str]:
     """One model's mean over tasks with its interval, and how that was found.
 
@@ -72,8 +71,7 @@ def rate(
 
 
 def mean_rate(
-    rows: Sequence[Sequence[float]],
-    clusters: Sequence[Hashable] | None = None,
+    rows: Sequence[Sequence[float]], clusters: Sequence[Hashable] | None = None
 ) -> Estimate:
     """Mean over training seeds and tasks of values in [0, 1]; covers the choice of both.
 

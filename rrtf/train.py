@@ -123,8 +123,8 @@ def train(
     model: str | Path,
     output: Path,
     recipe: Recipe,
+    overwrite: bool,
     told: Told | None = None,
-    overwrite: bool = True,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
@@ -453,8 +453,8 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
     def count(step: TrainStep, _: int) -> None:
         _counts[k] = step.step
 
-    where = {"model": run.model or model, "output": folder / run.folder}
-    steps = train(run.groups, recipe=run.recipe, told=count, **where)
+    how = {"model": run.model or model, "output": folder / run.folder, "overwrite": True}
+    steps = train(run.groups, recipe=run.recipe, told=count, **how)
     _counts[k] = len(steps)
     return steps
 

@@ -29,7 +29,7 @@ def evolve_rows(
     rounds: int,
     weights: Mapping[str, int],
     decoding: Decoding,
-    after_failure: str = "retry",
+    after_failure: str,
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(evolved rows of all rounds, failed attempts with their reasons); nothing is cleaned yet.
 

@@ -227,10 +227,7 @@ HAND_MADE: tuple[Rule, ...] = (
 
 
 def sieve(
-    rows: Sequence[Instruction],
-    *,
-    threshold: float,
-    rules: Sequence[Rule] = HAND_MADE,
+    rows: Sequence[Instruction], *, threshold: float, rules: Sequence[Rule] = HAND_MADE
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(rows that pass every rule and resemble no other kept row, the others with their reasons).
 

@@ -44,10 +44,7 @@ def guess_fields(row: Mapping, renamed: Mapping[str, str] | None = None) -> dict
 
 
 def read_seeds(
-    rows: Iterable[tuple[str, Any]],
-    *,
-    source: str,
-    renamed: Mapping[str, str] | None = None,
+    rows: Iterable[tuple[str, Any]], *, source: str, renamed: Mapping[str, str] | None = None
 ) -> tuple[list[Instruction], dict[str, str]]:
     """(the rows as seeds, the field names they were read by) of (`file:line`, row) pairs.
 

@@ -202,10 +202,7 @@ def _dark(shade: str) -> bool:
 
 
 # Centres of the circles, places of the regions' numbers and of the names, for two and three.
-CIRCLES = {
-    2: ((-0.44, 0.0), (0.44, 0.0)),
-    3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44)),
-}
+CIRCLES = {2: ((-0.44, 0.0), (0.44, 0.0)), 3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44))}
 REGIONS: dict[int, dict[tuple[int, ...], tuple[float, float]]] = {
     2: {(0,): (-0.8, 0.0), (1,): (0.8, 0.0), (0, 1): (0.0, 0.0)},
     3: {

@@ -78,7 +78,7 @@ class Lane:
         self.broken = False
         # Only these have a folder on the host's disk; a namespace has its own, Landlock none.
         self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-") if level in LEVELS[2:] else ""
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
         try:

@@ -1,1 +1,1 @@
-"""What tests can see: `faults` and `mutants` make a reference wrong, `examine` counts."""
+"""What tests can see: `faults` and `mutants` make a reference wrong, `examine` counts kills."""

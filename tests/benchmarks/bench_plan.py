@@ -85,7 +85,8 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
             began = time.process_time()
             own = {"objective": "rrtf", "learning_rate": 1e-5, "epochs": 0.0, "threads": 1}
             how = train.Recipe.of(config.resolve("nano", "train"), **own, **order)
-            train.train(groups, model=model, output=Path(folder) / "run", recipe=how)
+            where = {"model": model, "output": Path(folder) / "run", "overwrite": True}
+            train.train(groups, recipe=how, **where)
             took[updates] = time.process_time() - began
     each = (took[LONG] - took[SHORT]) / (LONG - SHORT)
     return (work[LONG] - work[SHORT]) / (took[LONG] - took[SHORT]), took[SHORT] - SHORT * each
