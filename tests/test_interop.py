@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import judge
 from test_grade import lines, run
 
 from rrtf import store
@@ -124,7 +125,7 @@ def responses(problems: list[Problem]) -> list[Response]:
 
 def ours(problems: list[Problem], found: list[Response]) -> tuple[list[bool], list[float]]:
     """(verdict of every sample, pass@1 and pass@2)."""
-    executions = grade.execute(problems, found)
+    executions = judge(problems, found)
     rates = grade.sample_rates(executions, {found[0].source: (1, 2)})
     passed = [grade.verdict(one)["passed"] for one in executions]
     return passed, [rate.estimate.value for rate in rates]
