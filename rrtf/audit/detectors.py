@@ -5,18 +5,21 @@ what is removed, is decided in `rrtf.audit.verdict`. The tasks' side is indexed,
 grows with the number of rows and not with that of pairs.
 """
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from rrtf import probes, similarity
 from rrtf.audit.rows import Corpus, Row
 from rrtf.probes import Kinds, Outputs
 from rrtf.records import Leak
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Behaviour = Mapping[Kinds, Outputs]  # what one program returned, by the types of its arguments
 Embed = Callable[[Sequence[str]], Any]  # texts to vectors (N, D)
@@ -42,7 +45,7 @@ class Settings:
     seed: int
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> "Settings":
+    def of(cls, values: Mapping[str, Any]) -> Settings:
         """Of a stage's settings those that are an audit's."""
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
@@ -346,6 +349,7 @@ def latent(
     does not depend on the other rows. Tasks have length 1; a row is as long as the share of it
     that the tasks' words make up, because a row of words that no task has resembles none.
     """
+    import numpy as np
     from scipy.sparse.linalg import svds
 
     documents = Counter(word for words in tasks for word in set(words))
@@ -369,6 +373,7 @@ def _weighted(
     texts: Sequence[Sequence[str]], place: dict[str, int], rarity: dict[str, float], unknown: float
 ) -> tuple[Any, np.ndarray]:
     """(weights (N, V) sparse: 1 + log count, times rarity; the share of length that is known)."""
+    import numpy as np
     from scipy.sparse import csr_array
 
     data, columns, starts, known = [], [], [0], []
@@ -389,6 +394,8 @@ def _weighted(
 
 def unit(vectors: Any) -> np.ndarray:
     """Rows of (N, D) scaled to length 1; zeros stay zeros."""
+    import numpy as np
+
     vectors = np.asarray(vectors, np.float32)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
@@ -396,6 +403,8 @@ def unit(vectors: Any) -> np.ndarray:
 
 def close(left: np.ndarray, right: np.ndarray, threshold: float) -> list[tuple[int, int, float]]:
     """Pairs (i, j, cosine in [0, 1]) of at least `threshold`, in order, block by block."""
+    import numpy as np
+
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"the embedding threshold must lie in (0, 1], found {threshold}")
     pairs = []
