@@ -59,9 +59,8 @@ def table(
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
     for number, head in enumerate(heads):
-        side, over = "left" if number in left else "right", "ellipsis" if whole else "fold"
-        how = {"no_wrap": number in whole, "overflow": over}
-        made.add_column(Text(plain(head)), justify=side, **how)
+        how = {"no_wrap": number in whole, "overflow": "ellipsis" if whole else "fold"}
+        made.add_column(Text(plain(head)), justify="left" if number in left else "right", **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))
     return made
