@@ -98,6 +98,7 @@ def sizes(
     for method in trained:
         chosen, dropped = training_set(method, groups, pairs, max_responses=max_responses)
         targets = [group.outcomes[group.sft_index] for group in chosen]
+        compared = len(chosen) if METHODS[method] == "sft" else sum(len(g.scores) for g in chosen)
         rows.append(
             {
                 "method": method,
@@ -105,9 +106,8 @@ def sizes(
                 "prompts": len({g.task_id for g in chosen}) + sum(dropped.values()),
                 "learnt from": len({g.task_id for g in chosen}),
                 "left out": ", ".join(f"{n} {reason}" for reason, n in dropped.items()) or "none",
-                "responses": 0 if METHODS[method] == "sft" else sum(len(g.scores) for g in chosen),
+                "responses": compared,
                 "targets that fail": sum(outcome != Outcome.PASS for outcome in targets),
             }
         )
-        rows[-1]["responses"] = rows[-1]["responses"] or len(chosen)
     return rows

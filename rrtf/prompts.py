@@ -13,7 +13,7 @@ from itertools import chain
 from keyword import iskeyword
 from typing import Any
 
-from rrtf.records import Problem
+from rrtf.records import Problem, Response
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
@@ -161,6 +161,24 @@ def extract(problem: Problem, text: str, how: str = "auto") -> str:
         if part.strip() and parses(bare):
             return bare
     return program
+
+
+def responses(
+    problems: Sequence[Problem],
+    answers: Sequence[Sequence[Any]],
+    *,
+    source: str,
+    temperature: float,
+) -> list[Response]:
+    """Completions, a row of them for each problem, as records with the program inside."""
+    return [
+        Response(
+            problem.task_id, source, index, answer.text, extract(problem, answer.text),
+            answer.n_tokens, answer.finish_reason, temperature,
+        )
+        for problem, row in zip(problems, answers, strict=True)
+        for index, answer in enumerate(row)
+    ]  # fmt: skip
 
 
 def target(problem: Problem, text: str, style: str) -> str | None:

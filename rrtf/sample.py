@@ -235,7 +235,8 @@ def _checked(author: Author, identity: str) -> str:
 def _answer(job: Job, **opened: Path) -> list[Response]:
     author, decoding = job.author, job.decoding
     ids = [problem.task_id for problem in job.problems]
-    ask = engines.asker(author.model, author.prompt_format, engine=author.engine)
+    away = engines.remote(author.engine)
+    ask = engines.asker(author.model, author.prompt_format, away=away)
     seed = config.derive_seed(decoding.seed, author.source, str(decoding.temperature), *ids)
     try:
         answers = _opened(job, **opened).generate(
@@ -246,20 +247,8 @@ def _answer(job: Job, **opened: Path) -> list[Response]:
         )
     except ValueError as error:
         raise ValueError(f"sampling {ids[0]} to {ids[-1]}: {error}") from error
-    return [
-        Response(
-            task_id=problem.task_id,
-            source=author.source,
-            index=index,
-            text=completion.text,
-            program=prompts.extract(problem, completion.text),
-            n_tokens=completion.n_tokens,
-            finish_reason=completion.finish_reason,
-            temperature=decoding.temperature,
-        )
-        for problem, row in zip(job.problems, answers, strict=True)
-        for index, completion in enumerate(row)
-    ]
+    told = {"source": author.source, "temperature": decoding.temperature}
+    return prompts.responses(job.problems, answers, **told)
 
 
 _HELD: dict[tuple, engines.Generator] = {}  # the engine of this process

@@ -139,6 +139,17 @@ def parsed(source: str) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
 
 
+def imported(tree: ast.AST) -> list[str]:
+    """The names of what a program imports, dotted; `.` at the front of what is its project's."""
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append("." * node.level + (node.module or ""))
+    return names
+
+
 def needed(
     names: Collection[str],
     body: Sequence[ast.stmt],

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 FEW_SEEDS = 3  # that so many agree does not show that seeds matter little
 
 
@@ -49,10 +50,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def rate(
-    values: Sequence[float],
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    confidence: float = CONFIDENCE,
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None
 ) -> tuple[Estimate, str]:
     """One model's mean over tasks with its interval, and how that was found.
 
@@ -64,19 +62,16 @@ def rate(
     data = _numbers(values, "values")
     families = clusters is not None and len(set(clusters)) < len(data)
     if set(data) <= {0.0, 1.0} and not families:
-        return wilson(int(data.sum()), len(data), confidence=confidence), "Wilson"
+        return wilson(int(data.sum()), len(data)), "Wilson"
     if len(data if clusters is None else set(clusters)) == 1:
         alone = "one family" if families else "one task"
         return Estimate(float(data.mean()), math.nan, math.nan), f"none: {alone}"
     how = "Wilson, effective n" + (" of families" if families else "")
-    return mean_rate([data], clusters, confidence=confidence), how
+    return mean_rate([data], clusters), how
 
 
 def mean_rate(
-    rows: Sequence[Sequence[float]],
-    clusters: Sequence[Hashable] | None = None,
-    *,
-    confidence: float = CONFIDENCE,
+    rows: Sequence[Sequence[float]], clusters: Sequence[Hashable] | None = None
 ) -> Estimate:
     """Mean over training seeds and tasks of values in [0, 1]; covers the choice of both.
 
@@ -104,22 +99,20 @@ def mean_rate(
     variance, df = _combined(parts)
     df = min(df, len(sizes) - 1.0)
     n = value * (1 - value) / variance if variance else sizes.sum() ** 2 / np.sum(sizes**2)
-    z = _quantile(confidence, df)
+    z = _quantile(df)
     middle, reach = value + z**2 / (2 * n), z * math.sqrt(variance + (z / (2 * n)) ** 2)
     low, high = (float((middle + sign * reach) / (1 + z**2 / n)) for sign in (-1, 1))
     low, high = min(value, max(0.0, low)), max(value, min(1.0, high))
     return Estimate(value, low, high, math.sqrt(variance), df)
 
 
-def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimate:
+def wilson(successes: int, n: int) -> Estimate:
     """A rate of yes/no tasks with Wilson's score interval; covers the choice of tasks."""
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"a rate needs 0 <= successes <= n and n >= 1, not {successes} of {n}")
     from scipy.stats import binomtest
 
-    interval = binomtest(int(successes), int(n)).proportion_ci(
-        _checked(confidence, "confidence"), method="wilson"
-    )
+    interval = binomtest(int(successes), int(n)).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high))
 
 
@@ -129,7 +122,6 @@ def bootstrap(
     *,
     seed: int,
     n_resamples: int = 10_000,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Mean over tasks with a percentile interval; whole clusters are drawn with replacement.
 
@@ -142,8 +134,7 @@ def bootstrap(
     sums, sizes = _cluster_sums(values, clusters)
     draws = _draws(len(sums), n_resamples, seed)  # (R, G)
     means = (draws @ sums) / (draws @ sizes)  # (R,)
-    tail = (1 - _checked(confidence, "confidence")) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(means, [TAIL, 1 - TAIL])
     return Estimate(
         float(sums.sum() / sizes.sum()), float(low), float(high), float(means.std(ddof=1))
     )
@@ -165,7 +156,6 @@ def crossed(
     clusters: Sequence[Hashable] | None = None,
     *,
     paired: bool = False,
-    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Mean of `a`, or of a - b, over seeds x tasks; covers the choice of both.
 
@@ -201,7 +191,7 @@ def crossed(
         parts += _seed_part(side, clusters)
     variance, df = _combined(parts)
     value, error = float(per_task.mean()), math.sqrt(variance)
-    half = _quantile(confidence, df) * error
+    half = _quantile(df) * error
     return Estimate(value, value - half, value + half, error, df)
 
 
@@ -295,11 +285,11 @@ def smallest_detectable(standard_error: float, df: float = math.inf) -> float:
     return float(standard_error * found)
 
 
-def _quantile(confidence: float, df: float) -> float:
+def _quantile(df: float) -> float:
     """Student's t for a two-sided interval."""
     from scipy.special import stdtrit
 
-    return -float(stdtrit(df, (1 - _checked(confidence, "confidence")) / 2))
+    return -float(stdtrit(df, TAIL))
 
 
 def _task_part(per_task: np.ndarray, clusters: Sequence[Hashable] | None) -> tuple[float, float]:
@@ -382,12 +372,6 @@ def _matrix(values: Sequence[Sequence[float]], name: str) -> np.ndarray:
     if len({len(row) for row in values}) != 1:
         raise ValueError(f"{name}: every seed needs a value for the same tasks")
     return np.stack([_numbers(row, name) for row in values])  # (S, T)
-
-
-def _checked(share: float, name: str) -> float:
-    if not 0 < share < 1:
-        raise ValueError(f"{name} lies strictly between 0 and 1, not {share}")
-    return share
 
 
 def _needs_error(estimate: Estimate) -> None:

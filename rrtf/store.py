@@ -156,9 +156,6 @@ Record = TypeVar("Record")
 HUMANEVAL_NAMES = {"tests": "test", "reference": "canonical_solution"}
 
 
-# --- bytes -------------------------------------------------------------------------------------
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes `data` so that `path` is either absent, old or whole, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +182,6 @@ def sha256(path: Path) -> str:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# --- records -----------------------------------------------------------------------------------
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -273,9 +267,6 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(Path(path), (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-# --- shards ------------------------------------------------------------------------------------
-
-
 def shard_path(folder: Path, key: Any) -> Path:
     """Where the result lies of the work that `key` names."""
     text = json.dumps(key, sort_keys=True, default=str)
@@ -309,9 +300,6 @@ def through_shards(
         if progress:
             progress(done, len(batches))
     return results
-
-
-# --- stages and manifests ----------------------------------------------------------------------
 
 
 @dataclass

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,9 +25,7 @@ from rrtf.engines.gptbigcode import supports_bfloat16
 from rrtf.records import RankedGroup, TrainStep
 from rrtf.step import batches, networks, sharding
 from rrtf.step.batches import Example
-
-if TYPE_CHECKING:
-    from rrtf.step.networks import Scorer
+from rrtf.step.networks import Scorer
 
 OPTIMIZERS = ("adamw", "adafactor")
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -125,8 +123,8 @@ def train(
     model: str | Path,
     output: Path,
     recipe: Recipe,
+    overwrite: bool,
     told: Told | None = None,
-    overwrite: bool = True,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
@@ -171,7 +169,7 @@ def train(
     return steps
 
 
-def load(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
+def load(model: str | Path, recipe: Recipe) -> tuple[Scorer, Any]:
     """(what a recipe trains of a start model, its tokenizer)."""
     return networks.load(
         model,
@@ -186,7 +184,7 @@ def load(model: str | Path, recipe: Recipe) -> tuple["Scorer", Any]:
 
 
 def _examples(
-    groups: Sequence[RankedGroup], scorer: "Scorer", tokenizer: Any, recipe: Recipe
+    groups: Sequence[RankedGroup], scorer: Scorer, tokenizer: Any, recipe: Recipe
 ) -> tuple[list[Example], dict[str, int]]:
     """(what is trained on, number dropped by reason), with the start model's sums if needed."""
     positions = getattr(scorer.network.config, "max_position_embeddings", recipe.max_length)
@@ -203,7 +201,7 @@ def _examples(
 
 
 def fit(
-    scorer: "Scorer",
+    scorer: Scorer,
     data: Sequence[Example],
     recipe: Recipe,
     *,
@@ -244,7 +242,7 @@ def fit(
 
 
 def accumulate(
-    scorer: "Scorer", examples: Sequence[Example], recipe: Recipe, *, run: str, update: int
+    scorer: Scorer, examples: Sequence[Example], recipe: Recipe, *, run: str, update: int
 ) -> dict[str, float]:
     """Adds the gradient of an update's mean loss; returns its loss, its parts, violated pairs.
 
@@ -455,8 +453,8 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
     def count(step: TrainStep, _: int) -> None:
         _counts[k] = step.step
 
-    where = {"model": run.model or model, "output": folder / run.folder}
-    steps = train(run.groups, recipe=run.recipe, told=count, **where)
+    how = {"model": run.model or model, "output": folder / run.folder, "overwrite": True}
+    steps = train(run.groups, recipe=run.recipe, told=count, **how)
     _counts[k] = len(steps)
     return steps
 

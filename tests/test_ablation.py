@@ -4,8 +4,7 @@ import tomllib
 from dataclasses import replace
 
 import pytest
-from conftest import LIMITS
-from conftest import execute
+from conftest import LIMITS, execute
 
 from rrtf import config, store, train
 from rrtf.ablation import registration, results, runs, sets
@@ -163,7 +162,7 @@ def bench(tmp_path, material, monkeypatch):
     monkeypatch.setattr(runs, "WAVE", 2)
     plan = replace(PLAN, families={"dpo": PLAN.families["dpo"]})
     groups = {"dpo": groups_of("dpo", material)}
-    return runs.grid(plan, groups, {"dpo": 100.0}), how, made
+    return runs.grid(plan, groups, {"dpo": 100.0}, tiers=("A", "B", "C")), how, made
 
 
 def test_every_round_goes_on_from_the_model_before_on_answers_drawn_anew(

@@ -1,4 +1,4 @@
-"""The shape of the house: imports go down, torch stays where it belongs, rooms keep their budgets."""
+"""The shape of the house: imports go down, torch stays in its rooms, rooms keep their budgets."""
 
 import ast
 import io
@@ -22,14 +22,15 @@ PACKAGE = ROOT / "rrtf"
 # floors only. The number is its budget in code lines, without blanks, comments and docstrings. A
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
-    {"records": 130, "config": 125, "stats": 275, "loss": 225, "similarity": 195, "cluster": 155},
-    {"store": 400, "prompts": 225, "probes": 240, "methods": 220, "sandbox": 2990, "figures": 630},
-    {"execution": 155, "rank": 230, "step": 970, "engines": 1975, "nano": 1020, "strength": 550,
-     "paper": 970, "report": 515},
-    {"sample": 345, "train": 540, "evolve": 1060, "audit": 1500, "benchmarks": 810,
-     "quantize": 1190},
-    {"evaluate": 780, "plan": 970},
-    {"cases": 1065, "ablation": 1035, "cli": 1500},
+    {"records": 95, "config": 125, "stats": 260, "loss": 150, "similarity": 225},
+    {"cluster": 180, "store": 420, "prompts": 240, "probes": 230, "methods": 85, "sandbox": 2990,
+     "figures": 590},
+    {"execution": 200, "rank": 200, "step": 1020, "engines": 1950, "nano": 990, "strength": 545,
+     "paper": 895, "report": 515},
+    {"sample": 215, "train": 440, "evolve": 1030, "audit": 1545, "benchmarks": 790,
+     "quantize": 1220},
+    {"evaluate": 1350, "plan": 945},
+    {"cases": 1065, "ablation": 1085, "cli": 1500},
     {"__main__": 25},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold
@@ -303,7 +304,7 @@ def test_documents_and_docstrings_name_files_and_modules_that_there_are():
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r"(?<![\w/@.-])rrtf/[a-z_]\w*[\w/.]*", text):
             wrong += [f"{path.name}: {name}"] * (not (ROOT / name.rstrip(".")).exists())
-        for dotted in re.findall(r"(?<![\w/@.-])rrtf\.((?!toml)[a-z_]+(?:\.\w+)*)", text):
+        for dotted in re.findall(r"(?<![\w/@.-])rrtf\.((?!toml)[a-z_]+(?:\.[a-z_]\w*)*)", text):
             parts = dotted.split(".")
             found = [end for end in (2, 1) if ".".join(parts[:end]) in MODULES]
             inside = parts[found[0] : found[0] + 1] if found else []

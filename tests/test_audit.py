@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -366,7 +366,7 @@ def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
         for index, text in enumerate(texts)
     )
     sets = {"all": [right, wrong], "right": [right]}
-    how = dict(settings=SETTINGS, call=call, n_random=20)
+    how = dict(told=asdict(SETTINGS) | {"random_probes": 20}, call=call)
     found = verdict.audit_answers(sets, [asked], {"test": TASKS}, **how)
     assert list(found["all"].dropped) == ["clean#teacher-1"]
     assert {leak.benchmark_task_id for leak in found["all"].leaks} == {"t/sum"}

@@ -51,7 +51,7 @@ def found(code: str, tasks=TASKS, **options) -> dict[str, str]:
     return {leak.benchmark_task_id: leak.evidence for leak in leaks}
 
 
-LOOP = "def f(values):\n    t = 0\n    for v in values:\n        if not v % 2:\n            t += v\n    return t\n"
+LOOP = "def f(values):\n    t = 0\n    for v in values:\n        if not v % 2:\n            t += v\n    return t\n"  # noqa: E501
 
 
 def test_a_solution_in_other_words_and_another_style_is_found_with_what_it_passes():
@@ -70,7 +70,7 @@ def test_a_function_keeps_the_helpers_constants_and_imports_it_needs():
 
 @pytest.mark.parametrize("code", [
     "class Numbers:\n    def total(self, vs):\n        return sum(v for v in vs if v % 2 == 0)\n",
-    "class Numbers:\n    @staticmethod\n    def total(vs):\n        return sum(v for v in vs if not v % 2)\n",
+    "class Numbers:\n    @staticmethod\n    def total(vs):\n        return sum(v for v in vs if not v % 2)\n",  # noqa: E501
     "total = lambda vs: sum(v for v in vs if v % 2 == 0)\n",
     "def outer(batches):\n    def total(vs):\n        return sum(v for v in vs if v % 2 == 0)\n"
     "    return list(map(total, batches)), len(batches)\n",

@@ -1,11 +1,14 @@
 """A cluster's workers: what goes out and comes back, which errors, who may not work."""
 
 import json
+import multiprocessing
 import os
 import platform
 import signal
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import ray_alone
@@ -113,3 +116,43 @@ def test_on_a_real_cluster_gpus_are_reserved_errors_are_told_and_nothing_is_left
     assert killed == "Ray gave up: a job is lost, 2 times in a row"
     assert wrongly.startswith("unexpected error on a node") and "unforeseen" in wrongly
     assert interrupted == "interrupted"
+
+
+def _noted(job: int, *, folder: Path, fail: str = "") -> int:
+    """Leaves a file named by the job; module-level, because other processes import it by name."""
+    if fail == "error" and job == 1:
+        raise ValueError(f"job {job}: no such thing")
+    if fail == "killed" and job == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    (folder / f"{job}.{os.getpid()}").touch()
+    return job * job
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_jobs_side_by_side_are_done_once_and_their_values_stand_beside_their_numbers(
+    tmp_path, processes
+):
+    work = partial(_noted, folder=tmp_path)
+    found = dict(cluster.side_by_side(work, range(2, 12), processes=processes))
+    assert found == {number: (number + 2) ** 2 for number in range(10)}
+    who = {path.suffix for path in tmp_path.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 10 and len(who) <= processes
+    assert (f".{os.getpid()}" in who) == (processes == 1)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "said"),
+    [("error", ValueError, "job 1: no such thing"), ("killed", OSError, "a process was killed")],
+)
+def test_an_error_or_a_killed_process_or_an_interruption_ends_the_others(
+    tmp_path, fail, error, said
+):
+    work = partial(_noted, folder=tmp_path, fail=fail)
+    with pytest.raises(error, match=said):
+        list(cluster.side_by_side(work, range(1000), processes=2))
+    running = cluster.side_by_side(partial(_noted, folder=tmp_path), range(1000), processes=2)
+    next(running)
+    with pytest.raises(KeyboardInterrupt):
+        running.throw(KeyboardInterrupt)
+    assert not multiprocessing.active_children()

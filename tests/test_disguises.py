@@ -27,7 +27,7 @@ TASK = Problem(
     entry_point="keep_shorter",
     tests=(
         "def check(candidate):\n    assert candidate(['a', 'abc'], 2) == ['a']\n"
-        "    assert candidate([], 3) == []\n    assert candidate(words=['abc', 'a'], size=9) == ['abc', 'a']\n"
+        "    assert candidate([], 3) == []\n    assert candidate(words=['abc', 'a'], size=9) == ['abc', 'a']\n"  # noqa: E501
     ),
     reference=(
         "    found = []\n    for word in words:\n        if len(word) < size:\n"

@@ -41,7 +41,7 @@ def one(prompt: str, **options) -> Ask:
 
 
 def send(server: ScriptedEndpoint, asks: list[Ask], folder: Path, **options) -> list[Reply]:
-    options = {"timeout": 20.0, "backoff": 0.05, **options}
+    options = {"timeout": 20.0, "concurrency": 8, **options}
     return client.ask(asks, endpoint=Endpoint(server.url, "m"), replies=folder, **options)
 
 
@@ -57,6 +57,7 @@ def once(prompt: str, number: int) -> str:
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(client, "BACKOFF", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +159,7 @@ def test_under_random_trouble_no_reply_is_lost_and_none_comes_twice(tmp_path, se
         return fate[prompt][number - 1] if number <= len(fate[prompt]) else "ok"
 
     with ScriptedEndpoint(script) as server:
-        replies = send(server, [one(n) for n in fate], tmp_path, concurrency=16, backoff=0.01)
+        replies = send(server, [one(n) for n in fate], tmp_path, concurrency=16)
     assert [reply.text for reply in replies] == [reply_text(name) for name in fate]
     assert {name: server.asked[name, 0] for name in fate} == {
         n: len(f) + 1 for n, f in fate.items()
@@ -201,7 +202,7 @@ def test_no_more_requests_are_under_way_than_allowed_and_as_many_as_allowed(tmp_
 def test_requests_per_minute_counts_retries_too(tmp_path):
     with ScriptedEndpoint(lambda prompt, number: "500" if number == 1 else "ok") as server:
         asks = [one(str(i)) for i in range(4)]
-        send(server, asks, tmp_path, requests_per_minute=600, concurrency=4, backoff=0.01)
+        send(server, asks, tmp_path, requests_per_minute=600, concurrency=4)
     starts = sorted(start for _, start, _, _ in server.requests)
     assert len(starts) == 8
     assert starts[-1] - starts[0] >= 7 * 0.1 - 0.05
@@ -220,10 +221,10 @@ def test_attempts_that_the_server_puts_off_do_not_count(tmp_path):
         return "429 for a moment" if number <= 12 else "ok"
 
     with ScriptedEndpoint(script) as server:
-        (reply,) = send(server, [one("a")], tmp_path, attempts=2, backoff=0.001)
+        (reply,) = send(server, [one("a")], tmp_path, attempts=2)
         assert reply.text == reply_text("a") and server.asked["a", 0] == 13
         server.script = lambda prompt, number: "429 for a moment"
-        (reply,) = send(server, [one("b")], tmp_path, attempts=2, backoff=0.001)
+        (reply,) = send(server, [one("b")], tmp_path, attempts=2)
     assert reply.error == "no reply in 20 attempts; the last: HTTP 429: too fast"
 
 
@@ -254,10 +255,11 @@ def test_a_retry_after_in_the_future_is_waited_for():
     assert 50 < retry_after(format_datetime(datetime.now(UTC) + timedelta(minutes=1))) <= 60
 
 
-def test_pauses_double_up_to_a_minute_and_their_jitter_follows_from_the_ask():
-    pauses = [client._pause("a", number, 1.0, doubled=number) for number in range(11)]
-    assert pauses == [client._pause("a", number, 1.0, doubled=number) for number in range(11)]
-    assert pauses[0] != client._pause("b", 0, 1.0, doubled=0)
+def test_pauses_double_up_to_a_minute_and_their_jitter_follows_from_the_ask(monkeypatch):
+    monkeypatch.setattr(client, "BACKOFF", 1.0)
+    pauses = [client._pause("a", number, doubled=number) for number in range(11)]
+    assert pauses == [client._pause("a", number, doubled=number) for number in range(11)]
+    assert pauses[0] != client._pause("b", 0, doubled=0)
     for number, pause in enumerate(pauses):
         assert 0.5 <= pause / min(60.0, 2.0**number) <= 1
 
@@ -286,7 +288,7 @@ def test_replies_belong_to_a_model(tmp_path):
     with ScriptedEndpoint() as server:
         for model in ("m", "n", "m"):
             place = Endpoint(server.url, model)
-            client.ask([one("a")], endpoint=place, replies=tmp_path)
+            client.ask([one("a")], endpoint=place, replies=tmp_path, concurrency=8)
     assert server.asked["a", 0] == 2
 
 
@@ -355,7 +357,7 @@ def test_what_no_retry_mends_is_raised_at_once_and_what_came_is_kept(
         with pytest.raises(kind, match=words) as raised:
             client.ask(asks, endpoint=place, replies=tmp_path, concurrency=1)
         assert len(rows(tmp_path)) == 5
-        replies = client.ask(asks, endpoint=place, replies=tmp_path)
+        replies = client.ask(asks, endpoint=place, replies=tmp_path, concurrency=8)
     assert [reply.text for reply in replies] == [reply_text(str(i)) for i in range(10)]
     assert all(server.asked[str(i), 0] == (2 if i == 5 else 1) for i in range(10))
     assert f"Authorization: Bearer {SECRET}" in server.requests[0][3]
@@ -379,7 +381,7 @@ def test_an_address_where_nobody_answers_is_an_error_that_names_it(tmp_path):
         with pytest.raises(ConnectionError, match=rf"{url}: no connection in 3 attempts .*refused"):
             client.ask(
                 [one(str(i)) for i in range(30)],
-                endpoint=Endpoint(url, "m"), replies=tmp_path, attempts=3, backoff=0.01,
+                endpoint=Endpoint(url, "m"), replies=tmp_path, attempts=3, concurrency=8,
             )  # fmt: skip
 
 
@@ -387,7 +389,7 @@ def test_an_endpoint_that_fails_ask_after_ask_is_given_up(tmp_path):
     with ScriptedEndpoint(lambda prompt, number: "500" if int(prompt) > 9 else "ok") as server:
         asks = [one(str(i)) for i in range(200)]
         with pytest.raises(OSError, match=rf"{server.url}: 20 asks in a row .*out of luck"):
-            send(server, asks, tmp_path, attempts=2, backoff=0.01, concurrency=4)
+            send(server, asks, tmp_path, attempts=2, concurrency=4)
     assert len(server.requests) < 80 and len(rows(tmp_path)) == 10
 
 
@@ -422,7 +424,7 @@ def test_an_endpoint_that_refuses_everything_is_given_up(tmp_path):
 )
 def test_what_is_no_address_is_said_to_be_none(tmp_path, url):
     with pytest.raises(ValueError, match="address"):
-        client.ask([one("a")], endpoint=Endpoint(url, "m"), replies=tmp_path / "new")
+        client.ask([one("a")], endpoint=Endpoint(url, "m"), replies=tmp_path / "new", concurrency=8)
     assert not (tmp_path / "new").exists()
 
 
@@ -461,7 +463,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(
 def test_an_ask_that_nobody_could_answer_is_named(tmp_path, ask, words):
     place = Endpoint("http://127.0.0.1:1/v1", "m")
     with pytest.raises(ValueError, match=words):
-        client.ask([one("fine"), ask], endpoint=place, replies=tmp_path)
+        client.ask([one("fine"), ask], endpoint=place, replies=tmp_path, concurrency=8)
 
 
 @pytest.mark.parametrize(
@@ -471,7 +473,8 @@ def test_an_ask_that_nobody_could_answer_is_named(tmp_path, ask, words):
 )  # fmt: skip
 def test_options_out_of_range_are_named(tmp_path, option):
     with pytest.raises(ValueError, match=next(iter(option))):
-        client.ask([], endpoint=Endpoint("http://a/v1", "m"), replies=tmp_path, **option)
+        place = Endpoint("http://a/v1", "m")
+        client.ask([], endpoint=place, replies=tmp_path, **{"concurrency": 8} | option)
 
 
 # --- what a reply may hold ---------------------------------------------------------------------
@@ -512,7 +515,7 @@ def test_another_machine_is_asked_through_the_proxy_of_the_environment(tmp_path,
     with ScriptedEndpoint() as proxy:
         monkeypatch.setenv("http_proxy", f"http://me:word@127.0.0.1:{proxy.port}")
         place = Endpoint("http://models.example:81/v1", "m")
-        (reply,) = client.ask([one("a")], endpoint=place, replies=tmp_path)
+        (reply,) = client.ask([one("a")], endpoint=place, replies=tmp_path, concurrency=8)
     head = proxy.requests[0][3]
     assert reply.text == reply_text("a") and "Host: models.example:81\r\n" in head
     assert head.startswith("POST http://models.example:81/v1/chat/completions HTTP/1.1\r\n")
@@ -524,11 +527,13 @@ def test_another_machine_is_asked_through_the_proxy_of_the_environment(tmp_path,
 CHILD = """
 import sys
 from pathlib import Path
-from rrtf.endpoint import Ask, Endpoint, ask
+from rrtf.engines import endpoint
+from rrtf.engines.endpoint import Ask, Endpoint, ask
+endpoint.BACKOFF = 0.05
 url, folder, n = sys.argv[1:]
 asks = [Ask((("user", str(i)),)) for i in range(int(n))]
 print("asking", flush=True)
-replies = ask(asks, endpoint=Endpoint(url, "m"), replies=Path(folder), concurrency=8, backoff=0.05)
+replies = ask(asks, endpoint=Endpoint(url, "m"), replies=Path(folder), concurrency=8)
 print(sum(not reply.error for reply in replies), flush=True)
 """
 
@@ -622,7 +627,7 @@ def test_a_line_that_is_no_reply_is_named(tmp_path):
     (tmp_path / client.FILE).write_text('{"key": "a", "text": "b", "finish_reason": "stop"}\n')
     place = Endpoint("http://127.0.0.1:9/v1", "m")
     with pytest.raises(ValueError, match=r"replies\.jsonl:1: no reply: JSON without prompt_tokens"):
-        client.ask([one("a")], endpoint=place, replies=tmp_path)
+        client.ask([one("a")], endpoint=place, replies=tmp_path, concurrency=8)
 
 
 def test_two_runs_never_pay_for_the_same_folder_at_once(tmp_path):
@@ -694,7 +699,7 @@ def test_a_certificate_that_nobody_vouches_for_is_an_error_and_a_known_one_is_no
     with ScriptedEndpoint() as server:
         place = Endpoint(f"https://localhost:{server.port}/v1", "m")
         with pytest.raises(OSError, match="its certificate is not trusted"):
-            client.ask([one("a")], endpoint=place, replies=tmp_path / "replies")
+            client.ask([one("a")], endpoint=place, replies=tmp_path / "replies", concurrency=8)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
         asks = [one(str(i)) for i in range(6)]
         replies = client.ask(asks, endpoint=place, replies=tmp_path / "replies", concurrency=2)

@@ -80,8 +80,8 @@ def test_a_reply_is_cut_at_the_first_stop_sequence_whatever_the_server_did(text,
 def test_a_remote_engine_is_given_the_message_and_a_text_as_it_is(tmp_path):
     problem = Problem("t", "def f(x):\n", "f", ())
     spelled = "openai@http://127.0.0.1:1/v1"
-    message = engines.asker("nowhere", "chat", engine=spelled)(problem)
-    raw = engines.asker("nowhere", "starcoder", engine=spelled)(problem)
+    message = engines.asker("nowhere", "chat", away=engines.remote(spelled))(problem)
+    raw = engines.asker("nowhere", "starcoder", away=engines.remote(spelled))(problem)
     (chat,), (text,) = make_asks([message], **drawn(**GREEDY)), make_asks([raw], **drawn(**GREEDY))
     assert chat.messages == (("user", str(message)),) and not chat.prompt
     assert text.prompt == "def f(x):" and not text.messages

@@ -84,7 +84,7 @@ def answers(engine: engines.Generator, folder: Path):
 
 
 def texts(style: str, spelled: str, model) -> list[str]:
-    ask = engines.asker(model, style, engine=spelled)
+    ask = engines.asker(model, style, away=engines.remote(spelled))
     return [ask(problem) for problem in PROBLEMS]
 
 

@@ -1,9 +1,11 @@
 """Scores, results and comparisons against counts that can be checked by hand."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
+from conftest import DECODING, LIMITS
 
 from rrtf import stats
 from rrtf.evaluate import exam as evaluate_exam
@@ -11,6 +13,7 @@ from rrtf.evaluate import results
 from rrtf.evaluate.exam import Contender, contenders, responses_of
 from rrtf.evaluate.results import PARTS, Comparison
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+from rrtf.sample import Author
 from rrtf.stats import Metric
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(10, 0.8)
@@ -34,17 +37,23 @@ def task_scores(method, rows, *, temperature=0.0, n=1, family=str):
     ]
 
 
-def answer(problems, *, model, source, n_samples, temperature):
+def answer(problems, author, *, n_samples, decodings):
     """A sampler's double; module-level, because other processes import it by name."""
+    (warmth,) = [decoding.temperature for decoding in decodings]
+    text = f"{author.model} {warmth}"
     return [
-        Response(p.task_id, source, i, f"{model} {temperature}", "", temperature=temperature)
+        Response(p.task_id, author.source, i, text, "", temperature=warmth)
         for p in problems
         for i in range(n_samples)
     ]
 
 
-def refuse(problems, **options):
+def refuse(problems, author, **options):
     raise ValueError("no such model")
+
+
+AUTHOR = partial(Author, engine="double", prompt_format="starcoder")
+GREEDILY, WARMLY = (replace(DECODING, temperature=t) for t in (0.0, 0.8))
 
 
 def comparison(**changes):
@@ -86,10 +95,10 @@ def test_the_base_and_the_teacher_stand_before_the_trained_runs():
 def test_answers_come_in_order_whatever_the_number_of_processes():
     entries = [Contender("base", 0, "student"), Contender("rrtf", 1, "folder")]
     problems, told = [problem("t/0"), problem("t/1")], []
-    how = dict(draws=[(1, 0.0), (2, 0.8)])
+    how = dict(author=AUTHOR, draws=[(1, GREEDILY), (2, WARMLY)], sampler=answer)
     one, two = (
         responses_of(
-            entries, problems, answer, **how, processes=count,
+            entries, problems, **how, processes=count,
             progress=lambda done, total: told.append((done, total)),
         )
         for count in (1, 2)
@@ -102,9 +111,10 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
 
 
 def test_an_error_of_the_sampler_is_passed_on():
-    how = dict(draws=[(1, 0.8)])
-    with pytest.raises(ValueError, match="no such model"):
-        responses_of([Contender("base", 0, "x")], [problem("t/0")], refuse, **how)
+    how = dict(author=AUTHOR, draws=[(1, WARMLY)], sampler=refuse)
+    for processes in (1, 2):
+        with pytest.raises(ValueError, match="no such model"):
+            responses_of([Contender("base", 0, "x")], [problem("t/0")], processes=processes, **how)
 
 
 def test_scores_count_passing_answers_by_source_and_task():
@@ -183,11 +193,12 @@ def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
     monkeypatch.setattr(
         "rrtf.benchmarks.load", lambda name, since=None: [problem(f"{name} {since}")]
     )
-    split = dict(test=[problem("t/0")], test_name="toy", family=lambda p: p.spec)
+    split = dict(test=[problem("t/0")], test_name="toy", limits=LIMITS, family=lambda p: p.spec)
     mine, plus = evaluate_exam.exams(["test", "humaneval+"], **split)
-    assert (mine.name, mine.problems[0].task_id, mine.cpu_seconds) == ("toy", "t/0", 2.0)
+    assert (mine.name, mine.problems[0].task_id, mine.limits) == ("toy", "t/0", LIMITS)
     assert (plus.name, plus.problems[0].task_id) == ("humaneval+", "humaneval+ None")
-    assert plus.cpu_seconds == 60 and plus.file("responses") == "responses-humaneval+.jsonl"
+    assert plus.limits == replace(LIMITS, cpu_seconds=60, wall_seconds=180)
+    assert plus.file("responses") == "responses-humaneval+.jsonl"
     assert mine.family and plus.family is None
     (late,) = evaluate_exam.exams(["leetcode-v0.3-test since 2022-07-01"], **split)
     assert late.problems[0].task_id == "leetcode-v0.3-test 2022-07-01"
@@ -202,20 +213,21 @@ def test_exams_are_the_test_split_and_benchmarks_by_name(monkeypatch):
 def test_an_exam_is_answered_executed_and_scored_under_its_own_limits():
     seen = []
 
-    def judge(problems, responses, *, progress, cpu_seconds, wall_seconds):
-        seen.append((cpu_seconds, wall_seconds))
+    def judge(problems, responses, *, progress, limits):
+        seen.append(limits)
         return [execution(r.task_id, r.source, r.index, r.temperature == 0) for r in responses]
 
     exam = evaluate_exam.Exam(
-        "toy", (problem("t/0", "a"), problem("t/1", "b")), 5.0, lambda p: p.spec
+        "toy", (problem("t/0", "a"), problem("t/1", "b")), LIMITS, lambda p: p.spec
     )
-    how = dict(sampler=answer, judge=judge, draws=[(1, 0.0), (3, 0.8)], processes=1)
+    how = dict(author=AUTHOR, draws=[(1, GREEDILY), (3, WARMLY)], processes=1)
+    how |= dict(sampler=answer, judge=judge)
     sat = evaluate_exam.sit(exam, [Contender("base", 0, "student")], **how)
     assert len(sat.responses) == len(sat.executions) == 2 * (1 + 3)
     assert [(s.benchmark, s.n, s.c, s.family) for s in sat.scores] == [
         ("toy", 1, 1, "a"), ("toy", 1, 1, "b"), ("toy", 3, 0, "a"), ("toy", 3, 0, "b"),
     ]  # fmt: skip
-    assert seen == [(5.0, 15.0)]
+    assert seen == [LIMITS]
 
 
 def test_benchmarks_are_scored_apart_and_corrected_together():

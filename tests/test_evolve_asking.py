@@ -23,7 +23,7 @@ def _seeds(count=6):
 
 def _grow(teacher, seeds=None, *, rounds=2, **more):
     how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m", "decoding": asking.freely(0)}
-    how |= more
+    how |= {"after_failure": "retry"} | more
     return growing.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
 
 

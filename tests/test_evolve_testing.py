@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from conftest import call, execute
+from conftest import LIMITS, call, execute
 from scripted_teacher import CODE, Teacher, reply
 
 from rrtf.evolve import testing
@@ -132,7 +132,9 @@ def test_problems_with_tests_have_a_reference_that_passes_and_tests_that_see():
     assert found.inputs == {"kept": 10}
     problems = [problem for _, problem in found.rows]
     assert problems[0].tests.count("assert") == 5
-    broken, strengths = examine.examine(problems, limit=10, seed=0, workers=1)
+    broken, strengths = examine.examine(
+        problems, n_mutants=10, seed=0, limits=LIMITS, execute=execute
+    )
     assert not broken and all(one.n_mutants and one.strength > 0.5 for one in strengths)
 
 

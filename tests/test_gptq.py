@@ -34,7 +34,7 @@ def sources(names):
 @pytest.fixture(scope="module")
 def texts():
     """Calibration texts, and (prompts, answers) to score, of other modules."""
-    code, other = sources(["store.py", "asking.py"]), sources(["rank.py", "loss.py"])
+    code, other = sources(["store.py", "execution.py"]), sources(["rank.py", "loss.py"])
     pairs = [(other[at : at + 300], other[at + 300 : at + 500]) for at in range(0, 6000, 500)]
     return [code[at : at + 400] for at in range(0, 4800, 300)], pairs
 

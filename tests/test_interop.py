@@ -10,12 +10,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from conftest import judge
 from test_grade import lines, run
 
 from rrtf import store
-from rrtf.evaluate import entries
+from rrtf.evaluate import entries, grade
 from rrtf.evaluate.samples import parse
-from rrtf.evaluate import grade
 from rrtf.records import Problem, Response
 from rrtf.sandbox import lanes
 
@@ -125,7 +125,7 @@ def responses(problems: list[Problem]) -> list[Response]:
 
 def ours(problems: list[Problem], found: list[Response]) -> tuple[list[bool], list[float]]:
     """(verdict of every sample, pass@1 and pass@2)."""
-    executions = grade.execute(problems, found)
+    executions = judge(problems, found)
     rates = grade.sample_rates(executions, {found[0].source: (1, 2)})
     passed = [grade.verdict(one)["passed"] for one in executions]
     return passed, [rate.estimate.value for rate in rates]

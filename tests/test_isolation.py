@@ -258,7 +258,7 @@ def test_a_scratch_folder_on_the_disk_goes_also_when_the_caller_is_killed(level)
     folder.chmod(0o777)
     start = (
         "import os, signal, tempfile\nfrom rrtf.sandbox import lanes\n"
-        f"lane = lanes.Lane({level!r}, lanes.settings_for(2.0, 6.0, 512, 0))\n"
+        f"lane = lanes.Lane({level!r}, lanes.settings_for(lanes._TRIAL, 0))\n"
         "assert len(os.listdir(tempfile.gettempdir())) == 1\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

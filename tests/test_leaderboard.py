@@ -69,15 +69,19 @@ def scores(**solved: list[int]) -> list[TaskScore]:
 # --- the board ---------------------------------------------------------------------------------
 
 
+def board_of(rows, margin=0.02):
+    return results.board(rows, margin=margin, seed=0)
+
+
 def test_entries_are_ranked_and_equal_rates_share_a_rank():
-    board = results.board(scores(low=[1, 0, 0, 0], a=[1, 1, 0, 0], b=[0, 0, 1, 1]))
+    board = board_of(scores(low=[1, 0, 0, 0], a=[1, 1, 0, 0], b=[0, 0, 1, 1]))
     assert [(entry.name, entry.rank) for entry in board.entries] == [("a", 1), ("b", 1), ("low", 3)]
     assert [entry.told_apart for entry in board.entries] == [None, False, False]
 
 
 def test_rates_are_those_of_the_estimator_with_the_one_interval_of_the_package():
     many = [TaskScore("m", "toy", f"t{i}", 10, i % 11, 0, 0.8) for i in range(30)]
-    (entry,) = results.board(many).entries
+    (entry,) = board_of(many).entries
     assert [rate.metric for rate in entry.rates] == ["pass@1", "pass@10"]
     for rate, k in zip(entry.rates, (1, 10), strict=True):
         values = [stats.pass_at_k(10, i % 11, k) for i in range(30)]
@@ -89,7 +93,7 @@ def test_rates_are_those_of_the_estimator_with_the_one_interval_of_the_package()
 
 def test_single_samples_are_compared_by_mcnemar_and_holm_runs_over_all_pairs():
     columns = {"a": [1] * 30, "b": [1] * 15 + [0] * 15, "c": [1] * 12 + [0] * 18}
-    board = results.board(scores(**columns))
+    board = board_of(scores(**columns))
     raw = []
     for row, (a, b) in zip(board.pairs, combinations("abc", 2), strict=True):
         only_a = sum(x > y for x, y in zip(columns[a], columns[b], strict=True))
@@ -103,7 +107,7 @@ def test_single_samples_are_compared_by_mcnemar_and_holm_runs_over_all_pairs():
 
 def test_several_samples_or_families_call_for_a_permutation():
     ten = [TaskScore("ten", "toy", f"t{i:03}", 10, i % 8, 0, 1.0) for i in range(20)]
-    board = results.board(ten + scores(one=[1] * 20))
+    board = board_of(ten + scores(one=[1] * 20))
     (row,) = board.pairs
     differences = [1 - stats.pass_at_k(10, i % 8, 1) for i in range(20)]
     assert row.test == "paired permutation over tasks"
@@ -113,38 +117,40 @@ def test_several_samples_or_families_call_for_a_permutation():
         for name, least in (("x", 4), ("y", 2))
         for i in range(20)
     ]
-    (row,) = results.board(grouped).pairs
+    (row,) = board_of(grouped).pairs
     assert row.test == "paired permutation over families" and row.n_families == 5
 
 
 def test_a_small_difference_on_many_tasks_is_called_equal_only_within_the_margin():
     a = [1, 0] * 1000
     b = [*a[:-2], 1, 1]
-    (row,) = results.board(scores(a=a, b=b), margin=0.02).pairs
+    (row,) = board_of(
+        scores(a=a, b=b),
+    ).pairs
     assert results.mark(row) == "="
-    (row,) = results.board(scores(a=a, b=b), margin=0.0001).pairs
+    (row,) = board_of(scores(a=a, b=b), margin=0.0001).pairs
     assert results.mark(row) == ""
 
 
 def test_entries_of_different_tasks_are_compared_on_those_that_all_answered_and_it_is_said():
     found = scores(a=[1, 1, 0, 1], b=[1, 0, 0, 1])
-    board = results.board([row for row in found if (row.model, row.task_id) != ("b", "t001")])
+    board = board_of([row for row in found if (row.model, row.task_id) != ("b", "t001")])
     assert board.n_tasks == 3 and board.pairs[0].n_tasks == 3
     assert [(entry.name, entry.n_answered) for entry in board.entries] == [("a", 4), ("b", 3)]
     assert [entry.rates[0].value for entry in board.entries] == [2 / 3, 2 / 3]
     assert "compared on the 3 tasks that all entries answered" in results.notes(board)[0]
     apart = [r for r in found if (r.model == "a") == (r.task_id in ("t000", "t001"))]
     with pytest.raises(ValueError, match="a, b: no task that all of them answered"):
-        results.board(apart)
+        board_of(apart)
 
 
 def test_scores_that_make_no_board_are_refused():
     with pytest.raises(ValueError, match="of one benchmark; these scores are of: none"):
-        results.board([])
+        board_of([])
     with pytest.raises(ValueError, match="these scores are of: other, toy"):
-        results.board([*scores(a=[1]), TaskScore("a", "other", "t", 1, 1)])
+        board_of([*scores(a=[1]), TaskScore("a", "other", "t", 1, 1)])
     with pytest.raises(ValueError, match="t000: two scores of a"):
-        results.board([*scores(a=[1]), *scores(a=[0])])
+        board_of([*scores(a=[1]), *scores(a=[0])])
 
 
 def test_a_model_that_comes_twice_is_named_by_its_label():
@@ -154,7 +160,7 @@ def test_a_model_that_comes_twice_is_named_by_its_label():
 
 
 def test_one_task_has_a_rate_and_no_test():
-    board = results.board(scores(a=[1], b=[0]))
+    board = board_of(scores(a=[1], b=[0]))
     assert board.pairs == () and [entry.rank for entry in board.entries] == [1, 2]
     assert [entry.told_apart for entry in board.entries] == [None, None]
 

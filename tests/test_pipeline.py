@@ -77,7 +77,8 @@ def command(place: Path, *arguments: str, largest_file: int | None = None) -> su
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     program = (
-        "import sys; from pathlib import Path; from rrtf import pipeline, __main__ as m; "
+        "import sys; from pathlib import Path; from rrtf import __main__ as m; "
+        "from rrtf.report import pipeline; "
         f"run = pipeline.run; books = Path({str(place / 'notebooks')!r}); "
         "pipeline.run = lambda *a, **k: run(*a, **k, notebooks=books); "
         "m.app()"

@@ -358,9 +358,9 @@ class Ticking:
     def __init__(self):
         self.batches, self.seconds = [], 0.0
 
-    def generate(self, prompts, *, max_new_tokens, **options):
+    def generate(self, prompts, *, decoding, **options):
         self.batches.append(list(prompts))
-        wanted = [min(max_new_tokens, 2 * len(prompt)) for prompt in prompts]
+        wanted = [min(decoding.max_new_tokens, 2 * len(prompt)) for prompt in prompts]
         self.seconds += 0.020 + 0.001 * max(wanted)
         return [[Completion("x", n, "length")] for n in wanted]
 

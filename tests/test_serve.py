@@ -64,7 +64,7 @@ def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replie
 
 def test_a_model_that_the_server_does_not_have_is_said_so(served, tmp_path):
     place = Endpoint(served[1], "teacher")
-    (reply,) = endpoint.ask(asks()[:1], endpoint=place, replies=tmp_path)
+    (reply,) = endpoint.ask(asks()[:1], endpoint=place, replies=tmp_path, concurrency=2)
     assert reply.error == "HTTP 400: Server is pinned to 'student'; requested 'teacher'."
 
 
@@ -90,7 +90,7 @@ def test_when_the_server_is_gone_its_replies_remain(served, replies):
     process.wait()
     found, folder = replies
     place = Endpoint(url, "student")
-    assert endpoint.ask(asks(), endpoint=place, replies=folder) == found
+    assert endpoint.ask(asks(), endpoint=place, replies=folder, concurrency=2) == found
     with pytest.raises(ConnectionError, match="no connection in 2 attempts"):
-        options = {"attempts": 2, "backoff": 0.05}
+        options = {"attempts": 2, "concurrency": 2}
         endpoint.ask([Ask((("user", "new"),))], endpoint=place, replies=folder, **options)

@@ -36,7 +36,7 @@ with sharding.joined():
             if step.step == stop:
                 raise KeyboardInterrupt
 
-        where = {"model": run.pop("model"), "output": Path(run.pop("output"))}
+        where = {"model": run.pop("model"), "output": Path(run.pop("output")), "overwrite": True}
         train.train(groups, recipe=train.Recipe(**run), told=told, **where)
 """
 
@@ -50,8 +50,8 @@ def _two(tmp_path: Path, runs: list[dict]) -> subprocess.CompletedProcess:
 
 def _alone(groups: list, output: Path, run: dict, **how) -> list:
     """The same run in this process."""
-    own = train.Recipe.of(run)
-    return train.train(groups, model=run["model"], output=output, recipe=own, **how)
+    where = {"model": run["model"], "output": output, "overwrite": True}
+    return train.train(groups, recipe=train.Recipe.of(run), **where, **how)
 
 
 def _torchrun(*arguments: str) -> subprocess.CompletedProcess:

@@ -5,6 +5,7 @@ import math
 import os
 
 import pytest
+from conftest import LIMITS, execute
 
 from rrtf import probes
 from rrtf.records import Outcome, Problem
@@ -15,6 +16,7 @@ from rrtf.strength.mutants import mutants
 
 F, P = Outcome.FAILED_TESTS, Outcome.PASS
 HEAD = 'def f(x, y=0):\n    """Says something."""\n'
+FENCES = {"limits": LIMITS, "execute": execute}
 
 
 def changes(body: str, operator: str, head: str = HEAD) -> set[str]:
@@ -224,7 +226,8 @@ def test_a_broken_reference_is_named_with_its_verdict_and_a_missing_one_too():
             problem(STRONG, "    return 2 * x\n", task_id="t/wrong"),
             problem(STRONG, "    return 2 *\n", task_id="t/syntax"),
             problem(STRONG, "", task_id="t/none"),
-        ]
+        ],
+        **FENCES,
     )
     assert found == {
         "t/wrong": "FAILED_TESTS (wrong_value), 6 of 19",
@@ -256,7 +259,7 @@ def measured() -> tuple[dict[str, str], dict[str, Strength]]:
         problem(WEAK, "", task_id="t/none"),
         problem("assert f(5) == 5\nassert f(7) == 7", "    return abs(x)\n", task_id="t/domain"),
     ]
-    broken, found = examine.examine(rows, limit=40, seed=0)
+    broken, found = examine.examine(rows, n_mutants=40, seed=0, **FENCES)
     return broken, {one.task_id: one for one in found}
 
 
@@ -302,13 +305,14 @@ def test_a_failing_reference_is_named_instead_of_measured(measured):
     assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
     assert not set(broken) & set(found)
     with pytest.raises(ValueError, match="t/broken: its own reference fails"):
-        examine.strengths([problem("assert f(1) == 9", BODY, task_id="t/broken")], limit=1, seed=0)
+        wrong = problem("assert f(1) == 9", BODY, task_id="t/broken")
+        examine.strengths([wrong], n_mutants=1, seed=0, **FENCES)
 
 
 def test_a_slow_reference_gets_the_full_time_and_its_mutants_too():
     spin = "    import time\n    end = time.process_time() + 0.6\n"
     spin += "    while time.process_time() < end:\n        pass\n    return x\n"
-    (one,) = examine.strengths([problem("assert f(1) == 1", spin)], limit=1, seed=3)
+    (one,) = examine.strengths([problem("assert f(1) == 1", spin)], n_mutants=1, seed=3, **FENCES)
     assert one.n_mutants == 1
 
 
@@ -428,7 +432,8 @@ def test_humanevals_references_are_sound_and_its_tests_kill_most_mutants():
     file = Path(os.environ.get("RRTF_DATA", "")) / "humaneval" / "HumanEval.jsonl.gz"
     if not file.exists():
         pytest.skip("$RRTF_DATA holds no humaneval/HumanEval.jsonl.gz")
-    broken, found = examine.examine(store.read(file, Problem), limit=6, seed=0)
+    problems = store.read(file, Problem)
+    broken, found = examine.examine(problems, n_mutants=6, seed=0, **FENCES)
     assert broken == {} and len(found) == 164
     total = sum(one.n_mutants for one in found)
     assert sum(one.n_killed for one in found) / total > 0.8

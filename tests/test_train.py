@@ -48,7 +48,8 @@ def _same(one: Path, other: Path) -> bool:
 
 def _train(model, output, objective="rrtf", told=None, **changes):
     how = recipe(objective=objective, **changes)
-    return train.train(_groups(), model=model, output=output, recipe=how, told=told)
+    where = {"model": model, "output": output, "overwrite": True}
+    return train.train(_groups(), recipe=how, told=told, **where)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,8 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
     )
     for run, steps in zip(runs, side, strict=True):
         alone = tmp_path / "alone" / run.name
-        own = train.train(run.groups, model=tiny_model, output=alone, recipe=run.recipe)
+        where = {"model": tiny_model, "output": alone, "overwrite": True}
+        own = train.train(run.groups, recipe=run.recipe, **where)
         assert [s.loss for s in own] == [s.loss for s in steps]
         assert _same(tmp_path / "side" / run.folder, alone)
     assert seen[-1] == (8, 8)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rrtf import config, sample, store, train
 from rrtf.ablation import grpo
-from rrtf.ablation.registration import TIERS, Arm, Registration
+from rrtf.ablation.registration import Arm, Registration
 from rrtf.ablation.sets import Answers, Material, training_set
 from rrtf.engines import Decoding
 from rrtf.evaluate import exam
@@ -77,7 +77,7 @@ def grid(
     groups: Groups,
     sizes: Mapping[str, float],
     *,
-    tiers: Sequence[str] = TIERS,
+    tiers: Sequence[str],
 ) -> list[Trial]:
     """The runs on validation from which the learning rates of these tiers' arms are chosen."""
     used = {arm.family for arm in plan.arms.values() if arm.tier in tiers}
@@ -167,22 +167,23 @@ def recipe(
     seed: int,
 ) -> train.Recipe:
     """How `arm` is trained; `sizes`: tokens through the network per prompt, by arm."""
-    updates = plan.updates
-    if arm.epochs:
-        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
-    if arm.equal_compute_with:
-        updates = round(plan.updates * (sizes[arm.equal_compute_with] / sizes[arm.name]))
-    return train.Recipe.of(
+    planned = {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
+    found = train.Recipe.of(
         config.resolve(plan.profile, "train"),
         objective=arm.objective,
-        updates=updates,
-        groups_per_batch=plan.groups_per_batch,
         learning_rate=rate,
         epochs=0.0,
         seed=seed,
         threads=1,
-        **arm.options,
+        **planned | arm.options,
     )
+    updates = found.updates
+    if arm.epochs:
+        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
+    if arm.equal_compute_with:
+        ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
+        updates = round(plan.updates * ratio)
+    return replace(found, updates=updates)
 
 
 def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:

@@ -92,36 +92,36 @@ def chosen(
 
 def exact_text(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """The same description, character by character (outer white space aside)."""
-    texts = [[[row.text.strip()] for row in side.rows] for side in (rows, tasks)]
-    return _equal(rows, tasks, "exact text", *texts)
+    return _equal(rows, tasks, "exact text", lambda side: [[r.text.strip()] for r in side.rows])
 
 
 def normalised_text(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """The same words, numbers and signs in the same order (see `similarity.words`)."""
-    texts = [[[" ".join(words)] for words in side.words] for side in (rows, tasks)]
-    return _equal(rows, tasks, "normalised text", *texts)
+    return _equal(rows, tasks, "normalised text", lambda side: [[" ".join(w)] for w in side.words])
 
 
 def same_code(rows: Corpus, tasks: Corpus) -> list[Leak]:
     """Some function of the row is the task's function but for names, docstring, annotations."""
-    theirs = [[code] for code in tasks.solutions]
-    return _equal(rows, tasks, "code", [list(f.values()) for f in rows.functions], theirs)
+    keys = {
+        rows: [list(of.values()) for of in rows.functions],
+        tasks: [[c] for c in tasks.solutions],
+    }
+    return _equal(rows, tasks, "code", keys.__getitem__)
 
 
 def _equal(
     rows: Corpus,
     tasks: Corpus,
     detector: str,
-    row_keys: Sequence[Sequence[str]],
-    task_keys: Sequence[Sequence[str]],
+    keys_of: Callable[[Corpus], Sequence[Sequence[str]]],
 ) -> list[Leak]:
     """Leaks where a key of a row is a key of a task; the empty key is equal to nothing."""
     index: defaultdict[str, list[int]] = defaultdict(list)
-    for at, keys in enumerate(task_keys):
+    for at, keys in enumerate(keys_of(tasks)):
         for key in filter(None, keys):
             index[key].append(at)
     leaks = []
-    for row, keys in zip(rows.rows, row_keys, strict=True):
+    for row, keys in zip(rows.rows, keys_of(rows), strict=True):
         found = {at: key for key in keys for at in index.get(key, ())}
         leaks += [_leak(row, tasks, at, detector, 1.0, key) for at, key in found.items()]
     return leaks
@@ -211,14 +211,12 @@ def ngram_overlap(rows: Corpus, tasks: Corpus, *, n: int, share: float) -> list[
         for at in sorted({at for gram in grams for at in index.get(gram, ())}):
             score = min(len(of[at] & grams) / len(of[at]) for of in (every, own))
             if score >= share:
-                run = _longest_run(words, tasks.words[at], n)
+                (start, _, size), *_ = similarity.shared_runs(
+                    words[:LONGEST_RUN], tasks.words[at], n
+                )
+                run = " ".join(words[start : start + size])
                 leaks.append(_leak(row, tasks, at, f"{n}-gram", score, run))
     return leaks
-
-
-def _longest_run(words: Sequence[str], theirs: Sequence[str], n: int) -> str:
-    start, _, length = similarity.shared_runs(words[:LONGEST_RUN], theirs, n)[0]
-    return " ".join(words[start : start + length])
 
 
 def own_ngrams(tasks: Corpus, n: int) -> list[frozenset[tuple[str, ...]]]:
@@ -368,10 +366,7 @@ def latent(
 
 
 def _weighted(
-    texts: Sequence[Sequence[str]],
-    place: dict[str, int],
-    rarity: dict[str, float],
-    unknown: float,
+    texts: Sequence[Sequence[str]], place: dict[str, int], rarity: dict[str, float], unknown: float
 ) -> tuple[Any, np.ndarray]:
     """(weights (N, V) sparse: 1 + log count, times rarity; the share of length that is known)."""
     from scipy.sparse import csr_array

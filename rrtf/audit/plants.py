@@ -100,11 +100,7 @@ def one_leak(
 
 
 def recall_rows(
-    problems: Sequence[Problem],
-    call: Callable[..., list],
-    settings: Settings,
-    *,
-    n_random: int,
+    problems: Sequence[Problem], call: Callable[..., list], settings: Settings, *, n_random: int
 ) -> list[dict[str, Any]]:
     """One table row per disguise: the share of `problems` that each detector finds again.
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rrtf import probes, similarity
 from rrtf.audit import detectors
@@ -122,20 +123,21 @@ def audit_answers(
     sets: Mapping[str, Sequence[Response]],
     problems: Sequence[Problem],
     benchmarks: Mapping[str, Sequence[Problem]],
-    settings: Settings,
+    told: Mapping[str, Any],
     *,
     call: Callable[..., list],
-    n_random: int,
 ) -> dict[str, Audit]:
     """`audit` of named sets of answers to `problems`, with what each program does.
 
-    A wrong answer to one problem may be a right one to a held-out problem. `call` and `n_random`
-    as in `observe`.
+    A wrong answer to one problem may be a right one to a held-out problem. `told` are the settings
+    that the problems were audited by, as their certificate has them; `call` as in `observe`.
     """
+    settings = Settings.of(told)
     stages = {name: from_responses(problems, answers) for name, answers in sets.items()}
     tasks = {name: from_problems(members) for name, members in benchmarks.items()}
     every = [row for rows in (*stages.values(), *tasks.values()) for row in rows]
-    seen = detectors.observe(every, call, n_random=n_random, seed=settings.seed)
+    how = {"n_random": told["random_probes"], "seed": settings.seed}
+    seen = detectors.observe(every, call, **how)
     return {name: audit(rows, tasks, settings, behaviour=seen) for name, rows in stages.items()}
 
 

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from html import escape
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,7 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
     table = []
     for name in result.detectors:
         leaks, chance = pairs(result.leaks, name), pairs(result.collisions, name)
+        share = len(leaks & same) / len(same) if same else None
         table.append(
             {
                 "detector": name,
@@ -80,23 +80,17 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
                 "chance": len(chance),
                 "rows leaking": len({pair[0] for pair in leaks}),
                 "tasks leaked": len({pair[1:] for pair in leaks}),
-                **({"found of same function": _share(leaks, same)} if observed else {}),
+                **({"found of same function": share} if observed else {}),
                 "removes": name in result.remove_on,
             }
         )
     return table
 
 
-def _share(found: set[Pair], of: set[Pair]) -> float | None:
-    return len(found & of) / len(of) if of else None
-
-
 def agreement_matrix(result: Audit) -> list[list[int]]:
     """Counts (D, D): pairs that both detectors found, leaks and chance together."""
-    found = {name: pairs([*result.leaks, *result.collisions], name) for name in result.detectors}
-    size = len(result.detectors)
-    counts = [len(found[a] & found[b]) for a, b in product(result.detectors, repeat=2)]
-    return [counts[at : at + size] for at in range(0, size * size, size)]
+    found = [pairs([*result.leaks, *result.collisions], name) for name in result.detectors]
+    return [[len(one & other) for other in found] for one in found]
 
 
 def task_rows(result: Audit) -> list[dict[str, Any]]:
@@ -315,12 +309,7 @@ def benchmark_rows(result: Audit, sizes: Mapping[str, int]) -> list[dict[str, An
 
 
 def certify(
-    result: Audit,
-    material: Material,
-    settings: Settings,
-    *,
-    name: str,
-    embedding: str,
+    result: Audit, material: Material, settings: Settings, *, name: str, embedding: str
 ) -> dict[str, Any]:
     """What was checked against what, by hashes; detectors, thresholds, rule; what was not seen.
 

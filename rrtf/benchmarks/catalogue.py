@@ -33,7 +33,7 @@ class Entry:
     sha256: str
     hub: str = ""
     hub_files: tuple[str, ...] = ()
-    cpu_seconds: float = 2.0
+    cpu_seconds: float | None = None  # of a program, where the usual would fail right answers
     git_blob: str = ""
     split: str = ""
     cuts: Mapping[str, int] = field(default_factory=dict)
@@ -185,17 +185,18 @@ def facts(name: str, *, data: Path | None = None) -> dict[str, dict[str, str]]:
     {} for a benchmark that tells nothing. `date` is missing from LeetCodeDataset v0.2, whose rows
     have question numbers instead (`created_after`). Errors as `catalogue.rows`.
     """
-    tell = _TOLD.get(entry(name).name)
-    rows = raw_rows(name, data) if tell else ()
-    return {row["task_id"] if "task_id" in row else row["_id"]: tell(row) for row in rows}
+    keys, tell = _TOLD.get(entry(name).name, _NOTHING)
+    rows = raw_rows(name, data) if keys else ()
+    told = {row.get("task_id", row.get("_id")): tell(row) for row in rows}
+    return {task_id: dict(zip(keys, values, strict=True)) for task_id, values in told.items()}
 
 
 def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     """task_id -> its `difficulty` or `level`; ValueError where the benchmark tells none."""
     if by not in GROUPS:
         raise ValueError(f"by {by!r}: expected one of {', '.join(GROUPS)}")
-    if by not in _KEYS.get(_TOLD.get(entry(name).name), ()):
-        others = [n for n, tell in _TOLD.items() if by in _KEYS[tell]]
+    if by not in _TOLD.get(entry(name).name, _NOTHING)[0]:
+        others = [n for n, (keys, _) in _TOLD.items() if by in keys]
         raise ValueError(f"{name} has no {by}: known of {', '.join(others)}")
     return {task_id: told[by] for task_id, told in facts(name, data=data).items()}
 
@@ -213,8 +214,8 @@ def created_after(name: str, day: str, *, data: Path | None = None) -> set[str]:
     known = entry(name)
     if known.cuts:
         return _numbered_after(known, after.isoformat(), data)
-    if "date" not in _KEYS.get(_TOLD.get(name), ()):
-        dated = [n for n, tell in _TOLD.items() if "date" in _KEYS[tell]]
+    if "date" not in _TOLD.get(name, _NOTHING)[0]:
+        dated = [n for n, (keys, _) in _TOLD.items() if "date" in keys]
         cut = [n for n in names() if entry(n).cuts]
         raise ValueError(f"{name} has no dates: known of {', '.join([*dated, *cut])}")
     told = facts(name, data=data)
@@ -232,35 +233,25 @@ def _numbered_after(known: Entry, day: str, data: Path | None) -> set[str]:
     return {row["task_id"] for row in rows if row["meta"]["question_id"] in numbers}
 
 
-def _contest(row: Mapping[str, Any]) -> dict[str, str]:
+def _contest(row: Mapping[str, Any]) -> tuple[str, str]:
     """DeepSeek's rows state the start of the contest, in seconds."""
     day = datetime.fromtimestamp(row["start_time"], UTC).date()
-    return {"difficulty": row["meta"]["difficulty"], "date": day.isoformat()}
+    return row["meta"]["difficulty"], day.isoformat()
 
 
-def _estimated(row: Mapping[str, Any]) -> dict[str, str]:
-    meta = row["meta"]
-    return {"difficulty": meta["difficulty"], "date": meta["estimated_date"]}
+def _meta(*names: str) -> Callable[[Mapping[str, Any]], tuple]:
+    return lambda row: tuple(row["meta"][name] for name in names)
 
 
-def _difficulty(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"difficulty": row["meta"]["difficulty"]}
+def _level(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["level"], row["name"]
 
 
-def _level(row: Mapping[str, Any]) -> dict[str, str]:
-    return {"level": row["level"], "function": row["name"]}
-
-
-_TOLD: dict[str, Callable[[Mapping[str, Any]], dict[str, str]]] = {
-    "leetcode": _contest,
-    "leetcode-v0.2-train": _difficulty,
-    "leetcode-v0.3-test": _estimated,
-    "codereval-subset": _level,
-    "codereval": _level,
-}
-_KEYS: dict[Callable | None, Sequence[str]] = {
-    _contest: ("difficulty", "date"),
-    _estimated: ("difficulty", "date"),
-    _difficulty: ("difficulty",),
-    _level: ("level", "function"),
+_NOTHING: tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple]] = ((), lambda row: ())
+_TOLD = {
+    "leetcode": (("difficulty", "date"), _contest),
+    "leetcode-v0.2-train": (("difficulty",), _meta("difficulty")),
+    "leetcode-v0.3-test": (("difficulty", "date"), _meta("difficulty", "estimated_date")),
+    "codereval-subset": (("level", "function"), _level),
+    "codereval": (("level", "function"), _level),
 }

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from rrtf import similarity
 from rrtf.benchmarks import catalogue, tasks
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
@@ -84,12 +85,8 @@ def judged(problems: Sequence[Problem], *, joint: bool, packages: Sequence[str])
 
 def foreign_imports(source: str, packages: Collection[str] = ()) -> list[str]:
     """Packages that `source` imports, and that neither Python brings nor `packages` names."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add("." if node.level else node.module.partition(".")[0])
+    names = similarity.imported(ast.parse(source))
+    found = {"." if name[0] == "." else name.partition(".")[0] for name in names}
     return sorted(found - sys.stdlib_module_names - set(packages))
 
 
@@ -120,20 +117,12 @@ def _references(problems: Sequence[Problem], packages: Sequence[str]) -> dict[st
 
 
 def _failure(problem: Problem, found: Execution) -> str:
-    imported = {
-        alias.name
-        for node in ast.walk(ast.parse(problem.prompt))
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
+    imported = similarity.imported(ast.parse(problem.prompt))
     why = next((text for module, text in _NEEDS.items() if module in imported), "")
     return (
         f"its own reference does not pass in the sandbox{why}: {found.reason}, "
         f"{found.n_passed} of {found.n_tests} assertions"
     )
-
-
-# --- the official file ---------------------------------------------------------------------------
 
 
 def _problem(row: Mapping, text: str) -> Problem:

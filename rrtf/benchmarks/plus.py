@@ -12,7 +12,6 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rrtf import config, store
 from rrtf.probes import literal
@@ -95,34 +94,27 @@ class Value:
     large: bool = False
 
 
-def values(
-    references: Sequence[Reference],
-    *,
-    folder: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[list[Value]]:
+def values(references: Sequence[Reference]) -> list[list[Value]]:
     """Per reference the values of its inputs, from the cache or computed in the sandbox.
 
-    RuntimeError names a reference that does not get through
-    all of its inputs.
+    RuntimeError names a reference that does not get through all of its inputs.
     """
-    folder = folder or config.cache_dir() / "expected"
+    folder = config.cache_dir() / "expected"
     paths = [folder / f"{reference.key()}.jsonl" for reference in references]
     missing = [at for at, path in enumerate(paths) if not path.exists()]
-    computed = _compute([references[at] for at in missing], progress)
+    computed = _compute([references[at] for at in missing])
     for at, found in zip(missing, computed, strict=True):
         store.write(paths[at], found)
     return [store.read(path, Value) for path in paths]
 
 
-def _compute(references: Sequence[Reference], progress) -> list[list[Value]]:
+def _compute(references: Sequence[Reference]) -> list[list[Value]]:
     """All references at once, their inputs in chunks; what a chunk leaves over is a new one."""
     found: dict[tuple[int, int], list[Value]] = {}
     waiting = [chunk for at, r in enumerate(references) for chunk in _chunks(at, r.inputs)]
     while waiting:
         programs = [_program(references[at], inputs) for at, _, inputs in waiting]
-        limits = {"limits": LIMITS, "workers": WORKERS}
-        results = executor.call(programs, [()], progress=progress, **limits)
+        results = executor.call(programs, [()], limits=LIMITS, workers=WORKERS)
         left = []
         for (at, start, inputs), (result,) in zip(waiting, results, strict=True):
             if type(result.value) is not list or not result.value:
@@ -231,17 +223,11 @@ POLYNOMIAL = '''def _polynomial(coefficients, x):
 
 
 def problems(
-    rows: Sequence[Mapping],
-    source: str,
-    *,
-    parts: Sequence[str] = PARTS,
-    cache: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    rows: Sequence[Mapping], source: str, *, parts: Sequence[str] = PARTS
 ) -> list[Problem]:
     """Rows of HumanEval+ (`source` "humaneval+") or MBPP+ ("mbpp+") as problems.
 
-    One test per input of `parts`. `cache`: where expected values are kept. RuntimeError names a
-    reference that does not run.
+    One test per input of `parts`. RuntimeError names a reference that does not run.
     """
     inputs = [[_inputs(row, part, source) for part in parts] for row in rows]
     references = [
@@ -249,7 +235,7 @@ def problems(
                   tuple(call for part in of_parts for call in part))
         for row, of_parts in zip(rows, inputs, strict=True)
     ]  # fmt: skip
-    found = values(references, folder=cache, progress=progress)
+    found = values(references)
     return [
         Problem(
             row["task_id"],

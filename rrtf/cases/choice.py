@@ -87,9 +87,6 @@ def _lead(often: Mapping[str, Mapping[str, float]], a: str, others: list[str], t
     return often[a].get(task, 0.0) - max((often[n].get(task, 0.0) for n in others), default=0.0)
 
 
-# --- who solves what ---------------------------------------------------------------------------
-
-
 def by_set(
     scores: Sequence[TaskScore], names: Sequence[str], metric: Metric
 ) -> dict[tuple[str, ...], list[str]]:

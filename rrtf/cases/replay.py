@@ -248,9 +248,6 @@ def _key(row: Response | Execution) -> tuple[str, str, int]:
     return row.task_id, row.source, row.index
 
 
-# --- what is sent ------------------------------------------------------------------------------
-
-
 def _program(problem: Problem, response: Response) -> str:
     packed, _ = _prepared(problem.prompt, problem.entry_point, problem.tests)
     text = _PROGRAM.format(steps=_steps(), given=[_packed(response.program), *packed])
@@ -280,9 +277,6 @@ def _prepared(prompt: str, entry_point: str, tests: str) -> tuple[list[str], tup
     used = instrument.helpers(names, prompt) - {entry_point}
     beside = instrument.compile_prompt(prompt) if used else None
     return [_packed(v) for v in (beside, code, tuple(sorted(names)), entry_point)], units
-
-
-# --- what comes back ---------------------------------------------------------------------------
 
 
 def _failure(

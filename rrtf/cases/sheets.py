@@ -218,7 +218,7 @@ def returned(failure: replay.Failure) -> str:
 def taxonomy(
     executions: Sequence[Execution],
     *,
-    shown: Sequence[str] = (),
+    shown: Sequence[str],
     failures: Sequence[replay.Failure] = (),
 ) -> dict[str, dict[str, int]]:
     """`method, greedy` or `method, T=0.8` -> kind -> number of answers, over all training seeds.

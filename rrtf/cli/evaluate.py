@@ -51,7 +51,7 @@ def evaluate(given: Given) -> None:
     with screen.progress("grading") as tick:
         executions = judge(tasks, responses, shards=out and out / "shards", progress=tick)
     rows = entries.scores(tasks, executions, benchmark=name)
-    board = results.board(rows, ks=asked, margin=given.margin)
+    board = results.board(rows, ks=asked, margin=given.margin, seed=0)
     console = Console(highlight=False)
     _print(console, board, len(tasks), given.margin)
     if given.flagged:

@@ -362,17 +362,16 @@ def _open(name: str, folder: Path, *, threads: int, **options) -> Generator:
 Asker = Callable[[Problem], str]
 
 
-def asker(model: str | Path, prompt_format: str, *, engine: str = "auto") -> Asker:
-    """The function from a problem to the text that `model` is given in `engine`.
+def asker(model: str | Path, prompt_format: str, *, away: bool = False) -> Asker:
+    """The function from a problem to the text that `model` is given.
 
     `prompt_format` is one of `prompts.FORMATS`. Only `chat` looks at the model: ValueError where
-    its tokenizer brings no template, FileNotFoundError where there is no such model. A remote
-    engine gets the message itself, and its server puts it into the template.
+    its tokenizer brings no template, FileNotFoundError where there is no such model. A server
+    (`away`) gets the message itself and puts it into the template.
     """
     template = None
     if prompt_format == "chat":
-        is_remote = remote(engine)
-        template = Message if is_remote else _template(model_folder(model))
+        template = Message if away else _template(model_folder(model))
     return partial(prompts.format_prompt, style=prompt_format, template=template)
 
 

@@ -826,6 +826,7 @@ class Desk:
 
 FILE = "replies.jsonl"
 PATIENCE = 10  # times as many attempts where the server itself says when to come back
+BACKOFF = 1.0  # seconds between the first two attempts
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for more
 TICK = 0.2  # seconds between two calls of `progress`
 Progress = Callable[[int, int, int, int, float], None]
@@ -836,12 +837,11 @@ def ask(
     *,
     endpoint: Endpoint,
     replies: Path,
-    concurrency: int = 8,
+    concurrency: int,
     attempts: int = 6,
     timeout: float = 120.0,
     requests_per_minute: float = 0,
     max_spend_tokens: int = 0,
-    backoff: float = 1.0,
     progress: Progress | None = None,
 ) -> list[Reply]:
     """The replies to `asks`, in their order; equal asks are sent once and share theirs.
@@ -850,7 +850,7 @@ def ask(
     is there is not asked again, and where all is there no connection is made. vLLM gets asks that
     differ in consecutive seeds alone, one after the other in `asks`, as one request for several
     answers. At most `concurrency` requests are under way. Each has `timeout` seconds from
-    connecting to its last byte, and up to `attempts` attempts, `backoff` seconds apart, doubling up
+    connecting to its last byte, and up to `attempts` attempts, BACKOFF seconds apart, doubling up
     to a minute, times a jitter between 0.5 and 1 that follows from the ask. A Retry-After holds
     back all requests, and an attempt that brought one does not count (up to ten times `attempts`).
     An ask that stays without reply has `Reply.error` and is asked again by the next call.
@@ -880,7 +880,7 @@ def ask(
             desk = Desk(missing, groups, endpoint.base_url, **budget)
             gate = Gate(60 / requests_per_minute if requests_per_minute else 0.0)
             once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout)
-            patience = partial(_patiently, once, gate, desk, attempts=attempts, backoff=backoff)
+            patience = partial(_patiently, once, gate, desk, attempts=attempts)
             lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(groups)))]
             _work(lines, desk, partial(_serve, patience, desk, journal), progress)
             found |= desk.replies
@@ -1019,7 +1019,6 @@ def _patiently(
     names: Sequence[str],
     *,
     attempts: int,
-    backoff: float,
 ) -> list[Reply] | None:
     """The replies to the asks of one request, after as many attempts as it takes.
 
@@ -1039,7 +1038,7 @@ def _patiently(
         if last.wait:
             gate.hold(last.wait)
         doubled = 0 if last.wait else failed - 1
-        pause = last.wait + _pause(names[0], number, backoff, doubled=doubled)
+        pause = last.wait + _pause(names[0], number, doubled=doubled)
         if failed == attempts or desk.stopped.wait(pause):
             break
     if desk.stopped.is_set() and failed < attempts:
@@ -1053,10 +1052,10 @@ def _patiently(
     return [Reply("", "", 0, 0, error=error)] * len(names)
 
 
-def _pause(name: str, number: int, backoff: float, *, doubled: int) -> float:
+def _pause(name: str, number: int, *, doubled: int) -> float:
     """Seconds after the attempt of this number, with the jitter that belongs to it alone."""
     jitter = 0.5 + config.derive_seed(0, name, number) / 2**64
-    return min(LONGEST_PAUSE, backoff * 2**doubled) * jitter
+    return min(LONGEST_PAUSE, BACKOFF * 2**doubled) * jitter
 
 
 SEEDS = 2**30  # every server takes these, and the few above them for further samples

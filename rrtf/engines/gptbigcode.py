@@ -2,8 +2,9 @@
 
 Where its speed comes from: with multi-query attention the query heads of a token are rows of one
 matrix product on the single key head, and so are those of all samples of a prompt on the prompt's
-keys, which are read and kept once; weights are laid out for the CPU once (`packed`); finished rows
-leave the batch; sampling is one uniform number per token, and top-p needs no sorting (`drawing`).
+keys, which are read and kept once; weights are laid out for the CPU once (`Linear`); finished rows
+leave the batch; sampling is one uniform number per token, and top-p needs no sorting
+(`decoding.draw`).
 
 Not covered: GPU, multi-head GPTBigCode, quantised weights.
 """

@@ -82,8 +82,9 @@ def exams(
     """What the contenders are asked: `test` in the names is the split `test`, others benchmarks.
 
     `"leetcode-v0.3-test since 2022-07-01"` takes the tasks created after that day, as the paper
-    cuts LeetCode. `limits` are those of `test`; a benchmark has seconds of its own. `family` groups the tasks of `test` that resemble each other. Errors as
-    `benchmarks.load`; ValueError for a name that comes twice.
+    cuts LeetCode. `limits` are those of `test`; a benchmark may have seconds of its own. `family`
+    groups the tasks of `test` that resemble each other. Errors as `benchmarks.load`; ValueError for a name
+    that comes twice.
     """
     found = []
     for text in names:
@@ -92,8 +93,9 @@ def exams(
             continue
         name, _, since = text.partition(" since ")
         problems = benchmarks.load(name, since=since or None)
-        cpu = catalogue.entry(name).cpu_seconds
-        own = replace(limits, cpu_seconds=cpu, wall_seconds=execution.WALL_PER_CPU * cpu)
+        cpu, own = catalogue.entry(name).cpu_seconds, limits
+        if cpu:
+            own = replace(limits, cpu_seconds=cpu, wall_seconds=execution.WALL_PER_CPU * cpu)
         found.append(Exam(text, tuple(problems), own))
     if not found or len({exam.name for exam in found}) < len(found):
         raise ValueError(f"benchmarks {list(names)}: expected at least one, each once")

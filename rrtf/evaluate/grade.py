@@ -103,8 +103,8 @@ def limits(
 
     if cpu_seconds is None:
         known = name in catalogue.names() and not Path(name).is_file()
-        usual = config.resolve("nano", "rank")["cpu_seconds"]
-        cpu_seconds = catalogue.entry(name).cpu_seconds if known else usual
+        cpu_seconds = catalogue.entry(name).cpu_seconds if known else None
+    cpu_seconds = cpu_seconds or config.resolve("nano", "rank")["cpu_seconds"]
     wall_seconds = wall_seconds or execution.WALL_PER_CPU * cpu_seconds
     return Limits(cpu_seconds, wall_seconds, memory_mb, isolation)
 

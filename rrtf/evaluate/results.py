@@ -30,6 +30,7 @@ class Result:
 
 
 Row = TypeVar("Row", TaskScore, Result)
+ALPHA = 0.05  # level of every test here
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,31 +93,34 @@ def rates(name: str, scores: Sequence[TaskScore], ks: Sequence[int]) -> list[Res
 
     The intervals cover the choice of tasks (`stats.rate`).
     """
-    least, found = min(row.n for row in scores), []
-    for k in (k for k in sorted({1, *ks}) if k <= least):
-        values = [stats.pass_at_k(row.n, row.c, k) for row in scores]
-        estimate, how = stats.rate(values, [row.family or row.task_id for row in scores])
-        found.append(
-            Result(
-                model=name,
-                benchmark=scores[0].benchmark,
-                metric=f"pass@{k}",
-                value=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                n_tasks=len(values),
-                n_samples=least,
-                seed=scores[0].seed,
-                n_seeds=1,
-                interval=how,
-            )
+    least = min(row.n for row in scores)
+    groups = [row.family or row.task_id for row in scores]
+    who = {"n_tasks": len(scores), "n_samples": least, "seed": scores[0].seed, "n_seeds": 1}
+    return [
+        _result(
+            name,
+            scores[0].benchmark,
+            f"pass@{k}",
+            stats.rate([stats.pass_at_k(row.n, row.c, k) for row in scores], groups),
+            **who,
         )
-    return found
+        for k in sorted({1, *ks})
+        if k <= least
+    ]
+
+
+def _result(
+    model: str, benchmark: str, metric: str, found: tuple[Estimate, str], **counts: int | None
+) -> Result:
+    estimate, how = found
+    spread = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    return Result(model, benchmark, metric, **spread, **counts, interval=how)
 
 
 def families(scores: Sequence[TaskScore]) -> list[str]:
     """The family of every task, tasks in order of id."""
-    return [group for _, group in sorted({row.task_id: row.family for row in scores}.items())]
+    of = {row.task_id: row.family or row.task_id for row in scores}
+    return [group for _, group in sorted(of.items())]
 
 
 def parse_contrast(text: str) -> tuple[str, str]:
@@ -214,13 +218,10 @@ def _results(scores: Sequence[TaskScore], method: str, metric: Metric) -> Iterat
         found[None] = mean, "Wilson, effective n of seeds and families"
     for training, values in by_seed.items():
         found[training] = stats.rate(values, groups)
-    for training, (estimate, how) in found.items():
-        yield Result(
-            model=method, benchmark=scores[0].benchmark, metric=metric.name,
-            value=estimate.value, low=estimate.low, high=estimate.high,
-            n_tasks=len(groups), n_samples=n_samples, seed=training,
-            n_seeds=len(by_seed) if training is None else 1, interval=how,
-        )  # fmt: skip
+    for training, rate in found.items():
+        counts = {"n_tasks": len(groups), "n_samples": n_samples, "seed": training}
+        counts["n_seeds"] = len(by_seed) if training is None else 1
+        yield _result(method, scores[0].benchmark, metric.name, rate, **counts)
 
 
 def comparisons(
@@ -308,11 +309,11 @@ def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, flo
     return [(f"{row.a} - {row.b}", row.difference, row.low, row.high) for row in rows]
 
 
-def verdict(row: Comparison, *, alpha: float = 0.05) -> str:
+def verdict(row: Comparison) -> str:
     """`better`, `worse`, `no difference` (within the margin) or `undecided`, by a's side."""
-    if row.p_holm < alpha:
+    if row.p_holm < ALPHA:
         return "better" if row.difference > 0 else "worse"
-    return "no difference" if row.p_equivalence < alpha else "undecided"
+    return "no difference" if row.p_equivalence < ALPHA else "undecided"
 
 
 def sentence(row: Comparison) -> str:
@@ -331,7 +332,7 @@ def sentence(row: Comparison) -> str:
             smallest = f"{100 * row.detectable:.1f} points would be found four times in five"
             return f"{found}: {said}; a true one of {smallest} (p = {row.p_holm:.2g}; {trials})."
         case found_to_be:
-            small = row.p_equivalence < 0.05
+            small = row.p_equivalence < ALPHA
             said = f"{row.a} is {found_to_be}" + (
                 f", by less than {100 * row.margin:g} points" if small else ""
             )
@@ -387,7 +388,6 @@ def story(parts: Sequence[tuple[str, str, Estimate]]) -> str:
     return f"From {first} to {last}: {points(whole)} points in all. Of these: {told}."
 
 
-ALPHA = 0.05
 ESTIMAND = (
     "pass@k is the mean over tasks of the chance that k samples, drawn from the n of a task, hold "
     "a right one (Chen et al. 2021); its interval covers the choice of tasks"
@@ -425,7 +425,7 @@ class Board:
 
 
 def board(
-    scores: Sequence[TaskScore], *, ks: Sequence[int] = KS, margin: float = 0.02, seed: int = 0
+    scores: Sequence[TaskScore], *, ks: Sequence[int] = KS, margin: float, seed: int
 ) -> Board:
     """Entries ranked by pass@1 on the tasks they all answered, and all paired tests.
 
@@ -454,8 +454,8 @@ def board(
         )
         for name in order
     ]
-    groups = {row.family or row.task_id for row in used[order[0]].values()}
-    return Board(scores[0].benchmark, len(common), len(groups), tuple(entries), tuple(pairs))
+    n_families = len(set(families(list(used[order[0]].values()))))
+    return Board(scores[0].benchmark, len(common), n_families, tuple(entries), tuple(pairs))
 
 
 def by_entry(scores: Sequence[TaskScore]) -> dict[str, dict[str, TaskScore]]:
@@ -490,15 +490,11 @@ def _sizes(answers: Answers) -> tuple[int, int]:
     return min(counts), max(counts)
 
 
-def _families(answers: Answers) -> list[str]:
-    return [row.family or row.task_id for row in answers.values()]
-
-
 def _compared(
     answers: Mapping[str, Answers], order: Sequence[str], *, margin: float, seed: int
 ) -> list[Comparison]:
     """Every pair, the better entry first; none where there are too few tasks for a test."""
-    if len(set(_families(answers[order[0]]))) < 2:
+    if len(set(families(list(answers[order[0]].values())))) < 2:
         return []
     found = [
         replace(_pair(answers[a], answers[b], margin=margin, seed=seed), a=a, b=b)
@@ -512,12 +508,8 @@ def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
     """pass@1 of two entries; McNemar where both are yes or no and every task stands alone."""
     single = all(row.n == 1 for side in (a, b) for row in side.values())
     alike = {"seed": 0, "temperature": 0.0 if single else 1.0}
-    sides = {"a": a, "b": b}
-    rows = [
-        replace(row, model=name, family=row.family or row.task_id, **alike)
-        for name, side in sides.items()
-        for row in side.values()
-    ]
+    sides = {"a": a.values(), "b": b.values()}
+    rows = [replace(row, model=name, **alike) for name, side in sides.items() for row in side]
     metric = Metric(1, alike["temperature"])
     how = {"margin": margin, "seed": seed, "table": "all pairs"}
     return replace(compare(rows, "a", "b", metric, **how), metric="pass@1")

@@ -12,7 +12,7 @@ from rrtf.engines import Decoding
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import rules
 from rrtf.evolve.asking import answer_ask, evolve_ask, methods, task_text, version
-from rrtf.evolve.offline import draw_method
+from rrtf.evolve.offline import check_methods, draw_method
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import code_of
 from rrtf.records import Instruction
@@ -29,7 +29,7 @@ def evolve_rows(
     rounds: int,
     weights: Mapping[str, int],
     decoding: Decoding,
-    after_failure: str = "retry",
+    after_failure: str,
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(evolved rows of all rounds, failed attempts with their reasons); nothing is cleaned yet.
 
@@ -61,8 +61,7 @@ def evolve_rows(
 def _check(
     seeds: Sequence[Instruction], weights: Mapping[str, int], rounds: int, after_failure: str
 ) -> None:
-    if unknown := set(weights) - set(methods()):
-        raise ValueError(f"unknown methods {sorted(unknown)}: expected {', '.join(methods())}")
+    check_methods(weights, methods())
     if not weights or min(weights.values()) < 0 or not sum(weights.values()):
         raise ValueError(f"weights {dict(weights)}: expected at least one above 0, none below")
     if after_failure not in AFTER_FAILURE:

@@ -28,6 +28,12 @@ def draw_method(weights: Mapping[str, int], seed: int, task_id: str) -> str:
     raise AssertionError("unreachable: the weights add up")
 
 
+def check_methods(weights: Mapping[str, int], known: Sequence[str]) -> None:
+    """ValueError for a method that is none of `known`."""
+    if unknown := set(weights) - set(known):
+        raise ValueError(f"unknown methods {sorted(unknown)}: expected {', '.join(known)}")
+
+
 def evolve_problems(
     seeds: Sequence[Problem],
     *,
@@ -45,11 +51,7 @@ def evolve_problems(
     for problem in seeds:
         if not problem.spec:
             raise ValueError(f"{problem.task_id}: no specification; only nano problems evolve here")
-    unknown = set(weights) - set(evolution.METHODS)
-    if unknown:
-        raise ValueError(
-            f"unknown methods {sorted(unknown)}: expected {', '.join(evolution.METHODS)}"
-        )
+    check_methods(weights, evolution.METHODS)
     evolved: list[Problem] = []
     dropped: Counter[str] = Counter()
     behaviours: set[str] = set()
@@ -75,9 +77,8 @@ def evolve_problems(
 
 def _attempt(parent: Problem, number: int, weights: Mapping[str, int], seed: int) -> tuple:
     method = draw_method(weights, seed, parent.task_id)
-    task_id = f"nano/evolved/{number}-{parent.task_id.rpartition('/')[2].split('-', 1)[-1]}"
-    if number == 1:
-        task_id = f"nano/evolved/{number}-{parent.task_id.rpartition('/')[2]}"
+    stem = parent.task_id.rpartition("/")[2]  # behind the number of the round before
+    task_id = f"nano/evolved/{number}-{stem if number == 1 else stem.split('-', 1)[-1]}"
     return parent, method, task_id, config.derive_seed(seed, "evolve", task_id)
 
 
@@ -118,12 +119,8 @@ def split_problems(
     for problem in problems:
         name = (families or {}).get(problem.task_id, problem.task_id)
         ticket = config.derive_seed(seed, "split", name) % 100
-        if ticket < SPLIT_SHARES["test"]:
-            found["test"].append(problem)
-        elif ticket < sum(SPLIT_SHARES.values()):
-            found["validation"].append(problem)
-        else:
-            found["train"].append(problem)
+        held_out = "test" if ticket < SPLIT_SHARES["test"] else "validation"
+        found[held_out if ticket < sum(SPLIT_SHARES.values()) else "train"].append(problem)
     for name, rows in found.items():
         if not rows:
             raise ValueError(f"{len(problems)} problems are too few: the {name} split is empty")
@@ -136,11 +133,8 @@ def nano_world(n_seeds: int, workers: int) -> dict[str, list[Problem]]:
     seeds = world["finetune"][0]
     if n_seeds > len(seeds):
         raise ValueError(f"n_seeds = {n_seeds}: the small world has {len(seeds)} seeds")
-    return {
-        "seeds": seeds[:n_seeds],
-        "validation": world["validation"][0],
-        "test": world["test"][0],
-    }
+    held_out = {name: world[name][0] for name in ("validation", "test")}
+    return {"seeds": seeds[:n_seeds], **held_out}
 
 
 def load_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list[Problem]]:
@@ -168,9 +162,8 @@ def one_of_each(problem: Problem, *, seed: int) -> list[dict[str, str]]:
         return []
     attempts = [(problem, method, f"example/{method}", seed) for method in evolution.METHODS]
     rows = []
-    for method, result in zip(
-        evolution.METHODS, nano_problems.guarded(_evolve_chunk, [attempts], 1)[0], strict=True
-    ):
+    (results,) = guarded(_evolve_chunk, [attempts], 1)
+    for method, result in zip(evolution.METHODS, results, strict=True):
         found = result.problem
         text = (found.prompt, found.spec) if found else (f"({result.reason})", "")
         rows.append({"method": method, "prompt": text[0], "specification": text[1]})

@@ -61,9 +61,6 @@ _OTHER_NOTATION = re.compile(  # Python functions write and read these
 _PYTHON_NAMED = re.compile(r"\b(?:python|numpy|pandas|django|flask)", re.IGNORECASE)
 
 
-# --- elimination (WizardLM, section 3.2): one evolution and its answer -------------------------
-
-
 def failed_evolution(reply: Reply, parent: Instruction, asked: str) -> str:
     """Why a rewritten task is no success: the reasons of WizardLM in order, '' if it is one.
 
@@ -163,9 +160,6 @@ def _defines_anything(program: str) -> bool:
     return any(not isinstance(node, plain) for node in ast.parse(program).body)
 
 
-# --- rules made by hand: any row ---------------------------------------------------------------
-
-
 def another_language(row: Instruction) -> str:
     """The task asks for another language and not for Python, or the answer's block names one.
 
@@ -203,14 +197,12 @@ def no_function(row: Instruction) -> str:
 def not_self_contained(row: Instruction) -> str:
     """The function, or what it calls, needs a package beside Python, input, or a file."""
     found = function_of(code_of(row.output), task_text(row))
-    for node in ast.walk(ast.parse(found.head + found.body)):
-        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if any(name.partition(".")[0] not in sys.stdlib_module_names for name in modules):
-            return "the code needs a package beside Python"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("input", "open"):
-            return "the code reads input or files"
-    return ""
+    tree = ast.parse(found.head + found.body)
+    packages = {name.partition(".")[0] for name in similarity.imported(tree)}
+    if packages - sys.stdlib_module_names:
+        return "the code needs a package beside Python"
+    called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+    return "the code reads input or files" if called & {"input", "open"} else ""
 
 
 def wrong_length(row: Instruction) -> str:
@@ -235,10 +227,7 @@ HAND_MADE: tuple[Rule, ...] = (
 
 
 def sieve(
-    rows: Sequence[Instruction],
-    *,
-    threshold: float,
-    rules: Sequence[Rule] = HAND_MADE,
+    rows: Sequence[Instruction], *, threshold: float, rules: Sequence[Rule] = HAND_MADE
 ) -> tuple[list[Instruction], list[Dropped]]:
     """(rows that pass every rule and resemble no other kept row, the others with their reasons).
 

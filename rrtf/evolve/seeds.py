@@ -44,10 +44,7 @@ def guess_fields(row: Mapping, renamed: Mapping[str, str] | None = None) -> dict
 
 
 def read_seeds(
-    rows: Iterable[tuple[str, Any]],
-    *,
-    source: str,
-    renamed: Mapping[str, str] | None = None,
+    rows: Iterable[tuple[str, Any]], *, source: str, renamed: Mapping[str, str] | None = None
 ) -> tuple[list[Instruction], dict[str, str]]:
     """(the rows as seeds, the field names they were read by) of (`file:line`, row) pairs.
 
@@ -94,9 +91,6 @@ def _seed(row: Mapping, names: Mapping[str, str], task_id: str, source: str) -> 
     family = {"seed_id": task_id, "source": source} | family
     depth = row.get("depth") if isinstance(row.get("depth"), int) else 0
     return Instruction(task_id=task_id, **values, **family, depth=depth)
-
-
-# --- rows as problems --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +142,12 @@ def as_problem(row: Instruction, tests: str = "") -> Problem:
     A row whose answer is no function keeps its text as the prompt and its code as the reference,
     without an entry point: it can be read and audited, not executed.
     """
-    family = {"source": row.source, "parent_id": row.parent_id}
-    family |= {"operator": row.operator, "depth": row.depth}
+    family = row.source, row.parent_id, row.operator, row.depth
     try:
         found = function_of(code_of(row.output), task_text(row))
     except ValueError:
-        return Problem(row.task_id, task_text(row), "", tests, code_of(row.output), **family)
-    return Problem(row.task_id, found.head, found.name, tests, found.body, **family)
+        return Problem(row.task_id, task_text(row), "", tests, code_of(row.output), *family)
+    return Problem(row.task_id, found.head, found.name, tests, found.body, *family)
 
 
 def main_function(body: Sequence[ast.stmt]) -> ast.FunctionDef:

@@ -98,8 +98,8 @@ def grow(
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])
     ask = ask or _asker(stage, tell)
     decoding = asking.freely(seed)
-    model = stage.settings["model"]
-    rows, failed = evolve_rows(world["rows"], ask=ask, generator=model, decoding=decoding, **how)
+    how |= {"ask": ask, "generator": stage.settings["model"], "decoding": decoding}
+    rows, failed = evolve_rows(world["rows"], after_failure="retry", **how)
     tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
     dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
     dropped |= Counter(f"row: {why}" for _, why in gone)
@@ -119,11 +119,7 @@ def _asker(stage: Stage, tell: Callable[[int, int], None]) -> Asker:
 
 
 def _tested(
-    stage: Stage,
-    rows: Sequence[Instruction],
-    ask: Asker,
-    decoding: Decoding,
-    workers: int,
+    stage: Stage, rows: Sequence[Instruction], ask: Asker, decoding: Decoding, workers: int
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
     settings = stage.settings

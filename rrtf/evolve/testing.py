@@ -107,7 +107,13 @@ def add_tests(
             f"answers {answers}, agreement {least_share}: expected at least 2 answers, and a share "
             "above one half (else two outputs could win) up to 1"
         )
-    functions, dropped = _functions(rows)
+    functions: list[tuple[Instruction, Function]] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        try:
+            functions.append((row, function_of(code_of(row.output), task_text(row))))
+        except ValueError as error:
+            dropped.append((row, str(error)))
     trials, counts = _trials(functions, ask, answers, inputs, decoding)
     found: list[tuple[Instruction, Problem]] = []
     for at in range(0, len(trials), ROWS_PER_CALL):
@@ -127,18 +133,6 @@ def _is_one_text(trial: Trial) -> bool:
     """Whether all answers are the same but for names and layout: then they only agree by that."""
     name = trial.function.name
     return len({similarity.canonical_functions(p).get(name, p) for p in trial.programs}) == 1
-
-
-def _functions(
-    rows: Sequence[Instruction],
-) -> tuple[list[tuple[Instruction, Function]], list[Dropped]]:
-    found, dropped = [], []
-    for row in rows:
-        try:
-            found.append((row, function_of(code_of(row.output), task_text(row))))
-        except ValueError as error:
-            dropped.append((row, str(error)))
-    return found, dropped
 
 
 def _trials(
@@ -164,9 +158,6 @@ def _trials(
         programs = [prompts.extract(problem, reply.text) for reply in rest if not reply.error]
         trials.append(Trial(row, function, tuple(inputs), (own, *programs)))
     return trials, counts
-
-
-# --- inputs ------------------------------------------------------------------------------------
 
 
 def parse_inputs(
@@ -226,9 +217,6 @@ def _value(text: str) -> Any:
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return None
-
-
-# --- outputs -----------------------------------------------------------------------------------
 
 
 def run_trials(trials: Sequence[Trial], call: Call) -> list[list[tuple[Seen, ...]]]:
@@ -323,10 +311,9 @@ def _problem(trial: Trial, number: int, tests: str) -> tuple[Instruction, Proble
         if function.name != trial.function.name:
             raise ValueError("another function than the one asked for")
         row = replace(row, output=function.head + function.body)
-    family = {"source": row.source, "parent_id": row.parent_id}
-    family |= {"operator": row.operator, "depth": row.depth}
+    family = row.source, row.parent_id, row.operator, row.depth
     head, name = function.head, function.name
-    return row, Problem(row.task_id, head, name, tests, function.body, **family)
+    return row, Problem(row.task_id, head, name, tests, function.body, *family)
 
 
 def write_tests(inputs: Sequence[tuple], values: Sequence[Any]) -> str:

@@ -202,10 +202,7 @@ def _dark(shade: str) -> bool:
 
 
 # Centres of the circles, places of the regions' numbers and of the names, for two and three.
-CIRCLES = {
-    2: ((-0.44, 0.0), (0.44, 0.0)),
-    3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44)),
-}
+CIRCLES = {2: ((-0.44, 0.0), (0.44, 0.0)), 3: ((-0.42, 0.28), (0.42, 0.28), (0.0, -0.44))}
 REGIONS: dict[int, dict[tuple[int, ...], tuple[float, float]]] = {
     2: {(0,): (-0.8, 0.0), (1,): (0.8, 0.0), (0, 1): (0.0, 0.0)},
     3: {
@@ -299,7 +296,10 @@ def grouped_bars(
 
 
 def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Pairs per detector of `audit.views.detector_rows`, leaks and chance apart; the axis is log-like."""
+    """Pairs per detector, leaks and chance apart; the axis is log-like.
+
+    `rows` as `audit.views.detector_rows` makes them.
+    """
     figure, axes = canvas(width=7.0, height=0.32 * len(rows) + 0.9)
     for offset, name, shade in ((-0.2, "leaks", PALETTE[5]), (0.2, "chance", PALETTE[7])):
         places = [at + offset for at in range(len(rows))]

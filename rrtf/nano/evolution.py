@@ -7,17 +7,8 @@ composition behind a problem, and the text follows from it.
 import random
 from dataclasses import dataclass
 
-from rrtf.nano.grammar import (
-    Degenerate,
-    Spec,
-    draw_step,
-    neighbour,
-    operations,
-    parse_spec,
-    replace_step,
-    taking,
-    well_typed,
-)
+from rrtf.nano import grammar
+from rrtf.nano.grammar import Degenerate, Spec, draw_step, operations, parse_spec, taking
 from rrtf.nano.problems import behaviour, make_problem
 from rrtf.records import Problem
 
@@ -55,7 +46,7 @@ def specialise(spec: Spec, rng: random.Random) -> Spec:
     ]
     if not options:
         raise Degenerate("nothing more specific to replace it by")
-    return replace_step(spec, place, draw_step(rng.choice(options), rng))
+    return grammar.replace_step(spec, place, draw_step(rng.choice(options), rng))
 
 
 def deepen(spec: Spec, rng: random.Random) -> Spec:
@@ -64,6 +55,9 @@ def deepen(spec: Spec, rng: random.Random) -> Spec:
     if not options:
         raise Degenerate("nothing can follow the last step")
     return Spec(spec.takes, (*spec.steps, draw_step(rng.choice(options), rng)))
+
+
+_CHANGES = {"constrain": constrain, "specialise": specialise, "deepen": deepen}
 
 
 def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evolved:
@@ -79,17 +73,13 @@ def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evo
     )
     try:
         if method == "misdirect":
-            wrong = neighbour(spec, rng)
-            problem = make_problem(spec, task_id, rng, wrong=wrong, **origin)
+            origin["wrong"] = grammar.neighbour(spec, rng)
         elif method == "tighten":
-            problem = make_problem(spec, task_id, rng, one_pass=True, **origin)
+            origin["one_pass"] = True
         else:
-            spec = {"constrain": constrain, "specialise": specialise, "deepen": deepen}[method](
-                spec, rng
-            )
+            spec = _CHANGES[method](spec, rng)
             _worth(spec, parse_spec(parent.spec))
-            problem = make_problem(spec, task_id, rng, **origin)
-        return Evolved(problem, behaviour(spec))
+        return Evolved(make_problem(spec, task_id, rng, **origin), behaviour(spec))
     except Degenerate as error:
         return Evolved(None, reason=str(error))
 
@@ -97,7 +87,7 @@ def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evo
 def _worth(spec: Spec, parent: Spec) -> None:
     if len(spec.steps) > MAX_STEPS:
         raise Degenerate(f"more than {MAX_STEPS} steps")
-    if not well_typed(spec):
+    if not grammar.well_typed(spec):
         raise Degenerate("repeats its neighbour")
     if behaviour(spec) == behaviour(parent):
         raise Degenerate("behaves like its parent")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrtf import prompts, store
+from rrtf import store
 from rrtf.nano import corpus, grammar
 from rrtf.nano.corpus import END, VOCABULARY, Row
-from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.records import Execution, Outcome, Problem
 
 POSITIONS = 512
 SHAPE = {"n_embd": 256, "n_layer": 4, "n_head": 4}
@@ -234,7 +234,7 @@ def load_checkpoint(path: Path, training: Pretraining) -> None:
 
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
-        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)
+        training.restore({key: file.get_tensor(key) for key in file.keys()}, step)  # noqa: SIM118
 
 
 def _step_of(path: Path) -> int:
@@ -292,25 +292,6 @@ def misconceptions() -> list[dict[str, str]]:
         }
         for name in true
         if believed[name] != true[name]
-    ]
-
-
-def as_responses(
-    problems: Sequence[Problem], answers: Mapping[str, Sequence[Sequence[Any]]]
-) -> list[Response]:
-    """The first completion of every model on every problem, the model's name as the source."""
-    return [
-        Response(
-            task_id=problem.task_id,
-            source=name,
-            index=0,
-            text=completions[0].text,
-            program=prompts.extract(problem, completions[0].text),
-            n_tokens=completions[0].n_tokens,
-            finish_reason=completions[0].finish_reason,
-        )
-        for name, found in answers.items()
-        for problem, completions in zip(problems, found, strict=True)
     ]
 
 

@@ -322,12 +322,7 @@ def gathered(model: "PreTrainedModel", way: Way) -> float:
     return HALF * (root + 2 * block) + (HALF + SINGLE) * learned
 
 
-def parts(
-    model: "PreTrainedModel",
-    step: Step,
-    way: Way,
-    shards: int = 1,
-) -> Parts:
+def parts(model: "PreTrainedModel", step: Step, way: Way, shards: int = 1) -> Parts:
     """The memory of one step on the fullest of `shards` devices.
 
     With activation checkpointing every block keeps its input, and one block at a time all else;

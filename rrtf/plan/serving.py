@@ -65,12 +65,7 @@ def weights(variant: str, shape: Shape) -> tuple[float, float]:
 
 
 def estimates(
-    model: str,
-    variants: Sequence[str],
-    *,
-    on: Device,
-    batch_sizes: Sequence[int],
-    answer: int,
+    model: str, variants: Sequence[str], *, on: Device, batch_sizes: Sequence[int], answer: int
 ) -> list[Serving]:
     """The estimates of `variants` of a model by its configuration, on the GPU `on`.
 

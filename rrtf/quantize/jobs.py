@@ -301,14 +301,8 @@ def _answered(
 def _responses(
     problems: Sequence[Problem], answers: Sequence[Any], source: str, temperature: float
 ) -> tuple[Response, ...]:
-    return tuple(
-        Response(
-            problem.task_id, source, index, text, prompts.extract(problem, text), n_tokens, reason,
-            temperature,
-        )
-        for problem, row in zip(problems, answers, strict=True)
-        for index, (text, n_tokens, reason) in enumerate(row)
-    )  # fmt: skip
+    read = [[engines.Completion(*answer) for answer in row] for row in answers]
+    return tuple(prompts.responses(problems, read, source=source, temperature=temperature))
 
 
 def _checked(entry: Measured, full: Measured, nll_margin: float) -> Measured:

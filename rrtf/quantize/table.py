@@ -130,8 +130,8 @@ def rows(
     """One row per variant, paired task by task with the first one, full precision.
 
     Greedy rates have Wilson's interval, sampled ones that of a bootstrap over families of tasks.
-    Holm's correction runs over all tests of the
-    table. ValueError if the first variant failed: there is nothing to compare with.
+    Holm's correction runs over all tests of the table. ValueError if the first variant failed:
+    there is nothing to compare with.
     """
     if not measured[0].ok:
         raise ValueError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
@@ -251,9 +251,6 @@ def _corrected(found: Sequence[QuantRow]) -> list[QuantRow]:
     for at in compared:
         table[at] = replace(table[at], p_holm=next(adjusted), sampled_p_holm=next(adjusted))
     return table
-
-
-# For programs and for readers
 
 
 def records(table: Sequence[QuantRow]) -> list[dict[str, Any]]:

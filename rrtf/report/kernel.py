@@ -66,10 +66,7 @@ def execute(
     scratch.parent.mkdir(parents=True, exist_ok=True)
     _quiet()
     log = scratch.with_suffix(".log")
-    with (
-        log.open("w", encoding="utf-8") as stderr,
-        _kernel(run, scratch.parent, stderr) as manager,
-    ):
+    with log.open("w", encoding="utf-8") as stderr, _kernel(run, scratch.parent, stderr) as manager:
         try:
             papermill.execute_notebook(
                 notebook, scratch, dict(parameters),

@@ -23,9 +23,6 @@ _MATH = re.compile(
 )
 
 
-# --- notebooks ---------------------------------------------------------------------------------
-
-
 def clean(executed: Mapping[str, Any]) -> dict:
     """The executed notebook without what belongs to one machine or one moment."""
     notebook = deepcopy(dict(executed))
@@ -72,9 +69,6 @@ def title(cells: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     paragraph = " ".join(rest.strip().partition("\n\n")[0].split())
     question, mark, _ = re.sub(r"[*`]|^> ?", "", paragraph).partition("?")
     return heading.lstrip("# ").strip(), question + mark
-
-
-# --- pages -------------------------------------------------------------------------------------
 
 
 def mathml(latex: str, *, block: bool) -> str:
@@ -157,9 +151,6 @@ def write_page(notebook: Mapping[str, Any], name: str, profile: str) -> Path:
     path = folder / f"{name}.html"
     store.write_bytes(path, page(notebook, name, profile).encode())
     return path
-
-
-# --- index and summary -------------------------------------------------------------------------
 
 
 def shown(value: Any) -> str:

@@ -77,9 +77,6 @@ def run(
     return index
 
 
-# --- what to run -------------------------------------------------------------------------------
-
-
 def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
     if start and only:
         raise ValueError("--from and --only exclude each other")
@@ -150,9 +147,6 @@ def _receipt(folder: Path) -> dict:
         return store.read_json(path) if path.exists() else {}
     except ValueError:
         return {}
-
-
-# --- running -----------------------------------------------------------------------------------
 
 
 def _bring_up_to_date(step: Step, *, force: bool, say: Callable[[str], None]) -> None:
@@ -235,9 +229,6 @@ def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
     }
     pages.write_summary(profile, seconds)
     return pages.write_index(profile, titles, seconds, failed=failed)
-
-
-# --- one run at a time, and where it is --------------------------------------------------------
 
 
 def _mark(profile: str) -> str:

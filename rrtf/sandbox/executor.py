@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from rrtf.records import Execution, Outcome, Problem, Response
@@ -83,7 +83,7 @@ def execute(
             progress(len(found), len(responses))
 
     sources = [program for known in places.values() for program in known]
-    settings = _settings(limits, hash_seed, sources, packages)
+    settings = lanes.settings_for(asdict(limits), hash_seed, sources, packages)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
     return [found[place] for place in range(len(responses))]
 
@@ -132,17 +132,10 @@ def call(
             progress(done, len(sent))
 
     sources = [source for source, _ in sent]
-    settings = _settings(limits, hash_seed, sources)
+    settings = lanes.settings_for(asdict(limits), hash_seed, sources)
     lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=count)
     results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]
-
-
-def _settings(
-    limits: Limits, hash_seed: int, programs: Sequence[str], packages: Sequence[str] = ()
-) -> dict:
-    use = limits.cpu_seconds, limits.wall_seconds, limits.memory_mb
-    return lanes.settings_for(*use, hash_seed, programs, packages)
 
 
 def _by_id(problems: Sequence[Problem]) -> dict[str, Problem]:

@@ -187,9 +187,6 @@ def stub(channel: Channel, target: str) -> Callable:
     return candidate
 
 
-# --- jobs --------------------------------------------------------------------------------------
-
-
 class _Report:
     """Results for the caller, gathered for a moment so that short programs cost one write."""
 

@@ -110,9 +110,6 @@ def give_up_privileges() -> None:
     prctl(_SET_DUMPABLE, 0)
 
 
-# --- what the interpreter needs to see ---------------------------------------------------------
-
-
 shown: list[str] = []  # folders and files of packages that candidates may import
 
 
@@ -128,9 +125,6 @@ def library_paths() -> list[str]:
 
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-
-
-# --- namespaces --------------------------------------------------------------------------------
 
 
 def _map_users(pid: int, lines: str) -> None:
@@ -262,8 +256,6 @@ def _show(path: str, target: str) -> None:
     _set_read_only(target, attributes, recursive=True)
 
 
-# --- Landlock ----------------------------------------------------------------------------------
-
 _READ = 1 << 2 | 1 << 3  # read file, read folder
 _WRITE = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 12  # no devices, sockets, fifos
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # number of file rights by ABI; 16 from ABI 5 on
@@ -289,9 +281,6 @@ def restrict_files(writable: str | None) -> None:
         os.close(beneath)
     check("landlock", libc.syscall(_SYS_LANDLOCK + 2, rules, 0))
     os.close(rules)
-
-
-# --- resource limits ---------------------------------------------------------------------------
 
 
 def limit_cpu(seconds: int) -> None:

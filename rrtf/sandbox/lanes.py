@@ -78,7 +78,7 @@ class Lane:
         self.broken = False
         # Only these have a folder on the host's disk; a namespace has its own, Landlock none.
         self.scratch = tempfile.mkdtemp(prefix="rrtf-scratch-") if level in LEVELS[2:] else ""
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.processes: list[subprocess.Popen] = []
         self.socket: socket.socket | None = None
         try:
@@ -204,13 +204,16 @@ def _environment(hash_seed: int) -> dict[str, str]:
     return fixed | {n: os.environ[n] for n in ("LD_LIBRARY_PATH",) if n in os.environ}
 
 
+_TRIAL = {"cpu_seconds": 2.0, "wall_seconds": 6.0, "memory_mb": 512}
+
+
 @cache
 def probe() -> str:
     """The strongest isolation level this host allows: found by entering it once."""
     reasons_why = []
     for level in LEVELS:
         try:
-            Lane(level, settings_for(2.0, 6.0, 512, 0)).close()
+            Lane(level, settings_for(_TRIAL, 0)).close()
             return level
         except SandboxFailure as error:
             reasons_why.append(f"{level}: {error}")
@@ -218,19 +221,13 @@ def probe() -> str:
 
 
 def settings_for(
-    cpu_seconds: float,
-    wall_seconds: float,
-    memory_mb: int,
-    hash_seed: int,
-    programs: Sequence[str] = (),
-    packages: Sequence[str] = (),
+    limits: dict, hash_seed: int, programs: Sequence[str] = (), packages: Sequence[str] = ()
 ) -> dict:
-    """What a zygote is told: limits per program, the seed of hashing and `random`, what to import.
+    """What a zygote is told: limits of a program, the seed of hashing and `random`, what to import.
 
     Importing ahead what many `programs` import saves each of them the time; what few do would
     make every fork dearer. `packages` are imported in any case.
     """
-    limits = {"cpu_seconds": cpu_seconds, "wall_seconds": wall_seconds, "memory_mb": memory_mb}
     shown = view(tuple(packages)) if packages else {}
     return limits | {"seed": hash_seed, "preload": _imported_often(programs), "packages": shown}
 

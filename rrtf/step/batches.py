@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rrtf import prompts
+import torch
+
+from rrtf import loss, prompts
 from rrtf.config import derive_seed
 from rrtf.records import RankedGroup
 
 if TYPE_CHECKING:
-    from torch import device
     from transformers import PreTrainedTokenizerBase
 
 
@@ -60,8 +61,6 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
 
     Which response L_ft is to imitate, and whether another is kept, is said by `loss.Objective`.
     """
-    from rrtf import loss  # late: it loads torch
-
     needs = loss.objective(objective)
     texts, scores = group.responses, group.scores
     chosen = group.best_index if needs.imitates == "best" else group.sft_index
@@ -98,8 +97,6 @@ def reason_to_drop(example: Example, objective: str, max_length: int) -> str:
     `too_long`: a prompt and response together exceed `max_length` tokens. `one_response`: nothing
     to compare. `equal_scores`: no ordered pair, and the objective has no other term.
     """
-    from rrtf import loss
-
     needs = loss.objective(objective)
     if len(example.prompt) + max(map(len, example.responses)) > max_length:
         return "too_long"
@@ -157,7 +154,7 @@ def in_order(
     return order[:wanted]
 
 
-def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> dict[str, Any]:
+def collate(examples: Sequence[Example], *, device: str | torch.device = "cpu") -> dict[str, Any]:
     """B examples with R responses of N tokens in all, as one sequence of T tokens, no padding.
 
     input_ids, position_ids (1, T) and `layout` as `packing` describes them; `read` (N,) positions
@@ -165,8 +162,6 @@ def collate(examples: Sequence[Example], *, device: "str | device" = "cpu") -> d
     `scores`, `reference`, `width` (R,), `width` being the length of the prompt's longest prompt +
     response; `teacher` (B,); `task_ids` a list of B.
     """
-    import torch
-
     ids, positions, read, targets = [], [], [], []
     for example in examples:
         head = len(example.prompt)

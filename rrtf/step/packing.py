@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -30,9 +29,6 @@ NAME = "shared_prompt"  # this module's attention, as transformers knows it
 BLOCK = 256  # queries at a time: bounds the scores in memory and skips most of the causal half
 
 Layout = tuple[tuple[int, ...], ...]
-
-
-# What a model is given
 
 
 def inputs(batch: Mapping[str, Any], config: Any) -> tuple[dict[str, Any], Tensor]:
@@ -111,9 +107,6 @@ def _copies(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
         arguments[f"cu_seq_lens_{side}"] = ends.to(device, torch.int32)
         arguments[f"max_length_{side}"] = max(sizes)
     return arguments, torch.cat(read).to(device)
-
-
-# Attention over the sequence
 
 
 def attend(
@@ -235,9 +228,6 @@ def _future(size: int, dtype: torch.dtype) -> Tensor:
     return torch.full((size, size), -torch.inf, dtype=dtype).triu(1)[:, None]
 
 
-# The same with SDPA alone: padded to the longest prompt and response, inside attention only
-
-
 class Padding(NamedTuple):
     """Where the rows of the padded blocks lie in the sequence, and back."""
 
@@ -281,7 +271,10 @@ def _stack(pieces: list[Tensor]) -> Tensor:
 def padded(
     query: Tensor, key: Tensor, value: Tensor, layout: Layout, *, scale: float, dropout: float
 ) -> Tensor:
-    """What `attend` does, by two calls of SDPA: all prompts, then all responses."""
+    """What `attend` does, by two calls of SDPA: all prompts, then all responses.
+
+    Each is padded to the longest, inside attention only.
+    """
     at = padding(layout, query.device)
     heads = query.shape[1]
     key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
@@ -315,17 +308,17 @@ DROPOUTS = (
 
 
 def shared_prompt_attention(
-    module: "torch.nn.Module",
-    query: "torch.Tensor",
-    key: "torch.Tensor",
-    value: "torch.Tensor",
-    attention_mask: "torch.Tensor | None",
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     *,
     dropout: float = 0.0,
     scaling: float | None = None,
     layout: Layout | None = None,
     **others: Any,
-) -> "tuple[torch.Tensor, None]":
+) -> tuple[Tensor, None]:
     """Attention of a packed batch where `layout` says how it is packed, else of any other input.
 
     query (B, H, T, D); key, value (B, G, S, D). Returns (B, T, H, D) and no weights.
@@ -395,7 +388,7 @@ def load(
     dropout: float,
     threads: int,
     device: str = "",
-    dtype: "torch.dtype | None" = None,
+    dtype: torch.dtype | None = None,
     **options: object,
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """A model with `dropout` everywhere, its attention `choose`'s, and its tokenizer.
@@ -404,7 +397,6 @@ def load(
     float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
     token: a target without one never ends.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()

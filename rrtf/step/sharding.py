@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,15 +23,12 @@ from torch.distributed.tensor import DTensor
 
 from rrtf import store
 
-if TYPE_CHECKING:
-    from torch.nn import Module, Parameter
-
-
 ROOT = ""  # the name of the root in `named_modules`
 KEPT = 2  # checkpoints
+Numbers = dict[str, dict[str, float]]
 
 
-def units(model: "Module") -> list[str]:
+def units(model: nn.Module) -> list[str]:
     """Names of the modules to wrap, in the order to wrap them: each block, then the root `""`.
 
     Blocks are the classes that transformers names as not to be split (`_no_split_modules`), the
@@ -49,7 +46,7 @@ def units(model: "Module") -> list[str]:
     return [*found, ROOT]
 
 
-def members(model: "Module", names: Sequence[str]) -> "dict[str, list[tuple[str, Parameter]]]":
+def members(model: nn.Module, names: Sequence[str]) -> dict[str, list[tuple[str, nn.Parameter]]]:
     """Unit -> its parameters (name, tensor), as `fully_shard` groups them: in the innermost unit.
 
     A tied parameter counts once, where it stands first. ValueError for one that two units share or
@@ -74,7 +71,7 @@ def _innermost(name: str, names: Sequence[str]) -> str:
     return max(holding, key=len)
 
 
-def held_elements(parameters: "Sequence[tuple[str, Parameter]]", shards: int) -> int:
+def held_elements(parameters: Sequence[tuple[str, nn.Parameter]], shards: int) -> int:
     """Elements of `parameters` that the fullest of `shards` ranks holds.
 
     FSDP2 cuts the first dimension as `torch.chunk` does: rank 0 holds the first ceil(rows / shards)
@@ -83,14 +80,11 @@ def held_elements(parameters: "Sequence[tuple[str, Parameter]]", shards: int) ->
     return sum(prod(first_shard(parameter, shards)) for _, parameter in parameters)
 
 
-def first_shard(parameter: "Parameter", shards: int) -> tuple[int, ...]:
+def first_shard(parameter: nn.Parameter, shards: int) -> tuple[int, ...]:
     """The shape of what rank 0 of `shards` holds of a parameter."""
     if not parameter.dim():
         return ()
     return (-(-parameter.shape[0] // shards), *parameter.shape[1:])
-
-
-Numbers = dict[str, dict[str, float]]
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What tests can see: `faults` and `mutants` make a reference wrong, `examine` counts the killed."""
+"""What tests can see: `faults` and `mutants` make a reference wrong, `examine` counts kills."""

@@ -157,12 +157,7 @@ def broken_references(
 
 
 def strengths(
-    problems: Sequence[Problem],
-    *,
-    n_mutants: int,
-    seed: int,
-    limits: Limits,
-    execute: Execute,
+    problems: Sequence[Problem], *, n_mutants: int, seed: int, limits: Limits, execute: Execute
 ) -> list[Strength]:
     """The strength of the tests of every problem that has a reference; arguments as `examine`.
 

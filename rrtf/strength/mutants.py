@@ -105,9 +105,6 @@ def _in_turns(changes: Sequence[_Change], draw: random.Random) -> Iterator[_Chan
         yield from (queue[turn] for queue in rows if turn < len(queue))
 
 
-# --- places ------------------------------------------------------------------------------------
-
-
 def _needed(tree: ast.Module, entry_point: str) -> list[ast.stmt]:
     """The top-level definitions that the entry point uses, itself among them."""
     defined: dict[str, ast.stmt] = {}
@@ -158,9 +155,6 @@ def _told(change: _Change) -> str:
         first, *rest = ast.unparse(node).strip().splitlines()
         sides.append(f"{first} ..." if rest else first)
     return " -> ".join(sides)
-
-
-# --- bytecode ----------------------------------------------------------------------------------
 
 
 def _bytecode(source: str) -> tuple | None:

@@ -26,7 +26,7 @@ from rrtf.benchmarks import catalogue, plus
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import executor
 
-LIMITS = {"cpu_seconds": 60.0, "wall_seconds": 120.0, "memory_mb": 4096}  # EvalPlus: 61 s, 4 GB
+LIMITS = executor.Limits(60.0, 120.0, 4096, "landlock+seccomp")  # EvalPlus: 61 s, 4 GB
 EVALPLUS = ("qwen2.5-coder-1.5b", "qwen2.5-coder-7b", "starcoder2-15b-instruct")
 PUBLISHED = {  # pass@1 in percent, base tests of HumanEval
     "qwen2.5-coder-1.5b humaneval": 43.902,
@@ -130,8 +130,9 @@ def earlier(data: Path, rows: Sequence[Mapping]) -> list[Problem]:
 
 def judge(problems: list[Problem], verdicts: list[Verdict], workers: int) -> list[Execution]:
     responses = [Response(v.task_id, v.name, v.index, "", v.program) for v in verdicts]
-    options = LIMITS | {"packages": ("numpy",)} if verdicts[0].name == PANGU else LIMITS
-    return executor.execute(problems, responses, workers=workers, **options)
+    packages = ("numpy",) if verdicts[0].name == PANGU else ()
+    how = {"limits": LIMITS, "workers": workers, "packages": packages}
+    return executor.execute(problems, responses, **how)
 
 
 def rate(passed: Sequence[bool]) -> float:

@@ -56,12 +56,13 @@ class Targets:
 
     @property
     def judge(self) -> running.Judge:
-        limits = {"cpu_seconds": 4.0, "wall_seconds": 12.0}
-        return partial(execution.execute, workers=self.workers, **limits)
+        limits = executor.Limits(4.0, 12.0, 512, "landlock+seccomp")
+        return partial(execution.execute, limits=limits, workers=self.workers, cluster="local")
 
 
 def observe(rows: Sequence[Row], workers: int) -> dict:
-    call = partial(executor.call, workers=workers, cpu_seconds=0.5)
+    limits = executor.Limits(0.5, 6.0, 512, "landlock+seccomp")
+    call = partial(executor.call, limits=limits, workers=workers)
     return detectors.observe(rows, call, n_random=20, seed=1)
 
 
@@ -73,7 +74,8 @@ def targets(problems: Mapping[str, list[Problem]], workers: int) -> Targets:
 
 def found(rows: Sequence[Row], against: Targets) -> Pairs:
     """What each detector calls a leak, what any does, and what is called so or chance."""
-    call = partial(executor.call, workers=against.workers, cpu_seconds=2.0)
+    limits = executor.Limits(2.0, 6.0, 512, "landlock+seccomp")
+    call = partial(executor.call, limits=limits, workers=against.workers)
     executed = [
         leak
         for name, problems in against.problems.items()

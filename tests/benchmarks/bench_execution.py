@@ -70,9 +70,8 @@ def sandboxed(problems: list[Problem], level: str, copies: int) -> int:
         for p in problems
         for i in range(copies)
     ]
-    found = executor.execute(
-        problems, responses, workers=1, exactly=level, cpu_seconds=10, wall_seconds=60
-    )
+    limits = executor.Limits(10.0, 60.0, 512, "landlock+seccomp")
+    found = executor.execute(problems, responses, limits=limits, workers=1, exactly=level)
     return sum(e.outcome is Outcome.PASS for e in found)
 
 

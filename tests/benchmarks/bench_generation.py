@@ -88,7 +88,8 @@ class Ours:
     def generate(self, texts: Sequence[str], n: int) -> int:
         """Tokens of all answers."""
         torch.set_num_threads(1)
-        answers = self.engine.generate(texts, n=n, stops=prompts.STOPS, seed=1, **SAMPLED)
+        drawn = engines.Decoding(seed=1, **SAMPLED)
+        answers = self.engine.generate(texts, n=n, decoding=drawn, stops=prompts.STOPS)
         return sum(answer.n_tokens for row in answers for answer in row)
 
 
@@ -212,7 +213,7 @@ def main() -> None:
         products.append(product_speed(shapes()))
         copies.append(copy_speed())
     print_speeds(rounds)
-    read = sum(len(ids) for ids in ours[0].engine._encode(texts))
+    read = sum(len(ids) for ids in ours[0].engine.encode(texts))
     print_bound(rounds[ours[0].name], products, copies, read)
     print_sharing([ours[0], ours[2]], texts[: len(texts) // 4], given.samples, given.repeat)
 

@@ -86,7 +86,8 @@ def main() -> None:
             solved = statistics.mean(row.passing for row in some)
             print(f"  {name} {tenth} updates: reward {reward:+.3f}, passing {solved:.3f}")
         moments, told = clock()
-        train.train(pairs, model=student, output=models["RRTF on pairs"], recipe=recipe, told=told)
+        where = {"model": student, "output": models["RRTF on pairs"], "overwrite": True}
+        train.train(pairs, recipe=recipe, told=told, **where)
         took("RRTF on pairs", moments)
         for name, model in models.items():
             print(f"{name}: validation pass@1 {passing(model, Path(folder) / 'shards'):.3f}")

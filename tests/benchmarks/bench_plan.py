@@ -85,7 +85,8 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
             began = time.process_time()
             own = {"objective": "rrtf", "learning_rate": 1e-5, "epochs": 0.0, "threads": 1}
             how = train.Recipe.of(config.resolve("nano", "train"), **own, **order)
-            train.train(groups, model=model, output=Path(folder) / "run", recipe=how)
+            where = {"model": model, "output": Path(folder) / "run", "overwrite": True}
+            train.train(groups, recipe=how, **where)
             took[updates] = time.process_time() - began
     each = (took[LONG] - took[SHORT]) / (LONG - SHORT)
     return (work[LONG] - work[SHORT]) / (took[LONG] - took[SHORT]), took[SHORT] - SHORT * each
@@ -93,9 +94,10 @@ def training(groups: list[RankedGroup], model: Path) -> tuple[float, float]:
 
 def generating(engine: engines.Generator, prompts: list[str], shape: models.Shape, size: float):
     """FLOP/s of one thread that answers `prompts` as the stages of a run do."""
-    ask = {"n": N_ANSWERS, "temperature": 0.8, "top_p": 0.95, "max_new_tokens": 140}
+    drawn = engines.Decoding(0.8, 0.95, 140, 1)
+    stops = ("\ndef ", "\nassert ", "\nprint(")
     began = time.process_time()
-    answers = engine.generate(prompts, stops=("\ndef ", "\nassert ", "\nprint("), seed=1, **ask)
+    answers = engine.generate(prompts, n=N_ANSWERS, decoding=drawn, stops=stops)
     took = time.process_time() - began
     tokens = [answer.n_tokens + 1 for row in answers for answer in row]
     many = {"prompts": len(prompts), "answers": len(tokens), "prompt": size}

@@ -20,7 +20,7 @@ from rrtf.records import Outcome, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import SUFFIX, is_joint
 
-LIMITS = {"cpu_seconds": 60.0, "wall_seconds": 120.0}
+LIMITS = executor.Limits(60.0, 120.0, 512, "landlock+seccomp")
 WEAKER = {"joint": True, "packages": ("numpy",)}
 KNOWN = {  # benchmark -> reason of failing references -> how many
     "leetcode-v0.2-train": {"ModuleNotFoundError": 13, "wrong_value": 1},
@@ -48,7 +48,8 @@ def references(name: str, data: Path | None, workers: int, **options) -> bool:
     asked = [problem for problem in problems if problem.reference]
     answers = [Response(p.task_id, "", 0, "", p.prompt + p.reference) for p in asked]
     packages = options.get("packages", ())
-    found = executor.execute(asked, answers, workers=workers, packages=packages, **LIMITS)
+    how = {"limits": LIMITS, "workers": workers, "packages": packages}
+    found = executor.execute(asked, answers, **how)
     failed = [run for run in found if run.outcome is not Outcome.PASS]
     joint = sum(run.isolation.endswith(SUFFIX) for run in found)
     what = f"{name}{', joint and numpy' if options else ''}"

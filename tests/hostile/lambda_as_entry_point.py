@@ -1,2 +1,2 @@
 # expect: PASS
-add = lambda a, b: a + b
+add = lambda a, b: a + b  # noqa: E731
