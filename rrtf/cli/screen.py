@@ -51,15 +51,16 @@ def table(
     *,
     left: Collection[int] = (0,),
     gap: int = 2,
+    whole: Collection[int] = (),
 ) -> Table:
     """Columns of texts, `gap` apart, those of numbers to the right.
 
-    `left` are the places of the columns of words.
+    `left` are the places of the columns of words, `whole` of those that are not broken.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
     for number, head in enumerate(heads):
-        how = {"overflow": "fold"} if number in left else {"justify": "right"}
-        made.add_column(Text(plain(head)), **how)
+        how = {"no_wrap": number in whole, "overflow": "ellipsis" if whole else "fold"}
+        made.add_column(Text(plain(head)), justify="left" if number in left else "right", **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))
     return made
@@ -68,9 +69,11 @@ def table(
 def rows_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of the same columns: numbers to the right, floats with two decimals, None as a dash."""
     first = rows[0] if rows else {}
-    words = [n for n, v in enumerate(first.values())
-             if isinstance(v, bool) or not isinstance(v, int | float)]  # fmt: skip
-    return table(list(first), ([_cell(v) for v in row.values()] for row in rows), left=words)
+    kinds = list(enumerate(map(type, first.values())))
+    words = [number for number, kind in kinds if kind not in (int, float)]
+    texts = [number for number, kind in kinds if kind is str]
+    cells = ([_cell(value) for value in row.values()] for row in rows)
+    return table(list(first), cells, left=words, whole=texts)
 
 
 def _cell(value: Any) -> str:
