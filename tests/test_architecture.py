@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 130, "config": 125, "stats": 275, "loss": 225, "similarity": 195, "cluster": 155},
-    {"store": 400, "prompts": 225, "probes": 240, "methods": 220, "sandbox": 2990, "figures": 630},
+    {"store": 400, "prompts": 350, "probes": 240, "methods": 220, "sandbox": 2990, "figures": 630},
     {"execution": 155, "rank": 230, "step": 970, "engines": 1975, "nano": 1020, "strength": 550,
      "paper": 970, "report": 515},
     {"sample": 345, "train": 540, "evolve": 1060, "audit": 1500, "benchmarks": 810,
