@@ -251,14 +251,12 @@ def code_of(text: str, name: str = "") -> str:
 
 
 def form_of(program: str) -> str:
-    """What all spellings of a program share: its syntax tree but for docstrings, else its text."""
-    tree = _tree.__wrapped__(program)  # one of our own, to change
-    if tree is None:
+    """What all layouts of a program share: its tokens but for comments, else its text."""
+    if not parses(program):
         return program.strip()
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [part for part in body if not _is_text(part)]
-    return ast.dump(tree)
+    tokens = tokenize.generate_tokens(io.StringIO(program).readline)
+    said = (token for token in tokens if token.type not in (tokenize.NL, tokenize.COMMENT))
+    return " ".join(token.string.strip() or str(token.type) for token in said)
 
 
 def without_reasoning(text: str) -> str:

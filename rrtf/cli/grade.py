@@ -62,7 +62,10 @@ def grade_samples(
     seconds = time.monotonic() - started
     if out:
         marks = unstable or [None] * len(executions)
-        rows = [grade.verdict(run, mark) for run, mark in zip(executions, marks, strict=True)]
+        rows = [
+            grade.verdict(run, mark) | {"reading": sample.reading}
+            for sample, run, mark in zip(found, executions, marks, strict=True)
+        ]
         screen.write(out, rows)
     console = Console(stderr=out == "-", highlight=False)
     if not out:
@@ -320,21 +323,13 @@ def _check_responses(found: Sequence[inputs.Sample], teacher: str, file: str) ->
         elif sample.kind == "solution":
             text = "a solution; ranking needs a completion, which is what is learned"
             mistakes.append((sample.where, text))
-        elif not _is_unicode(sample.response.text):
+        elif not store.is_unicode(sample.response.text):
             mistakes.append((sample.where, f"{sample.kind}: half a surrogate pair, no Unicode"))
     inputs.refuse(mistakes)
     counts = Counter(sample.response.source for sample in found)
     if teacher not in counts:
         known = ", ".join(f"{name} ({n})" for name, n in counts.items())
         raise ValueError(f"{file}: no response of {teacher!r}: the sources are {known}")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _executions(

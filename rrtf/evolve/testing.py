@@ -18,8 +18,9 @@ from rrtf import probes, prompts, similarity
 from rrtf.evolve.asking import Sampling, again_ask, inputs_ask, task_text
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
-from rrtf.evolve.seeds import Function, code_of, function_of
+from rrtf.evolve.seeds import Function, function_of
 from rrtf.probes import literal
+from rrtf.prompts import code_of
 from rrtf.records import Instruction, Problem
 
 Call = Callable[..., list[tuple]]  # `sandbox.call`, or what stands in for it
