@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 95, "config": 125, "stats": 275, "loss": 150, "similarity": 195},
-    {"cluster": 180, "store": 400, "prompts": 225, "probes": 240, "methods": 85, "sandbox": 2990,
+    {"cluster": 180, "store": 400, "prompts": 350, "probes": 240, "methods": 85, "sandbox": 2990,
      "figures": 630},
     {"execution": 200, "rank": 200, "step": 1020, "engines": 1975, "nano": 1020, "strength": 550,
      "paper": 970, "report": 515},

@@ -83,8 +83,8 @@ def exams(
 
     `"leetcode-v0.3-test since 2022-07-01"` takes the tasks created after that day, as the paper
     cuts LeetCode. `limits` are those of `test`; a benchmark may have seconds of its own. `family`
-    groups the tasks of `test` that resemble each other. Errors as `benchmarks.load`; ValueError for a name
-    that comes twice.
+    groups the tasks of `test` that resemble each other. Errors as `benchmarks.load`; ValueError
+    for a name that comes twice.
     """
     found = []
     for text in names:
