@@ -11,7 +11,7 @@ C, R, F, P = Outcome
 SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
 HOW = {
     "teacher": "teacher", "scores": SCORES, "tie_break": 0.5, "pass_ratio": 0.0,
-    "prompts": {"t/0": ""}, "prompt_format": "starcoder",
+    "prompts": {"t/0": "def f(x):"}, "prompt_format": "starcoder",
 }  # fmt: skip
 
 
@@ -177,10 +177,8 @@ def test_one_program_in_two_forms_is_one_answer_behind_whatever_prompt():
             ("student", f"<think>\n</think>\n{code}", P)]  # fmt: skip
     responses, executions = answers(*rows)
     for style, asked in (("starcoder", "def f(x):"), ("starcoder", "def f(x):\n"), ("chat", "?")):
-        groups, left_out = rank.rank(
-            [problem()], responses, executions, scores=SCORES, tie_break=0.5,
-            prompts={"t/0": asked}, prompt_format=style,
-        )  # fmt: skip
+        how = HOW | {"prompts": {"t/0": asked}, "prompt_format": style}
+        groups, left_out = rank.rank([problem()], responses, executions, **how)
         assert left_out == {"response: repeats another of its task": 3}
         (text,) = groups[0].responses
         assert style == "chat" or asked + text == f"def f(x):\n{code}"
