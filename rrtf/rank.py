@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from rrtf import config
-from rrtf.prompts import target
+from rrtf.prompts import extract, form_of, target
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
 
 PAIRINGS = ("one", "all")
@@ -67,9 +67,9 @@ def rank(
 
     `executions` are parallel to `responses`; `prompts` maps a task id to the text, in
     `prompt_format`, that the student is sampled from. A group holds the code of each response in
-    that format (`prompts.target`); a response whose code has none is left out. Equal texts of one
-    task are kept once (the teacher's, else the first); texts cut off at the token limit are left
-    out. The teacher's first response is the target of L_ft.
+    that format (`prompts.target`); a response whose code has none is left out. Programs of one
+    task that differ in layout or comments are kept once (the teacher's, else the first); texts
+    cut off at the token limit are left out. The teacher's first response is the target of L_ft.
     """
     check_scores(scores, tie_break, pass_ratio)
     added = {"tie": tie_break, "pass_ratio": pass_ratio}
@@ -77,8 +77,9 @@ def rank(
     dropped: Counter[str] = Counter()
     groups = []
     for problem in problems:
-        rows = _as_targets(problem, by_task[problem.task_id], prompt_format, dropped)
-        kept = _distinct(rows, teacher, dropped)
+        asked = prompts[problem.task_id]
+        rows = _as_targets(problem, by_task[problem.task_id], asked, prompt_format, dropped)
+        kept = _distinct(problem, rows, teacher, dropped)
         first = next((i for i, (r, _) in enumerate(kept) if r.source == teacher), None)
         if first is None:
             dropped["response: its task has no complete teacher response"] += len(kept)
@@ -132,11 +133,12 @@ def _by_task(
 def _as_targets(
     problem: Problem,
     rows: Sequence[tuple[Response, Execution]],
+    prompt: str,
     prompt_format: str,
     dropped: Counter,
 ) -> list[tuple[Response, Execution]]:
     """The rows whose code can be a target of training, with it as their text."""
-    texts = [target(problem, response.text, prompt_format) for response, _ in rows]
+    texts = [target(problem, response.text, prompt_format, prompt=prompt) for response, _ in rows]
     lost = texts.count(None)
     if lost:
         dropped["response: its code does not continue the prompt"] += lost
@@ -148,19 +150,20 @@ def _as_targets(
 
 
 def _distinct(
-    rows: Sequence[tuple[Response, Execution]], teacher: str, dropped: Counter
+    problem: Problem, rows: Sequence[tuple[Response, Execution]], teacher: str, dropped: Counter
 ) -> list[tuple[Response, Execution]]:
-    """Teacher first, then the others in order, every text once, none cut off."""
+    """Teacher first, then the others in order, every program once, none cut off."""
     ordered = sorted(rows, key=lambda row: (row[0].source != teacher, row[0].source, row[0].index))
     seen: set[str] = set()
     kept = []
     for response, execution in ordered:
+        form = form_of(extract(problem, response.text))
         if response.finish_reason == "length":
             dropped["response: cut off at max_new_tokens"] += 1
-        elif response.text in seen:
+        elif form in seen:
             dropped["response: repeats another of its task"] += 1
         else:
-            seen.add(response.text)
+            seen.add(form)
             kept.append((response, execution))
     return kept
 

@@ -36,10 +36,22 @@ def rows(name: str) -> Iterator[tuple[str, Any]]:
     """
     path = Path(name)
     if name == "-" or path.is_file() or path.name.removesuffix(".gz").endswith(_SUFFIXES):
-        yield from ((f"{name}:{number}", row) for number, row in read_rows(path))
+        for number, row in read_rows(path):
+            if not is_unicode(row):
+                raise ValueError(f"{name}:{number}: half a surrogate pair, no Unicode")
+            yield f"{name}:{number}", row
         return
     for split, table in _data_set(name).items():
         yield from ((f"{name}:{split}:{at}", row) for at, row in enumerate(table, start=1))
+
+
+def is_unicode(value: Any) -> bool:
+    """Whether every text in a JSON value can be written: it has no half of a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _SUFFIXES = (".json", ".jsonl", ".parquet")
@@ -217,6 +229,8 @@ def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> 
     ]
     if missing:
         raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
+    if not is_unicode(row):
+        raise ValueError(f"{where}: half a surrogate pair, no Unicode")
     try:
         return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
     except KeyError as error:

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 95, "config": 125, "stats": 260, "loss": 150, "similarity": 225},
-    {"cluster": 180, "store": 420, "prompts": 240, "probes": 230, "methods": 85, "sandbox": 2990,
+    {"cluster": 180, "store": 420, "prompts": 350, "probes": 230, "methods": 85, "sandbox": 2990,
      "figures": 590},
     {"execution": 200, "rank": 200, "step": 1020, "engines": 1950, "nano": 990, "strength": 545,
      "paper": 895, "report": 515},

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LANE = ROOT / "rrtf/quantize/auto_gptq_lane.py"  # is run by a Python of its own
 OF_CUDA = ("nvidia-", "cuda-", "triton")  # come with torch's CUDA build, pinned by torch itself
-IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel"}  # import name -> package, where unequal
+# Import name -> package, where unequal
+IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel", "markdown_it": "markdown-it-py"}
 
 
 def plain(name: str) -> str:

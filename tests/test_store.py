@@ -103,6 +103,15 @@ def test_a_missing_file_is_named(tmp_path):
             store.read(tmp_path / name, Response)
 
 
+def test_half_a_surrogate_pair_is_named_by_file_and_line(tmp_path):
+    rows = [store.to_row(GROUP), store.to_row(replace(GROUP, responses=("\ud83d", "b")))]
+    path = tmp_path / "g.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for read in (lambda: store.read(path, RankedGroup), lambda: list(store.rows(str(path)))):
+        with pytest.raises(ValueError, match=r"g\.jsonl:2: half a surrogate pair"):
+            read()
+
+
 def test_a_value_that_is_no_outcome_is_an_error_that_names_the_line(tmp_path):
     row = store.to_row(EXECUTION) | {"outcome": "GREAT"}
     (tmp_path / "a.jsonl").write_text(json.dumps(row))

@@ -45,8 +45,11 @@ def grade(given: Given) -> None:
     seconds = time.monotonic() - started
     if given.out:
         marks = unstable or [None] * len(executions)
-        pairs = zip(executions, marks, strict=True)
-        screen.write(given.out, [grading.verdict(run, mark) for run, mark in pairs])
+        rows = [
+            grading.verdict(run, mark) | {"reading": sample.reading}
+            for sample, run, mark in zip(found, executions, marks, strict=True)
+        ]
+        screen.write(given.out, rows)
     console = Console(stderr=given.out == "-", highlight=False)
     if not given.out:
         console.print(screen.reason_table(executions))

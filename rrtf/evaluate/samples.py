@@ -112,12 +112,14 @@ _NO_INDEX = -1  # until the samples of a task are counted
 class Sample:
     """One line: where it stands, what it means, and the verdict that it carries, if any.
 
-    `kind` is the field its text came from, one of `KINDS`.
+    `kind` is the field its text came from, one of `KINDS`; `reading` how `prompts.read` found the
+    program in it, `as it is` where it came as one.
     """
 
     where: str
     kind: str
     response: Response
+    reading: str
     execution: Execution | None = None
 
 
@@ -229,15 +231,16 @@ def _sample(row: Mapping, where: str, by_id: Mapping[str, Problem], extract: str
             "--rename THEIRS=OURS reads a field under another name)"
         )
     text = _text(row, kinds[0])
+    program, reading = _program(row, problem, text, extract)
     response = Response(
         task_id=problem.task_id,
         source=_text(row, "source"),
         index=_whole(row, "index", _NO_INDEX),
         text=text,
-        program=_program(row, problem, text, extract),
+        program=program,
         finish_reason=_text(row, "finish_reason") or "stop",
     )
-    return Sample(where, kinds[0], response)
+    return Sample(where, kinds[0], response, reading)
 
 
 def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
@@ -256,15 +259,19 @@ def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
     return by_id[task_id]
 
 
-def _program(row: Mapping, problem: Problem, text: str, extract: str) -> str:
+def _program(row: Mapping, problem: Problem, text: str, extract: str) -> tuple[str, str]:
+    """(program, reading) of a line; Python itself reads over a byte-order mark."""
     if row.get("solution") is not None:
         if extract != "auto":
             raise ValueError(f"a solution is taken as it is: --extract {extract} does not apply")
-        return text
+        return text.removeprefix(prompts.BOM), "as it is"
     recorded = _text(row, "program")
     if recorded and row.get("completion") is not None:
         raise ValueError("both completion and program: expected exactly one of them")
-    return recorded if recorded and extract == "auto" else prompts.extract(problem, text, extract)
+    if recorded and extract == "auto":
+        return recorded, "as it is"
+    answer = prompts.read(problem, text, extract)
+    return answer.program, answer.reading
 
 
 def _text(row: Mapping, name: str) -> str:

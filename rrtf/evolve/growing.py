@@ -14,7 +14,7 @@ from rrtf.evolve import rules
 from rrtf.evolve.asking import answer_ask, evolve_ask, methods, task_text, version
 from rrtf.evolve.offline import check_methods, draw_method
 from rrtf.evolve.rules import Dropped
-from rrtf.evolve.seeds import code_of
+from rrtf.prompts import code_of
 from rrtf.records import Instruction
 
 Asker = Callable[[Sequence[Ask]], list[Reply]]

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from rrtf import prompts, similarity
 from rrtf.engines.endpoint import Reply
 from rrtf.evolve.asking import task_text, wording
-from rrtf.evolve.seeds import code_of, function_of
+from rrtf.evolve.seeds import function_of
+from rrtf.prompts import code_of
 from rrtf.records import Instruction
 
 Rule = Callable[[Instruction], str]
@@ -43,6 +44,12 @@ _APOLOGY = re.compile(
     re.IGNORECASE,
 )
 _BLOCK = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
+_ONE_BLOCK = re.compile(r"(`{3,}|~{3,})[^`\n]*\n((?:(?!\1).)*?)\n[ \t]*\1", re.DOTALL)
+_ANNOUNCED = re.compile(
+    r"(?:certainly|sure|of course|absolutely|okay|here(?:'|\u2019)?s|here (?:is|are))\b"
+    r"[^\n]*:\s*\n(?=\s*\S)",
+    re.IGNORECASE,
+)  # matched where the text begins
 _FENCE_NAME = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]+)", re.MULTILINE)
 _OTHER_LANGUAGE = re.compile(
     r"(?<![\w.])(?i:javascript|java|typescript|node\.?js|jquery|react(?:\.?js| native)|"
@@ -89,8 +96,13 @@ def failed_answer(reply: Reply, task: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    """The task in a reply: without space, or one pair of quotes or fences, around all of it."""
-    text = text.strip()
+    """The task in a reply: without reasoning, a line that announces it, and one pair of quotes or
+    fences around all of it."""
+    text = prompts.without_reasoning(text).strip()
+    if announced := _ANNOUNCED.match(text):
+        text = text[announced.end() :].strip()
+    if block := _ONE_BLOCK.fullmatch(text):
+        return block[2].strip()
     for fence in ('"""', "```", "'''", '"'):
         inside = text[len(fence) : -len(fence)]
         if text.startswith(fence) and text.endswith(fence) and inside and fence not in inside:
@@ -113,7 +125,7 @@ def apologises(text: str) -> bool:
     """Whether the prose of `text` (outside of blocks and of whole programs) declines to answer."""
     if prompts.parses(text) and _defines_anything(text):
         return False
-    return _APOLOGY.search(_BLOCK.sub("", text)) is not None
+    return _APOLOGY.search(_BLOCK.sub("", prompts.without_reasoning(text))) is not None
 
 
 def adds_nothing(text: str, parent: str) -> str:

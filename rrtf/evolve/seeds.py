@@ -9,6 +9,7 @@ from typing import Any
 
 from rrtf import prompts, similarity
 from rrtf.evolve.asking import task_text
+from rrtf.prompts import code_of
 from rrtf.records import Instruction, Problem
 
 # Under which names the parts of a row are found, the first that is there.
@@ -101,12 +102,6 @@ class Function:
     head: str
     body: str
     parameters: tuple[int, int | None]  # fewest and most positional arguments; None: any number
-
-
-def code_of(text: str) -> str:
-    """The program of an answer: its Markdown block of Python where it has one, else all of it."""
-    block = prompts.fenced(text, "")
-    return (text if block is None else block).strip("\n")
 
 
 def function_of(program: str, task: str) -> Function:

@@ -19,8 +19,9 @@ from rrtf.engines import Decoding
 from rrtf.evolve.asking import again_ask, inputs_ask, task_text
 from rrtf.evolve.growing import Asker
 from rrtf.evolve.rules import Dropped
-from rrtf.evolve.seeds import Function, code_of, function_of
+from rrtf.evolve.seeds import Function, function_of
 from rrtf.probes import literal
+from rrtf.prompts import code_of
 from rrtf.records import Instruction, Problem
 
 Call = Callable[..., list[tuple]]  # `executor.call`, or what stands in for it
