@@ -6,14 +6,15 @@ Fields are put in by replacing `{name}`, in one pass, so that tasks may hold bra
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 from rrtf import config
 from rrtf.engines import Decoding
-from rrtf.engines.endpoint import Ask
+from rrtf.engines.endpoint import Ask, Reply
 from rrtf.records import Instruction
 
+Asker = Callable[[Sequence[Ask]], list[Reply]]
 FILE = "prompts/evolve.toml"
 _FIELD = re.compile(r"\{(method|task|head|count)\}")
 

@@ -5,19 +5,17 @@ id decides its method and the seed of its requests, so results depend neither on
 nor on how they are cut into calls; a killed run goes on where the saved replies end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rrtf.engines import Decoding
-from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evolve import rules
-from rrtf.evolve.asking import answer_ask, evolve_ask, methods, task_text, version
+from rrtf.evolve.asking import Asker, answer_ask, evolve_ask, methods, task_text, version
 from rrtf.evolve.offline import check_methods, draw_method
 from rrtf.evolve.rules import Dropped
 from rrtf.prompts import code_of
 from rrtf.records import Instruction
 
-Asker = Callable[[Sequence[Ask]], list[Reply]]
 AFTER_FAILURE = ("retry", "stop")
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from rrtf import prompts, store
 from rrtf.engines import Decoding, endpoint
 from rrtf.evolve import asking, offline, rules
-from rrtf.evolve.growing import Asker, evolve_rows
+from rrtf.evolve.asking import Asker
+from rrtf.evolve.growing import evolve_rows
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.evolve.testing import add_tests

@@ -16,8 +16,7 @@ from typing import Any
 
 from rrtf import probes, prompts, similarity
 from rrtf.engines import Decoding
-from rrtf.evolve.asking import again_ask, inputs_ask, task_text
-from rrtf.evolve.growing import Asker
+from rrtf.evolve.asking import Asker, again_ask, inputs_ask, task_text
 from rrtf.evolve.rules import Dropped
 from rrtf.evolve.seeds import Function, function_of
 from rrtf.probes import literal
