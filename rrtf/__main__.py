@@ -37,7 +37,8 @@ def _tell_version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="show the version")
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="print it"),
     ] = False,
 ) -> None:
     """Ranking feedback for code models: RRTF (arXiv:2307.14936) from seeds to report."""

@@ -22,19 +22,19 @@ PACKAGE = ROOT / "rrtf"
 # floors only. The number is its budget in code lines, without blanks, comments and docstrings. A
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
-    {"records": 95, "config": 125, "stats": 260, "loss": 150, "similarity": 225},
-    {"cluster": 180, "store": 420, "prompts": 350, "probes": 230, "methods": 85, "sandbox": 2990,
+    {"records": 95, "config": 130, "stats": 255, "loss": 150, "similarity": 225},
+    {"cluster": 185, "store": 435, "prompts": 400, "probes": 230, "methods": 85, "sandbox": 2985,
      "figures": 590},
-    {"execution": 200, "rank": 200, "step": 1020, "engines": 1950, "nano": 990, "strength": 545,
+    {"execution": 200, "rank": 200, "step": 1025, "engines": 1950, "nano": 990, "strength": 545,
      "paper": 895, "report": 515},
-    {"sample": 215, "train": 440, "evolve": 1030, "audit": 1545, "benchmarks": 790,
+    {"sample": 215, "train": 440, "evolve": 1030, "audit": 1555, "benchmarks": 790,
      "quantize": 1220},
-    {"evaluate": 1350, "plan": 945},
+    {"evaluate": 1360, "plan": 940},
     {"cases": 1065, "ablation": 1085, "cli": 1500},
     {"__main__": 25},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold
-FILES_AT_MOST = 135
+FILES_AT_MOST = 141
 ENTRIES_AT_MOST = 34  # of rrtf/, profiles.toml and __init__.py among them
 CORE = ("records", "rank", "methods", "loss", "step/batches", "train")  # the paper's section 3
 CORE_AT_MOST = 1100

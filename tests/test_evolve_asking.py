@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from scripted_teacher import ADDED, CODE, Teacher, kind, reply, task_of
 
-from rrtf.evolve import asking, growing, offline, rules, testing
+from rrtf.evolve import asking, offline, rules, stage, testing
 from rrtf.evolve.seeds import as_problem, read_seeds
 from rrtf.records import Instruction
 
@@ -24,7 +24,7 @@ def _seeds(count=6):
 def _grow(teacher, seeds=None, *, rounds=2, **more):
     how = {"rounds": rounds, "weights": WEIGHTS, "generator": "m", "decoding": asking.freely(0)}
     how |= {"after_failure": "retry"} | more
-    return growing.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
+    return stage.evolve_rows(_seeds() if seeds is None else seeds, ask=teacher, **how)
 
 
 def test_every_row_has_its_family_tree_and_its_answer():

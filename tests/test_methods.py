@@ -4,7 +4,7 @@ import pytest
 from test_train import recipe
 
 from rrtf import methods, train
-from rrtf.ablation import validation
+from rrtf.ablation import results
 from rrtf.records import Outcome, RankedGroup
 
 ROWS = [
@@ -23,7 +23,7 @@ def group(task: str) -> RankedGroup:
 
 def test_the_grid_holds_every_combination_once():
     rates = {"sft": [1e-5, 1e-4], "rrtf": [1e-5, 1e-4], "rrhf": [1e-5], "dpo": [1e-6]}
-    found = validation.grid(rates, ["mean", "sum"], [10.0])
+    found = results.grid(rates, ["mean", "sum"], [10.0])
     assert len(found) == 4 + 4 + 2 + 2 + 1
     assert len({tuple(sorted(row.items())) for row in found}) == len(found)
     assert {
@@ -41,27 +41,27 @@ def test_a_trial_is_named_after_its_setting_and_changes_only_that():
         {"method": "dpo", "learning_rate": 1e-6},
     ]
     groups = [group(f"t/{i}") for i in range(3)]
-    runs = validation.trials(groups, groups, settings, recipe=recipe(), max_responses=4)
+    runs = results.trials(groups, groups, settings, recipe=recipe(), max_responses=4)
     assert [run.name for run in runs] == [
         "rrtf-lr1e-04-ft_reduction=sum", "rrtf-lr1e-04-ft_reduction=mean", "dpo-lr1e-06",
     ]  # fmt: skip
     assert [run.recipe.ft_reduction for run in runs] == ["sum", "mean", "mean"]
     assert len({run.recipe.seed for run in runs}) == 1
-    rows = validation.trial_rows(runs, {run.name: 0.5 for run in runs})
+    rows = results.trial_rows(runs, {run.name: 0.5 for run in runs})
     assert [row["variant"] for row in rows] == ["ft_reduction=sum", "ft_reduction=mean", ""]
     assert rows[2]["learning_rate"] == 1e-6
 
 
 def test_the_best_rate_of_each_variant_wins_and_ties_go_to_the_smaller_rate():
     tie = {"method": "sft", "variant": "sum", "learning_rate": 1e-6, "pass@1": 0.5}
-    best = {(r["method"], r["variant"]): r for r in validation.best_rates([*ROWS, tie])}
+    best = {(r["method"], r["variant"]): r for r in results.best_rates([*ROWS, tie])}
     assert best["sft", "sum"]["learning_rate"] == 1e-6
     assert best["rrtf", "sum"]["pass@1"] == 0.45
     assert len(best) == 3
 
 
 def test_a_shared_rate_needs_all_methods_and_has_the_best_mean():
-    shared = validation.shared_rates(ROWS, ["sft", "rrtf"])
+    shared = results.shared_rates(ROWS, ["sft", "rrtf"])
     assert [row["learning_rate"] for row in shared] == [1e-4, 1e-5]
     assert shared[0]["mean"] == pytest.approx(0.425)
     assert all(row["variant"] == "sum" for row in shared)

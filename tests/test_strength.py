@@ -11,8 +11,7 @@ from rrtf import probes
 from rrtf.records import Outcome, Problem
 from rrtf.strength import examine
 from rrtf.strength.examine import NO_REFERENCE, Strength
-from rrtf.strength.faults import OPERATORS
-from rrtf.strength.mutants import mutants
+from rrtf.strength.mutants import OPERATORS, mutants
 
 F, P = Outcome.FAILED_TESTS, Outcome.PASS
 HEAD = 'def f(x, y=0):\n    """Says something."""\n'

@@ -12,8 +12,8 @@ from rrtf.cli.options import Given
 from rrtf.engines import Decoding, endpoint
 from rrtf.engines.endpoint import Ask, Reply
 from rrtf.evaluate import grade, samples
-from rrtf.evolve import asking, growing, offline, rules, stage, testing
-from rrtf.evolve.growing import Asker
+from rrtf.evolve import asking, offline, rules, stage, testing
+from rrtf.evolve.asking import Asker
 from rrtf.evolve.seeds import read_seeds
 from rrtf.records import Instruction, Problem
 from rrtf.sandbox import executor
@@ -103,7 +103,7 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
     screen.tell(f"{len(rows)} rows; " + ", ".join(f"{o}: {t}" for o, t in names.items()))
     decoding = Decoding(given.temperature, given.top_p, given.max_new_tokens, given.seed)
     ask = _asker(given)
-    evolved, gone = growing.evolve_rows(
+    evolved, gone = stage.evolve_rows(
         rows,
         ask=ask,
         generator=given.model,

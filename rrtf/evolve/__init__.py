@@ -2,7 +2,6 @@
 
 Two ways to the same records. `offline` transforms the specifications of nano problems and needs
 no model. The paper's way asks one, through any OpenAI-compatible endpoint: `asking` fills in what
-is asked, `seeds` reads instruction rows and turns them into problems, `growing` evolves round by
-round, `rules` says which rows go and why, `testing` makes unit tests by agreement. `stage` is
-stage 01 either way.
+is asked, `seeds` reads instruction rows and turns them into problems, `rules` says which rows go
+and why, `testing` makes unit tests by agreement. `stage` evolves round by round, either way.
 """

@@ -1,1 +1,1 @@
-"""What tests can see: `faults` and `mutants` make a reference wrong, `examine` counts kills."""
+"""What tests can see: `mutants` makes a reference wrong, `examine` counts kills."""

@@ -1,7 +1,7 @@
 """Small faults put into a program on purpose, one at a time: what its tests should notice.
 
-Nothing is executed here. A mutant is the reference but for one change of a kind that
-`rrtf.strength.faults` knows; comments and layout are lost.
+Nothing is executed here. A mutant is the reference but for one change of a kind of `OPERATORS`;
+comments and layout are lost.
 """
 
 import ast
@@ -9,11 +9,220 @@ import random
 import types
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rrtf import config, similarity
-from rrtf.strength.faults import OPERATORS
+
+_CONDITIONS = ("test", "ifs")  # fields of `if`, `while`, `x if c else y`, comprehensions
+_ARITHMETIC: dict[type, tuple[type, ...]] = {
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Add,),
+    ast.Div: (ast.FloorDiv, ast.Mult),
+    ast.FloorDiv: (ast.Div, ast.Mod),
+    ast.Mod: (ast.FloorDiv,),
+    ast.Pow: (ast.Mult,),
+    ast.BitAnd: (ast.BitOr,),
+    ast.BitOr: (ast.BitAnd,),
+    ast.BitXor: (ast.BitOr,),
+    ast.LShift: (ast.RShift,),
+    ast.RShift: (ast.LShift,),
+}
+_COMPARISON: dict[type, tuple[type, ...]] = {
+    ast.Lt: (ast.LtE, ast.Gt),
+    ast.LtE: (ast.Lt, ast.GtE),
+    ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+}
+_TWINS = (
+    *(("min", "max"), ("any", "all"), ("upper", "lower"), ("lstrip", "rstrip")),
+    *(("startswith", "endswith"), ("find", "rfind"), ("ljust", "rjust"), ("keys", "values")),
+    *(("isupper", "islower"), ("isalpha", "isalnum"), ("floor", "ceil"), ("append", "extend")),
+    *(("union", "intersection"), ("issubset", "issuperset"), ("add", "discard")),
+)
+_TWIN = dict(_TWINS) | {right: left for left, right in _TWINS} | {"isdigit": "isalnum"}
+_WRAPPERS = frozenset(("sorted", "reversed", "set", "frozenset", "abs", "round", "int"))
+_METHODS = frozenset(("lower", "upper", "strip", "lstrip", "rstrip", "title", "capitalize"))
+_SYMMETRIC = frozenset(("min", "max", "gcd", "lcm", "isclose"))
+
+
+def _with(node: ast.AST, **changes: object) -> ast.AST:
+    return type(node)(**(dict(ast.iter_fields(node)) | changes))
+
+
+def _number(value: complex) -> ast.expr:
+    if isinstance(value, int | float) and value < 0:
+        return ast.UnaryOp(ast.USub(), ast.Constant(-value))
+    return ast.Constant(value)
+
+
+def _plus(node: ast.expr, step: int) -> ast.expr:
+    return ast.BinOp(node, ast.Add() if step > 0 else ast.Sub(), ast.Constant(abs(step)))
+
+
+def _name_of(function: ast.expr) -> str:
+    """`max`, or `lower` of `text.lower`."""
+    return getattr(function, "id", "") or getattr(function, "attr", "")
+
+
+def _arithmetic(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    if isinstance(node, ast.BinOp | ast.AugAssign):
+        for other in _ARITHMETIC.get(type(node.op), ()):
+            yield _with(node, op=other())
+
+
+def _comparison(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    if isinstance(node, ast.Compare):
+        for at, operation in enumerate(node.ops):
+            for other in _COMPARISON[type(operation)]:
+                yield _with(node, ops=[*node.ops[:at], other(), *node.ops[at + 1 :]])
+
+
+def _boolean(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """`and` for `or`, the other way, and one operand left out."""
+    if isinstance(node, ast.BoolOp):
+        yield _with(node, op=ast.Or() if isinstance(node.op, ast.And) else ast.And())
+        for at in range(len(node.values)):
+            rest = node.values[:at] + node.values[at + 1 :]
+            yield rest[0] if len(rest) == 1 else _with(node, values=rest)
+
+
+def _negation(node: ast.AST, field: str) -> Iterator[ast.AST]:
+    """A `not` or a sign removed, a condition negated."""
+    if isinstance(node, ast.UnaryOp):
+        if not isinstance(node.operand, ast.Constant):
+            yield node.operand
+    elif field in _CONDITIONS and not isinstance(node, ast.Compare):
+        yield ast.UnaryOp(ast.Not(), node)
+
+
+def _condition(node: ast.AST, field: str) -> Iterator[ast.AST]:
+    """A condition that always holds or never does."""
+    if field in _CONDITIONS and not isinstance(node, ast.Constant):
+        yield ast.Constant(True)
+        yield ast.Constant(False)
+
+
+def _constant(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    if not isinstance(node, ast.Constant):
+        return
+    value = node.value
+    if isinstance(value, bool):
+        yield ast.Constant(not value)
+    elif isinstance(value, int | float):
+        yield _number(value + 1)
+        yield _number(value - 1)
+    elif isinstance(value, str | bytes):
+        other = "x" if isinstance(value, str) else b"x"
+        yield ast.Constant(value + other if value else other)
+        if value:
+            yield ast.Constant(value[:0])
+
+
+def _bounds(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """Off by one in slices, indices and ranges; a bound of a slice left out."""
+    if isinstance(node, ast.Slice):
+        for name in ("lower", "upper", "step"):
+            if getattr(node, name):
+                yield _with(node, **{name: None})
+        for name in ("lower", "upper"):
+            bound = getattr(node, name)
+            if bound and not isinstance(bound, ast.Constant):
+                yield _with(node, **{name: _plus(bound, 1)})
+                yield _with(node, **{name: _plus(bound, -1)})
+    elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Name | ast.BinOp):
+        yield _with(node, slice=_plus(node.slice, -1))
+    elif isinstance(node, ast.Call) and _name_of(node.func) == "range":
+        for at, bound in enumerate(node.args[:2]):
+            if not isinstance(bound, ast.Constant | ast.Starred):
+                for step in (1, -1):
+                    changed = [*node.args[:at], _plus(bound, step), *node.args[at + 1 :]]
+                    yield _with(node, args=changed)
+        if len(node.args) == 1:
+            yield _with(node, args=[ast.Constant(1), *node.args])
+
+
+def _arguments(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """The first two arguments swapped; the last of several, or a named one, left out."""
+    if not isinstance(node, ast.Call):
+        return
+    if len(node.args) > 1 and not any(isinstance(a, ast.Starred) for a in node.args):
+        if _name_of(node.func) not in _SYMMETRIC:
+            yield _with(node, args=[node.args[1], node.args[0], *node.args[2:]])
+        yield _with(node, args=node.args[:-1])
+    for at in range(len(node.keywords)):
+        yield _with(node, keywords=node.keywords[:at] + node.keywords[at + 1 :])
+
+
+def _function(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """Another function of the same kind (`min` for `max`), or none around its argument."""
+    if not isinstance(node, ast.Call):
+        return
+    name = _name_of(node.func)
+    if name in _TWIN:
+        field = "id" if isinstance(node.func, ast.Name) else "attr"
+        yield _with(node, func=_with(node.func, **{field: _TWIN[name]}))
+    if isinstance(node.func, ast.Name) and name in _WRAPPERS and node.args:
+        yield node.args[0]
+    if isinstance(node.func, ast.Attribute) and name in _METHODS and not node.args:
+        yield node.func.value
+
+
+def _returned(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """Nothing is returned; of a truth value: always one."""
+    if isinstance(node, ast.Return) and node.value:
+        yield _with(node, value=ast.Constant(None))
+        negated = isinstance(node.value, ast.UnaryOp) and isinstance(node.value.op, ast.Not)
+        if negated or isinstance(node.value, ast.Compare | ast.BoolOp):
+            yield _with(node, value=ast.Constant(True))
+            yield _with(node, value=ast.Constant(False))
+
+
+def _deletion(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """A statement that does nothing. A first assignment stays: later lines need its name."""
+    kinds = ast.AugAssign | ast.Expr | ast.If | ast.For | ast.While | ast.Delete | ast.Raise
+    if isinstance(node, kinds | ast.Break | ast.Continue):
+        yield ast.Pass()
+    elif isinstance(node, ast.Assign):
+        used = {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+        if all(not isinstance(t, ast.Name) or t.id in used for t in node.targets):
+            yield ast.Pass()
+
+
+def _assignment(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    """`x = y` for `x += y`."""
+    if isinstance(node, ast.AugAssign):
+        yield ast.Assign([node.target], node.value, lineno=node.lineno)
+
+
+def _jump(node: ast.AST, _: str) -> Iterator[ast.AST]:
+    if isinstance(node, ast.Break | ast.Continue):
+        yield ast.Continue() if isinstance(node, ast.Break) else ast.Break()
+
+
+OPERATORS: dict[str, Callable[[ast.AST, str], Iterator[ast.AST]]] = {
+    "arithmetic": _arithmetic,
+    "comparison": _comparison,
+    "boolean": _boolean,
+    "negation": _negation,
+    "condition": _condition,
+    "constant": _constant,
+    "bounds": _bounds,
+    "arguments": _arguments,
+    "function": _function,
+    "return": _returned,
+    "deletion": _deletion,
+    "assignment": _assignment,
+    "jump": _jump,
+}
+
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _PASSED_OVER = frozenset(
