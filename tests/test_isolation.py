@@ -1,8 +1,10 @@
 """The fences around programs: their levels, users and hosts, and that nothing is left behind."""
 
+import contextlib
 import gc
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -313,6 +315,237 @@ def test_one_candidate_leaves_nothing_for_the_next():
         found = call(programs, [()], workers=1, exactly=level)
         for index in (1, 3):
             assert found[index][0].value == ([], False, False, False), level
+
+
+LEAVES = {
+    "nothing": "",
+    "lock": "fcntl.fcntl(1, 37, struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 2077, 1, 0))",
+    "posix lock": "fcntl.lockf(1, fcntl.LOCK_EX)",
+    "flock": "fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
+    "lock of a device": "fcntl.lockf(open('/dev/null', 'r+b', 0), fcntl.LOCK_EX)",
+    "flags": "fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK | os.O_RDWR)",
+    "append": "fcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)",
+    "position": "os.lseek(1, 100, 0)",
+    "size": "os.truncate(1, 1 << 20)",
+    "blocks": "ctypes.CDLL(None).fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(1 << 20))",
+    "hint": "fcntl.fcntl(1, 1036, struct.pack('Q', 3))",
+    "mode": "os.fchmod(1, 0o123)",
+    "times": "os.utime(1, (1, 2))",
+    "seals": "fcntl.fcntl(1, 1033, 1)",
+    "attribute": "os.setxattr(1, 'user.x', b'1')",
+    "times of the folder": "os.utime('.', (1, 2))",
+    "mode of the folder": "os.chmod('.', 0o711)",
+    "file": "open('left', 'w').write('x')",
+    "file and removed": "open('left', 'w').write('x'); os.unlink('left')",
+    "environment": "os.environ['LEFT'] = '1'; os.putenv('X', 'y'); os.umask(0); os.chdir('/')",
+    "output": "os.write(1, b'x' * 1000); os.write(2, b'y')",
+    "limits": "resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))",
+    "pipe": "fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)",
+    "memory": "ctypes.memset(id(257) + 24, 7, 1)",
+    "thread": "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+    "timer": "signal.setitimer(signal.ITIMER_REAL, 50)",
+}
+LOOKS = """
+import ctypes, fcntl, os, resource, signal, struct, threading
+def attempt(action):
+    try:
+        return str(action())
+    except OSError as error:
+        return str(error.errno)
+def locks(file):
+    ask = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0)
+    return [fcntl.fcntl(file, number, ask).hex() for number in (5, 36)]
+def f(x):
+    found = [attempt(lambda file=file: locks(file)) for file in (0, 1, 2)]
+    found += [attempt(lambda: fcntl.flock(open(os.__file__), fcntl.LOCK_EX | fcntl.LOCK_NB))]
+    found += [attempt(lambda: fcntl.lockf(0, fcntl.LOCK_EX | fcntl.LOCK_NB))]
+    for file in (0, 1, 2):
+        for number in (1, 3, 1034):
+            found += [attempt(lambda: fcntl.fcntl(file, number))]
+        found.append(attempt(lambda: fcntl.fcntl(file, 1035, bytes(8)).hex()))
+        found.append(attempt(lambda: os.lseek(file, 0, 1)))
+        state = os.fstat(file)
+        found.append((state.st_blocks, state.st_size, oct(state.st_mode)))
+        found.append(file == 0 or state.st_mtime > 100)
+    folder = os.stat(".")
+    found.append((folder.st_nlink, oct(folder.st_mode), folder.st_size))
+    found.append(folder.st_mtime < 1 or not os.access(".", os.W_OK) or ON_DISK)
+    found.append(attempt(lambda: sorted(os.listdir("."))) if x else "")
+    found += [os.environ.get("LEFT"), oct(os.umask(0o22)), len(threading.enumerate())]
+    found += [resource.getrlimit(resource.RLIMIT_NOFILE), signal.getitimer(signal.ITIMER_REAL)]
+    found += [attempt(lambda: os.listxattr(file)) for file in (1, ".")]
+    return found
+""".replace("or ON_DISK", "")
+
+
+@pytest.mark.parametrize("level", lanes.LEVELS[:3])
+def test_no_program_sees_what_another_did_in_any_order(level):
+    """What a program sees must be the same first of all, after every other, and in 200 orders."""
+    try:
+        executor.call([("def f():\n    return 1", "f")], [()], exactly=level, level=level)
+    except RuntimeError:
+        pytest.skip(f"this host does not allow {level}")
+    leaving = [
+        f"{LOOKS}\nlook = f\ndef f(x):\n    seen = look(x)\n    try:\n        {action or 'pass'}\n"
+        f"    except OSError: pass\n    return seen\n# {name}\n"
+        for name, action in LEAVES.items()
+    ]
+    see = level == "namespaces"  # elsewhere there is no folder, or one that others may write to
+    (alone,), *others = ([r.value for r in row] for row in executor.call(
+        [(LOOKS, "f"), *((text, "f") for text in leaving)], [(see,)],
+        workers=1, exactly=level, level=level,
+    ))  # fmt: skip
+    assert all(found == [alone] for found in others)
+    source, tries = random.Random(0), []
+    for first in leaving:
+        tries += [first, LOOKS + f"# {len(tries)}\n"]
+    for _ in range(200):
+        tries += [text + f"# {len(tries)}\n" for text in source.sample(leaving, 2)]
+    found = executor.call(
+        [(t, "f") for t in tries], [(see,)], workers=1, exactly=level, level=level
+    )
+    assert [row[0] for row in found if row[0].value != alone] == []
+
+
+READS = """
+import ctypes, os
+def f(path):
+    found = []
+    for read in (os.readlink, os.listxattr, lambda p: os.getxattr(p, "user.x"), os.listdir,
+                 lambda p: open(p).read(), os.scandir, lambda p: os.getxattr(p, "user.x",
+                 follow_symlinks=False)):
+        try:
+            found.append(str(read(path)))
+        except OSError:
+            pass
+    return found
+"""
+
+
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
+def test_no_program_reads_where_links_lead_or_what_is_written_beside_a_file(tmp_path, level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("canary")
+    link.symlink_to("canary")
+    with contextlib.suppress(OSError):  # a file system that keeps none
+        os.setxattr(file, "user.x", b"canary")
+    asked = [(str(file),), (str(link),), ("/proc/self/exe",), ("/proc/self/cwd",)]
+    (found,) = executor.call([(READS, "f")], asked, exactly=level)
+    assert [result.value for result in found] == [[]] * 4
+
+
+EVENT_LOOPS = """
+import array, asyncio, socket, threading
+async def later(n):
+    await asyncio.sleep(0)
+    return n + await asyncio.get_running_loop().run_in_executor(None, int, "1")
+async def both():
+    return await asyncio.gather(later(1), asyncio.wait_for(later(2), 5))
+def tries(*actions):
+    found = []
+    for action in actions:
+        try:
+            found.append(str(action()))
+        except OSError as error:
+            found.append(error.errno)
+    return found
+def f():
+    one, other = socket.socketpair()
+    one.send(b"x")
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))
+    return asyncio.run(both()), other.recv(9), tries(
+        lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+        lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+        lambda: one.sendmsg([b"x"], [rights]),
+        lambda: one.sendto(b"x", "/run/systemd/journal/socket"),
+        lambda: one.connect("/run/systemd/journal/socket"),
+        lambda: one.bind("\\0name"), lambda: socket.socket(socket.AF_UNIX),
+        lambda: socket.socket(socket.AF_INET), lambda: socket.socket(socket.AF_INET6),
+    )
+"""
+
+
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
+def test_event_loops_run_and_their_sockets_reach_nobody(level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    (found,) = executor.call([(EVENT_LOOPS, "f")], [()], exactly=level)
+    assert found[0].value == ([2, 3], b"x", [1] * 9), found
+
+
+LIBRARIES = """
+import bz2, lzma, ssl, sqlite3, zlib, hashlib, ctypes, decimal, json, zoneinfo
+def f(path):
+    with sqlite3.connect(path) as base:
+        base.execute("create table t (n)")
+        base.execute("insert into t values (?)", (len(bz2.decompress(bz2.compress(b"abc"))),))
+        return base.execute("select n from t").fetchone()[0]
+"""
+
+
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
+def test_the_standard_librarys_own_shared_libraries_are_there(level):
+    if level not in levels():
+        pytest.skip(f"this host does not allow {level}")
+    paths = [":memory:", "own.db"] if level == "namespaces" else [":memory:"]
+    code = (
+        "import json, sys\nfrom rrtf.sandbox import executor\n"
+        "source, level, paths = json.load(sys.stdin)\n"
+        "(found,) = executor.call([(source, 'f')], [(p,) for p in paths], exactly=level)\n"
+        "print([r.value or r.error for r in found])\n"
+    )
+    pythons = {sys.executable, *filter(os.path.exists, ["/usr/bin/python3"])}
+    for python in sorted(pythons):
+        asked = json.dumps([LIBRARIES, level, paths])
+        if not run_python(python, "-c", LIBRARIES).returncode:
+            found = run_python(python, "-c", code, text=asked)
+            assert found.stdout == f"{[3] * len(paths)}\n", (python, found.stderr)
+
+
+FROM_A_FOLDER = (
+    "import json, sys\nfrom rrtf.sandbox import executor\n"
+    "from rrtf.records import Problem, Response\n"
+    "p = Problem('t', '', 'f', 'assert f() == 7')\n"
+    "s = 'import here_only, os\\ndef f():\\n    from here_only import late\\n'\n"
+    's += \'    try: open("mine", "w").close()\\n    except OSError: pass\\n\'\n'
+    "s += '    return late.seven()\\n'\n"
+    "found = executor.execute([p], [Response('t', 'm', i, '', s + '#' * i) for i in range(3)],\n"
+    "    exactly=sys.argv[1], packages=('here_only',), workers=1)\n"
+    "print(*{e.outcome.name + e.reason for e in found})\n"
+)
+
+
+@pytest.mark.parametrize("level", lanes.LEVELS[:2])
+@pytest.mark.parametrize("where", ["/tmp", "/dev/shm", "a home", "a link", "a file"])
+def test_packages_are_found_wherever_the_environment_lies(tmp_path, where, level):
+    if level not in levels() or not os.access("/dev/shm", os.W_OK):
+        pytest.skip(f"this host does not allow {level}, or has no /dev/shm")
+    base = where if where.startswith("/") else "/var/tmp"
+    folder = Path(tempfile.mkdtemp(prefix="of its own ", dir=base))
+    try:
+        site = folder / "with spaces" / "site"
+        package = site / "here_only"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        (package / "late.py").write_text("def seven():\n    return 7\n")
+        if where == "a home":
+            folder.chmod(0o700)
+        else:
+            for path in (folder, *folder.rglob("*")):
+                path.chmod(0o755)
+        if where == "a link":
+            (folder / "link").symlink_to(site)
+            site = folder / "link"
+        if where == "a file":  # a module beside others, and the package a link to elsewhere
+            package.rename(folder / "elsewhere")
+            package.symlink_to(folder / "elsewhere")
+        code = f"import sys; sys.path.append({str(site)!r})\n" + FROM_A_FOLDER
+        found = run_python(sys.executable, "-c", code, level)
+        assert found.stdout == "PASS\n", found.stderr
+    finally:
+        shutil.rmtree(folder)
 
 
 # --- many and crowded --------------------------------------------------------------------------

@@ -321,7 +321,7 @@ def test_hostile_bytes_cause_a_wire_error_and_nothing_else():
 def test_what_is_too_deep_or_too_large_does_not_cross():
     loop: list = []
     loop.append(loop)
-    for value in (loop, "x" * (wire.MAX_FRAME + 1), [0] * wire.MAX_FRAME, object()):
+    for value in (loop, "x" * (wire.MAX_BLOB + 1), [0] * (wire.MAX_FRAME // 8), object()):
         with pytest.raises(wire.WireError):
             wire.encode(value)
 
@@ -568,15 +568,44 @@ def test_a_changed_argument_is_seen_as_in_one_process(tests, program, passed):
     [
         ("xs = [2, 1]\nassert f(xs) == sorted(xs)", "def f(xs): xs.clear(); return []",
          "FAILED_TESTS"),
-        ("xs = [2, 1]\nassert f(xs) == 1\nassert f(xs) == 1", "def f(xs): return xs.pop()", "PASS"),
-        ("xs = [2, 1]\nfor _ in range(2):\n    assert f(xs) == 1\nassert xs == [2, 1]",
-         "def f(xs): return xs.pop()", "PASS"),
+        ("xs = [2, 1]\nassert sorted(xs) == f(xs) and xs", "def f(xs): xs.clear(); return []",
+         "FAILED_TESTS"),
+        ("xs = [2, 1]\nassert f(xs) == sorted(xs)", "def f(xs): xs.sort(); return xs", "PASS"),
+        ("xs = [2, 1]\nassert f(xs) == 1\nassert f(xs) == 2", "def f(xs): return xs.pop()", "PASS"),
+        ("xs = [2, 1]\nassert f(xs) == 1\nassert f(xs) == 1", "def f(xs): return xs.pop()",
+         "FAILED_TESTS"),
+        ("xs = [2, 1]\nfor _ in range(2):\n    assert f(xs) == 2\nassert xs == [2, 1]",
+         "def f(xs): y = xs[0]; xs.append(y); return y", "FAILED_TESTS"),
     ],
 )  # fmt: skip
-def test_a_program_cannot_spoil_shared_inputs_or_what_its_answer_is_compared_with(
+def test_a_program_cannot_spoil_what_its_answer_is_compared_with(tests, program, expected):
+    assert verdict(tests, program)[0].name == expected
+
+
+@pytest.mark.parametrize(
+    ("tests", "program", "expected"),
+    [
+        ("for x in f(3):\n    assert x > 0", "def f(x): return []",
+         ("FAILED_TESTS", "no_assertion", 0, 1)),
+        ("def test():\n    assert f(1) == 1", "def f(x): return 1",
+         ("FAILED_TESTS", "no_assertion", 0, 1)),
+        ("async def check(c):\n    assert c(1) == 1", "def f(x): return 1", ("PASS", "", 1, 1)),
+        ("try:\n    f(1)\nexcept KeyError:\n    pass\nelse:\n    assert False",
+         "def f(x): raise KeyError", ("PASS", "", 1, 1)),
+        ("import re\nassert f('a') == re.compile('a')", "import re\ndef f(x): return re.compile(x)",
+         ("FAILED_TESTS", "cannot_cross", 0, 1)),
+        ("class A:\n    pass\nassert f(A())", "def f(x): return x",
+         ("FAILED_TESTS", "cannot_cross", 0, 1)),
+        ("try:\n    ok = f(1).equals(2)\nexcept Exception:\n    ok = True\nassert ok",
+         "class A:\n    def equals(self, x): return False\ndef f(x): return A()",
+         ("FAILED_TESTS", "cannot_cross", 1, 1)),
+    ],
+)  # fmt: skip
+def test_what_was_not_asserted_or_could_not_be_told_is_no_pass_and_says_so(
     tests, program, expected
 ):
-    assert verdict(tests, program)[0].name == expected
+    outcome, *rest = verdict(tests, program)
+    assert (outcome.name, *rest) == expected
 
 
 def test_tests_of_many_terms_are_judged_and_those_beyond_the_compiler_are_named():

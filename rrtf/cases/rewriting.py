@@ -10,7 +10,6 @@ from types import CodeType
 from typing import Any
 
 from rrtf.cases import steps
-from rrtf.sandbox import mutation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,6 @@ def rewrite(tests: str, entry_point: str) -> tuple[CodeType, tuple[Unit, ...]]:
     SyntaxError for tests that do not compile.
     """
     tree = ast.parse(tests, "tests.py")
-    mutation.mark(tree, entry_point)
     plain = entry_point if entry_point.isidentifier() else "candidate"
     writer = _Rewriter(tests, {plain, "candidate"})
     checked = any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
@@ -112,7 +110,8 @@ class _Rewriter:
                 range(node.lineno, node.end_lineno + 1),
             )
         )
-        begin = f"_rrtf_case.begin({len(self.units) - 1}, {tuple(sorted(names))!r}, locals())"
+        unit = f"{len(self.units) - 1}, {tuple(sorted(names))!r}, locals()"
+        begin = f"_rrtf_case.begin({unit}, {isinstance(node, ast.Assert)})"
         lines = ast.parse(
             f"yield {begin}\ntry:\n    pass\n"
             "except BaseException as _rrtf_error:\n"

@@ -6,6 +6,7 @@ with the program.
 """
 
 import builtins
+import contextlib
 import copy
 import sys
 from collections.abc import Callable
@@ -20,7 +21,6 @@ _NOTHING = object()
 FLIPPED = {  # a relation seen from its other side
     "<": ">", "<=": ">=", ">": "<", ">=": "<=", "in": "holding", "not in": "not holding",
 }  # fmt: skip
-MIRRORED = "_rrtf_mirrored"  # as the sandbox marks calls whose arguments the tests look at later
 
 
 class Failed(Exception):
@@ -97,12 +97,13 @@ class Recorder:
     def __init__(self, space: dict, target: str):
         self.space, self.target = space, target
         self.names: dict = {}  # the tests' globals
-        self.begin(0, (), {})
+        self.begin(0, (), {}, False)
 
     called, returned = None, _NOTHING
 
-    def begin(self, unit: int, names: tuple, variables: dict) -> tuple:
+    def begin(self, unit: int, names: tuple, variables: dict, asserts: bool) -> tuple:
         """A step of the tests is about to be carried out; what its variables hold."""
+        self.asserts = asserts
         self.unit, self.sides, self.relation, self.tolerance = unit, {}, "", 0.0
         self.calling = False
         found = [(n, variables.get(n, self.names.get(n, _NOTHING))) for n in names]
@@ -110,16 +111,13 @@ class Recorder:
         return ("at", unit, self.variables)
 
     def call(self, *args: object, **kwargs: object) -> object:
-        """The tested function on copies of its arguments, as the judge calls it."""
-        try:
-            return self.mirrored(*copy.deepcopy(args), **copy.deepcopy(kwargs))
-        except RecursionError:
-            if self.calling:
-                raise
-            return self.mirrored(*args, **kwargs)  # a chain too long to be copied
+        """The tested function; its arguments are noted before it can change them.
 
-    def mirrored(self, *args: object, **kwargs: object) -> object:
-        """The tested function; its arguments are noted before it can change them."""
+        In an assertion it gets copies: they are not to change what its answer is compared with.
+        """
+        if self.asserts:
+            with contextlib.suppress(RecursionError):  # a chain too long to be copied
+                args, kwargs = copy.deepcopy((args, kwargs))
         texts = [shown(value, 2 * SHOWN) for value in args]
         texts += [f"{name}={shown(value, 2 * SHOWN)}" for name, value in kwargs.items()]
         self.called, self.returned, self.calling = ", ".join(texts), _NOTHING, True
@@ -273,15 +271,9 @@ def _tests(prompt, tests, names: tuple, target: str, space: dict) -> tuple:
             tested[name] = __import__(name)
     if "random" in names:
         __import__("random").seed(0)
-    tested |= {plain: recorder.call, "_rrtf_case": recorder, MIRRORED: _mirrored}
+    tested |= {plain: recorder.call, "_rrtf_case": recorder}
     exec(tests, tested)
     return recorder, tested["_rrtf_steps"]()
-
-
-def _mirrored(function, *args: object, **kwargs: object) -> object:
-    recorder = getattr(function, "__self__", None)
-    inner = recorder.mirrored if isinstance(recorder, Recorder) else function
-    return inner(*args, **kwargs)
 
 
 def _run_prompt(prompt, tested: dict, space: dict) -> None:

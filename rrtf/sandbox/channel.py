@@ -5,7 +5,8 @@ import builtins
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from rrtf.sandbox import linked, wire
 
@@ -20,8 +21,65 @@ class CandidateError(Exception):
     """An exception of the candidate that has no built-in class."""
 
 
+class Stopped(Exception):
+    """A StopIteration of the candidate, which no `map` takes for its own end.
+
+    Where tests name that one, in `except` or in a call, they mean this one too (`instrument`).
+    """
+
+    value = None
+
+
+class AsyncStopped(Exception):
+    """A StopAsyncIteration of the candidate, likewise."""
+
+
 class Gone(Exception):
     """The worker has ended; nothing more comes from it."""
+
+
+class _Known:
+    """What values from the worker stand for in the judge."""
+
+    def __init__(self, channel: "Channel"):
+        self.channel, self.opaques = channel, {}
+
+    def __call__(self, handle: int, bits: int, kind: str) -> object:
+        channel = self.channel
+        if handle >= wire.LENT:
+            return channel.lend.lent[handle - wire.LENT]
+        channel.saw_opaque = True
+        known, able = self.opaques.get(handle), wire.opaque_class(bits & ~wire.TRUE)
+        if type(known) is not able or known._kind != kind:
+            known = self.opaques[handle] = able(handle, bits, kind, channel)
+        known._bits = bits
+        return known
+
+    def named(self, kind: str, fields: tuple, values: tuple) -> tuple:
+        """A named tuple: of the prompt's class of this name where it has these fields."""
+        own = self.channel.kinds.get(kind)
+        if own is not None and wire.fields_of(own) == fields:
+            return tuple.__new__(own, values)
+        return wire.named(kind, fields, values)
+
+    def member(self, kind: str, name: str, value: object) -> object:
+        """The member of this name of the prompt's own enumeration."""
+        return self.channel.kinds[kind]._member_map_[name]
+
+
+class _Lent:
+    """The tests' own functions and iterators, which a candidate may be given to call."""
+
+    def __init__(self):
+        self.lent: list[object] = []
+        self.kinds: dict[str, type] = {}
+
+    def __call__(self, value: object) -> int:
+        steps = hasattr(type(value), "__next__") and not hasattr(value, "read")
+        if not steps and not callable(value):
+            raise wire.WireError(f"a value of type {type(value).__name__} cannot cross")
+        self.lent.append(value)
+        return wire.LENT + len(self.lent) - 1
 
 
 class Channel:
@@ -36,8 +94,17 @@ class Channel:
         self.fatal = ""  # the reason of an event that decides the verdict
         self.raised: Exception | None = None  # the latest exception of the candidate
         self.saw_opaque = False
-        self.kinds: dict[str, type] = {}  # classes of the prompt, whose objects cross as nodes
+        self.changes = 0  # how often a call may have changed its arguments
+        self.refusal = ""  # the reason why something that the tests wanted was refused
+        self.errors: dict[str, type] = {}  # the prompt's classes of exceptions
+        self.makes_objects = False  # the candidate is a class: what it makes may be told things
+        self.known, self.lend = _Known(self), _Lent()
         self.fd = self._spawn()
+
+    @property
+    def kinds(self) -> dict[str, type]:
+        """Classes of the prompt, whose objects cross as nodes, tuples and members."""
+        return self.lend.kinds
 
     def _spawn(self) -> int:
         os.write(self.nursery.fileno(), wire.SPAWN + self.nonce)
@@ -66,10 +133,21 @@ class Channel:
         if self.ended:
             raise Gone(self.ended)
         try:
-            payload = wire.encode(value)
+            payload = wire.encode(value, self.lend)
         except wire.WireError:
-            payload, _ = linked.encode(value, self.kinds)
+            payload, _ = self._table(value)
         self._send(payload)
+
+    def _table(self, value: object) -> tuple[bytes, list]:
+        try:
+            return linked.encode(value, self.kinds, self.lend)
+        except wire.WireError as error:
+            self.refused(wire.CannotCross)
+            raise wire.CannotCross(str(error)) from None
+
+    def refused(self, why: type[wire.CannotCross]) -> None:
+        """Something that the tests wanted is not to be had: no pass any more."""
+        self.refusal = self.refusal or why.judge_reason
 
     def _send(self, payload: bytes) -> None:
         self.number += 1
@@ -174,29 +252,108 @@ class Channel:
     def ask(self, *request: object) -> object:
         """The value of one request; raises what the candidate raised."""
         self.request(request)
-        return self.value(*self.receive())
+        return self._reply()
 
-    def ask_mirrored(self, target: str, args: tuple, kwargs: dict) -> object:
-        """The value of one call; what it did to its arguments is done to `args` and `kwargs`."""
+    def ask_shown(self, operation: str, target: object, args: tuple, kwargs: dict) -> object:
+        """The value of a call; what it did to its arguments is done to `args` and `kwargs`."""
         if self.ended:
             raise Gone(self.ended)
-        payload, objects = linked.encode(("mirrored", target, args, kwargs), self.kinds)
+        request = (operation, target, args, kwargs)
+        held = linked.containers((args, tuple(kwargs.items())), self.kinds)
+        try:
+            payload = wire.encode(request, self.lend) if held is not None else b""
+        except wire.WireError:
+            payload = b""
+        if not payload:
+            payload, held = self._table(request)
         self._send(payload)
-        return self.value(*self.receive(), objects)
+        value = self._reply(held)
+        if isinstance(value, wire.Opaque):
+            value._answers = True  # a function that a call gives is a part of the program
+        return value
+
+    def apply(self, owner: wire.Opaque, args: tuple, kwargs: dict) -> object:
+        """A call of an object of the candidate, which is told nothing unless it `answers`."""
+        told = [x for x in (*args, *kwargs.values()) if not isinstance(x, wire.Opaque)]
+        if told and not owner._answers and not self.makes_objects:
+            owner._refuse()
+        return self.ask_shown("apply", owner, args, kwargs)
+
+    def call(self, function: object, args: tuple, kwargs: dict) -> object:
+        """A call of what a name of the program stands for."""
+        if not isinstance(function, wire.Opaque):
+            return function(*args, **kwargs)
+        return self.ask_shown("apply", function, args, kwargs)
+
+    def items(self, owner: wire.Opaque) -> object:
+        """An iterator over an object of the candidate."""
+        return self.ask("iter", owner)
+
+    def step(self, owner: wire.Opaque) -> object:
+        """The next item of an iterator of the candidate. Slow ones are never asked in advance."""
+        if not owner._ahead:
+            n = 1 if owner._taken < _ONE_BY_ONE else min(owner._taken, _MOST_AHEAD)
+            items = self.ask("step", owner, n)
+            if type(items) is not list:
+                owner._refuse()
+            owner._taken += len(items)
+            owner._ahead = items[::-1]
+        if not owner._ahead:
+            raise StopIteration
+        return owner._ahead.pop()
+
+    def run(self, owner: wire.Opaque) -> Iterator[object]:
+        """Has a coroutine of the candidate run to its end, as `await` does."""
+        return self.ask("run", owner)
+        yield
+
+    def _reply(self, objects: Sequence[object] = ()) -> object:
+        """What comes back; before that, the tests' own functions answer as often as they are asked.
+
+        `objects` are those of the request that may have been changed.
+        """
+        kind, payload = self.receive()
+        while kind == b"B":
+            self._answer(payload)
+            kind, payload = self.receive()
+        return self.value(kind, payload, objects)
+
+    def _answer(self, payload: bytes) -> None:
+        try:
+            number, args, kwargs = self._decoded(payload)
+            lent = self.lend.lent[number]
+        except Exception:
+            self.end("protocol_violation")
+        try:
+            reply = ("value", next(lent) if args is None else lent(*args, **kwargs))
+        except (Gone, SandboxError):
+            raise
+        except Exception as error:
+            base = next(b for b in type(error).__mro__ if b.__module__ == "builtins")
+            reply = ("raise", base.__name__, str(error))
+        try:
+            self.request(reply)
+        except wire.CannotCross as error:
+            self.request(("raise", "TypeError", str(error)))
+
+    def _decoded(self, payload: bytes, objects: Sequence[object] = ()) -> object:
+        if payload[:1] == linked.TAG:
+            self.changes += bool(objects)
+            return linked.decode(payload, self._make, self.known, objects)[0]
+        return wire.decode(payload, self.known)
 
     def value(self, kind: bytes, payload: bytes, objects: Sequence[object] = ()) -> object:
         """What a reply says; `objects` are those of the request that it may have changed."""
         try:
-            if payload[:1] == linked.TAG:
-                value, _ = linked.decode(payload, self._make, self._opaque, objects)
-            else:
-                value = wire.decode(payload, self._opaque)
+            value = self._decoded(payload, objects)
             if kind == b"V":
                 return value
             if kind == b"E":
                 self.raised = self._exception(*value)
         except (wire.WireError, TypeError):
             self.end("protocol_violation")
+        except MemoryError:
+            self.end("output_limit")
         if kind == b"X":
             self.end("early_exit")
         if kind != b"E":
@@ -206,22 +363,37 @@ class Channel:
     def _make(self, kind: str) -> object:
         return object.__new__(self.kinds[kind])
 
-    def _opaque(self, handle: int, truth: bool, kind: str) -> wire.Opaque:
-        self.saw_opaque = True
-        return wire.Opaque(handle, truth, kind, lambda op, *rest: self.ask(op, *rest))
-
-    def _exception(self, reason: str, builtin: str, message: str) -> Exception:
-        if not type(reason) is type(builtin) is type(message) is str:
-            raise TypeError("an exception is described by three texts")
+    def _exception(
+        self,
+        reason: str,
+        builtin: str,
+        message: str,
+        names: tuple = (),
+        args: tuple | None = None,
+        fields: Mapping[str, object] = MappingProxyType({}),
+    ) -> Exception:
+        """An exception of the nearest class that the judge has, made without code of the tests."""
+        if not type(reason) is type(builtin) is type(message) is str or type(names) is not tuple:
+            raise TypeError("an exception is described by texts")
         reason = reason[:_LONGEST_REASON] if reason.isidentifier() else "Exception"
         if wire.is_fatal(reason):
             self.fatal = self.fatal or reason
-        kind = getattr(builtins, builtin, None)
-        usable = isinstance(kind, type) and issubclass(kind, Exception)
+        base = getattr(builtins, builtin, None)
+        if not isinstance(base, type) or not issubclass(base, Exception):
+            base = CandidateError
+        own = next((self.errors[name] for name in names if name in self.errors), base)
+        own = own if issubclass(own, base) else base
+        args = args if type(args) is tuple else (message,)
+        if issubclass(base, StopIteration):
+            own, base, fields = Stopped, Stopped, {"value": args[0] if args else None}
+        elif issubclass(base, StopAsyncIteration):
+            own = base = AsyncStopped
         try:
-            error = (kind if usable else CandidateError)(message)
-        except TypeError:  # UnicodeDecodeError and the like want more arguments
+            error = base.__new__(own, *args)
+            base.__init__(error, *args)
+        except TypeError:  # its class wants other arguments
             error = CandidateError(message)
+        linked.set_fields(error, {n: v for n, v in dict(fields).items() if type(n) is str})
         error.candidate_reason = reason
         return error
 
@@ -237,7 +409,7 @@ class Channel:
                 elif kind == b"R" and compiled:
                     return "", ""
                 elif kind == b"S":
-                    reason = wire.decode(payload, self._opaque)
+                    reason = wire.decode(payload, self.known)
                     known = wire.REASONS.get(reason, ("",))[0] == wire.COMPILE_ERROR
                     return wire.COMPILE_ERROR, reason if known else "syntax"
                 else:
@@ -267,6 +439,7 @@ def _cause(answer: bytes) -> str:
     return _SIGNALS.get(number, f"signal_{number}")
 
 
+_ONE_BY_ONE, _MOST_AHEAD = 64, 1 << 13  # items of an iterator
 _AT_ONCE = 1 << 14  # bytes of requests
 _LONGEST_REASON = 100  # characters; a class may have a name of any length
 _SIGNALS = {24: "cpu_time", 25: "output_limit", 31: "refused"}  # SIGXCPU, SIGXFSZ, SIGSYS

@@ -1,10 +1,17 @@
 """What rewritten tests call while they run: every assertion is counted and none ends the check."""
 
+import operator
 from collections.abc import Callable
+
+from rrtf.sandbox.channel import AsyncStopped, Stopped
+from rrtf.sandbox.wire import CannotCross, Opaque
 
 # Names under which `instrument` has the tests call what stands here.
 HOLDS, MUST, LOST, RAISED = "_rrtf_holds", "_rrtf_must", "_rrtf_lost", "_rrtf_raised"
-ERROR, EXCEPTION, MIRRORED = "_rrtf_error", "_rrtf_Exception", "_rrtf_mirrored"
+ERROR, EXCEPTION = "_rrtf_error", "_rrtf_Exception"
+STOPPED = {"StopIteration": "_rrtf_Stopped", "StopAsyncIteration": "_rrtf_AsyncStopped"}
+COMPARED, BEFORE, FIXED = "_rrtf_compared", "_rrtf_before", "_rrtf_fixed"
+NEXT = "_rrtf_next"
 
 
 class Poisoned(Exception):
@@ -39,8 +46,13 @@ class Tally:
             MUST: self.must,
             RAISED: self.raised,
             LOST: self.lost,
-            MIRRORED: call_mirrored,
             EXCEPTION: Exception,
+            STOPPED["StopIteration"]: Stopped,
+            STOPPED["StopAsyncIteration"]: AsyncStopped,
+            COMPARED: self.compared,
+            BEFORE: lambda value: (fixed(value), self.channel.changes),
+            FIXED: fixed,
+            NEXT: following,
         }
 
     def holds(self, value: object) -> None:
@@ -48,7 +60,7 @@ class Tally:
         if value:
             self.passed += 1
         else:
-            self._failed("wrong_type" if self.channel.saw_opaque else "wrong_value", False)
+            self._failed(self._why(), False)
         self.reached += 1
         self.channel.saw_opaque = False
 
@@ -68,11 +80,24 @@ class Tally:
         """A statement outside of assertions raised; what it should have given is lost."""
         if type(error) is AssertionError and error is not self.channel.raised:
             self.reached += 1
-            self._failed("wrong_value", False)
+            self._failed(self._why(), False)
         else:
             self.incomplete = True
             self._note(error)
         return Poison()
+
+    def compared(self, form: str, before: tuple, left: object, right: Callable) -> object:
+        """A comparison whose right side was computed, and fixed, before its left side.
+
+        Where that has changed an argument, the comparison must hold for what is there now as well.
+        """
+        (fixed_right, changes), compare = before, _COMPARISONS[form]
+        value = compare(left, fixed_right)
+        return compare(left, right()) if value and changes != self.channel.changes else value
+
+    def _why(self) -> str:
+        other = "wrong_type" if self.channel.saw_opaque else "wrong_value"
+        return self.channel.refusal or other
 
     def _note(self, error: Exception) -> None:
         reason = getattr(error, "candidate_reason", "")
@@ -80,8 +105,10 @@ class Tally:
             self._failed("", True)
         elif reason:
             self._failed(reason, True)
+        elif isinstance(error, CannotCross):
+            self._failed(error.judge_reason, False)
         else:
-            self._failed("wrong_type", False)
+            self._failed("cannot_cross" if self.channel.saw_opaque else "wrong_type", False)
         self.channel.saw_opaque = False
 
     def _failed(self, reason: str, by_candidate: bool) -> None:
@@ -89,10 +116,45 @@ class Tally:
         self.all_raised = self.all_raised and by_candidate
 
 
-def call_mirrored(function: Callable, *args: object, **kwargs: object) -> object:
-    """Calls a stub so that the arguments change in place; any other function as it is."""
-    mirrored = getattr(function, "mirrored", None) if type(function) is _FUNCTION else None
-    return mirrored(args, kwargs) if mirrored else function(*args, **kwargs)
+def following(iterator: object, *otherwise: object) -> object:
+    """`next`, at the end of a candidate's iterator with an exception that no `map` swallows."""
+    if not isinstance(iterator, Opaque):
+        return next(iterator, *otherwise)
+    try:
+        return next(iterator)
+    except StopIteration:
+        if otherwise:
+            return otherwise[0]
+    iterator._remote.raised = Stopped()
+    raise iterator._remote.raised
 
 
-_FUNCTION = type(call_mirrored)
+def fixed(value: object, seen: dict[int, object] | None = None) -> object:
+    """A copy of containers as they are now: a program that changes its argument cannot reach it."""
+    kind = type(value)
+    if kind not in (list, tuple, dict, set):
+        return value
+    if kind in (list, tuple) and set(map(type, value)) <= _UNCHANGING:
+        return kind(value)
+    seen = {} if seen is None else seen
+    if id(value) in seen or kind is set:
+        return seen.get(id(value), value.copy() if kind is set else value)
+    new = seen[id(value)] = {} if kind is dict else []
+    if kind is dict:
+        new.update((key, fixed(item, seen)) for key, item in value.items())
+        return new
+    new.extend(fixed(item, seen) for item in value)
+    return new if kind is list else tuple(new)
+
+
+_UNCHANGING = frozenset((int, float, complex, bool, str, bytes, type(None)))
+_COMPARISONS = {
+    "Eq": operator.eq,
+    "NotEq": operator.ne,
+    "Lt": operator.lt,
+    "LtE": operator.le,
+    "Gt": operator.gt,
+    "GtE": operator.ge,
+    "In": lambda a, b: a in b,
+    "NotIn": lambda a, b: a not in b,
+}

@@ -6,14 +6,17 @@ them. A judge, fresh from its fork, would need four times as long.
 
 import ast
 import builtins
+import copy
 import marshal
 import re
 import types
 from functools import lru_cache
 
-from rrtf.sandbox import assertions, counting, mutation
+from rrtf.sandbox import assertions, counting
 
-_COMPOUND = (ast.For, ast.While, ast.If, ast.With, ast.Try)
+_WITH = (ast.With, ast.AsyncWith)
+_TRY = (ast.Try, ast.TryStar)
+_COMPOUND = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.Match, *_WITH, *_TRY)
 
 
 @lru_cache(maxsize=512)
@@ -21,9 +24,10 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     """A problem as its judge wants it, of types that marshal takes: its tests as data or as code.
 
     `cases` are the assertions of tests that are data (see `assertions`). For all others: `code` and
-    `prompt` are marshalled code (the prompt's only where the tests use what it binds), `names` all
-    names that the tests may look up, `name` that of the candidate among them. ValueError for tests
-    that do not compile or assert nothing.
+    `prompt` are marshalled code (the prompt's only where the tests use what it binds), `lacking`
+    the names that the tests use and do not bind, `name` that of the candidate, `draws` says whether
+    they use `random`, `is_class` whether the prompt has the candidate as a class. ValueError for
+    tests that do not compile or assert nothing.
     """
     try:
         tree = compile(tests, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
@@ -46,6 +50,7 @@ def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
 
 def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
     """Tests that are code, rewritten and compiled."""
+    lacking = _lacking(tree)
     code, n_asserts, has_check = instrument(tree, entry_point)
     names = global_names(code)
     used = helpers(names, prompt) - {entry_point}
@@ -53,10 +58,25 @@ def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
         "name": plain_name(entry_point),
         "code": marshal.dumps(code),
         "prompt": marshal.dumps(compile_prompt(prompt)) if used else b"",
-        "names": tuple(sorted(names)),
+        "lacking": tuple(sorted(lacking - {entry_point, plain_name(entry_point)})),
+        "draws": "random" in names,
         "n_asserts": n_asserts,
         "has_check": has_check,
+        "is_class": bool(re.search(rf"^class {re.escape(entry_point)}\b", prompt, re.MULTILINE)),
     }
+
+
+def _lacking(tree: ast.Module) -> set[str]:
+    """Names that are read, but bound nowhere in the tests and by no built-in."""
+    used, bound = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (bound if _binds(node) else used).add(node.id)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+        else:
+            bound |= {n for n in (getattr(node, "name", None), getattr(node, "arg", None)) if n}
+    return {name for name in used - bound if not hasattr(builtins, name)}
 
 
 def plain_name(entry_point: str) -> str:
@@ -72,11 +92,78 @@ def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.C
     tree = source
     if isinstance(source, str):
         tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-    mutation.mark(tree, entry_point)
+    parameters = {s.args.args[0].arg for s in tree.body if _is_check(s) and s.args.args}
+    for index, statement in enumerate(tree.body):
+        try:
+            expressions = _Expressions(tree, parameters | {plain_name(entry_point)})
+            tree.body[index] = expressions.visit(statement)
+        except RecursionError:
+            continue  # an expression of a thousand terms stays as it is
     rewriter = Rewriter()
-    bare = not any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
+    bare = not any(map(_is_check, tree.body))
     tree.body = rewriter.block(tree.body, guard=bare, top=True)
     return compile(tree, "tests.py", "exec", dont_inherit=True), rewriter.asserts, not bare
+
+
+def _is_check(node: ast.stmt) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "check"
+
+
+class _Expressions(ast.NodeTransformer):
+    """What must mean the same as in one process although the candidate is in another.
+
+    `StopIteration` in an `except` or an argument means the candidate's as well, `next` ends with
+    one that `map` does not swallow, and what an answer is compared with in the same comparison is
+    computed, and copied, before the call: a program that changes its argument cannot spoil it.
+    """
+
+    def __init__(self, tree: ast.Module, candidates: set[str]):
+        self.candidates = candidates
+        self.own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _binds(n)}
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        node.type = node.type and self._with_stopped(node.type)
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        if isinstance(node.func, ast.Name) and node.func.id == "next" and "next" not in self.own:
+            node.func = ast.copy_location(_name(counting.NEXT, {}), node.func)
+        node.args = [self._with_stopped(argument) for argument in node.args]
+        return self.generic_visit(node)
+
+    def _with_stopped(self, node: ast.expr) -> ast.expr:
+        named = {n.id for n in (*getattr(node, "elts", ()), node) if isinstance(n, ast.Name)}
+        more = [_name(hook, {}) for name, hook in counting.STOPPED.items() if name in named]
+        if not more:
+            return node
+        both = [*(node.elts if isinstance(node, ast.Tuple) else [node]), *more]
+        return ast.fix_missing_locations(ast.copy_location(ast.Tuple(both, ast.Load()), node))
+
+    def visit_Compare(self, node: ast.Compare) -> ast.expr:
+        node = self.generic_visit(node)
+        form, right = type(node.ops[0]).__name__, node.comparators[0]
+        if len(node.ops) > 1 or form.startswith("Is") or self._calls(node.left, right):
+            return node
+        kinds = set(map(type, ast.walk(node)))
+        if self._calls(node.left) and not kinds & {ast.NamedExpr, ast.Await, ast.Yield}:
+            if any(isinstance(n, ast.Name) for n in ast.walk(right)):
+                again = ast.parse("lambda: 0", mode="eval").body
+                again.body = copy.deepcopy(right)
+                args = [ast.Constant(form), _call(counting.BEFORE, right, {}), node.left, again]
+                node = ast.copy_location(ast.Call(_name(counting.COMPARED, {}), args, []), node)
+        elif self._calls(right) and any(isinstance(n, ast.Name) for n in ast.walk(node.left)):
+            node.left = ast.copy_location(_call(counting.FIXED, node.left, {}), node.left)
+        return ast.fix_missing_locations(node)
+
+    def _calls(self, *sides: ast.expr) -> bool:
+        """Whether every one of these expressions calls the candidate by name."""
+        calls = ({n.func.id for n in ast.walk(side) if isinstance(n, ast.Call)
+                  and isinstance(n.func, ast.Name)} for side in sides)  # fmt: skip
+        return all(names & self.candidates for names in calls)
+
+
+def _binds(node: ast.Name) -> bool:
+    return not isinstance(node.ctx, ast.Load)
 
 
 def global_names(code: types.CodeType) -> frozenset[str]:
@@ -128,7 +215,7 @@ class Rewriter:
         if isinstance(node, ast.Assert):
             return self._assertion(node, handled)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            check = top and node.name == "check"
+            check = top and _is_check(node)
             node.body = self.block(node.body, guard=check)
             return node
         if isinstance(node, _COMPOUND):
@@ -146,7 +233,12 @@ class Rewriter:
         return node
 
     def _descend(self, node: ast.stmt, guard: bool, handled: bool) -> None:
-        if isinstance(node, ast.Try):
+        if isinstance(node, ast.Match):
+            for case in node.cases:
+                case.body = self.block(case.body, guard=guard, handled=handled)
+        elif isinstance(node, _WITH):  # its manager wants to see what is raised
+            node.body = self.block(node.body, guard=False, handled=True)
+        elif isinstance(node, _TRY):
             inside = bool(node.handlers) or handled
             node.body = self.block(node.body, guard=guard and not inside, handled=inside)
             for handler in node.handlers:
@@ -154,7 +246,8 @@ class Rewriter:
             node.finalbody = self.block(node.finalbody, guard=guard, handled=handled)
         else:
             node.body = self.block(node.body, guard=guard, handled=handled)
-        node.orelse = self.block(getattr(node, "orelse", []), guard=guard, handled=handled)
+        if getattr(node, "orelse", None):
+            node.orelse = self.block(node.orelse, guard=guard, handled=handled)
 
     def _assertion(self, node: ast.Assert, handled: bool) -> ast.stmt:
         if isinstance(node.test, ast.Constant) and node.test.value:

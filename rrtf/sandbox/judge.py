@@ -2,12 +2,12 @@
 
 A process of its own per problem whose tests are code; for tests that are data one that goes on
 (`court`). It never runs candidate code: `candidate(...)` sends arguments
-to the worker and gets a value of the closed set back, always a fresh copy on both sides.
+to the worker and gets a value of the closed set back, a copy on both sides.
 
 How assertions are counted. Every executed `assert` is one test, in loops each time it is reached,
 and a failed one does not end the check. `assert` of a true constant is no test. A statement
 outside of assertions whose call of the candidate fails leaves a value that fails every assertion
-it enters. What a call does to its arguments is seen by tests that look at them later (`mutation`).
+it enters. What a call does to its arguments is seen at once, as in one process.
 When a part of the check cannot be carried through, the number of tests is at least
 the number of `assert` statements in the source; so it is defined for programs that never start.
 """
@@ -18,18 +18,24 @@ import marshal
 import time
 from collections.abc import Callable
 from importlib import import_module
-from types import CodeType
+from types import CodeType, CoroutineType
 
 from rrtf.sandbox import counting, wire
 from rrtf.sandbox.channel import Channel, Gone, SandboxError
 
 FLUSH_SECONDS = 0.1
+MAX_RESULTS = 2 << 20  # bytes of what one program gives to the caller
 
 
-# Tests use what the candidate has imported (MBPP: `math.isclose`): standard modules stand here.
-_MODULES = frozenset(
-    ("sys", "math", "re", "cmath", "collections", "copy", "itertools", "operator", "string")
-)
+# Tests use what the candidate has imported (MBPP: `math.isclose`). Standard modules, and what has
+# one meaning only among the names of these, come from here and not from the program.
+_MODULES = frozenset((
+    "sys", "math", "re", "cmath", "collections", "copy", "itertools", "operator", "string",
+    "random", "functools", "decimal", "fractions", "datetime", "typing", "statistics", "json",
+    "heapq", "bisect", "time", "asyncio",
+))  # fmt: skip
+_HOMES = ("math", "collections", "itertools", "functools", "decimal", "fractions", "typing", "copy",
+          "datetime", "statistics", "heapq", "bisect", "string")  # fmt: skip
 
 
 class UnusableTests(Exception):
@@ -61,9 +67,14 @@ class Check:
             tally.lost(error)
         channel.dismiss()
         n_tests = max(tally.reached, self.n_asserts if tally.incomplete or situation else 0, 1)
-        passed = 1 if not tally.reached and not tally.incomplete else tally.passed
         if situation:
             return situation, reason, 0, n_tests
+        passed = tally.passed
+        if not tally.reached and not tally.incomplete:  # it may have been about an exception
+            passed = 1 if channel.raised else 0
+            tally.first = tally.first or "no_assertion"
+            n_tests = n_tests if passed else max(n_tests, self.n_asserts)
+            tally.all_raised = False
         return (*_judgement(channel, tally, passed, n_tests), passed, n_tests)
 
 
@@ -74,34 +85,36 @@ class CodeCheck(Check):
         super().__init__(prepared)
         self.code = marshal.loads(prepared["code"])
         self.prompt = marshal.loads(prepared["prompt"]) if prepared["prompt"] else None
-        self.name, self.names = prepared["name"], prepared["names"]
-        self.has_check = prepared["has_check"]
+        self.name, self.lacking = prepared["name"], prepared["lacking"]
+        self.draws = prepared["draws"]
+        self.has_check, self.is_class = prepared["has_check"], prepared["is_class"]
 
     def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
         """Runs the code, then its `check` if it has one."""
-        if "random" in self.names:
+        if self.draws:
             import_module("random").seed(seed)
         space = self._namespace(channel)
-        channel.kinds = _classes(space)
+        channel.makes_objects = self.is_class
 
         def run(tally: counting.Tally) -> None:
             space.update(tally.hooks())
             exec(self.code, space)
             if self.has_check:
-                space["check"](space[self.name])
+                found = space["check"](space[self.name])
+                if isinstance(found, CoroutineType):
+                    import_module("asyncio").run(found)
 
         return run
 
     def _namespace(self, channel: Channel) -> dict:
-        """Globals for one run: helpers of the prompt, the stub, stubs for unknown names."""
+        """Globals for one run: helpers of the prompt, the stub, standard and deferred names."""
         space = {"__name__": "tests", "__builtins__": builtins}
         if self.prompt:
             _run_prompt(self.prompt, space)
-        for name in self.names:
-            if name in _MODULES:
-                space.setdefault(name, import_module(name))
-            elif name not in space and not hasattr(builtins, name):
-                space[name] = stub(channel, name)
+            _know_classes(channel, space, self.entry_point)
+        for name in self.lacking:
+            if name not in space:
+                space[name] = _standing_for(name, channel)
         space[self.name] = stub(channel, self.entry_point)
         return space
 
@@ -152,11 +165,11 @@ _HOLDS: tuple[Callable[[object, object], object], ...] = (
 def _judgement(channel: Channel, tally, passed: int, n_tests: int) -> tuple[str, str]:
     if channel.fatal:
         return wire.RUNTIME_ERROR, channel.fatal
-    if passed == n_tests and not tally.incomplete:
+    if passed == n_tests and not tally.incomplete and not channel.refusal:
         return wire.PASS, ""
     if not tally.passed and tally.all_raised:
         return wire.RUNTIME_ERROR, tally.first
-    return wire.FAILED_TESTS, tally.first or "wrong_value"
+    return wire.FAILED_TESTS, tally.first or channel.refusal or "wrong_value"
 
 
 def _run_prompt(prompt: CodeType, space: dict) -> None:
@@ -166,24 +179,35 @@ def _run_prompt(prompt: CodeType, space: dict) -> None:
         raise UnusableTests(f"the prompt cannot be run here: {error!r}") from None
 
 
-def _classes(space: dict) -> dict[str, type]:
-    """Classes that the prompt defines: their objects cross as nodes, by name and fields."""
-    return {
-        name: value
-        for name, value in space.items()
-        if type(value) is type
-        and value.__module__ == space["__name__"]
-        and not issubclass(value, BaseException)
-    }
+def _know_classes(channel: Channel, space: dict, entry_point: str) -> None:
+    """Classes that the prompt defines: their objects cross by name and fields.
+
+    The class that is tested is none of them: what it makes stays with the candidate.
+    """
+    for name, value in space.items():
+        if isinstance(value, type) and value.__module__ == space["__name__"]:
+            if issubclass(value, BaseException):
+                channel.errors[name] = value
+            elif name != entry_point and (type(value) is type or wire.is_enumeration(value)):
+                channel.kinds[name] = value
+
+
+def _standing_for(name: str, channel: Channel) -> object:
+    """What a name means that the tests lack: a standard one, or what the program has by it."""
+    if name in _MODULES:
+        return import_module(name)
+    home = next((home for home in map(import_module, _HOMES) if name in vars(home)), None)
+    if home:
+        return getattr(home, name)
+    return wire.Deferred(channel, lambda: channel.ask("name", name))
 
 
 def stub(channel: Channel, target: str) -> Callable:
-    """A function that asks the worker; its `mirrored` also changes the arguments in place."""
+    """A function that asks the worker, and shows what becomes of the arguments."""
 
     def candidate(*args, **kwargs):
-        return channel.ask("call", target, args, kwargs)
+        return channel.ask_shown("shown", target, args, kwargs)
 
-    candidate.mirrored = lambda args, kwargs: channel.ask_mirrored(target, args, kwargs)
     return candidate
 
 
@@ -250,7 +274,7 @@ def _results(channel: Channel, program: str, entry_point: str, inputs: list) -> 
         while not situation and len(results) < len(inputs):
             kind, payload = channel.receive()
             size += len(payload)
-            if size > wire.MAX_FRAME // 2:
+            if size > MAX_RESULTS:
                 channel.end("output_limit")
             if kind == b"V":
                 results.append(payload)

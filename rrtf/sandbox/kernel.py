@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import resource
+import stat
 import struct
 import sys
 
@@ -66,13 +67,11 @@ def adopt_orphans() -> None:
 def become_nobody(folder: str) -> bool:
     """Root becomes the user nobody, owner of `folder` ('': none); whether it is unprivileged now.
 
-    Root stays root where nobody could not read the interpreter's own files.
+    Root stays root where nobody could not read the interpreter's own files or what is `shown`.
     """
     if os.getuid() != 0:
         return True
-    library, *parents = _folders(os.__file__)
-    readable = os.stat(library).st_mode & 0o005 == 0o005
-    if not readable or not all(os.stat(path).st_mode & 0o001 for path in parents):
+    if not all(_is_open(path, *_folders(path)) for path in _interpreter()):
         return False
     if folder:
         os.chown(folder, NOBODY, NOBODY)
@@ -81,6 +80,19 @@ def become_nobody(folder: str) -> bool:
     os.setresuid(NOBODY, NOBODY, NOBODY)
     prctl(_SET_DUMPABLE, 1)  # keeps /proc/self its own
     return True
+
+
+def _interpreter() -> list[str]:
+    """The standard library and what is shown of packages."""
+    return [path for path in (os.path.dirname(os.__file__), *shown) if os.path.exists(path)]
+
+
+def _is_open(path: str, *folders: str) -> bool:
+    """Whether anybody can read a file or folder that lies in these folders."""
+    mode = os.stat(path).st_mode
+    readable = mode & (0o005 if stat.S_ISDIR(mode) else 0o004)
+    passable = all(os.stat(folder).st_mode & 0o001 for folder in folders)
+    return passable and readable == (0o005 if stat.S_ISDIR(mode) else 0o004)
 
 
 def _folders(path: str) -> list[str]:
@@ -164,10 +176,11 @@ def _unshare_all() -> None:
     check("unshare", libc.unshare(flags))
 
 
-def enter_namespaces(scratch_mb: int, scratch_files: int) -> None:
+def enter_namespaces(scratch_mb: int, scratch_files: int) -> set[str]:
     """Continues as process 1 of new namespaces with a read-only view and a private /tmp.
 
-    Only the child returns; the calling process waits for it and ends with it.
+    Only the child returns, with the names in /tmp that belong to the view; the calling process
+    waits for it and ends with it.
     """
     user, group = os.getuid(), os.getgid()
     if user == 0:
@@ -188,10 +201,12 @@ def enter_namespaces(scratch_mb: int, scratch_files: int) -> None:
         os._exit(0)
     die_with_parent()
     _build_view(scratch_mb, scratch_files)
-    if user == 0 and os.stat(os.__file__).st_mode & 0o004:
+    if user == 0 and all(map(_is_open, _interpreter())):
+        os.chown("/tmp", INNER_USER, INNER_USER)
         os.setresgid(INNER_USER, INNER_USER, INNER_USER)
         os.setresuid(INNER_USER, INNER_USER, INNER_USER)
         die_with_parent()
+    return set(_in_scratch())
 
 
 def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
@@ -212,24 +227,40 @@ def _set_read_only(target: str, attributes: int, *, recursive: bool) -> None:
 
 
 def _build_view(scratch_mb: int, scratch_files: int) -> None:
+    """A root with the library, devices and a scratch folder at /tmp.
+
+    What is shown of a real /tmp keeps its place there, inside a read-only folder of its own.
+    """
     root = "/proc"  # exists everywhere and holds nothing that is shown
     _mount("none", "/", None, _REC | _PRIVATE)
     _mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "size=256k,nr_inodes=4096,mode=755")
-    for path in (*library_paths(), *DEVICES):
-        if os.path.islink(path):
-            os.makedirs(root + os.path.dirname(path), exist_ok=True)
-            os.symlink(os.readlink(path), root + path)
-        else:
-            _show(path, root + path)
-    _name_host(root)
-    os.makedirs(root + "/tmp", exist_ok=True)
+    os.makedirs(root + "/tmp")
     options = f"size={scratch_mb}m,nr_inodes={scratch_files},mode=1777"
     _mount("tmpfs", root + "/tmp", "tmpfs", _NOSUID | _NODEV | _NOEXEC, options)
+    for name, paths in _in_scratch().items():
+        if [f"/tmp/{name}"] != paths:
+            os.makedirs(f"{root}/tmp/{name}")
+            small = "size=256k,nr_inodes=4096,mode=755"
+            _mount("tmpfs", f"{root}/tmp/{name}", "tmpfs", _NOSUID | _NODEV, small)
+    for path in sorted((*library_paths(), *DEVICES), key=len):  # a folder before what is in it
+        _show(path, root + path)
+    for name in _in_scratch():
+        _set_read_only(f"{root}/tmp/{name}", _RDONLY, recursive=False)
+    _name_host(root)
     os.chdir(root)
     check("pivot_root", libc.syscall(_SYS_PIVOT_ROOT[MACHINE], b".", b"."))
     check("umount", libc.umount2(b".", 2))
     os.chdir("/")
     _set_read_only("/", _RDONLY, recursive=False)
+
+
+def _in_scratch() -> dict[str, list[str]]:
+    """Names in /tmp that are shown or hold something that is shown: what."""
+    found: dict[str, list[str]] = {}
+    for path in library_paths():
+        if path.startswith("/tmp/"):
+            found.setdefault(path.split("/")[2], []).append(path)
+    return found
 
 
 def _name_host(root: str) -> None:
@@ -252,7 +283,7 @@ def _show(path: str, target: str) -> None:
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
     _mount(path, target, None, _BIND | _REC)
     # Devices can be written to on a read-only mount; their modes and times cannot be changed.
-    attributes = _RDONLY | _NOSUID | (0 if path.startswith("/dev") else _NODEV)
+    attributes = _RDONLY | _NOSUID | (0 if path in DEVICES else _NODEV)
     _set_read_only(target, attributes, recursive=True)
 
 

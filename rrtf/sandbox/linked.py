@@ -22,7 +22,7 @@ TAG = b"G"  # the first byte of such a frame
 MAX_ENTRIES = 1 << 18
 MAX_FIELDS = 64
 
-_NODE, _LIST, _DICT, _SET = b"nlds"
+_NODE, _LIST, _DICT, _SET, _OTHER = b"nldsx"  # the last: a container that `wire.STANDARD` lists
 _mro = type.__dict__["__mro__"].__get__
 _CONTAINERS = {
     list: (_LIST, list.__iter__),
@@ -38,9 +38,50 @@ class Linked(Exception):
 def container(value: object) -> type | None:
     """The mutable standard type that `value` is an instance of, or None."""
     kind = type(value)
-    if kind in _CONTAINERS:
-        return kind
+    if kind in _CONTAINERS or kind in _ATOMS:
+        return kind if kind in _CONTAINERS else None
+    found = wire.standard(kind)
+    if found:
+        return found[1] if _filled(found[1]) else None
     return next((base for base in _mro(kind) if base in _CONTAINERS), None)
+
+
+def _filled(base: type) -> wire.Standard | None:
+    """How a container of this class is filled, if it is none of the built-in ones."""
+    found = wire.STANDARD.get((base.__module__, base.__name__))
+    return found if found and found.refill else None
+
+
+def containers(value: object, kinds: Mapping[str, object] | frozenset[str]) -> list | None:
+    """The mutable containers in a value, in an order that its copy has too.
+
+    None where it must cross as a table: it holds nodes, or the same container twice.
+    """
+    found: list = []
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        kind = type(value)
+        if kind in _ATOMS:
+            continue
+        base = container(value)
+        if base is not None:
+            if id(value) in seen:
+                return None
+            seen.add(id(value))
+            found.append(value)
+            if base in _CONTAINERS:
+                items = _CONTAINERS[base][1](value)
+            else:
+                items = _filled(base).parts(value, base)
+            for item in items:
+                waiting += item if base is dict else (item,)
+        elif tuple in _mro(kind) or frozenset in _mro(kind):
+            waiting += (tuple if tuple in _mro(kind) else frozenset).__iter__(value)
+        elif kinds and kind_of(value, kinds) and not wire.is_member(value):
+            return None
+    return found
 
 
 def kind_of(value: object, kinds: Mapping[str, object] | frozenset[str]) -> str:
@@ -75,7 +116,7 @@ class _Table:
         self.kinds, self.keep = kinds, keep
         self.objects = list(known)
         self.numbers = {id(value): number for number, value in enumerate(known)}
-        self.layouts: dict[tuple[str, tuple[str, ...]], int] = {}
+        self.layouts: dict[tuple[str, ...], int] = {}
         self.tags, self.forms, self.contents = bytearray(), [], bytearray()
 
     def fill(self) -> None:
@@ -87,6 +128,9 @@ class _Table:
             base = container(value)
             if base is None:
                 self._put_node(value)
+            elif base not in _CONTAINERS:
+                self._put_form(_OTHER, (base.__name__,))
+                self.put(self.contents, tuple(_filled(base).parts(value, base)), 0)
             else:
                 tag, items = _CONTAINERS[base]
                 self.tags.append(tag)
@@ -99,11 +143,13 @@ class _Table:
         found = fields(node)
         if len(found) > MAX_FIELDS:
             raise WireError("an object with too many fields")
-        form = (kind_of(node, self.kinds), tuple(found))
-        self.tags.append(_NODE)
-        self.forms.append(self.layouts.setdefault(form, len(self.layouts)))
+        self._put_form(_NODE, (kind_of(node, self.kinds), *found))
         for value in found.values():
             self.put(self.contents, value, 0)
+
+    def _put_form(self, tag: int, form: tuple[str, ...]) -> None:
+        self.tags.append(tag)
+        self.forms.append(self.layouts.setdefault(form, len(self.layouts)))
 
     def _put_items(self, tag: int, items: list) -> None:
         kinds = set(map(type, items)) if tag == _LIST else ()
@@ -125,12 +171,15 @@ class _Table:
             raise WireError("the value is nested too deeply")
         if kind in _ATOMS:
             wire.put(out, value, None)
+        elif (fields := wire.fields_of(kind)) is not None:
+            out += b"n"
+            self.put(out, (wire.type_name(kind), fields, tuple(tuple.__iter__(value))), depth + 1)
         elif base := next((b for b in (tuple, frozenset) if b in _mro(kind)), None):
             items = tuple(base.__iter__(value))
             out += (b"t" if base is tuple else b"Z") + len(items).to_bytes(4, "little")
             for item in items:
                 self.put(out, item, depth + 1)
-        elif container(value) or kind_of(value, self.kinds):
+        elif container(value) or (kind_of(value, self.kinds) and not wire.is_member(value)):
             number = self.numbers.setdefault(id(value), len(self.objects))
             if number == len(self.objects):
                 self.objects.append(value)
@@ -156,7 +205,7 @@ def encode(
     table, last = _Table(kinds, keep, known), bytearray()
     table.put(last, value, 0)
     table.fill()
-    head = wire.encode([(kind, *names) for kind, names in table.layouts])
+    head = wire.encode(list(table.layouts))
     data = b"".join(
         (TAG, len(table.tags).to_bytes(4, "little"), bytes(table.tags),
          pack(f"<{len(table.forms)}I", *table.forms), head, bytes(table.contents), bytes(last))
@@ -179,7 +228,7 @@ def decode(
     """
     try:
         return _decode(data, make, resolve, originals)
-    except WireError:
+    except (WireError, MemoryError):
         raise
     except Exception as problem:
         raise WireError(f"malformed table: {problem}") from None
@@ -197,7 +246,10 @@ def _decode(data: bytes, make, resolve, originals):
         _shell(number, tags[number], layouts[forms[number]][0] if layouts else "", objects, make)
     reader, contents = _Reader(data, resolve, objects), []
     for tag, form in zip(tags, forms, strict=True):
-        if tag == _NODE:
+        if tag == _OTHER:
+            content, at = reader.get(at, 0)
+            contents.append(content)
+        elif tag == _NODE:
             values = []
             for _ in layouts[form][1]:
                 value, at = reader.get(at, 0)
@@ -222,7 +274,10 @@ def _layout(form: object) -> tuple[str, tuple[str, ...]]:
 
 def _shell(number: int, tag: int, kind: str, objects: list, make: Callable[[str], object]) -> None:
     """The object of one entry, still empty; an original one must be of the kind it was."""
-    base = {_LIST: list, _DICT: dict, _SET: set, _NODE: None}[tag]
+    if tag == _OTHER:
+        base = wire.by_name(kind).empty
+    else:
+        base = {_LIST: list, _DICT: dict, _SET: set, _NODE: None}[tag]
     if number >= len(objects):
         objects.append(make(kind) if base is None else base())
     elif container(objects[number]) is not base:
@@ -239,6 +294,9 @@ class _Reader:
         tag = self.data[at : at + 1]
         if tag == b"R":
             return self.objects[int.from_bytes(self.data[at + 1 : at + 5], "little")], at + 5
+        if tag == b"n":
+            parts, at = self.get(at + 1, depth + 1)
+            return wire.assemble(b"n", "", parts, self.resolve), at
         if tag not in (b"t", b"Z"):
             return wire.get(self.data, at, self.resolve)
         if depth > wire.MAX_DEPTH:
@@ -269,24 +327,44 @@ def _settle(objects: list, tags: bytes, contents: list) -> None:
     """Gives every object its content: nodes first, because a set may hash them by their fields."""
     for value, tag, content in zip(objects, tags, contents, strict=True):
         if tag == _NODE:
-            _set_fields(value, content)
+            set_fields(value, content)
     for value, tag, content in zip(objects, tags, contents, strict=True):
         if tag == _LIST:
             list.__setitem__(value, slice(None), content)
+        elif tag == _OTHER:
+            _filled(container(value)).refill(value, *content)
         elif tag != _NODE:
             base = dict if tag == _DICT else set
             base.clear(value)
             base.update(value, content)
 
 
-def _set_fields(node: object, content: dict[str, object]) -> None:
+def set_fields(node: object, content: Mapping[str, object]) -> None:
+    """Gives an object its fields, but for those that would hide what its class defines."""
     try:
         held = object.__getattribute__(node, "__dict__")
     except AttributeError:
         held = None
     if type(held) is dict:
         held.clear()
-        held.update(content)
-        return
     for name, value in content.items():
-        object.__setattr__(node, name, value)
+        defined = _defined(type(node), name)
+        if isinstance(value, wire.Opaque):
+            value._answers = False
+        if type(held) is not dict or type(defined) is _SLOT:
+            object.__setattr__(node, name, value)
+        elif not callable(defined) and not hasattr(type(defined), "__get__"):
+            held[name] = value
+
+
+def _defined(kind: type, name: str) -> object:
+    """What the class or one of its ancestors has under this name."""
+    held = (type.__getattribute__(base, "__dict__") for base in _mro(kind))
+    return next((own[name] for own in held if name in own), None)
+
+
+class _Slotted:
+    __slots__ = ("slot",)
+
+
+_SLOT = type(_Slotted.slot)

@@ -110,6 +110,7 @@ def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
             os.setsid()
         os.dup2(channel.detach(), 3)
         os.closerange(4, 64)
+        _open_own_files()
         if settings["level"] != "none":
             kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
         settings["confine"]()
@@ -118,6 +119,14 @@ def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
         os._exit(0)
     except BaseException:
         os._exit(wire.CHANNEL_LOST)
+
+
+def _open_own_files() -> None:
+    """Input and output that no other process has open: locks, flags and blocks end with it."""
+    output, null = os.memfd_create("output", 0), os.open("/dev/null", os.O_RDWR)
+    for fd, source in ((0, null), (1, output), (2, output)):
+        os.dup2(source, fd)
+    os.closerange(min(output, null), max(output, null) + 1)
 
 
 def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> bytes:
@@ -171,17 +180,14 @@ def _children() -> list[int]:
 
 
 def _clean(settings: dict) -> None:
-    if os.lseek(1, 0, os.SEEK_END):
-        os.ftruncate(1, 0)
-        os.lseek(1, 0, os.SEEK_SET)
     if settings["level"] == "landlock+seccomp":
         return  # nothing was writable
     folder = settings["scratch"]
-    with contextlib.suppress(PermissionError):  # another owner's: then it was not changed either
-        os.chmod(folder, 0o1777 if settings["level"] == "namespaces" else 0o700)
-    while names := os.listdir(folder):
+    os.chmod(folder, 0o1777 if settings["level"] == "namespaces" else 0o700)
+    while names := set(os.listdir(folder)) - settings["spared"]:
         for name in names:
             _remove(folder, name)
+    os.utime(folder, (0, 0))
 
 
 def _remove(folder: str, name: str) -> None:

@@ -32,28 +32,38 @@ _CALLS = {
     "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
     "setpriority": (141, 140), "sched_setparam": (142, 118), "sched_setscheduler": (144, 119),
     "sched_setattr": (314, 274), "sched_setaffinity": (203, 122), "ioprio_set": (251, 30),
-    "migrate_pages": (256, 238), "move_pages": (279, 239), "memfd_create": (319, 279),
+    "migrate_pages": (256, 238), "move_pages": (279, 239),
     "inotify_init": (253, -1), "inotify_init1": (294, 26), "sync": (162, 81), "syncfs": (306, 267),
     "syslog": (103, 116),
 }  # fmt: skip
-# What changes a file without opening it: Landlock does not restrict it, the mode bits of the
-# user who runs the sandbox do not either. Only a private scratch folder may do without this.
+# What changes a file, or reads of it what is not its content, without opening it: Landlock does
+# not restrict it, the mode bits of the user who runs the sandbox do not either. Only in a view
+# and a scratch folder of its own a program may do this.
 _METADATA_CALLS = {
     "chmod": (90, -1), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, -1),
     "fchown": (93, 55), "lchown": (94, -1), "fchownat": (260, 54), "utime": (132, -1),
     "utimes": (235, -1), "futimesat": (261, -1), "utimensat": (280, 88), "truncate": (76, 45),
     "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "fchmodat2": (452, 452),
+    "fchmodat2": (452, 452), "readlink": (89, -1), "readlinkat": (267, 78), "getxattr": (191, 8),
+    "lgetxattr": (192, 9), "fgetxattr": (193, 10), "listxattr": (194, 11), "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
 }  # fmt: skip
 _WORKER_CALLS = {
-    "socketpair": (53, 199), "sendmsg": (46, 211), "recvmsg": (47, 212), "sendto": (44, 206),
-    "sendmmsg": (307, 269), "recvmmsg": (299, 243),
-    "fork": (57, -1), "vfork": (58, -1),
+    "sendmsg": (46, 211), "recvmsg": (47, 212), "sendmmsg": (307, 269), "recvmmsg": (299, 243),
+    "fork": (57, -1), "vfork": (58, -1), "memfd_create": (319, 279),
 }  # fmt: skip
+# What an event loop wakes itself with: two connected ends inside the process, which can send
+# neither descriptors nor to anybody else.
+_SOCKETPAIR, _SENDTO = (53, 199), (44, 206)
+_UNIX, _STREAMS = 1, tuple(1 | flags for flags in (0, 0x800, 0x80000, 0x80800))
+# Locks hold for a file, whoever has it open, so they would be seen by other programs. Alone in its
+# process a program gets every lock: such calls do nothing and succeed.
+_FLOCK, _FCNTL_LOCKS = (73, 32), (6, 7, 37, 38)
 _ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH
 _CLONE, _KILL, _TKILL, _TGKILL, _PRLIMIT = (56, 220), (62, 129), (200, 130), (234, 131), (302, 261)
 _FCNTL, _IOCTL, _PRCTL = (72, 25), (16, 29), (157, 167)
-_FCNTL_DENIED = (8, 10, 15, 1024)  # F_SETOWN, F_SETSIG, F_SETOWN_EX (signals to others), F_SETLEASE
+# F_SETOWN, F_SETSIG, F_SETOWN_EX (signals to others), F_SETLEASE, F_NOTIFY, hints kept with a file
+_FCNTL_DENIED = (8, 10, 15, 1024, 1026, 1036, 1038)
 _IOCTL_ALLOWED = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # what `isatty` and pipes use
 _PDEATHSIG = 1
 _PIDFD_OPEN = 434
@@ -111,7 +121,9 @@ def deny_system_calls(*, has_scratch: bool) -> None:
     lines = _prologue(arch)
     lines += _refuse([row[column] for row in calls.values() if row[column] >= 0])
     lines += _only_for(_IOCTL[column], _IOCTL_ALLOWED, argument=1)
-    lines += _except_for(_FCNTL[column], _FCNTL_DENIED, argument=1)
+    commands = dict.fromkeys(_FCNTL_DENIED, _REFUSED) | dict.fromkeys(_FCNTL_LOCKS, _NOTHING)
+    lines += _by_argument(_FCNTL[column], 1, commands, _ALLOW)
+    lines += [_op(_EQUAL, _FLOCK[column], 0, 1), _op(_RETURN, _NOTHING)]
     allowed = (*_NEW_ALLOWED, _PIDFD_OPEN)
     lines.append(_op(_AT_LEAST, 424, 0, len(allowed) + 1))
     lines += [_op(_EQUAL, number, len(allowed) - i, 0) for i, number in enumerate(allowed)]
@@ -144,6 +156,9 @@ def confinement(*, receives: bool = False) -> Callable[[], None]:
         _op(_RETURN, _ERRNO | _EPERM),
         _op(_RETURN, _ALLOW),
     ]
+    lines += _refuse_unless(_SOCKETPAIR[column], 0, _UNIX)
+    lines += _only_for(_SOCKETPAIR[column], _STREAMS, argument=1)
+    lines += _only_for(_SENDTO[column], (0,), argument=5)
     for call in (_KILL, _TGKILL):
         lines += _only_for(call[column], (_OWN_PID,))
     lines += _only_for(_PRLIMIT[column], (0, _OWN_PID))
@@ -168,20 +183,32 @@ def _filter(code: ctypes.Array, length: int) -> bytes:
     return struct.pack("HxxxxxxP", length, ctypes.addressof(code))
 
 
+_REFUSED, _NOTHING = _ERRNO | _EPERM, _ERRNO  # the latter: succeeds without being carried out
+
+
 def _only_for(number: int, values: tuple[int, ...], *, argument: int = 0) -> list[bytes]:
     """Call `number` is allowed where its argument is one of `values`, else refused."""
-    return _by_argument(number, values, argument, _ALLOW, _ERRNO | _EPERM)
+    return _by_argument(number, argument, dict.fromkeys(values, _ALLOW), _REFUSED)
 
 
 def _except_for(number: int, values: tuple[int, ...], *, argument: int = 0) -> list[bytes]:
     """Call `number` is refused where its argument is one of `values`, else allowed."""
-    return _by_argument(number, values, argument, _ERRNO | _EPERM, _ALLOW)
+    return _by_argument(number, argument, dict.fromkeys(values, _REFUSED), _ALLOW)
 
 
 def _by_argument(
-    number: int, values: tuple[int, ...], argument: int, inside: int, outside: int
+    number: int, argument: int, actions: dict[int, int], otherwise: int
 ) -> list[bytes]:
-    n = len(values)
-    lines = [_op(_EQUAL, number, 0, n + 3), _op(_LOAD, _ARGUMENT + 8 * argument)]
-    lines += [_op(_EQUAL, value, n - i, 0) for i, value in enumerate(values)]
-    return [*lines, _op(_RETURN, outside), _op(_RETURN, inside)]
+    """What is done with call `number`, by the value of one of its arguments."""
+    lines = [_op(_LOAD, _ARGUMENT + 8 * argument)]
+    for value, action in actions.items():
+        lines += [_op(_EQUAL, value, 0, 1), _op(_RETURN, action)]
+    lines.append(_op(_RETURN, otherwise))
+    return [_op(_EQUAL, number, 0, len(lines)), *lines]
+
+
+def _refuse_unless(number: int, argument: int, value: int) -> list[bytes]:
+    """Call `number` is refused where its argument is not `value`; else the filter goes on."""
+    lines = [_op(_LOAD, _ARGUMENT + 8 * argument), _op(_EQUAL, value, 1, 0)]
+    lines += [_op(_RETURN, _REFUSED), _op(_LOAD, _NUMBER)]
+    return [_op(_EQUAL, number, 0, len(lines)), *lines]

@@ -5,9 +5,11 @@ a verdict: replies are values, and the judge believes no more than that.
 """
 
 import builtins
+import contextlib
 import itertools
 import os
 import sys
+import time
 import types
 
 from rrtf.sandbox import linked, wire
@@ -16,7 +18,26 @@ from rrtf.sandbox.wire import of_exception
 __builtins__ = dict(vars(builtins))  # keeps working when a candidate patches `builtins`
 
 MAX_SOURCE = 1 << 20  # bytes
-MAX_ITEMS = 1 << 18  # of an iterator that the judge asks to see
+MOST_TEXT = 1 << 16  # bytes of what an exception carries
+AT_ONCE, IN_ADVANCE = 1 << 12, 1e-3  # items of a container's iterator; seconds for others' items
+
+
+class _Keeper:
+    """What the judge knows by handle: every object once."""
+
+    def __init__(self):
+        self.kept: list[object] = []
+        self.handles: dict[int, int] = {}
+        self.kinds: frozenset[str] = frozenset()  # classes whose objects cross as nodes
+        self.in_table = False
+
+    def __call__(self, value: object) -> int:
+        if self.kinds and not self.in_table and linked.kind_of(value, self.kinds):
+            raise linked.Linked
+        handle = self.handles.setdefault(id(value), len(self.kept))
+        if handle == len(self.kept):
+            self.kept.append(value)
+        return handle
 
 
 class _Connection:
@@ -25,10 +46,11 @@ class _Connection:
     def __init__(self, fd: int, nonce: bytes):
         self.fd, self.nonce, self.number = fd, nonce, 0
         self.rest = b""
-        self.kept: list[object] = []  # what the judge knows by handle
+        self.keep = _Keeper()
         self.space: dict = {}  # the program's names
-        self.kinds: frozenset[str] = frozenset()  # classes whose objects cross as nodes
-        self.shared: list[object] = []  # the latest request's objects, by number
+        # The latest request: its bytes, and where it was a table its objects by number.
+        self.data, self.shared = b"", None
+        self.lent: dict[int, object] = {}
 
     def receive(self) -> object:
         head, data = wire.HEADER.size, self.rest
@@ -41,13 +63,10 @@ class _Connection:
                 parts.append(self._read(1 << 16))
                 missing -= len(parts[-1])
             data = b"".join(parts)
-        self.rest = data[head + size :]
-        if data[head : head + 1] == linked.TAG:
-            return self._table(data[head : head + size])
-        return wire.decode(data[head : head + size], self._resolve)
-
-    def _table(self, data: bytes) -> object:
-        value, self.shared = linked.decode(data, self._make, self._resolve)
+        self.rest, self.data, self.shared = data[head + size :], data[head : head + size], None
+        if self.data[:1] != linked.TAG:
+            return wire.decode(self.data, self)
+        value, self.shared = linked.decode(self.data, self._make, self)
         return value
 
     def _make(self, kind: str) -> object:
@@ -63,35 +82,82 @@ class _Connection:
             raise EOFError
         return data
 
-    def _resolve(self, handle: int, truth: bool, kind: str) -> object:
-        return self.kept[handle]
+    def __call__(self, handle: int, bits: int, kind: str) -> object:
+        """What a handle stands for: an object of the program, or one lent by the tests."""
+        if handle < wire.LENT:
+            return self.keep.kept[handle]
+        if handle not in self.lent:
+            self.lent[handle] = _lent(self, handle, bits)
+            self.keep.handles[id(self.lent[handle])] = handle
+        return self.lent[handle]
 
-    def keep(self, value: object) -> int:
-        self.kept.append(value)
-        return len(self.kept) - 1
+    def named(self, kind: str, fields: tuple, values: tuple) -> tuple:
+        """A named tuple: of the program's class of this name where it has these fields."""
+        own = self.space.get(kind)
+        if isinstance(own, type) and wire.fields_of(own) == fields:
+            return tuple.__new__(own, values)
+        return wire.named(kind, fields, values)
 
-    def _keep_other(self, value: object) -> int:
-        if self.kinds and linked.kind_of(value, self.kinds):
-            raise linked.Linked
-        return self.keep(value)
-
-    def send(self, kind: bytes, value: object = None, *, mirrored: bool = False) -> None:
-        """`mirrored`: with what has become of the objects that the request brought."""
+    def member(self, kind: str, name: str, value: object) -> object:
+        """A member of the program's enumeration, else of one like it."""
         try:
-            payload = self._encode(value, mirrored)
+            return self.space[kind].__members__[name]
+        except Exception:
+            return __import__("enum").Enum(kind, {name: value})[name]
+
+    def ask_tests(self, number: int, args: tuple | None, kwargs: dict) -> object:
+        """The value of a function that the tests lent (`args` None: the next of an iterator)."""
+        self.send(b"B", (number, args, kwargs))
+        while True:
+            kind, *rest = request = self.receive()
+            if kind == "value":
+                return rest[0]
+            if kind == "raise":
+                name, message = rest
+                raise getattr(builtins, name, RuntimeError)(message)
+            _answer(self, self.space, request)
+
+    def send(self, kind: bytes, value: object = None, known: list | None = None) -> None:
+        """`known`: objects that the request brought, when they are to be shown with the value."""
+        try:
+            payload = self._encode(value, known)
         except Exception:
             payload = wire.opaque(value, self.keep)
         header = wire.HEADER.pack(len(payload) + 1, self.nonce, self.number)
         wire.write_all(self.fd, header + kind + payload)
 
-    def _encode(self, value: object, mirrored: bool) -> bytes:
-        if not mirrored:
+    def _encode(self, value: object, known: list | None) -> bytes:
+        if known is None:
             try:
-                return wire.encode(value, self._keep_other)
+                return wire.encode(value, self.keep)
             except linked.Linked:
                 pass
-        known = self.shared if mirrored else ()
-        return linked.encode(value, self.kinds, self.keep, known)[0]
+        self.keep.in_table = True
+        try:
+            return linked.encode(value, self.keep.kinds, self.keep, known or ())[0]
+        finally:
+            self.keep.in_table = False
+
+    def changed(self, request: tuple, before: bytes, held: list, value: object) -> bool:
+        """Whether a call did anything to the containers it was given, or gives one of them back."""
+        try:
+            inside = linked.containers(value, self.keep.kinds)
+            back = inside is None or {id(x) for x in inside} & {id(x) for x in held}
+            return bool(back) or wire.encode(request, self.keep) != before
+        except Exception:
+            return True
+
+
+def _lent(link: _Connection, handle: int, bits: int) -> object:
+    """A function, or an iterator, that asks the tests."""
+    number = handle - wire.LENT
+    if bits & wire.STEPS:
+        return iter(lambda: link.ask_tests(number, None, {}), link)  # which no item is
+
+    def function(*args, **kwargs):
+        return link.ask_tests(number, args, kwargs)
+
+    return function
 
 
 def compile_program(source: str) -> tuple[types.CodeType | None, str]:
@@ -123,7 +189,7 @@ def serve(fd: int, nonce: bytes) -> None:
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
     space = link.space = module.__dict__
-    link.kinds = frozenset(kinds)
+    link.keep.kinds = frozenset(kinds)
     if not _guarded(link, lambda: exec(code, space)):
         return None
     if not callable(space.get(entry_point.partition("(")[0])):
@@ -153,14 +219,34 @@ _BUILTIN_ERRORS = frozenset(
 )
 
 
-def _describe(error: BaseException) -> tuple[str, str, str]:
-    """(reason, the nearest built-in exception, the message)."""
-    builtin = next(base for base in _mro(type(error)) if base in _BUILTIN_ERRORS)
+_ATTRIBUTES = {"filename", "name", "path"}  # of built-in exceptions
+
+
+def _describe(error: BaseException) -> tuple:
+    """(reason, the nearest built-in exception, the message, classes, arguments, attributes)."""
+    kinds = _mro(type(error))
+    builtin = next(base for base in kinds if base in _BUILTIN_ERRORS)
     try:
         message = str(error)[:200]
     except BaseException:
         message = ""
-    return of_exception(error), builtin.__name__, message
+    names = tuple(wire.type_name(kind) for kind in kinds[: kinds.index(builtin)])[:16]
+    fields: dict[str, object] = {}
+    with contextlib.suppress(BaseException):  # a slot of the candidate's may be anything
+        held = [vars(base) for base in _mro(builtin)]
+        own = {n: at[n].__get__(error) for at in held for n in _ATTRIBUTES & at.keys()}
+        own |= linked.fields(error)
+        fields = {name: value for name, value in own.items() if _is_small(value)}
+    args = BaseException.args.__get__(error)
+    args = args if _is_small(args) else (message,)
+    return of_exception(error), builtin.__name__, message, names, args, fields
+
+
+def _is_small(value: object) -> bool:
+    try:
+        return len(wire.encode(value)) <= MOST_TEXT
+    except Exception:
+        return False
 
 
 def _answer(link: _Connection, space: dict, request: tuple) -> None:
@@ -170,14 +256,22 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
         for arguments in inputs:
             _answer(link, space, ("call", target, arguments, {}))
         return
-    result = []
-    if _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
-        link.send(b"V", result[0], mirrored=operation == "mirrored")
+    before, held, result, is_table = link.data, None, [], link.shared is not None
+    if operation in ("shown", "apply"):
+        held = link.shared or linked.containers((rest[1], tuple(rest[2].items())), frozenset())
+    if not _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
+        return
+    if held and (is_table or link.changed(request, before, held, result[0])):
+        link.send(b"V", result[0], held)
+    else:
+        link.send(b"V", result[0])
 
 
 def _resolve_name(space: dict, target: str):
     """`f`, or `Solution().f` with a fresh object."""
     if target.isidentifier():
+        if target not in space and not hasattr(builtins, target):
+            raise NameError(f"name {target!r} is not defined")
         return space[target] if target in space else getattr(builtins, target)
     return eval(target, space)
 
@@ -186,13 +280,51 @@ def _call(space: dict, target: str, args: tuple, kwargs: dict) -> object:
     return _resolve_name(space, target)(*args, **kwargs)
 
 
+def _step(space: dict, owner, n: int) -> list:
+    """The next items, at most `n`: of a container's iterator many, of others few at a time."""
+    if type(owner) in _PASSIVE:
+        return list(itertools.islice(owner, max(n, AT_ONCE)))
+    failed = _FAILED.pop(id(owner), None)
+    if failed is not None:
+        raise failed
+    items: list = []
+    end = _clock() + IN_ADVANCE
+    try:
+        while len(items) < n and (not items or _clock() < end):
+            items.append(next(owner))
+    except StopIteration:
+        pass
+    except BaseException as error:
+        if not items or isinstance(error, SystemExit):
+            raise
+        _FAILED[id(owner)] = error  # for when the items before it have been taken
+    return items
+
+
+_clock = time.perf_counter
+_FAILED: dict[int, BaseException] = {}
+_PASSIVE = frozenset(
+    type(iter(value))
+    for value in ([], (), {}, {}.values(), {}.items(), set(), "", "\u0100", b"", range(1))
+)
+
+
+def _run(space: dict, owner) -> object:
+    import asyncio
+
+    return asyncio.run(owner)
+
+
 _OPERATIONS = {
     "call": _call,
-    "mirrored": _call,
+    "shown": _call,
     "apply": lambda space, owner, args, kwargs: owner(*args, **kwargs),
+    "name": _resolve_name,
     "get": lambda space, owner, name: getattr(owner, name),
     "set": lambda space, owner, name, value: setattr(owner, name, value),
-    "iter": lambda space, owner: list(itertools.islice(owner, MAX_ITEMS)),
+    "iter": lambda space, owner: iter(owner),
+    "step": _step,
+    "run": _run,
     "len": lambda space, owner: len(owner),
-    "item": lambda space, owner, key: owner[key],
+    "text": lambda space, owner, exactly: repr(owner) if exactly else str(owner),
 }

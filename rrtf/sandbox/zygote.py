@@ -106,9 +106,9 @@ def _fence(settings: dict) -> None:
     level, is_worker = settings["level"], settings["role"] == "worker"
     output = os.memfd_create("output", 0)
     null = os.open("/dev/null", os.O_RDWR)
-    tasks = TASKS
+    tasks, settings["spared"] = TASKS, set()
     if level == "namespaces":
-        kernel.enter_namespaces(SCRATCH_MB, SCRATCH_FILES)
+        settings["spared"] = kernel.enter_namespaces(SCRATCH_MB, SCRATCH_FILES)
         settings["scratch"] = "/tmp"
     else:
         unprivileged = kernel.become_nobody(settings["scratch"])

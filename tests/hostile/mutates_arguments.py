@@ -1,5 +1,5 @@
 # entry: head
-# expect: PASS
+# expect: FAILED_TESTS IndexError
 def head(xs):
     first = xs[0]
     xs.clear()
