@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 95, "config": 130, "stats": 255, "loss": 150, "similarity": 225},
-    {"cluster": 185, "store": 435, "prompts": 400, "probes": 230, "methods": 85, "sandbox": 2985,
+    {"cluster": 185, "store": 435, "prompts": 400, "probes": 230, "methods": 85, "sandbox": 3555,
      "figures": 590},
     {"execution": 200, "rank": 200, "step": 1025, "engines": 1950, "nano": 990, "strength": 545,
      "paper": 895, "report": 515},
