@@ -10,8 +10,9 @@ import io
 import re
 from pathlib import Path
 
+from conftest import execute
+
 from rrtf.records import Execution, Outcome, Problem, Response
-from rrtf.sandbox import executor
 
 SECRET = "271828"
 
@@ -60,7 +61,7 @@ def in_plain_python(name: str, source: str) -> bool:
 def judged(sources: dict[tuple[str, str], str], **options) -> dict[tuple[str, str], Execution]:
     """Verdicts by form and name of the program."""
     asked = [Response(form, name, 0, "", text) for (form, name), text in sources.items()]
-    found = executor.execute([problem(name) for name in FORMS], asked, workers=2, **options)
+    found = execute([problem(name) for name in FORMS], asked, **options)
     return {(e.task_id, e.source): e for e in found}
 
 
@@ -155,7 +156,7 @@ def test_a_program_that_records_all_that_reaches_it_never_sees_what_is_expected(
         recorder = RECORDER.format(path=str(tmp_path / str(number)))
         own = "" if name == "own exception" else recorder.replace("Negative = R", "Other = R")
         sources[name, "recorder"] = program(name, own or recorder)
-    judged(sources, level="none", exactly="none")
+    judged(sources, isolation="none", exactly="none")
     told = {
         name: (tmp_path / str(number)).read_text()
         for number, name in enumerate(FORMS)

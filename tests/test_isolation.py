@@ -382,7 +382,7 @@ def f(x):
 def test_no_program_sees_what_another_did_in_any_order(level):
     """What a program sees must be the same first of all, after every other, and in 200 orders."""
     try:
-        executor.call([("def f():\n    return 1", "f")], [()], exactly=level, level=level)
+        call([("def f():\n    return 1", "f")], [()], exactly=level, isolation=level)
     except RuntimeError:
         pytest.skip(f"this host does not allow {level}")
     leaving = [
@@ -391,9 +391,9 @@ def test_no_program_sees_what_another_did_in_any_order(level):
         for name, action in LEAVES.items()
     ]
     see = level == "namespaces"  # elsewhere there is no folder, or one that others may write to
-    (alone,), *others = ([r.value for r in row] for row in executor.call(
+    (alone,), *others = ([r.value for r in row] for row in call(
         [(LOOKS, "f"), *((text, "f") for text in leaving)], [(see,)],
-        workers=1, exactly=level, level=level,
+        workers=1, exactly=level, isolation=level,
     ))  # fmt: skip
     assert all(found == [alone] for found in others)
     source, tries = random.Random(0), []
@@ -401,9 +401,7 @@ def test_no_program_sees_what_another_did_in_any_order(level):
         tries += [first, LOOKS + f"# {len(tries)}\n"]
     for _ in range(200):
         tries += [text + f"# {len(tries)}\n" for text in source.sample(leaving, 2)]
-    found = executor.call(
-        [(t, "f") for t in tries], [(see,)], workers=1, exactly=level, level=level
-    )
+    found = call([(t, "f") for t in tries], [(see,)], workers=1, exactly=level, isolation=level)
     assert [row[0] for row in found if row[0].value != alone] == []
 
 
@@ -432,7 +430,7 @@ def test_no_program_reads_where_links_lead_or_what_is_written_beside_a_file(tmp_
     with contextlib.suppress(OSError):  # a file system that keeps none
         os.setxattr(file, "user.x", b"canary")
     asked = [(str(file),), (str(link),), ("/proc/self/exe",), ("/proc/self/cwd",)]
-    (found,) = executor.call([(READS, "f")], asked, exactly=level)
+    (found,) = call([(READS, "f")], asked, exactly=level)
     assert [result.value for result in found] == [[]] * 4
 
 
@@ -471,7 +469,7 @@ def f():
 def test_event_loops_run_and_their_sockets_reach_nobody(level):
     if level not in levels():
         pytest.skip(f"this host does not allow {level}")
-    (found,) = executor.call([(EVENT_LOOPS, "f")], [()], exactly=level)
+    (found,) = call([(EVENT_LOOPS, "f")], [()], exactly=level)
     assert found[0].value == ([2, 3], b"x", [1] * 9), found
 
 
@@ -493,7 +491,9 @@ def test_the_standard_librarys_own_shared_libraries_are_there(level):
     code = (
         "import json, sys\nfrom rrtf.sandbox import executor\n"
         "source, level, paths = json.load(sys.stdin)\n"
-        "(found,) = executor.call([(source, 'f')], [(p,) for p in paths], exactly=level)\n"
+        "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
+        "(found,) = executor.call([(source, 'f')], [(p,) for p in paths], limits=limits,\n"
+        "                         workers=1, exactly=level)\n"
         "print([r.value or r.error for r in found])\n"
     )
     pythons = {sys.executable, *filter(os.path.exists, ["/usr/bin/python3"])}
@@ -511,8 +511,9 @@ FROM_A_FOLDER = (
     "s = 'import here_only, os\\ndef f():\\n    from here_only import late\\n'\n"
     's += \'    try: open("mine", "w").close()\\n    except OSError: pass\\n\'\n'
     "s += '    return late.seven()\\n'\n"
+    "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
     "found = executor.execute([p], [Response('t', 'm', i, '', s + '#' * i) for i in range(3)],\n"
-    "    exactly=sys.argv[1], packages=('here_only',), workers=1)\n"
+    "    exactly=sys.argv[1], packages=('here_only',), workers=1, limits=limits)\n"
     "print(*{e.outcome.name + e.reason for e in found})\n"
 )
 
