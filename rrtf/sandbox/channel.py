@@ -4,9 +4,10 @@ import _socket
 import builtins
 import os
 import struct
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType, ModuleType
 
 from rrtf.sandbox import linked, wire
 
@@ -44,15 +45,16 @@ class _Known:
     def __init__(self, channel: "Channel"):
         self.channel, self.opaques = channel, {}
 
-    def __call__(self, handle: int, bits: int, kind: str) -> object:
+    def __call__(self, handle: int, bits: int, kind: str, answers: bool = False) -> object:
         channel = self.channel
         if handle >= wire.LENT:
             return channel.lend.lent[handle - wire.LENT]
         channel.saw_opaque = True
-        known, able = self.opaques.get(handle), wire.opaque_class(bits & ~wire.TRUE)
+        at, able = (handle, answers), wire.opaque_class(bits & ~wire.TRUE)
+        known = self.opaques.get(at)
         if type(known) is not able or known._kind != kind:
-            known = self.opaques[handle] = able(handle, bits, kind, channel)
-        known._bits = bits
+            known = self.opaques[at] = able(handle, bits, kind, channel)
+        known._bits, known._answers = bits, answers
         return known
 
     def named(self, kind: str, fields: tuple, values: tuple) -> tuple:
@@ -73,6 +75,21 @@ class _Lent:
     def __init__(self):
         self.lent: list[object] = []
         self.kinds: dict[str, type] = {}
+
+    def place(self, value: object) -> tuple[str, str] | None:
+        """Where the candidate finds a function or class of its own: of the library, the prompt.
+
+        Only what the tests have written themselves is lent: a candidate that could call `getattr`
+        here would find all that they know.
+        """
+        if isinstance(value, type) and value.__name__ in self.kinds:
+            return "", value.__name__
+        bound = not isinstance(getattr(value, "__self__", os), ModuleType)
+        if bound or not isinstance(value, _NAMED):
+            return None
+        module = getattr(getattr(value, "__objclass__", value), "__module__", None)
+        known = type(module) is str and module.split(".")[0] in sys.stdlib_module_names
+        return (module, value.__qualname__) if known and "<" not in value.__qualname__ else None
 
     def __call__(self, value: object) -> int:
         steps = hasattr(type(value), "__next__") and not hasattr(value, "read")
@@ -251,15 +268,22 @@ class Channel:
 
     def ask(self, *request: object) -> object:
         """The value of one request; raises what the candidate raised."""
+        raised = self.raised
         self.request(request)
-        return self._reply()
+        try:
+            return self._reply()
+        finally:
+            if request[0] not in ("step", "run"):
+                self.raised = raised  # a look at an object is no call that tests expect to fail
 
     def ask_shown(self, operation: str, target: object, args: tuple, kwargs: dict) -> object:
         """The value of a call; what it did to its arguments is done to `args` and `kwargs`."""
         if self.ended:
             raise Gone(self.ended)
+        held = linked.containers((*args, *kwargs.values()), self.kinds)
+        if held == [] and operation == "shown":
+            operation = "call"  # there is nothing to see
         request = (operation, target, args, kwargs)
-        held = linked.containers((args, tuple(kwargs.items())), self.kinds)
         try:
             payload = wire.encode(request, self.lend) if held is not None else b""
         except wire.WireError:
@@ -268,8 +292,8 @@ class Channel:
             payload, held = self._table(request)
         self._send(payload)
         value = self._reply(held)
-        if isinstance(value, wire.Opaque):
-            value._answers = True  # a function that a call gives is a part of the program
+        if isinstance(value, wire.Opaque):  # a function that a call gives is part of the program
+            return self.known(value._handle, value._bits, value._kind, answers=True)
         return value
 
     def apply(self, owner: wire.Opaque, args: tuple, kwargs: dict) -> object:
@@ -284,10 +308,6 @@ class Channel:
         if not isinstance(function, wire.Opaque):
             return function(*args, **kwargs)
         return self.ask_shown("apply", function, args, kwargs)
-
-    def items(self, owner: wire.Opaque) -> object:
-        """An iterator over an object of the candidate."""
-        return self.ask("iter", owner)
 
     def step(self, owner: wire.Opaque) -> object:
         """The next item of an iterator of the candidate. Slow ones are never asked in advance."""
@@ -439,6 +459,8 @@ def _cause(answer: bytes) -> str:
     return _SIGNALS.get(number, f"signal_{number}")
 
 
+# What has a name to be found by.
+_NAMED = (type(len), type(str.upper), type(str.__add__), FunctionType, type)
 _ONE_BY_ONE, _MOST_AHEAD = 64, 1 << 13  # items of an iterator
 _AT_ONCE = 1 << 14  # bytes of requests
 _LONGEST_REASON = 100  # characters; a class may have a name of any length

@@ -92,8 +92,8 @@ class Tally:
         Where that has changed an argument, the comparison must hold for what is there now as well.
         """
         (fixed_right, changes), compare = before, _COMPARISONS[form]
-        value = compare(left, fixed_right)
-        return compare(left, right()) if value and changes != self.channel.changes else value
+        held = bool(compare(left, fixed_right))
+        return bool(compare(left, right())) if held and changes != self.channel.changes else held
 
     def _why(self) -> str:
         other = "wrong_type" if self.channel.saw_opaque else "wrong_value"

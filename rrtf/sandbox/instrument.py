@@ -10,6 +10,7 @@ import copy
 import marshal
 import re
 import types
+from collections.abc import Iterator
 from functools import lru_cache
 
 from rrtf.sandbox import assertions, counting
@@ -69,7 +70,7 @@ def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
 def _lacking(tree: ast.Module) -> set[str]:
     """Names that are read, but bound nowhere in the tests and by no built-in."""
     used, bound = set(), set()
-    for node in ast.walk(tree):
+    for node in _walk(tree):
         if isinstance(node, ast.Name):
             (bound if _binds(node) else used).add(node.id)
         elif isinstance(node, ast.alias):
@@ -93,12 +94,7 @@ def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.C
     if isinstance(source, str):
         tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     parameters = {s.args.args[0].arg for s in tree.body if _is_check(s) and s.args.args}
-    for index, statement in enumerate(tree.body):
-        try:
-            expressions = _Expressions(tree, parameters | {plain_name(entry_point)})
-            tree.body[index] = expressions.visit(statement)
-        except RecursionError:
-            continue  # an expression of a thousand terms stays as it is
+    _keep_meaning(tree, parameters | {plain_name(entry_point)})
     rewriter = Rewriter()
     bare = not any(map(_is_check, tree.body))
     tree.body = rewriter.block(tree.body, guard=bare, top=True)
@@ -109,57 +105,81 @@ def _is_check(node: ast.stmt) -> bool:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "check"
 
 
-class _Expressions(ast.NodeTransformer):
-    """What must mean the same as in one process although the candidate is in another.
+def _keep_meaning(tree: ast.Module, candidates: set[str]) -> None:
+    """Changes what would mean something else with the candidate in another process.
 
     `StopIteration` in an `except` or an argument means the candidate's as well, `next` ends with
     one that `map` does not swallow, and what an answer is compared with in the same comparison is
     computed, and copied, before the call: a program that changes its argument cannot spoil it.
     """
+    steps, own = [], False
+    for node in _walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type:
+            node.type = _with_stopped(node.type)
+        elif isinstance(node, ast.Call):
+            if _id(node.func) == "next":
+                steps.append(node.func)
+            node.args = [_with_stopped(argument) for argument in node.args]
+        elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+            _compare_before(node, candidates)
+        elif getattr(node, "name", "") == "next" or (_id(node) == "next" and _binds(node)):
+            own = True
+    for name in () if own else steps:
+        name.id = counting.NEXT
 
-    def __init__(self, tree: ast.Module, candidates: set[str]):
-        self.candidates = candidates
-        self.own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and _binds(n)}
 
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
-        node.type = node.type and self._with_stopped(node.type)
-        return self.generic_visit(node)
+def _id(node: ast.AST) -> str:
+    return getattr(node, "id", "")
 
-    def visit_Call(self, node: ast.Call) -> ast.Call:
-        if isinstance(node.func, ast.Name) and node.func.id == "next" and "next" not in self.own:
-            node.func = ast.copy_location(_name(counting.NEXT, {}), node.func)
-        node.args = [self._with_stopped(argument) for argument in node.args]
-        return self.generic_visit(node)
 
-    def _with_stopped(self, node: ast.expr) -> ast.expr:
-        named = {n.id for n in (*getattr(node, "elts", ()), node) if isinstance(n, ast.Name)}
-        more = [_name(hook, {}) for name, hook in counting.STOPPED.items() if name in named]
-        if not more:
-            return node
-        both = [*(node.elts if isinstance(node, ast.Tuple) else [node]), *more]
-        return ast.fix_missing_locations(ast.copy_location(ast.Tuple(both, ast.Load()), node))
+def _with_stopped(node: ast.expr) -> ast.expr:
+    named = {n.id for n in (*getattr(node, "elts", ()), node) if isinstance(n, ast.Name)}
+    more = [_name(hook, {}) for name, hook in counting.STOPPED.items() if name in named]
+    if not more:
+        return node
+    both = [*(node.elts if isinstance(node, ast.Tuple) else [node]), *more]
+    return ast.fix_missing_locations(ast.copy_location(ast.Tuple(both, ast.Load()), node))
 
-    def visit_Compare(self, node: ast.Compare) -> ast.expr:
-        node = self.generic_visit(node)
-        form, right = type(node.ops[0]).__name__, node.comparators[0]
-        if len(node.ops) > 1 or form.startswith("Is") or self._calls(node.left, right):
-            return node
-        kinds = set(map(type, ast.walk(node)))
-        if self._calls(node.left) and not kinds & {ast.NamedExpr, ast.Await, ast.Yield}:
-            if any(isinstance(n, ast.Name) for n in ast.walk(right)):
-                again = ast.parse("lambda: 0", mode="eval").body
-                again.body = copy.deepcopy(right)
-                args = [ast.Constant(form), _call(counting.BEFORE, right, {}), node.left, again]
-                node = ast.copy_location(ast.Call(_name(counting.COMPARED, {}), args, []), node)
-        elif self._calls(right) and any(isinstance(n, ast.Name) for n in ast.walk(node.left)):
-            node.left = ast.copy_location(_call(counting.FIXED, node.left, {}), node.left)
-        return ast.fix_missing_locations(node)
 
-    def _calls(self, *sides: ast.expr) -> bool:
-        """Whether every one of these expressions calls the candidate by name."""
-        calls = ({n.func.id for n in ast.walk(side) if isinstance(n, ast.Call)
-                  and isinstance(n.func, ast.Name)} for side in sides)  # fmt: skip
-        return all(names & self.candidates for names in calls)
+def _compare_before(node: ast.Compare, candidates: set[str]) -> None:
+    """`f(x) == right` and `left == f(x)`, the other side computed before the call."""
+    form, sides = type(node.ops[0]).__name__, (node.left, node.comparators[0])
+    (calls, plain), (calls_right, plain_right) = (_content(side, candidates) for side in sides)
+    if calls == calls_right or form.startswith("Is"):
+        return
+    left, right = sides
+    if calls and plain and "Name" in plain_right:
+        again = ast.parse("lambda: 0", mode="eval").body
+        again.body = copy.deepcopy(right)
+        given = [ast.Constant(form), _call(counting.BEFORE, right, {}), left, again]
+        node.left = ast.Call(_name(counting.COMPARED, {}), given, [])
+        node.ops, node.comparators = [ast.Is()], [ast.Constant(True)]
+    elif calls_right and "Name" in plain:
+        node.left = _call(counting.FIXED, left, {})
+    ast.fix_missing_locations(node)
+
+
+def _content(node: ast.expr, candidates: set[str]) -> tuple[bool, set[str]]:
+    """Whether an expression calls the candidate by name; the kinds of its nodes, none if it has
+    some that cannot be moved."""
+    kinds, calls = set(), False
+    for part in _walk(node):
+        kinds.add(type(part).__name__)
+        calls |= isinstance(part, ast.Call) and _id(part.func) in candidates
+    return calls, set() if kinds & {"NamedExpr", "Await", "Yield", "YieldFrom"} else kinds
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it but constants, of which tests may have very many."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for name in node._fields:
+            value = getattr(node, name, None)
+            for child in value if type(value) is list else (value,):
+                if type(child) is not ast.Constant and isinstance(child, ast.AST):
+                    waiting.append(child)
 
 
 def _binds(node: ast.Name) -> bool:

@@ -57,31 +57,41 @@ def containers(value: object, kinds: Mapping[str, object] | frozenset[str]) -> l
 
     None where it must cross as a table: it holds nodes, or the same container twice.
     """
-    found: list = []
-    seen: set[int] = set()
-    waiting = [value]
+    found, seen, waiting = [], set(), [value]
     while waiting:
         value = waiting.pop()
         kind = type(value)
-        if kind in _ATOMS:
-            continue
-        base = container(value)
-        if base is not None:
+        base = kind if kind is list or kind is tuple else container(value)
+        if base is None:
+            items = _inside(value)
+        else:
+            items = value if base is list or base is tuple else content(value)
+        if base is not None and base is not tuple:
             if id(value) in seen:
                 return None
             seen.add(id(value))
             found.append(value)
-            if base in _CONTAINERS:
-                items = _CONTAINERS[base][1](value)
-            else:
-                items = _filled(base).parts(value, base)
-            for item in items:
-                waiting += item if base is dict else (item,)
-        elif tuple in _mro(kind) or frozenset in _mro(kind):
-            waiting += (tuple if tuple in _mro(kind) else frozenset).__iter__(value)
-        elif kinds and kind_of(value, kinds) and not wire.is_member(value):
+        elif base is None and kinds and kind_of(value, kinds) and not wire.is_enumeration(kind):
             return None
+        if not set(map(type, items)) <= _ATOMS:
+            waiting += [item for item in items if type(item) not in _ATOMS]
     return found
+
+
+def content(value: object) -> tuple:
+    """What a container holds, its keys first."""
+    base = container(value)
+    if base is list or base is set:
+        return tuple(base.__iter__(value))
+    if base is dict:
+        return (*dict.keys(value), *dict.values(value))
+    return tuple(_filled(base).parts(value, base))
+
+
+def _inside(value: object) -> tuple:
+    """The items of tuples and frozen sets of any class; of other objects there are none."""
+    base = next((base for base in (tuple, frozenset) if base in _mro(type(value))), None)
+    return tuple(base.__iter__(value)) if base else ()
 
 
 def kind_of(value: object, kinds: Mapping[str, object] | frozenset[str]) -> str:
@@ -179,7 +189,7 @@ class _Table:
             out += (b"t" if base is tuple else b"Z") + len(items).to_bytes(4, "little")
             for item in items:
                 self.put(out, item, depth + 1)
-        elif container(value) or (kind_of(value, self.kinds) and not wire.is_member(value)):
+        elif container(value) or (kind_of(value, self.kinds) and not wire.is_enumeration(kind)):
             number = self.numbers.setdefault(id(value), len(self.objects))
             if number == len(self.objects):
                 self.objects.append(value)
@@ -275,7 +285,7 @@ def _layout(form: object) -> tuple[str, tuple[str, ...]]:
 def _shell(number: int, tag: int, kind: str, objects: list, make: Callable[[str], object]) -> None:
     """The object of one entry, still empty; an original one must be of the kind it was."""
     if tag == _OTHER:
-        base = wire.by_name(kind).empty
+        base = wire.BY_CLASS[kind].empty
     else:
         base = {_LIST: list, _DICT: dict, _SET: set, _NODE: None}[tag]
     if number >= len(objects):
@@ -349,8 +359,6 @@ def set_fields(node: object, content: Mapping[str, object]) -> None:
         held.clear()
     for name, value in content.items():
         defined = _defined(type(node), name)
-        if isinstance(value, wire.Opaque):
-            value._answers = False
         if type(held) is not dict or type(defined) is _SLOT:
             object.__setattr__(node, name, value)
         elif not callable(defined) and not hasattr(type(defined), "__get__"):

@@ -121,17 +121,13 @@ class Opaque:
             self._refuse()
 
 
-def _contains(self, item):
-    return self._refuse() if self._bits & CONTAINS else any(x is item or x == item for x in self)
-
-
 # What the class of an `Opaque` has beside, for each of its bits.
 _ABILITIES = {
     CALLS: {"__call__": lambda self, *args, **kwargs: self._remote.apply(self, args, kwargs)},
-    ITERATES: {"__iter__": lambda self: self._remote.items(self), "__contains__": _contains},
+    ITERATES: {"__iter__": lambda self: self._ask("iter")},
     STEPS: {"__iter__": lambda self: self, "__next__": lambda self: self._remote.step(self)},
     SIZED: {"__len__": lambda self: self._ask("len")},
-    CONTAINS: {"__contains__": _contains},
+    CONTAINS: {"__contains__": lambda self, item: self._refuse()},
     AWAITS: {"__await__": lambda self: self._remote.run(self),
              "send": lambda self, value: next(self._remote.run(self)),
              "throw": lambda self, *_: self._refuse(), "close": lambda self: None},
@@ -425,7 +421,7 @@ STANDARD: dict[tuple[str, str], Standard] = {
     ),
 }  # fmt: skip
 CLOSED = frozenset((*_TYPES, *(kind.empty for kind in STANDARD.values() if kind.empty), range))
-_BY_CLASS = {name: kind for (_, name), kind in STANDARD.items()}
+BY_CLASS = {name: kind for (_, name), kind in STANDARD.items()}
 
 
 def _factory(value, base) -> type | None:
@@ -468,19 +464,9 @@ def fields_of(kind: type) -> tuple[str, ...] | None:
     return found if plain and tuple in _mro(kind) and len(found) <= 64 else None
 
 
-def is_member(value: object) -> bool:
-    """Whether a value is a member of an enumeration."""
-    return is_enumeration(type(value))
-
-
 def is_enumeration(kind: type) -> bool:
     """Whether a class is one of `enum`."""
     return "_member_map_" in _own(kind)
-
-
-def by_name(name: str) -> Standard:
-    """The standard class of this name; KeyError for others."""
-    return _BY_CLASS[name]
 
 
 def _put_other(out: bytearray, value: object, keep, depth: int) -> None:
@@ -495,7 +481,7 @@ def _put_other(out: bytearray, value: object, keep, depth: int) -> None:
     if fields is not None and len(fields) == tuple.__len__(value):
         out += b"n"
         return _put(out, (type_name(kind), fields, tuple(tuple.__iter__(value))), keep, depth)
-    if known and is_member(value):
+    if known and is_enumeration(kind):
         out += b"m"
         plain = object.__getattribute__(value, "__dict__")
         return _put(out, (known, plain["_name_"], plain["_value_"]), keep, depth)
@@ -508,6 +494,10 @@ def _put_other(out: bytearray, value: object, keep, depth: int) -> None:
     for base in _mro(kind):
         if base in _BASES:
             return _put(out, _BASES[base](value), keep, depth)
+    place = keep.place(value) if hasattr(keep, "place") else None
+    if place:
+        out += b"g"
+        return _put(out, place, keep, depth)
     if keep is None:
         raise WireError(f"a value of type {type_name(kind)} cannot cross")
     out += opaque(value, keep)
@@ -557,8 +547,9 @@ def get(data: bytes, at: int, resolve: Callable | None) -> tuple[object, int]:
 def decode(data: bytes, resolve: Callable[[int, bool, str], object] | None) -> object:
     """The inverse of `encode`; `resolve(handle, bits, kind)` gives what an opaque stands for.
 
-    Where it has them, `resolve.named(kind, fields, values)` makes named tuples and
-    `resolve.member(kind, name, value)` members of enumerations.
+    Where it has them, `resolve.named(kind, fields, values)` makes named tuples,
+    `resolve.member(kind, name, value)` members of enumerations, and `resolve.placed(module, name)`
+    finds functions; `keep.kinds` and `keep.place` are their counterparts.
     """
     try:
         value, end = _get(data, 0, resolve, 0)
@@ -594,7 +585,7 @@ def _get(data: bytes, at: int, resolve, depth: int) -> tuple[object, int]:
         bits, handle = _OPAQUE.unpack_from(data, at)
         kind, at = _get(data, at + _OPAQUE.size, resolve, MAX_DEPTH)
         return resolve(handle, bits, kind), at
-    if tag in (b"x", b"n", b"m"):
+    if tag in (b"x", b"n", b"m", b"g"):
         name, at = _get(data, at, resolve, MAX_DEPTH) if tag == b"x" else ("", at)
         parts, at = _get(data, at, resolve, depth + 1)
         return assemble(tag, name, parts, resolve), at
@@ -611,12 +602,12 @@ def _get(data: bytes, at: int, resolve, depth: int) -> tuple[object, int]:
 
 
 def assemble(tag: bytes, name: str, parts: tuple, resolve: object) -> object:
-    """A standard value (tag `x`), a named tuple (`n`) or a member of an enumeration (`m`)."""
+    """A standard value (tag `x`), named tuple (`n`), enumeration's member (`m`), function (`g`)."""
     if tag == b"n":
         return getattr(resolve, "named", named)(*parts)
-    if tag == b"m":
-        return resolve.member(*parts)
-    kind = _BY_CLASS[name]
+    if tag in (b"m", b"g"):
+        return (resolve.member if tag == b"m" else resolve.placed)(*parts)
+    kind = BY_CLASS[name]
     if kind.build:
         return kind.build(*parts)
     value = kind.empty()

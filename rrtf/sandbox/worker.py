@@ -6,7 +6,9 @@ a verdict: replies are values, and the judge believes no more than that.
 
 import builtins
 import contextlib
+import functools
 import itertools
+import operator
 import os
 import sys
 import time
@@ -48,8 +50,7 @@ class _Connection:
         self.rest = b""
         self.keep = _Keeper()
         self.space: dict = {}  # the program's names
-        # The latest request: its bytes, and where it was a table its objects by number.
-        self.data, self.shared = b"", None
+        self.shared: list | None = None  # where the latest request is a table, its objects
         self.lent: dict[int, object] = {}
 
     def receive(self) -> object:
@@ -63,10 +64,10 @@ class _Connection:
                 parts.append(self._read(1 << 16))
                 missing -= len(parts[-1])
             data = b"".join(parts)
-        self.rest, self.data, self.shared = data[head + size :], data[head : head + size], None
-        if self.data[:1] != linked.TAG:
-            return wire.decode(self.data, self)
-        value, self.shared = linked.decode(self.data, self._make, self)
+        self.rest, data, self.shared = data[head + size :], data[head : head + size], None
+        if data[:1] != linked.TAG:
+            return wire.decode(data, self)
+        value, self.shared = linked.decode(data, self._make, self)
         return value
 
     def _make(self, kind: str) -> object:
@@ -105,6 +106,13 @@ class _Connection:
         except Exception:
             return __import__("enum").Enum(kind, {name: value})[name]
 
+    def placed(self, module: str, name: str) -> object:
+        """A function or class of the standard library, or ('') of the program."""
+        if not module:
+            return self.space[name]
+        __import__(module)
+        return functools.reduce(getattr, name.split("."), sys.modules[module])
+
     def ask_tests(self, number: int, args: tuple | None, kwargs: dict) -> object:
         """The value of a function that the tests lent (`args` None: the next of an iterator)."""
         self.send(b"B", (number, args, kwargs))
@@ -138,14 +146,14 @@ class _Connection:
         finally:
             self.keep.in_table = False
 
-    def changed(self, request: tuple, before: bytes, held: list, value: object) -> bool:
+    def changed(self, held: list, before: list[tuple], value: object) -> bool:
         """Whether a call did anything to the containers it was given, or gives one of them back."""
-        try:
-            inside = linked.containers(value, self.keep.kinds)
-            back = inside is None or {id(x) for x in inside} & {id(x) for x in held}
-            return bool(back) or wire.encode(request, self.keep) != before
-        except Exception:
-            return True
+        for container, items in zip(held, before, strict=True):
+            now = linked.content(container)
+            if len(now) != len(items) or not all(map(operator.is_, now, items)):
+                return True
+        inside = linked.containers((value,), self.keep.kinds)
+        return inside is None or not {*map(id, inside)}.isdisjoint(map(id, held))
 
 
 def _lent(link: _Connection, handle: int, bits: int) -> object:
@@ -256,12 +264,13 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
         for arguments in inputs:
             _answer(link, space, ("call", target, arguments, {}))
         return
-    before, held, result, is_table = link.data, None, [], link.shared is not None
+    held, result, is_table = [], [], link.shared is not None
     if operation in ("shown", "apply"):
-        held = link.shared or linked.containers((rest[1], tuple(rest[2].items())), frozenset())
+        held = link.shared or linked.containers((*rest[1], *rest[2].values()), frozenset())
+    before = [] if is_table else [linked.content(container) for container in held]
     if not _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
         return
-    if held and (is_table or link.changed(request, before, held, result[0])):
+    if held and (is_table or link.changed(held, before, result[0])):
         link.send(b"V", result[0], held)
     else:
         link.send(b"V", result[0])
