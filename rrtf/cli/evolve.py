@@ -160,11 +160,7 @@ def _asker(given: Given) -> Asker:
 
 
 def _with_tests(
-    given: Given,
-    console: Console,
-    rows: Sequence[Instruction],
-    ask: Asker,
-    decoding: Decoding,
+    given: Given, console: Console, rows: Sequence[Instruction], ask: Asker, decoding: Decoding
 ) -> tuple[list[dict], list[Dropped]]:
     """(rows that are problems with valid tests, the others with their reasons); prints both."""
     limits = inputs.limits(given)
@@ -208,9 +204,8 @@ def _weak(given: Given, console: Console, problems: Sequence[Problem]) -> dict[s
             execute=partial(grade.execute, workers=given.workers, cluster="local"),
             progress=tick,
         )
-    strong, _ = examine.drop_weak(
-        examine.drop_broken(problems, broken)[0], measured, min_strength=least
-    )
+    whole, _ = examine.drop_broken(problems, broken)
+    strong, _ = examine.drop_weak(whole, measured, min_strength=least)
     told = f"tests: they kill less than {least:g} of the mutants"
     weak = {p.task_id: told for p in problems if p not in strong}
     weak |= {name: f"tests: the reference fails: {why}" for name, why in broken.items()}

@@ -1,6 +1,7 @@
 """The verb `quantize`: a model in, its variants and Table 4 of them out."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,7 @@ def quantize(given: Given) -> None:
     tasks = inputs.load_problems(given.problems, data=data) if given.problems else []
     ask = engines.asker(folder, given.prompt_format)
     texts = calibration(given.calibration, given.variants, ask)
-    seen = sum(any(ask(task) in text for text in texts) for task in tasks)
-    if seen:
+    if seen := sum(any(ask(task) in text for text in texts) for task in tasks):
         told = f"{seen} of {len(tasks)} problems are in {given.calibration}, which GPTQ reads"
         screen.tell(f"note: {told}")
     with screen.kept_in(given.out) as place:
@@ -41,9 +41,8 @@ def quantize(given: Given) -> None:
         else:
             jobs = Jobs(folder, place, timeout=given.timeout)
             with screen.progress("quantising") as tick:
-                measured = jobs.side_by_side(
-                    lambda name: jobs.make(name, texts), given.variants, 1, tick
-                )
+                make = partial(jobs.make, calibration=texts)
+                measured = jobs.side_by_side(make, given.variants, 1, tick)
             Console(highlight=False).print(screen.rows_table(_sizes(measured)))
     if given.out:
         print(f"{sum(entry.ok for entry in measured)} variants in {given.out}")
