@@ -17,11 +17,23 @@ from dataclasses import fields, replace
 import pytest
 
 from rrtf import execution
+from rrtf.audit import detectors
 from rrtf.engines import Decoding
 from rrtf.records import Problem
 from rrtf.sandbox import executor
 
 LIMITS = executor.Limits(2.0, 6.0, 512, "landlock+seccomp")
+AUDIT = detectors.Settings(
+    substring_words=10,
+    ngram_sizes=(5, 8, 13),
+    ngram_share=0.7,
+    minhash_threshold=0.7,
+    minhash_permutations=128,
+    shingle=3,
+    embedding_threshold=0.8,
+    remove_on=detectors.EQUALITIES,
+    seed=1,
+)
 DECODING = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
 
 

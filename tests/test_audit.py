@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import AUDIT
 from conftest import call as fenced_call
 
 from rrtf import probes, store
@@ -78,25 +79,10 @@ def rows(problems) -> list[Row]:
     return [from_problem(p) for p in problems]
 
 
-SETTINGS = detectors.Settings(
-    substring_words=10,
-    ngram_sizes=(5, 8, 13),
-    ngram_share=0.7,
-    minhash_threshold=0.7,
-    minhash_permutations=128,
-    shingle=3,
-    embedding_threshold=0.8,
-    remove_on=detectors.EQUALITIES,
-    seed=1,
-)
-
-
 def run(problems, tasks=TASKS, **options) -> verdict.Audit:
     train, held_out = rows(problems), rows(tasks)
     behaviour = detectors.observe([*train, *held_out], call, n_random=20, seed=1)
-    return verdict.audit(
-        train, {"test": held_out}, replace(SETTINGS, **options), behaviour=behaviour
-    )
+    return verdict.audit(train, {"test": held_out}, replace(AUDIT, **options), behaviour=behaviour)
 
 
 def found(result: verdict.Audit, task_id: str) -> set[str]:
@@ -270,10 +256,10 @@ def test_disguises_keep_the_function_and_change_the_words(nano_problems):
 
 
 def test_behaviour_recalls_every_disguise_and_exact_text_only_the_copy(nano_problems):
-    table = audit_plants.recall_rows(nano_problems, call, SETTINGS, n_random=20)
+    table = audit_plants.recall_rows(nano_problems, call, AUDIT, n_random=20)
     assert [row["behaviour"] for row in table] == [1.0] * len(table)
     assert [row["exact text"] for row in table] == [1.0, 0.0, 0.0, 0.0]
-    assert audit_plants.recall_rows([], call, SETTINGS, n_random=20) == []
+    assert audit_plants.recall_rows([], call, AUDIT, n_random=20) == []
 
 
 def test_only_problems_with_a_specification_can_be_disguised():
@@ -287,7 +273,7 @@ def test_wrong_arguments_name_the_mistake():
     with pytest.raises(ValueError, match="clean: occurs more than once"):
         run([PLANTS["clean"], PLANTS["clean"]])
     with pytest.raises(ValueError, match="no program was observed"):
-        verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, SETTINGS, behaviour={})
+        verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, AUDIT, behaviour={})
 
 
 def test_free_rows_take_the_last_function_as_their_program():
@@ -307,7 +293,7 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
         pytest.skip("RRTF_DATA names no folder with humaneval")
     tasks = store.read(path, Problem)
     copies = [replace(t, task_id=f"copy/{i}") for i, t in enumerate(tasks)]
-    settings = replace(SETTINGS, remove_on=("exact text", "code"))
+    settings = replace(AUDIT, remove_on=("exact text", "code"))
     result = verdict.audit(rows(copies), {"humaneval": rows(tasks)}, settings, behaviour={})
     own = {(f"copy/{i}", t.task_id) for i, t in enumerate(tasks)}
     for name in ("exact text", "normalised text", "minhash text", "minhash code"):
@@ -366,7 +352,7 @@ def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
         for index, text in enumerate(texts)
     )
     sets = {"all": [right, wrong], "right": [right]}
-    how = dict(told=asdict(SETTINGS) | {"random_probes": 20}, call=call)
+    how = dict(told=asdict(AUDIT) | {"random_probes": 20}, call=call)
     found = verdict.audit_answers(sets, [asked], {"test": TASKS}, **how)
     assert list(found["all"].dropped) == ["clean#teacher-1"]
     assert {leak.benchmark_task_id for leak in found["all"].leaks} == {"t/sum"}

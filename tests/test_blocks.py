@@ -80,7 +80,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AutoModelForCausalLM, GPTBigCodeConfig
-from rrtf import blocks
+from rrtf.step import sharding as blocks
 
 config = GPTBigCodeConfig(vocab_size=49152, n_positions=8192, n_embd=6144, n_layer=40, n_head=48)
 with torch.device("meta"):

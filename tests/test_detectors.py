@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import AUDIT
 
 from rrtf import records, similarity
 from rrtf.audit import detectors, verdict, views
@@ -144,17 +145,7 @@ def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
         detectors.by_name("any/model")
 
 
-SETTINGS = detectors.Settings(
-    substring_words=10,
-    ngram_sizes=(5, 8, 13),
-    ngram_share=0.7,
-    minhash_threshold=0.7,
-    minhash_permutations=128,
-    shingle=3,
-    embedding_threshold=0.8,
-    remove_on=("exact text", "code"),
-    seed=1,
-)
+SETTINGS = replace(AUDIT, remove_on=("exact text", "code"))
 
 
 def run(rows, tasks, **options) -> verdict.Audit:

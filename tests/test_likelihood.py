@@ -85,7 +85,7 @@ MEASURE = """
 import re, torch
 from pathlib import Path
 from torch import nn
-from rrtf.likelihood import token_log_probs
+from rrtf.step.likelihood import token_log_probs
 torch.set_num_threads(1)
 
 def peak(n, words, chunk=512):

@@ -164,7 +164,7 @@ def settled(text: str, place: Path) -> str:
         (r'("verdicts.jsonl": )"[0-9a-f]{64}"', r"\1N"),  # it names the isolation
         (r'("(?:transformers_version|rrtf|version)": )"[^"]*"', r"\1N"),
         (r"((?:[Ll]oss|update|last) +)(\d+\.\d\d)\d\d", r"\1\2"),
-        (r"(?m)^\S+ +\d+ s · cell.*\n", ""),  # of a stage that takes long here
+        (r"(?m)^\S+ +[\d min]+ s · cell.*\n", ""),  # of a stage that takes long here
     ):
         text = re.sub(pattern, new, text)
     return text
