@@ -289,12 +289,13 @@ _DECIMAL_BITS = 14_000  # beyond some 4,300 digits Python reads and writes no de
 
 
 def literal(value: object) -> str:
-    """An expression without imports that evaluates to `value`, whatever the hash seed.
+    """An expression without imports that evaluates to what equals `value`, whatever the hash seed.
 
-    ValueError for what is no bool, int, float, complex, str, bytes, list, tuple, dict, set,
-    frozenset, type of these, or None.
+    A `Counter` is written as a dict, a named tuple as a tuple: they equal these. ValueError for
+    what is no bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type of
+    these, or None.
     """
-    kind = type(value)
+    kind = next((base for base in (dict, tuple) if isinstance(value, base)), type(value))
     if kind is float:
         return repr(value) if math.isfinite(value) else f"float({str(value)!r})"
     if kind is int:

@@ -700,16 +700,16 @@ def test_the_references_of_a_benchmark_pass(real, name):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
-def test_33_of_codereval_subsets_35_references_pass_and_8_of_them_only_jointly(real):
+def test_33_of_codereval_subsets_35_references_pass_and_7_of_them_only_jointly(real):
     plain = real("codereval-subset")
     weaker = {"joint": True, "packages": ("numpy",)}
     problems = benchmarks.load("codereval-subset", data=Path(DATA), **weaker)
     refused = benchmarks.refused("codereval-subset", data=Path(DATA), **weaker)
     joint = [p for p in problems if is_joint(p)]
     names = catalogue.facts("codereval-subset", data=Path(DATA))
-    assert (len(plain), len(problems), len(joint), len(refused)) == (25, 33, 8, 9)
+    assert (len(plain), len(problems), len(joint), len(refused)) == (26, 33, 7, 9)
     assert {names[p.task_id]["function"] for p in joint} == {
-        "parser_flags", "regex_dict", "parse_frequency", "write_configuration", "get_pattern",
+        "parser_flags", "regex_dict", "write_configuration", "get_pattern",
         "make_array", "gaussian", "force_string",
     }  # fmt: skip
     file = Path(DATA) / catalogue.entry("codereval-subset").file

@@ -1,4 +1,4 @@
-# expect: FAILED_TESTS wrong_value
+# expect: RUNTIME_ERROR protocol_violation
 import sys
 
 
