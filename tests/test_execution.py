@@ -175,8 +175,6 @@ def test_what_is_asked_wrongly_is_named():
         judge([], responses)
     with pytest.raises(ValueError, match="t0: two problems"):
         judge(problems * 2, responses)
-    with pytest.raises(ValueError, match="t0: the tests assert nothing"):
-        judge([Problem("t0", "", "f", "f(1)")], responses)
     assert judge(problems, []) == []
 
 

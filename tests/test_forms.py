@@ -8,13 +8,16 @@ import asyncio
 import contextlib
 import io
 import re
+import unittest
 from pathlib import Path
 
+import pytest
 from conftest import execute
 
 from rrtf.records import Execution, Outcome, Problem, Response
 
 SECRET = "271828"
+RUNNERS = r"^unittest.main\(\)$|^from solution import f$"
 
 
 def blocks(name: str) -> dict[str, str]:
@@ -46,16 +49,34 @@ def program(name: str, source: str) -> str:
 def in_plain_python(name: str, source: str) -> bool:
     """Whether tests and program in one namespace go through, at least one assertion among them."""
     space: dict = {"__name__": "plain"}
+    tests = re.sub(
+        r"^unittest.main\(\)$|^from solution import f$", "", problem(name).tests, flags=re.M
+    )
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(source + "\n" + problem(name).tests, space)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(source + "\n" + tests, space)
             if "check" in space:
                 found = space["check"](space["f"])
                 if asyncio.iscoroutine(found):
                     asyncio.run(found)
-    except Exception:
+            for found in [value for key, value in space.items() if key[:4].lower() == "test"]:
+                run_as_pytest_does(found)
+    except (Exception, SystemExit, pytest.fail.Exception):
         return False
-    return True
+    return "False" not in printed.getvalue()
+
+
+def run_as_pytest_does(found) -> None:
+    """Calls a test, with all values that it is marked with, or all tests of a class."""
+    if isinstance(found, type):
+        for name in unittest.TestLoader().getTestCaseNames(found):
+            found(name).debug()
+        return
+    marks = [m.args for m in getattr(found, "pytestmark", ()) if m.name == "parametrize"]
+    for names, values in marks or [("", [()])]:
+        for value in values:
+            given = value if "," in names or not names else (value,)
+            found(**dict(zip(filter(None, re.split(", *", names)), given, strict=True)))
 
 
 def judged(sources: dict[tuple[str, str], str], **options) -> dict[tuple[str, str], Execution]:

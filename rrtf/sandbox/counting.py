@@ -80,10 +80,9 @@ class Tally:
         """A statement outside of assertions raised; what it should have given is lost."""
         if type(error) is AssertionError and error is not self.channel.raised:
             self.reached += 1
-            self._failed(self._why(), False)
         else:
             self.incomplete = True
-            self._note(error)
+        self._note(error)
         return Poison()
 
     def compared(self, form: str, before: tuple, left: object, right: Callable) -> object:
@@ -107,6 +106,8 @@ class Tally:
             self._failed(reason, True)
         elif isinstance(error, CannotCross):
             self._failed(error.judge_reason, False)
+        elif type(error) in (AssertionError, Exception):
+            self._failed(self._why(), False)
         else:
             self._failed("cannot_cross" if self.channel.saw_opaque else "wrong_type", False)
         self.channel.saw_opaque = False

@@ -57,10 +57,11 @@ def execute(
     the verdicts that have just come in, each under its place in `responses`.
 
     A problem whose tests begin with `joint.MARK` is judged in that weaker mode, and its verdicts
-    say so.
+    say so. Where a problem's tests cannot be run, the reason of its verdicts is `unusable_tests`
+    and why: they say nothing of the programs, and the other problems are judged.
 
-    ValueError names a response without a problem, or tests that cannot be run; RuntimeError a
-    host that does not allow the isolation, or a sandbox that failed repeatedly.
+    ValueError names a response without a problem; RuntimeError a host that does not allow the
+    isolation, or a sandbox that failed repeatedly.
     """
     problems, responses = joint.unfold(problems, responses)
     by_id = _by_id(problems)
@@ -180,7 +181,7 @@ def _check_message(problem: Problem, seed: int) -> dict:
     try:
         prepared = instrument.prepare(problem.prompt, problem.entry_point, problem.tests)
     except ValueError as error:
-        raise ValueError(f"{problem.task_id}: {error}") from None
+        raise lanes.Unusable(str(error)) from None
     return {"kind": "check", "seed": seed} | prepared
 
 

@@ -17,7 +17,8 @@ from rrtf.sandbox import assertions, counting
 
 _WITH = (ast.With, ast.AsyncWith)
 _TRY = (ast.Try, ast.TryStar)
-_COMPOUND = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.Match, *_WITH, *_TRY)
+_LOOPS = (ast.For, ast.AsyncFor, ast.While)
+_COMPOUND = (*_LOOPS, ast.If, ast.Match, *_WITH, *_TRY)
 
 
 @lru_cache(maxsize=512)
@@ -61,6 +62,7 @@ def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:
         "prompt": marshal.dumps(compile_prompt(prompt)) if used else b"",
         "lacking": tuple(sorted(lacking - {entry_point, plain_name(entry_point)})),
         "draws": "random" in names,
+        "wants_pytest": "pytest" in names,
         "n_asserts": n_asserts,
         "has_check": has_check,
         "is_class": bool(re.search(rf"^class {re.escape(entry_point)}\b", prompt, re.MULTILINE)),
@@ -95,10 +97,86 @@ def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.C
         tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     parameters = {s.args.args[0].arg for s in tree.body if _is_check(s) and s.args.args}
     _keep_meaning(tree, parameters | {plain_name(entry_point)})
+    n_asserts, has_check = rewrite(tree, plain_name(entry_point))
+    return compile(tree, "tests.py", "exec", dont_inherit=True), n_asserts, has_check
+
+
+def rewrite(tree: ast.Module, candidate: str) -> tuple[int, bool]:
+    """Has every assertion of `tree` counted: (their number, whether it defines `check`).
+
+    Without a `check`, functions `test_...` and the methods of a `unittest.TestCase` are called
+    behind the rest. Where nothing asserts, comparisons that are printed are assertions.
+    """
+    has_check = any(map(_is_check, tree.body))
+    if not has_check:
+        tree.body = [node for node in tree.body if not _is_runner(node, candidate)]
+        called = {_id(node.func) for node in _walk(tree) if isinstance(node, ast.Call)}
+        tree.body += [call for node in tree.body for call in _calls_of(node, called)]
+    if not any(isinstance(node, ast.stmt) and asserts(node) for node in _walk(tree)):
+        tree.body = [_as_assertions(node) for node in tree.body]
     rewriter = Rewriter()
-    bare = not any(map(_is_check, tree.body))
-    tree.body = rewriter.block(tree.body, guard=bare, top=True)
-    return compile(tree, "tests.py", "exec", dont_inherit=True), rewriter.asserts, not bare
+    tree.body = rewriter.block(tree.body, guard=not has_check, top=True)
+    return rewriter.asserts, has_check
+
+
+def _is_runner(node: ast.stmt, candidate: str) -> bool:
+    """`unittest.main()` and the like, or an import of the candidate from its own file."""
+    if isinstance(node, ast.ImportFrom):
+        return {alias.name for alias in node.names} == {candidate}
+    return isinstance(node, ast.Expr) and _last_name(node.value) == "main"
+
+
+def _calls_of(node: ast.stmt, called: set[str]) -> list[ast.stmt]:
+    """What runs a test function, or each test of a class."""
+    name = getattr(node, "name", "")
+    texts = []
+    if isinstance(node, ast.FunctionDef) and name.startswith("test") and name not in called:
+        texts = [f"{name}()"]
+    elif isinstance(node, ast.ClassDef) and any("TestCase" in ast.unparse(b) for b in node.bases):
+        own = [s.name for s in node.body if isinstance(s, ast.FunctionDef)]
+        tests = [f"{name}({test!r}).debug()" for test in own if test.startswith("test")]
+        texts = [f"{name}.setUpClass()", *tests]
+    return ast.parse("\n".join(texts)).body
+
+
+def _as_assertions(node: ast.stmt) -> ast.stmt:
+    """`print(f(1) == 2, ...)` as one assertion of all that is compared."""
+    if not isinstance(node, ast.Expr) or _last_name(node.value) != "print":
+        return node
+    compared = [each for each in node.value.args if isinstance(each, ast.Compare)]
+    if not compared:
+        return node
+    test = ast.copy_location(ast.BoolOp(ast.And(), compared), node)
+    return ast.copy_location(ast.Assert(test if len(compared) > 1 else compared[0]), node)
+
+
+def asserts(node: ast.stmt) -> bool:
+    """Whether a statement can end a test: an `assert`, `self.assertEqual(...)` or its like."""
+    return isinstance(node, ast.Assert) or _is_expectation(node) or fails(node)
+
+
+def _is_expectation(node: ast.stmt) -> bool:
+    """A method of `unittest`, or a block of which an exception is expected."""
+    if isinstance(node, _WITH):
+        names = {_last_name(item.context_expr) for item in node.items}
+        return any(name == "raises" or name.startswith("assertRaises") for name in names)
+    name = _last_name(node.value) if isinstance(node, ast.Expr) else ""
+    return name.startswith("assert") and name[6:7].isupper()
+
+
+def fails(node: ast.stmt) -> bool:
+    """Whether a statement says that a test has failed, by being reached."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and not node.test.value
+    if isinstance(node, ast.Raise):
+        return node.exc is not None
+    return isinstance(node, ast.Expr) and _last_name(node.value) in ("fail", "exit")
+
+
+def _last_name(node: ast.expr) -> str:
+    """`g` of `a.f.g(...)` and `g(...)`; '' for what is no call of a name."""
+    func = getattr(node, "func", None)
+    return getattr(func, "attr", _id(func)) if func is not None else ""
 
 
 def _is_check(node: ast.stmt) -> bool:
@@ -221,6 +299,7 @@ class Rewriter:
 
     def __init__(self):
         self.asserts = 0
+        self.loops: list[bool] = []  # around a statement: whether leaving one by `break` is right
 
     def block(
         self, body: list[ast.stmt], *, guard: bool, top: bool = False, handled: bool = False
@@ -228,31 +307,42 @@ class Rewriter:
         """`guard`: failures of other statements are noted; `handled`: inside a `try`."""
         new: list[ast.stmt] = []
         for statement in body:
-            new.append(self._statement(statement, guard=guard, top=top, handled=handled))
+            new += self._statement(statement, guard=guard, top=top, handled=handled)
         return new
 
-    def _statement(self, node: ast.stmt, *, guard: bool, top: bool, handled: bool) -> ast.stmt:
+    def _statement(
+        self, node: ast.stmt, *, guard: bool, top: bool, handled: bool
+    ) -> list[ast.stmt]:
         if isinstance(node, ast.Assert):
-            return self._assertion(node, handled)
+            return [self._assertion(node, handled)]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             check = top and _is_check(node)
             node.body = self.block(node.body, guard=check)
-            return node
+            return [node]
+        if _is_expectation(node):
+            return self._expectation(node, handled)
+        self.asserts += fails(node)
         if isinstance(node, _COMPOUND):
+            _count_ways_out(node)
             self._descend(node, guard, handled)
-            return self._guarded(node, []) if guard else node
-        if guard and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-            return self._guarded(node, [])
+            return [self._guarded(node, []) if guard else node]
+        if isinstance(node, ast.Break) and self.loops[-1]:
+            return [_held(), node]
+        if guard and isinstance(node, ast.Expr | ast.Raise) and not _is_plain(node):
+            return [self._guarded(node, [])]
         if guard and isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [t for t in targets if isinstance(t, ast.Name)]
             for target in targets:
                 if isinstance(target, ast.Tuple | ast.List):
                     names += [t for t in target.elts if isinstance(t, ast.Name)]
-            return self._guarded(node, [n.id for n in names])
-        return node
+            return [self._guarded(node, [n.id for n in names])]
+        return [node]
 
     def _descend(self, node: ast.stmt, guard: bool, handled: bool) -> None:
+        loop = isinstance(node, _LOOPS)
+        if loop:
+            self.loops.append(_can_fail(node.orelse))
         if isinstance(node, ast.Match):
             for case in node.cases:
                 case.body = self.block(case.body, guard=guard, handled=handled)
@@ -266,6 +356,8 @@ class Rewriter:
             node.finalbody = self.block(node.finalbody, guard=guard, handled=handled)
         else:
             node.body = self.block(node.body, guard=guard, handled=handled)
+        if loop:
+            self.loops.pop()
         if getattr(node, "orelse", None):
             node.orelse = self.block(node.orelse, guard=guard, handled=handled)
 
@@ -276,7 +368,16 @@ class Rewriter:
         where = {"lineno": node.lineno, "col_offset": 0}
         if handled:
             return ast.Expr(_call(counting.MUST, node.test, where), **where)
-        body = [ast.Expr(_call(counting.HOLDS, node.test, where), **where)]
+        return self._counted([ast.Expr(_call(counting.HOLDS, node.test, where), **where)], where)
+
+    def _expectation(self, node: ast.stmt, handled: bool) -> list[ast.stmt]:
+        self.asserts += 1
+        if isinstance(node, _WITH):
+            self._descend(node, False, True)
+        body = [node, _held()]
+        return body if handled else [self._counted(body, {"lineno": node.lineno, "col_offset": 0})]
+
+    def _counted(self, body: list[ast.stmt], where: dict) -> ast.stmt:
         failed = [ast.Expr(_call(counting.RAISED, _name(counting.ERROR, where), where), **where)]
         return _try(body, failed, where)
 
@@ -287,6 +388,50 @@ class Rewriter:
             targets = [ast.Name(name, ast.Store(), **where) for name in names]
             return _try([node], [ast.Assign(targets, lost, **where)], where)
         return _try([node], [ast.Expr(lost, **where)], where)
+
+
+def _is_plain(node: ast.stmt) -> bool:
+    """Of an expression: whether it is no call, so that nothing of it can fail a test."""
+    return isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call)
+
+
+def _can_fail(body: list[ast.stmt]) -> bool:
+    return any(isinstance(n, ast.stmt) and fails(n) for node in body for n in _walk(node))
+
+
+def _count_ways_out(node: ast.stmt) -> None:
+    """Where one branch says that a test has failed, the end of another is an assertion that held.
+
+    Not the end of an `except` that also catches that failure.
+    """
+    if isinstance(node, ast.If):
+        ways = [(node.body, node.body), (node.orelse, node.orelse)]
+    elif isinstance(node, ast.Match):
+        if _can_fail([node]) and not _is_wildcard(node.cases[-1]):
+            node.cases += ast.parse("match 0:\n    case _:\n        pass").body[0].cases
+        ways = [(case.body, case.body) for case in node.cases]
+    elif isinstance(node, _TRY):
+        ways = [(node.body + node.orelse, node.orelse)] if node.handlers else []
+        ways += [(h.body, h.body) for h in node.handlers if not _catches_failures(h)]
+    else:
+        return
+    if any(_can_fail(body) for body, _ in ways):
+        for body, end in ways:
+            if not any(isinstance(n, ast.stmt) and asserts(n) for b in body for n in _walk(b)):
+                end.append(_held())
+
+
+def _is_wildcard(case: ast.match_case) -> bool:
+    return isinstance(case.pattern, ast.MatchAs) and not case.pattern.pattern and not case.guard
+
+
+def _catches_failures(handler: ast.ExceptHandler) -> bool:
+    names = {_id(n) for n in _walk(handler.type)} if handler.type else {"BaseException"}
+    return not names.isdisjoint(("AssertionError", "Exception", "BaseException"))
+
+
+def _held() -> ast.stmt:
+    return ast.parse(f"{counting.HOLDS}(True)").body[0]
 
 
 def _name(name: str, where: dict) -> ast.Name:

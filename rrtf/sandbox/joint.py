@@ -12,6 +12,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
@@ -55,6 +56,7 @@ def _rrtf_answers():
         return Poison()
 
     def raised(error):
+        error = False if type(error) is AssertionError else error
         answers.append(losses[0] if losses and type(error) is Poisoned else error)
 
     def candidate(*args, **kwargs):
@@ -98,25 +100,23 @@ def unfold(
 ) -> tuple[Sequence[Problem], Sequence[Response]]:
     """Problems and responses as a judge takes them: of the joint ones, tests inside the program.
 
-    ValueError names a joint problem whose tests do not compile or assert nothing.
+    Tests that do not compile or assert nothing stay as they are, to be refused like any such.
     """
     marked = {problem.task_id: problem for problem in problems if is_joint(problem)}
     if not marked:
         return problems, responses
     runners = {}
     for task_id, problem in marked.items():
-        try:
+        with suppress(SyntaxError, ValueError, RecursionError):
             runners[task_id] = _runner(problem.entry_point, problem.tests)
-        except (SyntaxError, ValueError, RecursionError) as error:
-            raise ValueError(f"{task_id}: the tests do not compile: {error}") from None
     asked = [
         replace(p, prompt="", entry_point=_ENTRY_POINT, tests=runners[p.task_id][1])
-        if p.task_id in marked
+        if p.task_id in runners
         else p
         for p in problems
     ]
     programs = [
-        replace(r, program=r.program + runners[r.task_id][0]) if r.task_id in marked else r
+        replace(r, program=r.program + runners[r.task_id][0]) if r.task_id in runners else r
         for r in responses
     ]
     return asked, programs
@@ -131,10 +131,8 @@ def isolation(problem: Problem, level: str) -> str:
 def _runner(entry_point: str, tests: str) -> tuple[str, str]:
     """(what is put after every program, the tests that the judge holds)."""
     tree = compile(tests, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-    has_check = any(isinstance(s, ast.FunctionDef) and s.name == "check" for s in tree.body)
-    rewriter = instrument.Rewriter()
-    tree.body = rewriter.block(tree.body, guard=not has_check, top=True)
-    if not rewriter.asserts:
+    n_asserts, has_check = instrument.rewrite(tree, instrument.plain_name(entry_point))
+    if not n_asserts:
         raise ValueError("they assert nothing")
     poison = "\n".join(map(inspect.getsource, (counting.Poisoned, counting.Poison)))
     runner = _RUNNER.format(
@@ -143,13 +141,13 @@ def _runner(entry_point: str, tests: str) -> tuple[str, str]:
         poison=textwrap.indent(poison, "    "),
         tests=ast.unparse(ast.fix_missing_locations(tree)),
         has_check=has_check,
-        n_asserts=rewriter.asserts,
+        n_asserts=n_asserts,
         holds=counting.HOLDS,
         must=counting.MUST,
         lost=counting.LOST,
         raised=counting.RAISED,
         exception=counting.EXCEPTION,
     )
-    unreached = "        assert number\n" * (rewriter.asserts - 1)
+    unreached = "        assert number\n" * (n_asserts - 1)
     asked = _ASKED + ("    if False:\n" + unreached if unreached else "")
     return _APPENDED.format(defined=entry_point.partition("(")[0], runner=runner), asked

@@ -15,12 +15,13 @@ the number of `assert` statements in the source; so it is defined for programs t
 import _socket
 import builtins
 import marshal
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
 from types import CodeType, CoroutineType
 
-from rrtf.sandbox import counting, wire
+from rrtf.sandbox import counting, expectations, wire
 from rrtf.sandbox.channel import Channel, Gone, SandboxError
 
 FLUSH_SECONDS = 0.1
@@ -61,6 +62,9 @@ class Check:
         tally = counting.Tally(channel)
         try:
             run(tally)
+        except SystemExit as error:
+            if error.code:
+                tally.lost(AssertionError())
         except Exception as error:
             if isinstance(error, ImportError) and not hasattr(error, "candidate_reason"):
                 raise UnusableTests(f"the tests cannot be run here: {error}") from None
@@ -86,13 +90,15 @@ class CodeCheck(Check):
         self.code = marshal.loads(prepared["code"])
         self.prompt = marshal.loads(prepared["prompt"]) if prepared["prompt"] else None
         self.name, self.lacking = prepared["name"], prepared["lacking"]
-        self.draws = prepared["draws"]
+        self.draws, self.wants_pytest = prepared["draws"], prepared["wants_pytest"]
         self.has_check, self.is_class = prepared["has_check"], prepared["is_class"]
 
     def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
         """Runs the code, then its `check` if it has one."""
         if self.draws:
             import_module("random").seed(seed)
+        if self.wants_pytest:
+            sys.modules["pytest"] = expectations
         space = self._namespace(channel)
         channel.makes_objects = self.is_class
 

@@ -64,6 +64,10 @@ class SandboxFailure(Exception):
     """A zygote could not be started or is gone."""
 
 
+class Unusable(ValueError):
+    """Tests that cannot be run; no program's fault."""
+
+
 class Lane:
     """One judges' zygote and one workers' zygote, and the socket to the first.
 
@@ -270,8 +274,8 @@ def run_jobs(
 ) -> None:
     """Fills the rows of all jobs; `progress` hears which programs are done.
 
-    A program on which its judge dies twice, alone, gets no row. UnusableTests is a ValueError;
-    a sandbox that fails TRIES times on one job is a RuntimeError.
+    A program on which its judge dies twice, alone, gets no row. Where the tests cannot be run all
+    rows say so. A sandbox that fails TRIES times on one job is a RuntimeError.
     """
     waiting = deque(jobs)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -280,9 +284,11 @@ def run_jobs(
         while waiting or any(key.data.job for key in selector.get_map().values()):
             lanes = [key.data for key in selector.get_map().values()]
             for lane in lanes:
-                if waiting and lane.job is None:
+                while waiting and lane.job is None and not lane.broken:
                     lane.job = waiting.popleft()
                     _guarded(lane, lane.start, waiting, progress)
+            if not any(lane.job or lane.broken for lane in lanes):
+                continue  # the last of the tests could not be run
             for key, _ in selector.select():
                 _guarded(key.data, key.data.receive, waiting, progress)
             for lane in lanes:
@@ -324,6 +330,10 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
     try:
         ended = action()
         _take_rows(lane, job, progress)
+    except Unusable as error:
+        lane.job = None
+        _refuse(job, str(error), progress)
+        return
     except SandboxFailure as error:
         lane.broken, lane.job = True, None
         if job is None:
@@ -347,13 +357,21 @@ def _take_rows(lane: Lane, job: Job, progress: Callable) -> None:
             if row[0] == "SandboxError":
                 raise SandboxFailure(row[1])
             if row[0] == "UnusableTests":
-                raise ValueError(f"{job.name}: {row[1]}")
+                _refuse(job, row[1], progress)
+                continue
             index = job.indices[row[0]]
             job.rows[index] = row[1:]
             done.append(index)
     finally:
         if done:
             progress(job, done)
+
+
+def _refuse(job: Job, why: str, progress: Callable) -> None:
+    """No program of a job can be judged: its tests cannot be run."""
+    left = [i for i in job.indices if i not in job.rows]
+    job.rows.update(dict.fromkeys(left, wire.unusable(why)))
+    progress(job, left)
 
 
 def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable) -> None:

@@ -675,6 +675,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "wrong_type": (FAILED_TESTS, "an assertion was false of a value outside the closed types"),
     "cannot_cross": (FAILED_TESTS, "the tests want of a value what only the program could tell"),
     "no_assertion": (FAILED_TESTS, "the tests ended without reaching an assertion"),
+    "unusable_tests": (
+        FAILED_TESTS,
+        "the tests cannot be run; written with why",
+    ),
 }
 
 FATAL = frozenset(
@@ -704,6 +708,16 @@ def of_exception(error: BaseException) -> str:
     if kind is RuntimeError and error.args == ("can't start new thread",):
         return "process_limit"
     return type.__dict__["__name__"].__get__(kind)
+
+
+def unusable(why: str) -> tuple[str, str, int, int]:
+    """What is said of every program of tests that cannot be run."""
+    return FAILED_TESTS, f"unusable_tests: {' '.join(why.split())[:200]}", 0, 1
+
+
+def is_unusable(reason: str) -> bool:
+    """Whether a verdict's reason says that there was nothing to judge by."""
+    return reason.startswith("unusable_tests")
 
 
 def is_fatal(reason: str) -> bool:

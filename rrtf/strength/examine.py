@@ -22,6 +22,7 @@ from textwrap import dedent
 
 from rrtf import config, probes
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sandbox import wire
 from rrtf.sandbox.executor import Limits
 from rrtf.strength.mutants import Mutant, mutants
 
@@ -118,7 +119,7 @@ def examine(
     At most `n_mutants` per problem, drawn by `seed`, kinds of faults in turn. All references and
     mutants run in one call of `execute`; loops that a fault makes endless are ended after
     QUICK_SECONDS of CPU time where the reference needs less, else at the `limits`. A problem
-    without a reference is named NO_REFERENCE.
+    without a reference is named NO_REFERENCE, unless its tests cannot be run at all.
     """
 
     def run(chosen: Sequence[Problem], seconds: float) -> dict[str, list[Execution]]:
@@ -128,16 +129,19 @@ def examine(
         return replace(limits, cpu_seconds=min(seconds, limits.cpu_seconds))
 
     present = [problem for problem in problems if problem.reference.strip()]
-    made = {problem.task_id: _mutants(problem, n_mutants, seed) for problem in present}
-    found = run(present, QUICK_SECONDS)
+    made: dict[str, list[Mutant]] = {problem.task_id: [] for problem in problems}
+    made |= {problem.task_id: _mutants(problem, n_mutants, seed) for problem in present}
+    found = run(problems, QUICK_SECONDS)
     slow = [p for p in present if not _passes(found[p.task_id][0])]
     found |= run(slow, limits.cpu_seconds)
     sound = [problem for problem in present if _passes(found[problem.task_id][0])]
     compare = partial(execute, limits=within(COMPARE_SECONDS), progress=progress)
     alike = _alike(sound, made, found, seed, compare)
     names = {problem.task_id for problem in sound}
+    judged = {p.task_id for p in present}
+    judged |= {name for name, runs in found.items() if wire.is_unusable(runs[0].reason)}
     broken = {
-        p.task_id: _said(found[p.task_id][0]) if p.task_id in found else NO_REFERENCE
+        p.task_id: _said(found[p.task_id][0]) if p.task_id in judged else NO_REFERENCE
         for p in problems
         if p.task_id not in names
     }
@@ -209,6 +213,8 @@ def _passes(verdict: Execution) -> bool:
 
 
 def _said(verdict: Execution) -> str:
+    if wire.is_unusable(verdict.reason):
+        return verdict.reason
     reason = f" ({verdict.reason})" if verdict.reason else ""
     return f"{verdict.outcome.name}{reason}, {verdict.n_passed} of {verdict.n_tests}"
 

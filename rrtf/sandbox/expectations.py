@@ -1,0 +1,87 @@
+"""What tests use of pytest, which a judge does not have: `raises`, `approx`, `fail`, `mark`."""
+
+import re
+
+
+def fail(reason: str = "", pytrace: bool = True) -> None:
+    """AssertionError in any case."""
+    raise AssertionError(reason)
+
+
+class _Raises:
+    """The context of `raises`; `value` is the exception, once it has come."""
+
+    def __init__(self, kind, match):
+        self.kind, self.match, self.value, self.type = kind, match, None, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, _):
+        if kind is None:
+            fail(f"{self.kind} was not raised")
+        if not issubclass(kind, self.kind):
+            return False
+        self.type, self.value = kind, value
+        if self.match is not None and not re.search(self.match, str(value)):
+            fail(f"{str(value)!r} does not match {self.match!r}")
+        return True
+
+
+def raises(kind, function=None, *args, match=None, **kwargs):
+    """A context that expects an exception of this kind, or a call of `function` that does."""
+    expected = _Raises(kind, match)
+    if function is None:
+        return expected
+    with expected:
+        function(*args, **kwargs)
+    return expected
+
+
+class approx:
+    """Equals what is within `rel` of the expected number, or within `abs`; also in containers."""
+
+    __hash__ = None
+
+    def __init__(self, expected, rel=1e-6, abs=1e-12):
+        self.expected, self.bounds = expected, (rel, abs)
+
+    def __eq__(self, value):
+        return _is_near(value, self.expected, *self.bounds)
+
+
+def _is_near(value, expected, rel, absolute):
+    if isinstance(expected, dict):
+        alike = type(value) is dict and value.keys() == expected.keys()
+        return alike and all(_is_near(value[k], expected[k], rel, absolute) for k in expected)
+    if isinstance(expected, list | tuple):
+        alike = isinstance(value, type(expected)) and len(value) == len(expected)
+        pairs = zip(value, expected, strict=True) if alike else ()
+        return alike and all(_is_near(v, e, rel, absolute) for v, e in pairs)
+    if not isinstance(value, int | float | complex):
+        return False
+    return value == expected or abs(value - expected) <= max(rel * abs(expected), absolute)
+
+
+class _Marks:
+    """`parametrize` runs a test with each of its values; every other mark changes nothing."""
+
+    def __getattr__(self, name):
+        return lambda *given, **_: given[0] if given and callable(given[0]) else lambda test: test
+
+    def parametrize(self, names, values, **_):
+        several = not isinstance(names, str) or "," in names
+        names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
+
+        def decorated(test):
+            def run(**more):
+                for value in values:
+                    given = value if several else (value,)
+                    test(**dict(zip(names, given, strict=True)), **more)
+
+            return run
+
+        return decorated
+
+
+mark = _Marks()
