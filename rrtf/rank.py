@@ -248,19 +248,23 @@ def choices(groups: Sequence[RankedGroup], *, seed: int) -> list[dict]:
     return rows
 
 
-def preferences(pairs: Sequence[RankedGroup]) -> tuple[list[dict[str, str]], dict[str, int]]:
+def preferences(pairs: Sequence[RankedGroup]) -> tuple[list[dict], dict[str, int]]:
     """(TRL's rows `prompt, chosen, rejected`, pairs left out by reason) of compared responses.
 
-    One row per teacher (first) and student; chosen is the one with the higher score.
+    One row per teacher (first) and student; chosen is the one with the higher score. Beside
+    TRL's fields stand `task_id` and of both sides source, outcome and score.
     """
     rows, equal = [], 0
     for group in pairs:
-        for text, value in zip(group.responses[1:], group.scores[1:], strict=True):
-            if value == group.scores[0]:
+        for place in range(1, len(group.responses)):
+            better, worse = sorted((0, place), key=lambda at: -group.scores[at])
+            if group.scores[better] == group.scores[worse]:
                 equal += 1
                 continue
-            chosen, rejected = group.responses[0], text
-            if value > group.scores[0]:
-                chosen, rejected = rejected, chosen
-            rows.append({"prompt": group.prompt, "chosen": chosen, "rejected": rejected})
+            row = {"task_id": group.task_id, "prompt": group.prompt}
+            for side, at in (("chosen", better), ("rejected", worse)):
+                row |= {side: group.responses[at], f"{side}_source": group.sources[at]}
+                row |= {f"{side}_outcome": group.outcomes[at].name}
+                row |= {f"{side}_score": group.scores[at]}
+            rows.append(row)
     return rows, {"pair: equal scores": equal} if equal else {}

@@ -267,7 +267,15 @@ def encode(records: Iterable[Any], suffix: str) -> bytes:
         buffer = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
         return buffer.getvalue().to_pybytes()
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return b"".join(map(_line, rows))
+
+
+def _line(row: Any) -> bytes:
+    """A row as JSON; escaped where it holds half of a surrogate pair, which is no Unicode."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(row) + "\n").encode()
 
 
 def write(path: Path, records: Iterable[Any]) -> None:

@@ -46,6 +46,7 @@ def run(script: str) -> str:
                 env=environment,
                 capture_output=True,
                 text=True,
+                timeout=300,
             )
             assert not done.returncode, done.stderr[-3000:]
             end = time.monotonic() + 20

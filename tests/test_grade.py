@@ -116,8 +116,10 @@ def test_there_is_one_verdict_per_line_in_the_order_of_the_lines(tmp_path, toy):
     assert [(v["n_passed"], v["n_tests"]) for v in verdicts] == [(1, 2), (1, 1), (2, 2), (0, 2)]
     assert verdicts[3]["reason"] == "KeyError"
     assert list(verdicts[0]) == [
-        "task_id", "passed", "outcome", "reason", "n_passed", "n_tests", "isolation", "reading"
+        "task_id", "completion", "index", "passed", "outcome", "reason", "n_passed", "n_tests",
+        "isolation", "reading",
     ]  # fmt: skip
+    assert [v["index"] for v in verdicts] == [0, 0, 1, 2]
     assert [v["reading"] for v in verdicts[:3]] == ["text: continuation"] * 2 + ["as it is"]
     assert "unequal n: t/neg has 1 samples, t/add has 3" in result.stderr
     again = tmp_path / "again.jsonl"
@@ -400,10 +402,39 @@ def test_a_name_that_is_neither_a_file_nor_a_benchmark_is_answered_with_the_benc
         assert f"{says}, and no benchmark's name" in result.stderr and "humaneval" in result.stderr
 
 
-def test_tests_that_cannot_be_run_are_named_by_their_task(tmp_path):
-    problems = lines(tmp_path / "p.jsonl", [ADD | {"test": "def check(candidate:\n"}])
-    result = run("grade", problems, lines(tmp_path / "s.jsonl", [answer()]))
-    assert result.exit_code == 2 and "t/add: " in result.stderr
+OWN = [
+    ADD,
+    NEG | {"task_id": "own/broken", "test": "def check(candidate:\n"},
+    NEG | {"task_id": "own/wrong", "canonical_solution": "    return a\n"},
+    NEG | {"task_id": "own/unproven", "canonical_solution": ""},
+    NEG | {"task_id": "own/crosses", "test": "import re\nassert neg(1) == re.compile('a')\n",
+           "canonical_solution": "    import re\n    return re.compile('a')\n"},
+]  # fmt: skip
+
+
+def test_problems_whose_reference_does_not_pass_are_named_and_left_out_of_every_rate(tmp_path):
+    problems, out = lines(tmp_path / "p.jsonl", OWN), tmp_path / "s.jsonl_results.jsonl"
+    rows = [answer(p["task_id"], p["canonical_solution"] or "    return -a\n") for p in OWN]
+    answers = lines(tmp_path / "s.jsonl", rows)
+    result = run("grade", problems, answers)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    assert "3 problems are left out" in said and "own/wrong: FAILED_TESTS (wrong_value)" in said
+    assert "own/broken: unusable_tests: the tests do not compile" in said
+    assert "own/crosses: FAILED_TESTS (cannot_cross)" in said and "--joint" in said
+    assert "1 problems have no reference" in said and "own/unproven" in said
+    assert "100.00" in result.stdout and "2 of 5" in result.stdout
+    verdicts = [row for _, row in store.read_rows(out)]
+    assert [v["passed"] for v in verdicts] == [True, None, None, True, None]
+    assert verdicts[1]["reason"].startswith("unusable_tests") and len(verdicts) == len(rows)
+    result = run("grade", problems, answers, "--joint")
+    assert "3 of 5" in result.stdout and "1 of 3 verdicts come from tests in" in result.stdout
+    assert "1 problems are judged in the candidate's own process" in " ".join(result.stderr.split())
+    board = run("evaluate", problems, f"a={answers}")
+    assert board.exit_code == 0 and "3 problems are left out" in " ".join(board.stderr.split())
+    alone = lines(tmp_path / "one.jsonl", rows[1:2])
+    result = run("grade", problems, alone, "--allow-missing")
+    assert result.exit_code == 2 and "no problem is left to grade by" in result.stderr
 
 
 def test_strange_characters_are_samples_like_others(tmp_path, toy):
@@ -559,8 +590,18 @@ def test_pairs_are_exported_as_trl_reads_them(tmp_path, toy):
     how = ("--teacher", "teacher", "--pairs", "--pairing", "all", "--out", out)
     assert run("rank", toy, responses, *how).exit_code == 0
     rows = [row for _, row in store.read_rows(out)]
-    assert [sorted(row) for row in rows] == [["chosen", "prompt", "rejected"]] * 2
-    assert rows[0] == {"prompt": ADD["prompt"], "chosen": RIGHT, "rejected": WRONG}
+    assert rows[0] == {
+        "task_id": "t/add", "prompt": ADD["prompt"],
+        "chosen": RIGHT, "chosen_source": "teacher", "chosen_outcome": "PASS", "chosen_score": 3.5,
+        "rejected": WRONG, "rejected_source": "student", "rejected_outcome": "FAILED_TESTS",
+        "rejected_score": 2.0,
+    }  # fmt: skip
+    assert len(rows) == 2
+    result = run("rank", toy, responses, *how, "--filter", "none")
+    assert "the chosen answer fails: 0" in result.stdout
+    assert "both are in one situation: 1; --drop-ties leaves them out" in result.stdout
+    fewer = run("rank", toy, responses, *how, "--filter", "none", "--drop-ties")
+    assert ledger_of(fewer.stdout, "pairs")["pair: both are in one situation"] == -1
     assert run("rank", toy, responses, *how, "--filter", "none").exit_code == 0
     last = [row for _, row in store.read_rows(out)][-1]
     assert (last["chosen"], last["rejected"]) == ("    return -a\n", "    return a\n")
@@ -586,16 +627,19 @@ def test_verdicts_of_the_lines_or_of_a_file_beside_them_are_used_as_they_are(tmp
     """The verdicts are turned round here, so that they cannot come from another execution."""
     verdicts = [
         grade.verdict(Execution("", "", 0, F if r["completion"] == RIGHT else P, "x", n, 1, "none"))
-        | {"task_id": r["task_id"]}
+        | {"task_id": r["task_id"], "index": None}
         for r in RESPONSES
         for n in [int(r["completion"] != RIGHT)]
     ]
     beside = lines(tmp_path / "v.jsonl", verdicts)
     how = ("--teacher", "teacher", "--filter", "none", "--pairing", "all", "--out", "-")
     responses = lines(tmp_path / "r.jsonl", RESPONSES)
-    apart = run("rank", toy, responses, *how, "--verdicts", beside)
-    joined = [r | v for r, v in zip(RESPONSES, verdicts, strict=True)]
-    carried = run("rank", toy, lines(tmp_path / "j.jsonl", joined), *how)
+    apart = run("rank", toy, responses, *how, "--trust-verdicts", "--verdicts", beside)
+    joined = lines(tmp_path / "j.jsonl", [r | v for r, v in zip(RESPONSES, verdicts, strict=True)])
+    carried = run("rank", toy, joined, *how, "--trust-verdicts")
+    judged, alone = run("rank", toy, joined, *how), run("rank", toy, responses, *how)
+    assert judged.stdout == alone.stdout != carried.stdout
+    assert "the verdicts in the lines are not used" in judged.stderr
     assert apart.exit_code == carried.exit_code == 0, carried.output
     assert apart.stdout == carried.stdout
     first = json.loads(apart.stdout.splitlines()[0])
@@ -616,7 +660,8 @@ def test_verdicts_of_the_lines_or_of_a_file_beside_them_are_used_as_they_are(tmp
 def test_a_verdict_that_contradicts_itself_is_named(tmp_path, toy, fields, says):
     whole = {"outcome": "PASS", "reason": "", "n_passed": 1, "n_tests": 1, "isolation": "none"}
     row = answer(source="teacher") | (fields if fields == {"outcome": "PASS"} else whole | fields)
-    result = run("rank", toy, lines(tmp_path / "r.jsonl", [row]), "--teacher", "teacher")
+    responses = lines(tmp_path / "r.jsonl", [row])
+    result = run("rank", toy, responses, "--teacher", "teacher", "--trust-verdicts")
     assert result.exit_code == 2
     assert f"r.jsonl:1: {says}" in result.stderr
 
@@ -631,8 +676,34 @@ def test_verdicts_that_belong_to_other_lines_are_refused(tmp_path, toy):
         ([verdict, {"task_id": "t/add"}], "v.jsonl:2: no verdict (it has task_id)"),
     ]:
         beside = lines(tmp_path / "v.jsonl", rows)
-        result = run("rank", toy, responses, "--teacher", "teacher", "--verdicts", beside)
+        how = ("--teacher", "teacher", "--trust-verdicts", "--verdicts", beside)
+        result = run("rank", toy, responses, *how)
         assert result.exit_code == 2 and says in result.stderr, result.output
+    result = run("rank", toy, responses, "--teacher", "teacher", "--verdicts", beside)
+    assert result.exit_code == 2 and "only with --trust-verdicts" in result.stderr
+
+
+def test_responses_come_as_one_file_for_each_source(tmp_path, toy):
+    named = [
+        f"{source}={lines(tmp_path / f'{at}.jsonl', rows)}"
+        for at, (source, rows) in enumerate((
+            ("student", [answer(completion=WRONG)]),
+            ("teacher", [answer(completion=RIGHT)]),
+            ("student", [answer(completion="    return a\n"), answer("t/neg", "    return a\n")]),
+            ("teacher", [answer("t/neg", "    return -a\n", source="teacher")]),
+        ))
+    ]  # fmt: skip
+    how = ("--teacher", "teacher", "--pairing", "all", "--filter", "none", "--out", "-")
+    result = run("rank", toy, *named, *how)
+    assert result.exit_code == 0, result.output
+    groups = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [group["sources"] for group in groups] == [
+        ["teacher", "student", "student"], ["teacher", "student"]
+    ]  # fmt: skip
+    result = run("rank", toy, named[0], named[1].partition("=")[2], *how)
+    assert result.exit_code == 2 and "name the source of each" in result.stderr
+    result = run("rank", toy, named[3].replace("teacher=", "student="), *how)
+    assert result.exit_code == 2 and "3.jsonl:1: source 'teacher' in a file" in result.stderr
 
 
 def test_what_cannot_be_ranked_is_named(tmp_path, toy):
@@ -755,7 +826,7 @@ def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tm
     assert result.exit_code == 0 and "ModuleNotFoundError" in result.stdout
     result = run("grade", *rest, "--packages", "numpy")
     assert result.exit_code == 0 and "100.00" in result.stdout, result.output
-    assert len(list(shards.iterdir())) == 2
+    assert len(list(shards.iterdir())) == 2 * 2  # of the references, of the answers
     result = run("grade", *rest, "--packages", "no_such_package")
     assert result.exit_code == 2 and "'no_such_package' is not installed" in result.stderr
 

@@ -255,7 +255,7 @@ def test_grade(place):
 def test_rank(place):
     """Groups, pairs for other libraries, and verdicts that `grade` wrote, under other rules."""
     start = "rank problems.jsonl responses.jsonl --teacher teacher --workers 1"
-    more = "--verdicts verdicts.jsonl --pairing all --filter must_pass --seed 3"
+    more = "--trust-verdicts --verdicts verdicts.jsonl --pairing all --filter must_pass --seed 3"
     golden(
         "rank",
         place,
@@ -479,7 +479,7 @@ WRONG = (
     ("rank problems.jsonl responses.jsonl --teacher teacher --filter some", 2, "filter 'some'"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --min-strength 2", 2, "min-strength"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --set rank.no=1", 2, "'rank.no'"),
-    ("rank problems.jsonl responses.jsonl --teacher teacher --verdicts first.jsonl", 2, "l:1: no"),
+    ("rank problems.jsonl responses.jsonl --teacher teacher --verdicts first.jsonl --trust-verdicts", 2, "l:1: no"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --prompt-format prose", 2, "'prose'"),
     ("train absent.jsonl TRAIN", 2, "absent.jsonl: no such file"),
     ("train empty.jsonl TRAIN", 2, "empty.jsonl: no groups to train on"),

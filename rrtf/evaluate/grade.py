@@ -67,15 +67,21 @@ def load_problems(
     raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
 
 
+def is_benchmark(name: str) -> bool:
+    """Whether problems of this name are a benchmark's: a file of the same name comes first."""
+    from rrtf.benchmarks import catalogue
+
+    return name in catalogue.names() and not Path(name).is_file()
+
+
 def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
     """What a benchmark of this name leaves out and why, one line per reason; [] for files.
 
     `options` are those of `benchmarks.refused`.
     """
     from rrtf import benchmarks
-    from rrtf.benchmarks import catalogue
 
-    if name not in catalogue.names() or (Path(name).exists() and not Path(name).is_dir()):
+    if not is_benchmark(name):
         return []
     reasons: dict[str, list[str]] = defaultdict(list)
     for task_id, reason in benchmarks.refused(name, data=data, **options).items():
@@ -102,8 +108,7 @@ def limits(
     from rrtf.benchmarks import catalogue
 
     if cpu_seconds is None:
-        known = name in catalogue.names() and not Path(name).is_file()
-        cpu_seconds = catalogue.entry(name).cpu_seconds if known else None
+        cpu_seconds = catalogue.entry(name).cpu_seconds if is_benchmark(name) else None
     cpu_seconds = cpu_seconds or config.resolve("nano", "rank")["cpu_seconds"]
     wall_seconds = wall_seconds or execution.WALL_PER_CPU * cpu_seconds
     return Limits(cpu_seconds, wall_seconds, memory_mb, isolation)
@@ -113,7 +118,7 @@ def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     """task_id -> its `difficulty` or `level`; ValueError where that is not known."""
     from rrtf.benchmarks import catalogue
 
-    if name not in catalogue.names() or Path(name).is_file():
+    if not is_benchmark(name):
         raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
     return catalogue.groups(name, by, data=data)
 
@@ -181,6 +186,7 @@ def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
     """One line of the output."""
     row = {
         "task_id": run.task_id,
+        "index": run.index,
         "passed": run.outcome == Outcome.PASS,
         "outcome": run.outcome.name,
         "reason": run.reason,

@@ -110,13 +110,14 @@ _NO_INDEX = -1  # until the samples of a task are counted
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One line: where it stands, what it means, and the verdict that it carries, if any.
+    """One line: where it stands, its fields, what it means, and the verdict it carries, if any.
 
     `kind` is the field its text came from, one of `KINDS`; `reading` how `prompts.read` found the
     program in it, `as it is` where it came as one.
     """
 
     where: str
+    row: Mapping
     kind: str
     response: Response
     reading: str
@@ -240,7 +241,7 @@ def _sample(row: Mapping, where: str, by_id: Mapping[str, Problem], extract: str
         program=program,
         finish_reason=_text(row, "finish_reason") or "stop",
     )
-    return Sample(where, kinds[0], response, reading)
+    return Sample(where, row, kinds[0], response, reading)
 
 
 def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
@@ -253,7 +254,7 @@ def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
         ids = list(by_id)
         raise UnknownTask(
             f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r} "
-            "(--allow-unknown leaves such lines out)",
+            "(do the samples answer another benchmark? --allow-unknown leaves such lines out)",
             task_id,
         )
     return by_id[task_id]
@@ -441,16 +442,20 @@ def read(
     extract: str = "auto",
     renamed: Sequence[str] = (),
     beside: str = "",
+    source: str = "",
     **options,
 ) -> tuple[list[Sample], dict[str, int]]:
     """(samples, lines left out by unknown task) of a file or folder, or of standard input (`-`).
 
-    `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts; `options` and
-    errors as `parse`, besides ValueError for what is asked for in another form.
+    `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts, `source` says
+    whose they all are; `options` and errors as `parse`, besides ValueError for what is asked for
+    in another form.
     """
     check_extraction(extract)
     names = renames(renamed)
     rows = folder_rows(lines, tasks)
+    if source:
+        rows = of_sources(rows, source, lines)
     if beside:
         said = store.read_rows(Path(beside))
         rows = iter(with_verdicts(rows, said, file=lines, verdict_file=beside))
@@ -499,6 +504,17 @@ def check_present(
             "\n".join([*lines, "--allow-missing grades the others and names their number"])
         )
     return absent
+
+
+def of_sources(
+    rows: Iterable[tuple[int, Mapping]], source: str, file: str
+) -> Iterator[tuple[int, Mapping]]:
+    """Rows that all come from `source`; ValueError for one that names another."""
+    for number, row in rows:
+        own = row.get("source") if isinstance(row, Mapping) else None
+        if own not in (None, "", source):
+            raise ValueError(f"{file}:{number}: source {own!r} in a file given as {source}=")
+        yield number, {**row, "source": source} if isinstance(row, Mapping) else row
 
 
 def check_sources(found: Sequence[Sample], teacher: str, file: str) -> None:

@@ -1,6 +1,8 @@
 """What tests use of pytest, which a judge does not have: `raises`, `approx`, `fail`, `mark`."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 
 def fail(reason: str = "", pytrace: bool = True) -> None:
@@ -28,7 +30,13 @@ class _Raises:
         return True
 
 
-def raises(kind, function=None, *args, match=None, **kwargs):
+def raises(
+    kind: type | tuple,
+    function: Callable | None = None,
+    *args: Any,
+    match: str | None = None,
+    **kwargs: Any,
+) -> "_Raises":
     """A context that expects an exception of this kind, or a call of `function` that does."""
     expected = _Raises(kind, match)
     if function is None:
@@ -69,7 +77,7 @@ class _Marks:
     def __getattr__(self, name):
         return lambda *given, **_: given[0] if given and callable(given[0]) else lambda test: test
 
-    def parametrize(self, names, values, **_):
+    def parametrize(self, names: str | list, values: list, **_: Any) -> Callable:
         several = not isinstance(names, str) or "," in names
         names = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names)
 
