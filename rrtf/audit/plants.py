@@ -33,7 +33,9 @@ def relaid(problem: Problem, draw: Random) -> Problem:
 
 def reworded(problem: Problem, draw: Random) -> Problem:
     """The specification told in other words, under the reference with other names."""
-    body = similarity.canonical_functions(problem.prompt + problem.reference)[problem.entry_point]
+    functions = similarity.canonical_functions(problem.prompt + problem.reference)
+    if not (body := functions.get(problem.entry_point)):
+        raise ValueError(f"{problem.task_id}: the reference is no function {problem.entry_point}")
     head, _, rest = body.partition("\n")
     told = _told(problem, _other_words(problem, draw), rest + "\n")
     return replace(told, prompt=told.prompt.replace(told.prompt.partition("\n")[0], head, 1),
@@ -42,7 +44,7 @@ def reworded(problem: Problem, draw: Random) -> Problem:
 
 def rewritten(problem: Problem, draw: Random) -> Problem:
     """Told in other words and solved in another style: only what the function does remains."""
-    argument = problem.prompt.partition("(")[2].partition(")")[0]
+    argument = grammar.argument_of(problem)
     body = wording.solution(spec_of(problem), argument, "mixed", draw)
     return _told(problem, _other_words(problem, draw), body)
 

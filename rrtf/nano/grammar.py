@@ -251,6 +251,17 @@ def spec_of(problem: Problem) -> Spec:
         raise ValueError(f"{problem.task_id}: {error}") from None
 
 
+def argument_of(problem: Problem) -> str:
+    """The argument's name in a nano problem's prompt; ValueError where it is none of ours."""
+    name = problem.prompt.partition("(")[2].partition(")")[0]
+    known = vocabulary()[spec_of(problem).takes]["arguments"]
+    if name not in known:
+        raise ValueError(
+            f"{problem.task_id}: the argument {name[:LONGEST]!r}: expected {', '.join(known)}"
+        )
+    return name
+
+
 def family(problem: Problem) -> str:
     """The composition without its parameters: problems of one family resemble each other."""
     return " > ".join(spec_of(problem).names) if problem.spec else problem.task_id
