@@ -1,6 +1,7 @@
 """The rules: each drops what it is for, spares what resembles it, and nothing goes uncounted."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_what_is_said_around_a_task_is_no_part_of_it(around):
 )  # fmt: skip
 def test_a_task_with_other_words_around_it_is_dropped_for_them(around):
     assert _failed(around.format(GOOD)) == "words beside the task"
+
+
+@pytest.mark.parametrize(
+    "part", ["\n", "\n \n", "> ", ">\n> ", "Task: ", "<a>", "sure: ", "this is a ", "a ", "I ",
+             "<|", '"', "```\n", "here is the task ", "---\n", "**", "<think>", "\n\nI "],
+)  # fmt: skip
+def test_a_hostile_reply_takes_no_time(part):
+    began = time.process_time()
+    for text in (part * 50_000, "This is " + part * 50_000, part * 50_000 + "</a>"):
+        rules.says_more(rules.rewritten(text), "")
+    assert time.process_time() - began < 3
 
 
 def test_a_reply_that_never_comes_to_its_task_says_nothing():

@@ -26,6 +26,7 @@ COPIED_WORDS = 12  # in a row, of the request: no task has that by chance
 TASK_WORDS = (4, 300)
 CODE_LINES = 100
 NEAR = 0.8  # Jaccard from which two tasks are nearly one
+LAYERS = 8  # of what stands around a task that are taken off
 WORDS_OF_AN_APOLOGY = 80  # WizardLM's: an answer that is longer says something beside it
 
 _STOP_WORDS = frozenset(
@@ -64,7 +65,7 @@ _BEFORE = re.compile(
     re.IGNORECASE,
 )
 _BEHIND = re.compile(
-    r"\n[ \t]*\n\W*(?:let me know|(?:i )?hope (?:this|that|it|you)|feel free|would you like|"
+    r"\n[ \t]*\n\W{0,9}(?:let me know|(?:i )?hope (?:this|that|it|you)|feel free|would you like|"
     r"do you want|happy coding|good luck|i(?:(?:'|\u2019)ve| have)? (?:added|made|changed|replaced|"
     r"kept|introduced|modified)|this (?:version|revision|rewrite))\b.*\Z",
     re.IGNORECASE | re.DOTALL,
@@ -77,7 +78,7 @@ _TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
 # What is left of such words, of a template or of tags shows that a text is not the task alone.
 _BESIDE = re.compile(
     rf"\A[^\x00-\x7f][^\n]*[:\uff1a]\s*\n"
-    rf"|\A\W*(?:{_YES}[!,.:]|{_HERE}[^\n]*\b{_KIND}(?:task|version|prompt)\b)"
+    rf"|\A\W{{0,9}}(?:{_YES}[!,.:]|{_HERE}[^\n]*\b(?:task|version|prompt)\b)"
     r"|\A\s*</?[a-z_]+>|<[|\uff5c][^|\uff5c<>\n]+[|\uff5c]>|</s>|\[/?INST\]"
     r"|\b(?:let me know|hope (?:this|that|it) helps|feel free to|would you like me to)\b"
     r"|\bi(?:(?:'|\u2019)ve|(?:'|\u2019)ll| have| will)? "
@@ -133,9 +134,9 @@ def failed_answer(reply: Reply, task: str) -> str:
 def rewritten(text: str) -> str:
     """The task in a reply: without reasoning, lines that announce it or speak of it, and quotes,
     tags or fences around all of it."""
-    before, text = "", prompts.without_reasoning(text).strip()
-    while text != before:
-        before, text = text, _unwrapped(text).strip()
+    text = prompts.without_reasoning(text).strip()
+    for _ in range(LAYERS):
+        text = _unwrapped(text).strip()
     return text
 
 
