@@ -8,6 +8,7 @@ of file, and everything that reads such files reads them.
 import ast
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -344,3 +345,54 @@ def test_a_verb_that_is_given_a_file_runs_nothing_of_it_outside_the_sandbox(tmp_
             done = CliRunner().invoke(app, [word.format(**names) for word in verb])
             assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
             assert not marker.exists(), (name, text, verb)
+
+
+def test_a_folder_of_a_data_set_brings_no_code(tmp_path):
+    marker, folder = tmp_path / "marker", tmp_path / "set"
+    store.write(folder / "rows.jsonl", [ROW])
+    code = f"{TOUCH.format(str(marker))}\n"
+    for name in ("set.py", "rows.py", "__init__.py", "dataset_builder.py"):
+        (folder / name).write_text(code)
+    (folder / "rows.pkl").write_bytes(hostile(marker)[-1].encode())
+    with suppress(OSError):
+        assert [row for _, row in store.rows(str(folder))] == [ROW]
+    assert not marker.exists()
+
+
+ESCAPES = (
+    "{{ cycler.__init__.__globals__.os.system(%r) }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__()[0].__init__.__globals__ }}{{ %r }}",
+    "{%% for c in messages.__class__.__base__.__subclasses__() %%}{{ c(%r, shell=True) }}"
+    "{%% endfor %%}",
+)
+
+
+@pytest.mark.parametrize("template", ["", *ESCAPES])
+def test_a_model_and_its_template_bring_no_code(tiny_model, tmp_path, template):
+    marker, folder = tmp_path / "marker", tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    for name in ("modeling_own.py", "configuration_own.py", "tokenization_own.py"):
+        (folder / name).write_text(TOUCH.format(str(marker)))
+    own = {"AutoConfig": "configuration_own.C", "AutoModelForCausalLM": "modeling_own.M"}
+    changes = {
+        "config.json": {"auto_map": own},
+        "tokenizer_config.json": {
+            "auto_map": {"AutoTokenizer": ["tokenization_own.T", None]},
+            "chat_template": template % f"touch {marker}" if template else "{{ messages }}",
+        },
+    }
+    for name, change in changes.items():
+        store.write_json(folder / name, store.read_json(folder / name) | change)
+    store.write(tmp_path / "p.jsonl", [PROBLEM])
+    words = [
+        "sample",
+        f"{tmp_path}/p.jsonl",
+        "--model",
+        str(folder),
+        "--out",
+        f"{tmp_path}/o.jsonl",
+    ]
+    words += ["--prompt-format", "chat", "--engine", "transformers", "--max-new-tokens", "2"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code == 0) == (not template), done.output
+    assert not marker.exists()
