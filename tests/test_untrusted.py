@@ -321,8 +321,8 @@ def test_reading_tables_of_settings_runs_nothing_of_them(tmp_path):
 
 
 VERBS = {
-    "problems": (["grade", "{path}", "{samples}"], ["evaluate", "{path}", "m={samples}"],
-                 ["rank", "{path}", "{samples}", "--teacher", "t"], ["evolve", "{path}"]),
+    "problems": (["grade", "{path}", "{samples}"], ["evolve", "{path}"],
+                 ["rank", "{path}", "{samples}", "--teacher", "t"]),
     "samples": (["grade", "{problems}", "{path}"], ["evaluate", "{problems}", "m={path}"],
                 ["audit", "{path}", "--benchmarks", "nano-validation"]),
     "responses": (["rank", "{problems}", "{path}", "--teacher", "student"],),
