@@ -16,7 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -242,7 +242,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> Record:
-    """The inverse of `to_row`; unknown fields are ignored, missing ones are a ValueError."""
+    """The inverse of `to_row`; unknown fields are ignored, and empty ones that have a default.
+
+    ValueError where a field is missing or holds another kind of value.
+    """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
     values = dict(row)
@@ -260,17 +263,27 @@ def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> 
         raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
     if not is_unicode(row):
         raise ValueError(f"{where}: half a surrogate pair, no Unicode")
+    given = {name: values[name] for name in wanted if values.get(name) is not None}
     try:
-        return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
+        return kind(**{name: _typed(wanted[name], value) for name, value in given.items()})
     except KeyError as error:
         raise ValueError(f"{where}: {error} is no outcome") from None
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _typed(annotation: Any, value: Any) -> Any:
-    if annotation is Outcome and isinstance(value, str):
+_PLAIN = {str: (str, "text"), int: (int, "whole number"), float: ((int, float), "number")}
+
+
+def _typed(to: Field, value: Any) -> Any:
+    """A value of JSON as the field wants it; TypeError for another, KeyError for no outcome."""
+    if to.type is Outcome and isinstance(value, str):
         return Outcome[value]
+    kinds, what = _PLAIN.get(to.type, (object, ""))
+    if not isinstance(value, kinds) or (what and isinstance(value, bool)):
+        raise TypeError(f"{HUMANEVAL_NAMES.get(to.name, to.name)}: no {what}")
     if isinstance(value, list):
-        items = (Outcome[v] if annotation == tuple[Outcome, ...] else v for v in value)
+        items = (Outcome[v] if to.type == tuple[Outcome, ...] else v for v in value)
         return tuple(items)
     return value
 
