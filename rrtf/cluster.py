@@ -19,7 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -52,25 +52,47 @@ def side_by_side(
     if processes < 2:
         yield from ((number, work(job)) for number, job in enumerate(jobs))
         return
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _begin)
     try:
-        numbers = {pool.submit(work, job): number for number, job in enumerate(jobs)}
-        for ended in as_completed(numbers):
-            yield numbers[ended], ended.result()
+        with pool(processes) as beside:
+            numbers = {beside.submit(work, job): number for number, job in enumerate(jobs)}
+            for ended in as_completed(numbers):
+                yield numbers[ended], ended.result()
     except BrokenProcessPool:
         raise OSError("a process was killed; what was finished is kept") from None
+
+
+@contextmanager
+def pool(
+    processes: int, begin: Callable[..., None] | None = None, *arguments: Any
+) -> Iterator[ProcessPoolExecutor]:
+    """Fresh processes of one thread each, in each of which `begin(*arguments)` comes first.
+
+    They end with the block however it ends, also by the death of this process.
+    """
+    made = ProcessPoolExecutor(processes, get_context("spawn"), _begin, (begin, arguments))
+    try:
+        yield made
     finally:
-        for process in list(pool._processes.values()):
+        for process in list(made._processes.values()):
             process.terminate()
-        pool.shutdown(cancel_futures=True)
+        made.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(begin: Callable[..., None] | None, arguments: Sequence[Any]) -> None:
     """The first thing that a process beside this one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller is interrupted, and ends the others
     config.set_threads(1)
+    end_with_parent(parent_process().pid)
+    if begin:
+        begin(*arguments)
+
+
+def end_with_parent(parent: int) -> None:
+    """SIGKILL for this process when `parent` ends, which started it, or at once if it has."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def spread(

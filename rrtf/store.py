@@ -16,15 +16,18 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from rrtf import config
 from rrtf.records import Outcome, Problem
 
 _DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error)
+LONGEST = 128 << 20  # bytes of a line, and of what a small packed file may hold
+UNPACKED = 20  # times its size that a larger packed file may hold, where it is no lines
+_PIECE = 1 << 20  # bytes that are read at a time
 
 
 def rows(name: str) -> Iterator[tuple[str, Any]]:
@@ -77,7 +80,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
 
     A `.json` file holds a list of rows, or lines as `.jsonl` does; rows of lists and of tables are
     numbered from 1. ValueError names the file, and the line where there is one, of what is no
-    UTF-8, no JSON, or breaks off; FileNotFoundError.
+    UTF-8, no JSON, breaks off or is too long (`LONGEST`, `UNPACKED`); FileNotFoundError.
     """
     path = Path(path)
     kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
@@ -91,13 +94,6 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
         yield from _lines(path)
 
 
-def open_text(path: Path) -> io.TextIOWrapper:
-    """A file as UTF-8 text, plain or gzip; `-` is standard input. FileNotFoundError."""
-    if str(path) != "-" and not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    return io.TextIOWrapper(_open(path), encoding="utf-8", newline="\n")
-
-
 def _open(path: Path) -> Any:
     if str(path) == "-":
         return sys.stdin.buffer
@@ -108,11 +104,39 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in lines(file, str(path)):
                 if line.strip():
                     yield number, _value(line, path, number)
     except _DAMAGED as error:
         raise _damaged(path, number, error) from error
+
+
+def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of an open file; ValueError for one that is longer than `LONGEST`."""
+    number = 0
+    while line := file.readline(_PIECE):
+        number += 1
+        pieces, size = [line], len(line)
+        while len(line) == _PIECE and not line.endswith(b"\n"):
+            line = file.readline(_PIECE)
+            pieces.append(line)
+            size += len(line)
+            if size > LONGEST:
+                raise ValueError(f"{name}:{number}: a line of more than {LONGEST >> 20} MiB")
+        yield number, b"".join(pieces)
+
+
+def _whole(path: Path) -> bytes:
+    """All that a file holds; ValueError where a packed one holds too much for its size."""
+    with _open(path) as file:
+        if path.suffix != ".gz":
+            return file.read()
+        most, found = max(LONGEST, UNPACKED * path.stat().st_size), bytearray()
+        while piece := file.read(_PIECE):
+            found += piece
+            if len(found) > most:
+                raise ValueError(f"{path}: unpacks to more than {most >> 20} MiB; unpack it first")
+    return bytes(found)
 
 
 def _damaged(path: Path, number: int, error: Exception) -> ValueError:
@@ -132,8 +156,7 @@ def _value(line: bytes, path: Path, number: int) -> Any:
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows of a JSON list; of lines where the file has one object a line, whatever its name."""
     try:
-        with _open(path) as file:
-            data = file.read()
+        data = _whole(path)
     except _DAMAGED as error:
         raise ValueError(f"{path}: truncated or damaged gzip file ({error})") from error
     try:
@@ -152,13 +175,19 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(found, start=1)
 
 
-def _parquet_rows(path: Path) -> list[dict]:
+def _parquet_rows(path: Path) -> Iterator[dict]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with _open(path) as file:
-            return pyarrow.parquet.read_table(file).to_pylist()
+        with io.BytesIO(_whole(path)) if path.suffix == ".gz" else path.open("rb") as source:
+            file = pyarrow.parquet.ParquetFile(source)
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            most = max(LONGEST, UNPACKED * source.seek(0, io.SEEK_END))
+            if sum(group.total_byte_size for group in groups) > most:
+                raise ValueError(f"{path}: unpacks to more than {most >> 20} MiB")
+            for batch in file.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
     except (pyarrow.ArrowInvalid, *_DAMAGED) as error:
         raise ValueError(f"{path}: truncated or damaged Parquet file ({error})") from error
 
@@ -213,7 +242,10 @@ def _plain(value: Any) -> Any:
 
 
 def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> Record:
-    """The inverse of `to_row`; unknown fields are ignored, missing ones are a ValueError."""
+    """The inverse of `to_row`; unknown fields are ignored, and empty ones that have a default.
+
+    ValueError where a field is missing or holds another kind of value.
+    """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
     values = dict(row)
@@ -231,17 +263,27 @@ def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> 
         raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
     if not is_unicode(row):
         raise ValueError(f"{where}: half a surrogate pair, no Unicode")
+    given = {name: values[name] for name in wanted if values.get(name) is not None}
     try:
-        return kind(**{n: _typed(f.type, values[n]) for n, f in wanted.items() if n in values})
+        return kind(**{name: _typed(wanted[name], value) for name, value in given.items()})
     except KeyError as error:
         raise ValueError(f"{where}: {error} is no outcome") from None
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
-def _typed(annotation: Any, value: Any) -> Any:
-    if annotation is Outcome and isinstance(value, str):
+_PLAIN = {str: (str, "text"), int: (int, "whole number"), float: ((int, float), "number")}
+
+
+def _typed(to: Field, value: Any) -> Any:
+    """A value of JSON as the field wants it; TypeError for another, KeyError for no outcome."""
+    if to.type is Outcome and isinstance(value, str):
         return Outcome[value]
+    kinds, what = _PLAIN.get(to.type, (object, ""))
+    if not isinstance(value, kinds) or (what and isinstance(value, bool)):
+        raise TypeError(f"{HUMANEVAL_NAMES.get(to.name, to.name)}: no {what}")
     if isinstance(value, list):
-        items = (Outcome[v] if annotation == tuple[Outcome, ...] else v for v in value)
+        items = (Outcome[v] if to.type == tuple[Outcome, ...] else v for v in value)
         return tuple(items)
     return value
 
@@ -253,8 +295,7 @@ def read(path: Path, kind: type[Record]) -> list[Record]:
 
 def read_json(path: Path) -> Any:
     """The value of a `.json` file, plain or `.gz`."""
-    with open_text(Path(path)) as file:
-        return json.load(file)
+    return json.loads(_whole(Path(path)).decode())
 
 
 def encode(records: Iterable[Any], suffix: str) -> bytes:

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rrtf import config, loss, methods, store
+from rrtf import loss, methods, store
+from rrtf.cluster import pool
 from rrtf.config import derive_seed
 from rrtf.engines.gptbigcode import supports_bfloat16
 from rrtf.records import RankedGroup, TrainStep
@@ -413,30 +414,27 @@ def train_all(
     Results are in the order of `runs` and do not depend on `workers`. `progress` counts updates
     over all runs. RuntimeError if a process dies; what is finished stays, a second call goes on.
     """
-    from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+    from concurrent.futures import FIRST_COMPLETED, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    spawn = get_context("spawn")
-    counts = spawn.Array("i", len(runs))
+    counts = get_context("spawn").Array("i", len(runs))
     total = sum(run.recipe.updates for run in runs)
-    with ProcessPoolExecutor(workers, spawn, _start_process, (counts,)) as pool:
-        futures = [pool.submit(_train_one, k, run, model, folder) for k, run in enumerate(runs)]
-        pending = set(futures)
-        try:
+    try:
+        with pool(workers, _start_process, counts) as beside:
+            jobs = enumerate(runs)
+            futures = [beside.submit(_train_one, k, run, model, folder) for k, run in jobs]
+            pending = set(futures)
             while pending:
                 done, pending = wait(pending, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
                 if progress:
                     progress(sum(counts), total)
-        except BrokenProcessPool:
-            raise RuntimeError(
-                f"a training process died; finished runs are kept in {folder}, run again to go on"
-            ) from None
-        finally:
-            for future in pending:
-                future.cancel()
+    except BrokenProcessPool:
+        raise RuntimeError(
+            f"a training process died; finished runs are kept in {folder}, run again to go on"
+        ) from None
     return [future.result() for future in futures]
 
 
@@ -446,7 +444,6 @@ _counts: Any = None  # of this process: updates done, by run
 def _start_process(counts: Any) -> None:
     global _counts
     _counts = counts
-    config.set_threads(1)
 
 
 def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainStep]:

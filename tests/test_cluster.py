@@ -5,16 +5,20 @@ import multiprocessing
 import os
 import platform
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import ray_alone
 
 from rrtf import cluster
 
+ROOT = Path(__file__).resolve().parent.parent
 NAME = f"{__name__}:double"
 
 
@@ -156,3 +160,48 @@ def test_an_error_or_a_killed_process_or_an_interruption_ends_the_others(
     with pytest.raises(KeyboardInterrupt):
         running.throw(KeyboardInterrupt)
     assert not multiprocessing.active_children()
+
+
+VERB = "import sys; from rrtf.__main__ import app; app(sys.argv[1:])"
+POOL = (
+    "import time; from rrtf import cluster\n"
+    "list(cluster.side_by_side(time.sleep, [90] * 4, processes=2))"
+)
+RUNNING = {
+    "evolve": (VERB, ["evolve", "{seeds}", "--rounds", "9", "--out", "{folder}/o.jsonl"]),
+    "the small world": (VERB, ["audit", "{seeds}", "--benchmarks", "nano-validation"]),
+    "side by side": (POOL, []),
+    "quantize": (VERB, ["quantize", "--model", "nano-student", "--variant", "ctranslate2-int8",
+                        "--problems", "nano-validation", "--out", "{folder}/q"]),
+    "notebooks": (VERB, ["run", "--profile", "smoke", "--only", "01"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("what", RUNNING)
+def test_processes_of_a_verb_end_with_it(tmp_path, what, number):
+    code, arguments = RUNNING[what]
+    seeds = ROOT / "tests" / "data" / "nano_seeds.jsonl"
+    arguments = [word.format(seeds=seeds, folder=tmp_path) for word in arguments]
+    caller = psutil.Popen(
+        [sys.executable, "-c", code, *arguments],
+        env=os.environ | {"RRTF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while len(begun := caller.children(recursive=True)) < 2:
+        assert caller.poll() is None and time.monotonic() < end, begun
+        time.sleep(0.02)
+    caller.send_signal(number)
+    caller.wait(20)
+    end = time.monotonic() + 15
+    while left := [process for process in begun if _lives(process)]:
+        assert time.monotonic() < end, left
+        time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from conftest import LIMITS
 
 from rrtf.evolve import offline
 from rrtf.nano import problems
@@ -16,9 +17,14 @@ def seeds():
     return problems.build("finetune", 40, shard_size=40, workers=2)[0]
 
 
+def evolve(seeds, **options):
+    how = {"weights": WEIGHTS, "isolation": LIMITS.isolation, "seed": 0, "rounds": 1, "workers": 1}
+    return offline.evolve_problems(seeds, **how | options)
+
+
 @pytest.fixture(scope="module")
 def grown(seeds):
-    return offline.evolve_problems(seeds, rounds=2, weights=WEIGHTS, seed=1, workers=2)
+    return evolve(seeds, rounds=2, seed=1, workers=2)
 
 
 def test_attempts_are_evolved_or_dropped_with_a_reason(seeds, grown):
@@ -42,7 +48,7 @@ def test_an_orphan_is_named():
 
 
 def test_evolution_does_not_depend_on_processes_or_on_the_order_of_seeds(seeds, grown):
-    other, _ = offline.evolve_problems(seeds[::-1], rounds=1, weights=WEIGHTS, seed=1, workers=1)
+    other, _ = evolve(seeds[::-1], seed=1)
     first = {p.task_id: p for p in grown[0] if p.depth == 1}
     shared = {p.task_id: p for p in other if p.task_id in first}
     assert len(shared) >= len(first) - 2, "only which of two equal behaviours stays may differ"
@@ -57,14 +63,12 @@ def test_methods_are_drawn_with_their_weights():
 
 def test_a_seed_without_specification_is_refused_by_name():
     with pytest.raises(ValueError, match="HumanEval/0: no specification"):
-        offline.evolve_problems(
-            [Problem("HumanEval/0", "", "f", "")], rounds=1, weights=WEIGHTS, seed=0, workers=1
-        )
+        evolve([Problem("HumanEval/0", "", "f", "")])
 
 
 def test_an_unknown_method_is_refused_by_name(seeds):
     with pytest.raises(ValueError, match="shorten"):
-        offline.evolve_problems(seeds, rounds=1, weights={"shorten": 1}, seed=0, workers=1)
+        evolve(seeds, weights={"shorten": 1})
 
 
 def test_a_users_problems_split_by_task_id_alone():

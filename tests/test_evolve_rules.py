@@ -1,6 +1,7 @@
 """The rules: each drops what it is for, spares what resembles it, and nothing goes uncounted."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rrtf import store
 from rrtf.evolve import rules, seeds
 from rrtf.records import Instruction
 
+ROWS = Path(os.environ.get("RRTF_DATA", "")) / "code_alpaca" / "code_alpaca_20k.json.gz"
 CODE = "def f(x):\n    return x\n"
 PARENT = Instruction("s/1", "Return the sum of a list of numbers.", seed_id="s/1")
 ASKED = "No heading, no comment on what you changed, no solution, no mention that it exists."
@@ -57,21 +59,70 @@ def test_replies_that_never_came_or_broke_off_are_named_so():
     assert _failed(GOOD, finish_reason="length") == "cut off at the longest reply"
 
 
-@pytest.mark.parametrize(
-    "around",
-    ["{}", "<think>\nMaybe\n```python\nx\n```\n</think>\n\n{}", "Hm.\n</think>\n{}",
-     "```text\n{}\n```",
-     "Certainly! Here is a more challenging version of your task:\n\n{}", '"{}"',
-     "Sure, here it is:\n~~~\n{}\n~~~"],
+SAID_AROUND = (
+    "{}", "<think>\nMaybe\n```python\nx\n```\n</think>\n\n{}", "Hm.\n</think>\n{}",
+    "<thinking>hm</thinking>\n{}", "```text\n{}\n```", "```md\n{}\n```", "````\n{}\n````",
+    "~~~plaintext\n{}\n~~~", "```text\n{}\n```\n\nI added one more condition.",
+    "Certainly! Here is a more challenging version of your task:\n\n{}",
+    "Sure, here it is:\n~~~\n{}\n~~~", "Sure, here is a harder task: {}",
+    "Certainly! Here is a more demanding version.\n\n{}", "Okay, let's make it harder.\n\n{}",
+    "Great question! Below is the modified problem statement.\n\n{}",
+    "Below is a more demanding version of the task:\n\n{}", "This is the harder task:\n\n{}",
+    "I've made the task slightly harder as follows:\n\n{}", "**Rewritten Task:**\n\n{}",
+    "# Harder task\n\n{}", "Task: {}", "New task:\n{}", "## Problem Statement\n{}",
+    "Assistant: {}", "[/INST] {}", "<task>\n{}\n</task>", "<answer>{}</answer>", "<<<\n{}\n>>>",
+    '"{}"', "\u201c{}\u201d", "**{}**", "\\boxed{{{}}}", "---\n{}\n---",
+    "{}\n\nLet me know if you want an even harder version!", "{}\n\nI hope this helps!",
+    "{}\n\nThis version adds a requirement.",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("around", SAID_AROUND)
 def test_what_is_said_around_a_task_is_no_part_of_it(around):
     for task in (
         "Write f, which adds.",
         "Here: write f.",
+        "Below is a list; return its sum:\n\n[1, 2]",
         "Use this:\n```python\nx = 1\n```\nand add.",
     ):
         if "\n" not in task or "{}" in (around[:2], around[-2:]):
             assert rules.rewritten(around.format(task)) == task
+            assert rules.rewritten("> " + task.replace("\n", "\n> ")) == task
+
+
+@pytest.mark.parametrize(
+    "around",
+    ["<reflection>hm</reflection>\n{}", "<scratchpad>hm</scratchpad>\n\n{}", "{}<|im_end|>",
+     "{}</s>", "<|channel|>analysis<|message|>hm<|channel|>final<|message|>{}<|return|>",
+     "{}\n\n---\nExplanation: I added a condition.", "<s>[INST]{}",
+     "Certainly!\n\n```\n{}\n```\nLet me know if you need anything else!",
+     "\u597d\u7684\uff0c\u4e0b\u9762\u662f\u9898\u76ee\uff1a\n\n{}"],
+)  # fmt: skip
+def test_a_task_with_other_words_around_it_is_dropped_for_them(around):
+    assert _failed(around.format(GOOD)) == "words beside the task"
+
+
+@pytest.mark.parametrize(
+    "part", ["\n", "\n \n", "> ", ">\n> ", "Task: ", "<a>", "sure: ", "this is a ", "a ", "I ",
+             "<|", '"', "```\n", "here is the task ", "---\n", "**", "<think>", "\n\nI "],
+)  # fmt: skip
+def test_a_hostile_reply_takes_no_time(part):
+    began = time.process_time()
+    for text in (part * 50_000, "This is " + part * 50_000, part * 50_000 + "</a>"):
+        rules.says_more(rules.rewritten(text), "")
+    assert time.process_time() - began < 3
+
+
+def test_a_reply_that_never_comes_to_its_task_says_nothing():
+    for text in (f"<think>\n{GOOD}", f"<think>{GOOD}</think>\n", "[THINK]Hm."):
+        assert _failed(text) == "only punctuation and stop words"
+
+
+@pytest.mark.skipif(not ROWS.exists(), reason="needs $RRTF_DATA")
+def test_tasks_that_people_wrote_stay_as_they_are():
+    tasks = [row["instruction"].strip() for _, row in store.read_rows(ROWS)]
+    assert len(tasks) == 20022 and all(rules.rewritten(task) == task for task in tasks)
+    assert sum(bool(rules.says_more(task, "")) for task in tasks) <= 1
 
 
 def test_words_that_the_parent_has_are_no_traces():

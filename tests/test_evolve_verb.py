@@ -214,7 +214,7 @@ def test_nano_problems_evolve_without_a_model(run, tmp_path):
     found = store.read(tmp_path / "o.jsonl", Problem)
     expected, dropped = offline.evolve_problems(
         seeds, rounds=1, weights=dict(zip(evolution.METHODS, (3, 3, 3, 1, 1), strict=True)),
-        seed=20230727, workers=1,
+        seed=20230727, isolation="landlock+seccomp", workers=1,
     )  # fmt: skip
     assert found == [*seeds, *expected]
     assert f"{10} attempts" in _words(done.output) and len(expected) + sum(dropped.values()) == 10

@@ -55,7 +55,8 @@ def test_without_a_model_the_stage_is_what_it_was(stage, small_world):
     world = open_world(opened, n_seeds=12, workers=1)
     grown = grow(opened, world, **HOW)
     assert world == small_world
-    assert (grown.evolved, grown.dropped) == offline.evolve_problems(world["seeds"], **HOW)
+    how = HOW | {"isolation": opened.settings["isolation"]}
+    assert (grown.evolved, grown.dropped) == offline.evolve_problems(world["seeds"], **how)
     assert grown.train == grown.evolved and grown.test == world["test"] and not grown.rows
 
 

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from conftest import LIMITS
 
 from rrtf.nano import evolution, grammar, problems, wording
 from rrtf.records import Problem
@@ -101,21 +102,47 @@ def test_a_specification_survives_its_text(world):
 
 
 @pytest.mark.parametrize(
-    "text", ["ints: fly", "ints: sum > sum", "words: sort", "ints: ", "nothing at all"]
-)
-def test_a_specification_that_makes_no_sense_is_refused(text):
-    with pytest.raises(ValueError, match=r"unknown operation|do not fit"):
+    ("text", "told"),
+    [
+        ("ints: fly", "unknown operation 'fly'"), ("ints: ", "unknown operation"),
+        ("nothing at all", "unknown operation"), ("ints: sum > sum", "do not fit together"),
+        ("words: sort", "do not fit together"), ("import os: sort", "do not fit together"),
+        ("ints: keep_above(k=99)", r"'keep_above\(k=99\)' is no choice.*keep_above\(k=-2\)"),
+        ("ints: keep_above(k='3 + 0')", "is no choice of keep_above"),
+        ("ints: keep_above(k=3, k='4')", "is no choice of keep_above"),
+        ("ints: keep_above(k=3)x", "is no choice of keep_above"),
+        ("ints: keep_above", "is no choice of keep_above"),
+        ("ints: sort(k=1)", r"expected sort$"),
+        ("ints: sort > keep_above(k=3 > sort)", "is no choice of keep_above"),
+    ],
+)  # fmt: skip
+def test_a_specification_is_made_of_the_grammars_own_choices_and_of_nothing_else(text, told):
+    with pytest.raises(ValueError, match=told):
         grammar.parse_spec(text)
+    with pytest.raises(ValueError, match=f"nano/7: .*{told}"):
+        grammar.spec_of(Problem("nano/7", "", "f", "", spec=text))
 
 
-def test_a_reference_that_hangs_or_explodes_is_degenerate():
-    problems.guard_alarm()
-    spec = grammar.parse_spec("number: " + " > ".join(["number_square", "number_add(k=1)"] * 2))
-    with pytest.raises(grammar.Degenerate, match="too large"):
-        problems.run(spec, [200])
+def test_a_reference_that_hangs_or_explodes_has_no_outputs_here_and_behind_the_fences():
+    large = grammar.parse_spec("number: " + " > ".join(["number_square", "number_add(k=1)"] * 2))
     hang = grammar.parse_spec("number: number_square > number_multiply(k=9) > divisors")
-    with pytest.raises(grammar.Degenerate, match="TimeLimit"):
-        problems.run(hang, [9000])
+    fine, failing = grammar.parse_spec("ints: sort > reverse"), grammar.parse_spec("ints: max")
+    asked = [(large, [200]), (hang, [9000]), (fine, [[1, 3, 2], []]), (failing, [["a", 1]])]
+    told = ["a value too large", "the reference fails: TimeLimit", [[3, 2, 1], []]]
+    told += ["the reference fails: TypeError"]
+    assert problems.fenced([asked], isolation=LIMITS.isolation, workers=1) == [told]
+    for (spec, inputs), found in zip(asked, told, strict=True):
+        if isinstance(found, str):
+            with pytest.raises(grammar.Degenerate, match=found):
+                problems.run(spec, inputs)
+        else:
+            assert problems.run(spec, inputs) == found
+
+
+def test_behaviours_are_the_same_here_and_behind_the_fences(world):
+    rows, keys = world["validation"]
+    specs = [grammar.spec_of(problem) for problem in rows]
+    assert problems.behaviours(specs, isolation=LIMITS.isolation, workers=2) == keys
 
 
 def test_blind_spots_change_what_they_name_and_nothing_else():
@@ -130,13 +157,13 @@ def test_blind_spots_change_what_they_name_and_nothing_else():
 
 @pytest.fixture(scope="module")
 def evolved(world):
-    problems.guard_alarm()
     seeds = world["finetune"][0][:60]
-    return {
-        method: [(seed, evolution.evolve_problem(seed, method, f"e/{i}", i).problem)
-                 for i, seed in enumerate(seeds)]
-        for method in evolution.METHODS
-    }  # fmt: skip
+    found = {}
+    for method in evolution.METHODS:
+        attempts = [(seed, method, f"e/{i}", i) for i, seed in enumerate(seeds)]
+        made = evolution.evolve(attempts, isolation=LIMITS.isolation, workers=2)
+        found[method] = [(seed, one.problem) for seed, one in zip(seeds, made, strict=True)]
+    return found
 
 
 def test_every_method_evolves_most_seeds_into_solvable_problems(evolved):

@@ -119,6 +119,24 @@ def test_a_value_that_is_no_outcome_is_an_error_that_names_the_line(tmp_path):
         store.read(tmp_path / "a.jsonl", Execution)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [("task_id", 11, "task_id: no text"), ("test", ["x"], "test: no text"),
+     ("spec", {"a": 1}, "spec: no text"), ("depth", "1", "depth: no whole number"),
+     ("depth", True, "depth: no whole number"), ("depth", 1.5, "depth: no whole number")],
+)  # fmt: skip
+def test_a_field_that_holds_another_kind_of_value_is_named(
+    tmp_path, add_problem, field, value, says
+):
+    row = store.to_row(add_problem)
+    path = tmp_path / "a.jsonl"
+    store.write(path, [row, row | {field: value}])
+    with pytest.raises(ValueError, match=f"a.jsonl:2: {says}"):
+        store.read(path, Problem)
+    store.write(path, [row | {"spec": None, "depth": None}])
+    assert store.read(path, Problem) == [add_problem], "empty is as not given"
+
+
 def test_equal_records_are_equal_bytes():
     for suffix in (".jsonl", ".parquet"):
         assert store.encode(SCORES, suffix) == store.encode(list(SCORES), suffix)

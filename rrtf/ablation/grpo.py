@@ -174,7 +174,7 @@ def _run(
     with (
         (output / LOG).open("a") as log,
         subprocess.Popen(
-            [python, "-m", "rrtf.ablation.grpo_learn", str(output)],
+            [python, "-m", "rrtf.ablation.grpo_learn", str(output), str(os.getpid())],
             stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
         ) as child,
     ):  # fmt: skip

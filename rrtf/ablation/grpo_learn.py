@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rrtf import prompts, store
 from rrtf.ablation import grpo
+from rrtf.cluster import end_with_parent
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.executor import Limits
@@ -193,4 +194,5 @@ def _card(task: grpo.Task, rows: Sequence[grpo.RewardStep], settings: Mapping[st
 
 
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[2]))
     learn(Path(sys.argv[1]))

@@ -191,13 +191,15 @@ def held_out(
     count: int,
     *,
     trained_on: Sequence[Problem],
+    isolation: str,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """`count` problems of the test split beyond those of the runs, unlike all that was learnt.
 
     None behaves like a problem of any other split of the small world, like one that its models
-    were pre-trained on, or like one of `trained_on`. ValueError if too few are found.
+    were pre-trained on, or like one of `trained_on`, which come from a file and are run in the
+    sandbox, at the least at level `isolation`. ValueError if too few are found.
     """
     world = nano_problems.world(workers)
     known = {key for name, (_, keys) in world.items() if name != "test" for key in keys}
@@ -205,7 +207,8 @@ def held_out(
     wanted = len(before) + count + count // 4  # some will behave like something learnt
     problems, keys, _ = nano_problems.build("test", wanted, avoid=known, workers=workers)
     taken = before | corpus.behaviours(workers=workers, progress=progress)
-    taken |= {nano_problems.behaviour(grammar.parse_spec(problem.spec)) for problem in trained_on}
+    specs = map(grammar.spec_of, trained_on)
+    taken.update(nano_problems.behaviours(specs, isolation=isolation, workers=workers))
     fresh = [p for p, key in zip(problems, keys, strict=True) if key not in taken]
     if len(fresh) < count:
         raise ValueError(f"only {len(fresh)} of {count} problems are unlike all that was learnt")

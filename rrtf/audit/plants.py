@@ -15,7 +15,7 @@ from rrtf.audit.rows import from_problem
 from rrtf.audit.verdict import audit, pairs
 from rrtf.audit.views import answers
 from rrtf.nano import grammar, wording
-from rrtf.nano.grammar import parse_spec
+from rrtf.nano.grammar import spec_of
 from rrtf.records import Problem
 
 
@@ -33,7 +33,9 @@ def relaid(problem: Problem, draw: Random) -> Problem:
 
 def reworded(problem: Problem, draw: Random) -> Problem:
     """The specification told in other words, under the reference with other names."""
-    body = similarity.canonical_functions(problem.prompt + problem.reference)[problem.entry_point]
+    functions = similarity.canonical_functions(problem.prompt + problem.reference)
+    if not (body := functions.get(problem.entry_point)):
+        raise ValueError(f"{problem.task_id}: the reference is no function {problem.entry_point}")
     head, _, rest = body.partition("\n")
     told = _told(problem, _other_words(problem, draw), rest + "\n")
     return replace(told, prompt=told.prompt.replace(told.prompt.partition("\n")[0], head, 1),
@@ -42,8 +44,8 @@ def reworded(problem: Problem, draw: Random) -> Problem:
 
 def rewritten(problem: Problem, draw: Random) -> Problem:
     """Told in other words and solved in another style: only what the function does remains."""
-    argument = problem.prompt.partition("(")[2].partition(")")[0]
-    body = wording.solution(parse_spec(problem.spec), argument, "mixed", draw)
+    argument = grammar.argument_of(problem)
+    body = wording.solution(spec_of(problem), argument, "mixed", draw)
     return _told(problem, _other_words(problem, draw), body)
 
 
@@ -56,8 +58,8 @@ PLANTS: Mapping[str, Callable[[Problem, Random], Problem]] = {
 
 
 def _other_words(problem: Problem, draw: Random) -> str:
-    argument = draw.choice(grammar.vocabulary()[parse_spec(problem.spec).takes]["arguments"])
-    return wording.docstring(parse_spec(problem.spec), argument, draw)
+    argument = draw.choice(grammar.vocabulary()[spec_of(problem).takes]["arguments"])
+    return wording.docstring(spec_of(problem), argument, draw)
 
 
 def _told(problem: Problem, text: str, reference: str) -> Problem:
@@ -72,8 +74,7 @@ def planted(problems: Sequence[Problem], *, seed: int) -> dict[str, list[Problem
     ValueError for a problem without a specification.
     """
     for problem in problems:
-        if not problem.spec:
-            raise ValueError(f"{problem.task_id}: only nano problems can be told in other words")
+        spec_of(problem)
     return {
         name: [disguise(p, Random(config.derive_seed(seed, name, p.task_id))) for p in problems]
         for name, disguise in PLANTS.items()

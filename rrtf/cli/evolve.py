@@ -80,9 +80,13 @@ def _transformed(given: Given, weights: dict[str, int]) -> None:
             f"{given.seeds}: only nano problems (with a spec) evolve without a model; --engine URL "
             "asks one for any rows"
         )
-    how = {"rounds": given.rounds, "seed": given.seed, "workers": given.workers}
-    with screen.progress("evolving") as tick:
-        evolved, lost = offline.evolve_problems(problems, weights=weights, progress=tick, **how)
+    how = {"rounds": given.rounds, "seed": given.seed, "isolation": given.isolation}
+    how |= {"weights": weights, "workers": given.workers}
+    try:
+        with screen.progress("evolving") as tick:
+            evolved, lost = offline.evolve_problems(problems, progress=tick, **how)
+    except RuntimeError as error:  # no sandbox to be had here
+        raise OSError(str(error)) from error
     if given.out:
         screen.write(given.out, [*problems, *evolved])
     console = Console(stderr=given.out == "-", highlight=False)

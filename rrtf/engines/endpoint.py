@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from rrtf import config
+from rrtf import config, store
 from rrtf.config import derive_seed
 from rrtf.engines import Completion, Decoding, Message, check_sampling, first_stop, prompt_keys
 
@@ -247,7 +247,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in store.lines(file, str(path)):
             if line.endswith(b"\n"):
                 yield _row(line, f"{path}:{number}")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from rrtf import config, store
 from rrtf.nano import evolution, grammar
 from rrtf.nano import problems as nano_problems
-from rrtf.nano.problems import guarded
 from rrtf.records import Problem
 from rrtf.store import Stage
 
@@ -40,17 +39,18 @@ def evolve_problems(
     rounds: int,
     weights: Mapping[str, int],
     seed: int,
+    isolation: str,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Problem], dict[str, int]]:
     """(evolved problems of all rounds, attempts without a result by reason).
 
     Each round evolves every problem of the round before once; attempts = evolved + dropped.
-    ValueError if a seed has no specification (only nano problems evolve offline).
+    References run in the sandbox, at the least at level `isolation`. ValueError names a seed
+    without a specification that fits the grammar; RuntimeError as `sandbox.executor.call`.
     """
     for problem in seeds:
-        if not problem.spec:
-            raise ValueError(f"{problem.task_id}: no specification; only nano problems evolve here")
+        grammar.spec_of(problem)
     check_methods(weights, evolution.METHODS)
     evolved: list[Problem] = []
     dropped: Counter[str] = Counter()
@@ -58,10 +58,8 @@ def evolve_problems(
     parents = list(seeds)
     for number in range(1, rounds + 1):
         attempts = [_attempt(parent, number, weights, seed) for parent in parents]
-        chunks = [attempts[i : i + 50] for i in range(0, len(attempts), 50)]
-        results = guarded(_evolve_chunk, chunks, workers)
         children = []
-        for result in (result for chunk in results for result in chunk):
+        for result in evolution.evolve(attempts, isolation=isolation, workers=workers):
             reason = result.reason or _repeats(result, behaviours)
             if reason:
                 dropped[reason] += 1
@@ -80,10 +78,6 @@ def _attempt(parent: Problem, number: int, weights: Mapping[str, int], seed: int
     stem = parent.task_id.rpartition("/")[2]  # behind the number of the round before
     task_id = f"nano/evolved/{number}-{stem if number == 1 else stem.split('-', 1)[-1]}"
     return parent, method, task_id, config.derive_seed(seed, "evolve", task_id)
-
-
-def _evolve_chunk(attempts: Sequence[tuple]) -> list:
-    return [evolution.evolve_problem(*attempt) for attempt in attempts]
 
 
 def _repeats(result: evolution.Evolved, behaviours: set[str]) -> str:
@@ -153,7 +147,7 @@ def load_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list[Pr
     return {**found, "seeds": found["train"], "evolvable": []}
 
 
-def one_of_each(problem: Problem, *, seed: int) -> list[dict[str, str]]:
+def one_of_each(problem: Problem, *, seed: int, isolation: str) -> list[dict[str, str]]:
     """Rows (method, prompt, specification) of one problem evolved by every method.
 
     A method that finds nothing to do with this problem gives its reason instead.
@@ -162,7 +156,7 @@ def one_of_each(problem: Problem, *, seed: int) -> list[dict[str, str]]:
         return []
     attempts = [(problem, method, f"example/{method}", seed) for method in evolution.METHODS]
     rows = []
-    (results,) = guarded(_evolve_chunk, [attempts], 1)
+    results = evolution.evolve(attempts, isolation=isolation, workers=1)
     for method, result in zip(evolution.METHODS, results, strict=True):
         found = result.problem
         text = (found.prompt, found.spec) if found else (f"({result.reason})", "")
@@ -195,4 +189,4 @@ def depths(**sets: Sequence[Problem]) -> dict[str, dict[int, int]]:
 
 
 def _steps(problem: Problem) -> int:
-    return len(grammar.parse_spec(problem.spec).steps) if problem.spec else 0
+    return len(grammar.spec_of(problem).steps) if problem.spec else 0

@@ -26,6 +26,7 @@ COPIED_WORDS = 12  # in a row, of the request: no task has that by chance
 TASK_WORDS = (4, 300)
 CODE_LINES = 100
 NEAR = 0.8  # Jaccard from which two tasks are nearly one
+LAYERS = 8  # of what stands around a task that are taken off
 WORDS_OF_AN_APOLOGY = 80  # WizardLM's: an answer that is longer says something beside it
 
 _STOP_WORDS = frozenset(
@@ -45,11 +46,45 @@ _APOLOGY = re.compile(
 )
 _BLOCK = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)", re.MULTILINE | re.DOTALL)
 _ONE_BLOCK = re.compile(r"(`{3,}|~{3,})[^`\n]*\n((?:(?!\1).)*?)\n[ \t]*\1", re.DOTALL)
-_ANNOUNCED = re.compile(
-    r"(?:certainly|sure|of course|absolutely|okay|here(?:'|\u2019)?s|here (?:is|are))\b"
-    r"[^\n]*:\s*\n(?=\s*\S)",
+# What models say before a task, which is matched where the text begins: a word to the reader up to
+# a colon or an empty line; a line that announces it; a label; the role that a template writes.
+_NOUN = r"(?:task|problem|prompt|question|instruction|challenge|exercise|version|statement)s?\b"
+_KIND = (
+    r"(?:(?:the|a|an|your|my|new|more|slightly|harder|evolved|rewritten|revised|updated|modified|"
+    r"improved|demanding|challenging|difficult|complex|advanced|final|coding|programming|python)\b"
+    r"[ \t]*)*"
+)
+_YES = r"(?:certainly|sure|of course|absolutely|okay|ok|alright|great|got it|understood)\b"
+_HERE = r"(?:here(?:'|\u2019)?s|here (?:is|are)|below is|this is|i(?:'|\u2019)?ve|i have)\b"
+_BEFORE = re.compile(
+    rf"(?:{_YES}|{_HERE})[^\n:]{{0,80}}\b{_NOUN}[^\n:]{{0,40}}:[*_]*"
+    rf"|(?:{_YES}|here(?:'|\u2019)?s|here (?:is|are)\b)[^\n]*:\s*\n(?=\s*\S)"
+    rf"|(?:{_YES}[^\n]*|{_HERE}[^\n]{{0,80}}\b{_NOUN}[^\n]{{0,40}})\n[ \t]*\n"
+    rf"|[#*_ \t]*{_KIND}{_NOUN}(?:[ \t]+(?:description|statement)\b)?[*_ \t]*(?::[*_]*|\n)"
+    r"|\[/INST\]|assistant\s*[:\n]",
     re.IGNORECASE,
-)  # matched where the text begins
+)
+_BEHIND = re.compile(
+    r"\n[ \t]*\n\W{0,9}(?:let me know|(?:i )?hope (?:this|that|it|you)|feel free|would you like|"
+    r"do you want|happy coding|good luck|i(?:(?:'|\u2019)ve| have)? (?:added|made|changed|replaced|"
+    r"kept|introduced|modified)|this (?:version|revision|rewrite))\b.*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_AROUND = (
+    ('"""', '"""'), (", "), ("```", "```"), ('"', '"'), ("\u201c", "\u201d"), ("**", "**"),
+    ("<<<", ">>>"), ("\\boxed{", "}"), ("---\n", "\n---"),
+)  # fmt: skip
+_TAGGED = re.compile(r"<(\w+)>(.*)</\1>", re.DOTALL)
+# What is left of such words, of a template or of tags shows that a text is not the task alone.
+_BESIDE = re.compile(
+    rf"\A[^\x00-\x7f][^\n]*[:\uff1a]\s*\n"
+    rf"|\A\W{{0,9}}(?:{_YES}[!,.:]|{_HERE}[^\n]*\b(?:task|version|prompt)\b)"
+    r"|\A\s*</?[a-z_]+>|<[|\uff5c][^|\uff5c<>\n]+[|\uff5c]>|</s>|\[/?INST\]"
+    r"|\b(?:let me know|hope (?:this|that|it) helps|feel free to|would you like me to)\b"
+    r"|\bi(?:(?:'|\u2019)ve|(?:'|\u2019)ll| have| will)? "
+    r"(?:add(?:ed)?|made|make|changed?|replaced?|modif(?:y|ied)|rewrote|rewritten|increased?)\b",
+    re.IGNORECASE,
+)
 _FENCE_NAME = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]+)", re.MULTILINE)
 _OTHER_LANGUAGE = re.compile(
     r"(?<![\w.])(?i:javascript|java|typescript|node\.?js|jquery|react(?:\.?js| native)|"
@@ -80,6 +115,7 @@ def failed_evolution(reply: Reply, parent: Instruction, asked: str) -> str:
         or adds_nothing(text, task_text(parent))
         or leaves_traces(text, task_text(parent))
         or copies_request(text, asked, task_text(parent))
+        or says_more(text, task_text(parent))
     )
 
 
@@ -96,18 +132,35 @@ def failed_answer(reply: Reply, task: str) -> str:
 
 
 def rewritten(text: str) -> str:
-    """The task in a reply: without reasoning, a line that announces it, and one pair of quotes or
-    fences around all of it."""
+    """The task in a reply: without reasoning, lines that announce it or speak of it, and quotes,
+    tags or fences around all of it."""
     text = prompts.without_reasoning(text).strip()
-    if announced := _ANNOUNCED.match(text):
-        text = text[announced.end() :].strip()
-    if block := _ONE_BLOCK.fullmatch(text):
-        return block[2].strip()
-    for fence in ('"""', "```", "'''", '"'):
-        inside = text[len(fence) : -len(fence)]
-        if text.startswith(fence) and text.endswith(fence) and inside and fence not in inside:
-            return inside.strip()
+    for _ in range(LAYERS):
+        text = _unwrapped(text).strip()
     return text
+
+
+def _unwrapped(text: str) -> str:
+    """`text` without one layer of what stands around it."""
+    if (found := _BEFORE.match(text)) or (found := _BEHIND.search(text)):
+        return text[: found.start()] + text[found.end() :] or text
+    if block := _ONE_BLOCK.fullmatch(text):
+        return block[2]
+    if tagged := _TAGGED.fullmatch(text):
+        return tagged[2]
+    if all(line.startswith(">") for line in text.split("\n")):
+        return "\n".join(line[1:].removeprefix(" ") for line in text.split("\n"))
+    for begin, end in _AROUND:
+        inside = text[len(begin) : -len(end)]
+        if text.startswith(begin) and text.endswith(end) and inside and end not in inside:
+            return inside
+    return text
+
+
+def says_more(text: str, parent: str) -> str:
+    """A text that also speaks to its reader, or has tags of a template, unless its parent does."""
+    beside = _BESIDE.search(_BLOCK.sub("", text))
+    return "words beside the task" if beside and not _BESIDE.search(parent) else ""
 
 
 def no_text(reply: Reply) -> str:
@@ -116,7 +169,7 @@ def no_text(reply: Reply) -> str:
         return "no reply"
     if reply.finish_reason == "length":
         return "cut off at the longest reply"
-    if not set(similarity.words(reply.text)) - _STOP_WORDS:
+    if not set(similarity.words(prompts.without_reasoning(reply.text))) - _STOP_WORDS:
         return "only punctuation and stop words"
     return ""
 

@@ -194,6 +194,7 @@ def grow(
     how = {"rounds": rounds, "weights": weights}
     if stage.settings["engine"] == OFFLINE:
         seeds, more = world["evolvable"], {"seed": seed, "workers": workers, "progress": tell}
+        more |= {"isolation": stage.settings["isolation"]}
         evolved, dropped = offline.evolve_problems(seeds, **how, **more)
         train = evolved or world["train"]
         return Grown(evolved, train, world["validation"], world["test"], dropped, [])

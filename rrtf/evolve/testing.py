@@ -198,8 +198,7 @@ def _literals(text: str, parameters: tuple[int, int | None]) -> list[Any]:
 
     A list of lists is as many calls where it stands on several lines or fits no single call.
     """
-    block = re.search(r"^[ \t]*```[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", text, re.MULTILINE | re.DOTALL)
-    body = (block[1] if block else text).strip()
+    body = code_of(text).strip()
     whole = _value(body)
     if isinstance(whole, list | tuple):
         several = all(isinstance(item, list | tuple) for item in whole)

@@ -94,9 +94,9 @@ def restyled(problems: Sequence[Problem], style: str) -> list[tuple[str, str]]:
     table = grammar.blind_spots() if style == "blind_spots" else grammar.operations()
     found = []
     for problem in problems:
-        argument = problem.prompt.partition("(")[2].partition(")")[0]
+        argument = grammar.argument_of(problem)
         rng = random.Random(config.derive_seed(0, "restyle", problem.task_id))
-        spec = grammar.parse_spec(problem.spec)
+        spec = grammar.spec_of(problem)
         way = rng.choice(wording.STYLES) if style == "varied" else wording.CANONICAL
         body = wording.solution(spec, argument, way, rng, table=table)
         found.append((problem.prompt.rstrip("\n"), "\n" + body.rstrip("\n")))

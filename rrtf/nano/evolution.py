@@ -5,11 +5,13 @@ composition behind a problem, and the text follows from it.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from rrtf.nano import grammar
-from rrtf.nano.grammar import Degenerate, Spec, draw_step, operations, parse_spec, taking
-from rrtf.nano.problems import behaviour, make_problem
+from rrtf.nano import grammar, problems
+from rrtf.nano.grammar import Degenerate, Spec, draw_step, operations, taking
+from rrtf.nano.problems import Asked, behaviour_of, told
 from rrtf.records import Problem
 
 METHODS = ("constrain", "specialise", "deepen", "misdirect", "tighten")
@@ -60,14 +62,33 @@ def deepen(spec: Spec, rng: random.Random) -> Spec:
 _CHANGES = {"constrain": constrain, "specialise": specialise, "deepen": deepen}
 
 
-def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evolved:
-    """One evolution of `parent` by `method`; runs the reference, so call it in a guarded process.
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An evolution whose outputs are still to be computed, or the reason why there is none.
 
-    The new problem must have at most MAX_STEPS steps and, but for misdirection and
-    complexity, another behaviour than its parent.
+    `rng` stands where the drawing of the specification and of the tests' `inputs` has left it.
     """
+
+    parent: Problem
+    task_id: str
+    spec: Spec
+    inputs: list[Any]
+    rng: random.Random
+    origin: dict[str, Any]
+    reason: str = ""
+
+    @property
+    def asked(self) -> list[Asked]:
+        """What has to be known: outputs for the tests, and on the probes, also of the parent."""
+        before = grammar.spec_of(self.parent)
+        probed = [(spec, problems.probes(spec.takes)) for spec in (self.spec, before)]
+        return [(self.spec, self.inputs), *probed]
+
+
+def draft(parent: Problem, method: str, task_id: str, seed: int) -> Draft:
+    """One evolution of `parent` by `method`: what it is, before anything is computed."""
     rng = random.Random(seed)
-    spec = parse_spec(parent.spec)
+    spec, inputs, reason = grammar.spec_of(parent), [], ""
     origin = dict(
         source="nano-evolved", parent_id=parent.task_id, operator=method, depth=parent.depth + 1
     )
@@ -77,17 +98,48 @@ def evolve_problem(parent: Problem, method: str, task_id: str, seed: int) -> Evo
         elif method == "tighten":
             origin["one_pass"] = True
         else:
-            spec = _CHANGES[method](spec, rng)
-            _worth(spec, parse_spec(parent.spec))
-        return Evolved(make_problem(spec, task_id, rng, **origin), behaviour(spec))
+            spec = _fitting(_CHANGES[method](spec, rng))
+        inputs = problems.draw_inputs(spec, rng)
     except Degenerate as error:
-        return Evolved(None, reason=str(error))
+        reason = str(error)
+    return Draft(parent, task_id, spec, inputs, rng, origin, reason)
 
 
-def _worth(spec: Spec, parent: Spec) -> None:
+def _fitting(spec: Spec) -> Spec:
     if len(spec.steps) > MAX_STEPS:
         raise Degenerate(f"more than {MAX_STEPS} steps")
     if not grammar.well_typed(spec):
         raise Degenerate("repeats its neighbour")
-    if behaviour(spec) == behaviour(parent):
-        raise Degenerate("behaves like its parent")
+    return spec
+
+
+def finish(made: Draft, found: Sequence[list[Any] | str]) -> Evolved:
+    """The evolved problem, with what `problems.fenced` found for the draft's `asked`.
+
+    The new problem must have at most MAX_STEPS steps and, but for misdirection and complexity,
+    another behaviour than its parent.
+    """
+    try:
+        if made.reason:
+            raise Degenerate(made.reason)
+        outputs, own, before = found
+        if made.origin["operator"] in _CHANGES:
+            parent = grammar.spec_of(made.parent)
+            if behaviour_of(made.spec, told(own)) == behaviour_of(parent, told(before)):
+                raise Degenerate("behaves like its parent")
+        problem = problems.make_problem(
+            made.spec, made.inputs, told(outputs), made.task_id, made.rng, **made.origin
+        )
+        return Evolved(problem, behaviour_of(made.spec, told(own)))
+    except Degenerate as error:
+        return Evolved(None, reason=str(error))
+
+
+def evolve(
+    attempts: Sequence[tuple[Problem, str, str, int]], *, isolation: str, workers: int
+) -> list[Evolved]:
+    """What becomes of (parent, method, task_id, seed) each; outputs are computed in the sandbox."""
+    drafts = [draft(*attempt) for attempt in attempts]
+    asked = [made.asked for made in drafts if not made.reason]
+    found = iter(problems.fenced(asked, isolation=isolation, workers=workers))
+    return [finish(made, () if made.reason else next(found)) for made in drafts]

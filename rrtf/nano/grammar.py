@@ -1,7 +1,6 @@
 """Operations as data, and specifications: typed compositions of operations with parameters."""
 
 import random
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,8 @@ from rrtf.records import Problem
 
 TYPES = ("ints", "words", "text", "number", "table")  # what a problem's argument can be
 START_WEIGHTS = (40, 22, 20, 8, 10)
+LONGEST = 200  # characters of a specification that an error shows
+SHOWN = 8  # choices of an operation that an error names
 
 
 class Degenerate(ValueError):
@@ -207,34 +208,60 @@ def blind_spots() -> Mapping[str, Operation]:
     return {**operations(), **wrong}
 
 
-_STEP = re.compile(r"(\w+)(?:\((.*)\))?")
-_PARAMETER = re.compile(r"(\w+)=('[^']*'|\"[^\"]*\"|-?\d+)")
+@cache
+def _steps() -> Mapping[str, Step]:
+    """Every step that there can be, by its text: no other parameter has ever a meaning."""
+    made = (Step(op.name, choice) for op in operations().values() for choice in op.choices)
+    return {str(step): step for step in made}
 
 
 def parse_spec(text: str) -> Spec:
-    """The inverse of `str(spec)`; ValueError names what is wrong."""
+    """The inverse of `str(spec)`; ValueError names what is wrong.
+
+    Steps are looked up among those of the grammar, so nothing of `text` is ever part of a program.
+    """
     takes, _, steps = text.partition(": ")
-    spec = Spec(takes, tuple(_parse_step(part, text) for part in _split_steps(steps)))
+    try:
+        spec = Spec(takes, tuple(map(_step, steps.split(" > "))))
+    except ValueError as error:
+        raise ValueError(f"{text[:LONGEST]!r}: {error}") from None
     if not well_typed(spec):
-        raise ValueError(f"{text!r}: the steps do not fit together")
+        raise ValueError(f"{text[:LONGEST]!r}: the steps do not fit together")
     return spec
 
 
-def _split_steps(text: str) -> list[str]:
-    return [part for part in re.split(r" > (?=\w+(?:\(|$| > ))", text) if part]
+def _step(part: str) -> Step:
+    if found := _steps().get(part):
+        return found
+    name = part.partition("(")[0]
+    if name not in operations():
+        raise ValueError(f"unknown operation {part[:LONGEST]!r}")
+    known = [str(Step(name, choice)) for choice in operations()[name].choices]
+    shown = ", ".join(known[:SHOWN]) + (f" or {len(known) - SHOWN} more" if known[SHOWN:] else "")
+    raise ValueError(f"{part[:LONGEST]!r} is no choice of {name}: expected {shown}")
 
 
-def _parse_step(part: str, text: str) -> Step:
-    match = _STEP.fullmatch(part)
-    if not match or match[1] not in operations():
-        raise ValueError(f"{text!r}: unknown operation {part!r}")
-    pairs = _PARAMETER.findall(match[2] or "")
-    values = tuple((k, int(v) if v[0] not in "'\"" else v[1:-1]) for k, v in pairs)
-    return Step(match[1], values)
+def spec_of(problem: Problem) -> Spec:
+    """The specification of a nano problem; ValueError names a problem without one that fits."""
+    if not problem.spec or not isinstance(problem.spec, str):
+        raise ValueError(f"{problem.task_id}: no specification; only nano problems have one")
+    try:
+        return parse_spec(problem.spec)
+    except ValueError as error:
+        raise ValueError(f"{problem.task_id}: {error}") from None
+
+
+def argument_of(problem: Problem) -> str:
+    """The argument's name in a nano problem's prompt; ValueError where it is none of ours."""
+    name = problem.prompt.partition("(")[2].partition(")")[0]
+    known = vocabulary()[spec_of(problem).takes]["arguments"]
+    if name not in known:
+        raise ValueError(
+            f"{problem.task_id}: the argument {name[:LONGEST]!r}: expected {', '.join(known)}"
+        )
+    return name
 
 
 def family(problem: Problem) -> str:
     """The composition without its parameters: problems of one family resemble each other."""
-    if not problem.spec:
-        return problem.task_id
-    return " > ".join(parse_spec(problem.spec).names)
+    return " > ".join(spec_of(problem).names) if problem.spec else problem.task_id

@@ -297,7 +297,7 @@ def misconceptions() -> list[dict[str, str]]:
 
 def pass_rates(problems: Sequence[Problem], executions: Sequence[Execution]) -> list[dict]:
     """pass@1 of every source, over all problems and by the number of steps."""
-    steps = {p.task_id: len(grammar.parse_spec(p.spec).steps) for p in problems}
+    steps = {p.task_id: len(grammar.spec_of(p).steps) for p in problems}
     rows = []
     for source in dict.fromkeys(e.source for e in executions):
         mine = [e for e in executions if e.source == source]

@@ -1,29 +1,32 @@
 """Tested problems from specifications, and their split by behaviour.
 
-Specifications are run to compute expected outputs. That happens only in worker processes under
-an address-space limit and a CPU-time alarm, because a random composition can loop or explode.
+Specifications are run to compute expected outputs, in processes of their own under limits, because
+a random composition can loop or explode. Those of problems that come from a file run behind the
+sandbox's fences (`fenced`). The small world is drawn from a fixed seed and reads no file of a user,
+and each draw waits for the outputs of the one before (`run`): its programs are the texts of
+`data/nano/operations.toml` with parameters from there, because the grammar can say nothing else.
 """
 
-import copy
 import hashlib
-import multiprocessing
+import inspect
 import random
 import resource
-import signal
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from rrtf import config
+from rrtf.cluster import pool
 from rrtf.nano import wording
 from rrtf.nano.grammar import Degenerate, Spec, Step, draw_spec, neighbour, operations, vocabulary
 from rrtf.records import Problem
+from rrtf.sandbox import executor
 
 SPLITS = ("test", "validation", "finetune", "pretrain")
 N_TESTS = 12
 CPU_SECONDS = 0.25  # of one call: CPU time, so that a busy machine draws the same problems
+MEMORY_MB = 2048  # of a process that computes outputs
 GRAMMAR_SEED = 1  # the world is one fixed world; run seeds change samples and training, not it
 SIZES = {"test": 600, "validation": 300, "finetune": 1000}  # each split avoids those before it
 DEPTHS = {"finetune": {2: 2, 3: 1}, "pretrain": {1: 20, 2: 50, 3: 25, 4: 5}}  # depth: weight
@@ -56,48 +59,101 @@ def probes(kind: str, count: int = 20) -> tuple[Any, ...]:
     return (*edges, *(random_input(kind, rng) for _ in range(count - len(edges))))
 
 
-def run(spec: Spec, inputs: Sequence[Any]) -> list[Any]:
-    """Outputs of the canonical solution; Degenerate if it fails, runs long or explodes."""
-    namespace: dict[str, Any] = {}
-    exec(compile(wording.reference_program(spec), "<nano>", "exec"), namespace)
-    function, outputs = namespace["reference"], []
-    for value in inputs:
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
-        try:
-            outputs.append(function(copy.deepcopy(value)))
-        except (Exception, TimeLimit) as error:
-            raise Degenerate(f"the reference fails: {type(error).__name__}") from None
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        if isinstance(outputs[-1], int) and abs(outputs[-1]) > 10**7:
-            raise Degenerate("a value too large")
-        if len(repr(outputs[-1])) > 160:
-            raise Degenerate("an output too long")
+def watched(function: Callable, inputs: Sequence[Any], seconds: float) -> list[Any] | str:
+    """Outputs, or in a word why there are none. Its source goes behind the fences too, so it uses
+    no name of this module."""
+    import copy
+    import signal
+
+    class TimeLimit(BaseException):
+        pass
+
+    def ring(*_: object) -> None:
+        raise TimeLimit
+
+    before, outputs = signal.signal(signal.SIGVTALRM, ring), []
+    try:
+        for value in inputs:
+            signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+            try:
+                outputs.append(function(copy.deepcopy(value)))
+            finally:
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            if isinstance(outputs[-1], int) and abs(outputs[-1]) > 10**7:
+                return "a value too large"
+            if len(repr(outputs[-1])) > 160:
+                return "an output too long"
+    except (Exception, TimeLimit) as error:
+        return f"the reference fails: {type(error).__name__}"
+    finally:
+        signal.signal(signal.SIGVTALRM, before)
     return outputs
 
 
-class TimeLimit(BaseException):
-    """A reference used more than its CPU time."""
+def run(spec: Spec, inputs: Sequence[Any]) -> list[Any]:
+    """Outputs of the canonical solution; Degenerate if it fails, runs long or explodes.
+
+    In this process, so only for specifications that were drawn here, as the module says.
+    """
+    namespace: dict[str, Any] = {}
+    exec(compile(wording.reference_program(spec), "<nano>", "exec"), namespace)
+    return told(watched(namespace["reference"], inputs, CPU_SECONDS))
 
 
-def _ring(*_: object) -> None:
-    raise TimeLimit
+def told(outputs: list[Any] | str) -> list[Any]:
+    """The outputs of `watched`, or Degenerate with the reason why there are none."""
+    if isinstance(outputs, str):
+        raise Degenerate(outputs)
+    return outputs
 
 
-def guard_alarm() -> None:
-    """Makes the CPU-time alarm of `run` raise `TimeLimit` in this process."""
-    signal.signal(signal.SIGVTALRM, _ring)
+Asked = tuple[Spec, Sequence[Any]]  # a specification and the inputs whose outputs are wanted
+
+
+def fenced(
+    asked: Sequence[Sequence[Asked]], *, isolation: str, workers: int
+) -> list[list[list[Any] | str]]:
+    """What `watched` says of everything asked, computed in the sandbox: a program for each list."""
+    longest = max((sum(len(inputs) for _, inputs in parts) for parts in asked), default=0)
+    limits = executor.Limits(1 + CPU_SECONDS * longest, 3 + longest, MEMORY_MB, isolation)
+    programs = [(_program(parts), "outputs") for parts in asked]
+    found = executor.call(programs, [()], limits=limits, workers=workers) if programs else []
+    return [
+        result.value if not result.error else [f"the reference fails: {result.error}"] * len(parts)
+        for parts, (result,) in zip(asked, found, strict=True)
+    ]
+
+
+def _program(parts: Sequence[Asked]) -> str:
+    """A program whose function `outputs` computes all that is asked."""
+    written = [wording.reference_program(spec, f"f{n}") for n, (spec, _) in enumerate(parts)]
+    calls = [f"watched(f{n}, {inputs!r}, {CPU_SECONDS})" for n, (_, inputs) in enumerate(parts)]
+    head = f"from __future__ import annotations\n{inspect.getsource(watched)}"
+    return "\n".join([head, *written, f"def outputs():\n    return [{', '.join(calls)}]\n"])
 
 
 def guard() -> None:
-    """Prepares a worker process for `run`: an alarm handler and 2 GiB of address space."""
-    guard_alarm()
-    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    """Prepares a worker process for `run`: 2 GiB of address space."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MB << 20, MEMORY_MB << 20))
 
 
 def behaviour(spec: Spec) -> str:
     """A hash of the outputs on the probes: what the function does, not how it is written."""
-    outputs = run(spec, probes(spec.takes))
+    return behaviour_of(spec, run(spec, probes(spec.takes)))
+
+
+def behaviours(specs: Iterable[Spec], *, isolation: str, workers: int) -> list[str]:
+    """`behaviour` of each, computed in the sandbox."""
+    asked = [[(spec, probes(spec.takes))] for spec in specs]
+    found = fenced(asked, isolation=isolation, workers=workers)
+    return [
+        behaviour_of(spec, told(outputs))
+        for ((spec, _),), (outputs,) in zip(asked, found, strict=True)
+    ]
+
+
+def behaviour_of(spec: Spec, outputs: list[Any]) -> str:
+    """`behaviour` where the outputs on the probes are known."""
     return hashlib.sha256(f"{spec.takes}\n{outputs!r}".encode()).hexdigest()[:16]
 
 
@@ -120,8 +176,16 @@ def split_of(names: tuple[str, ...]) -> str:
     return ("test", "test", "validation", *["finetune"] * 4)[place] if place < 7 else "pretrain"
 
 
+def draw_inputs(spec: Spec, rng: random.Random) -> list[Any]:
+    """The inputs of a problem's tests: the edges of its type, and eight drawn ones."""
+    drawn = (random_input(spec.takes, rng) for _ in range(8))
+    return [*vocabulary()[spec.takes]["edges"], *drawn]
+
+
 def make_problem(
     spec: Spec,
+    inputs: Sequence[Any],
+    outputs: list[Any],
     task_id: str,
     rng: random.Random,
     *,
@@ -130,14 +194,11 @@ def make_problem(
     one_pass: bool = False,
     **origin: Any,
 ) -> Problem:
-    """A problem with tests from the reference; Degenerate if the outputs tell too little.
+    """A problem with tests of these `outputs`; Degenerate if they tell too little.
 
     `wrong` adds a misdirecting piece of code to the docstring, `one_pass` a complexity
     requirement; `origin` are further fields of the Problem.
     """
-    inputs = [*vocabulary()[spec.takes]["edges"]]
-    inputs += [random_input(spec.takes, rng) for _ in range(8)]
-    outputs = run(spec, inputs)
     shown = [repr(value) for value in outputs]
     _telling(outputs, shown)
     argument = rng.choice(vocabulary()[spec.takes]["arguments"])
@@ -196,9 +257,9 @@ def _draw(task: tuple) -> tuple[list[tuple[Problem, str]], dict[str, int]]:
             if key in avoid or (key in found and split != "pretrain"):
                 dropped["behaves like a problem of another split, or of this one"] += 1
                 continue
-            problem = make_problem(
-                spec, task_id, rng, source=f"nano-{split}", **_form(split, spec, rng)
-            )
+            form, inputs = _form(split, spec, rng), draw_inputs(spec, rng)
+            outputs, source = run(spec, inputs), f"nano-{split}"
+            problem = make_problem(spec, inputs, outputs, task_id, rng, source=source, **form)
         except Degenerate as error:
             dropped[str(error)] += 1
             continue
@@ -259,10 +320,9 @@ def guarded(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Any]:
     """`work` over `tasks` in spawned, limited processes; results in order."""
-    context = multiprocessing.get_context("spawn")
     results = []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=guard) as pool:
-        for result in pool.map(work, tasks):
+    with pool(workers, guard) as processes:
+        for result in processes.map(work, tasks):
             results.append(result)
             if progress:
                 progress(len(results), len(tasks))

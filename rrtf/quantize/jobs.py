@@ -114,7 +114,9 @@ class Jobs:
         )
         self.running.add(child)
         try:
-            _, told = child.communicate(json.dumps(job), timeout=self.timeout)
+            _, told = child.communicate(
+                json.dumps(job | {"parent": os.getpid()}), timeout=self.timeout
+            )
         except subprocess.TimeoutExpired:
             return f"not done after {self.timeout:g} s"
         finally:

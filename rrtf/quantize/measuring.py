@@ -10,7 +10,6 @@ import json
 import math
 import platform
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import prompts, store
+from rrtf.cluster import end_with_parent
 from rrtf.engines import Decoding, Generator
 from rrtf.quantize.table import Measured
 from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
@@ -69,9 +69,8 @@ def serve() -> None:
 
     Whatever a library raises ends the process with one line that says so.
     """
-    if sys.platform == "linux":  # a run that is killed leaves no process behind
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     job = json.load(sys.stdin)
+    end_with_parent(job["parent"])
     work = {"make": _made, "answer": _answered, "time": _timed}[job["what"]]
     started = time.monotonic()
     try:
