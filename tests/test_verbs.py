@@ -479,7 +479,7 @@ WRONG = (
     ("rank problems.jsonl responses.jsonl --teacher teacher --filter some", 2, "filter 'some'"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --min-strength 2", 2, "min-strength"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --set rank.no=1", 2, "'rank.no'"),
-    ("rank problems.jsonl responses.jsonl --teacher teacher --verdicts first.jsonl --trust-verdicts", 2, "l:1: no"),
+    ("rank problems.jsonl responses.jsonl --teacher t --verdicts first.jsonl", 2, "--trust-"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --prompt-format prose", 2, "'prose'"),
     ("train absent.jsonl TRAIN", 2, "absent.jsonl: no such file"),
     ("train empty.jsonl TRAIN", 2, "empty.jsonl: no groups to train on"),
