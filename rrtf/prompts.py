@@ -262,6 +262,12 @@ def target(
     return None if lost else added  # a function may have nothing but its docstring
 
 
+def reading_of(problem: Problem, response: Response) -> str:
+    """How `read` finds the program that was judged in its text; `auto` where nothing does."""
+    hows = (h for h in EXTRACTIONS if read(problem, response.text, h).program == response.program)
+    return next(hows, "auto")
+
+
 def code_of(text: str, name: str = "") -> str:
     """The code of an answer to no problem: the first part that compiles, else the first."""
     parts = _parts(without_reasoning(text), name)

@@ -741,6 +741,18 @@ def test_recorded_texts_continue_the_prompt_as_it_was_sampled_from(tmp_path, toy
     assert result.exit_code == 2 and "m.jsonl:1 has a text: say by" in result.stderr
 
 
+def test_what_is_trained_on_is_the_reading_that_was_judged(tmp_path, toy):
+    """`raw` cuts behind the body, `verbatim` does not."""
+    text = RIGHT + "\nprint(add(1, 1))\n"
+    rows = [answer(completion=text, source="teacher"), answer(completion=WRONG, source="student")]
+    responses, found = lines(tmp_path / "r.jsonl", rows), {}
+    for how in ("raw", "verbatim"):
+        options = ("--teacher", "teacher", "--extract", how, "--out", "-")
+        result = run("rank", toy, responses, *options)
+        found[how] = json.loads(result.stdout.splitlines()[0])["responses"][0]
+    assert (found["raw"].strip("\n"), found["verbatim"]) == (RIGHT.strip("\n"), text)
+
+
 def test_problems_whose_tests_see_little_can_be_dropped(tmp_path):
     blind = NEG | {
         "task_id": "t/blind",

@@ -34,6 +34,7 @@ def load(
     since: str | None = None,
     joint: bool = False,
     packages: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """The problems of a benchmark, in the order of its rows.
 
@@ -42,6 +43,8 @@ def load(
     CoderEval only the tasks whose reference passes in the sandbox are there; `refused` says why the
     others are not. `packages` are those of this environment that candidates may import; with
     `joint` tasks are added whose tests have to run in the candidate's process (`sandbox.joint`).
+    `progress(done, total)` hears of references whose values a plus set computes, which it does
+    once and for minutes.
 
     ValueError for an unknown name, wrong rows, a wrong hash, a benchmark without dates or a
     malformed one; FileNotFoundError with the places looked at; RuntimeError if a reference of the
@@ -49,7 +52,7 @@ def load(
     """
     after = catalogue.created_after(name, since, data=data) if since else None
     if name in _PLUS:
-        problems = plus.problems(catalogue.raw_rows(name, data), name)
+        problems = plus.problems(catalogue.raw_rows(name, data), name, progress=progress)
     elif name in _JUDGED:
         problems = _JUDGED[name](data, joint=joint, packages=packages)[0]
     else:

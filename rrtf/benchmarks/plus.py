@@ -94,7 +94,9 @@ class Value:
     large: bool = False
 
 
-def values(references: Sequence[Reference]) -> list[list[Value]]:
+def values(
+    references: Sequence[Reference], *, progress: Callable[[int, int], None] | None = None
+) -> list[list[Value]]:
     """Per reference the values of its inputs, from the cache or computed in the sandbox.
 
     RuntimeError names a reference that does not get through all of its inputs.
@@ -102,19 +104,20 @@ def values(references: Sequence[Reference]) -> list[list[Value]]:
     folder = config.cache_dir() / "expected"
     paths = [folder / f"{reference.key()}.jsonl" for reference in references]
     missing = [at for at, path in enumerate(paths) if not path.exists()]
-    computed = _compute([references[at] for at in missing])
+    computed = _compute([references[at] for at in missing], progress)
     for at, found in zip(missing, computed, strict=True):
         store.write(paths[at], found)
     return [store.read(path, Value) for path in paths]
 
 
-def _compute(references: Sequence[Reference]) -> list[list[Value]]:
+def _compute(references: Sequence[Reference], progress: Callable | None) -> list[list[Value]]:
     """All references at once, their inputs in chunks; what a chunk leaves over is a new one."""
     found: dict[tuple[int, int], list[Value]] = {}
     waiting = [chunk for at, r in enumerate(references) for chunk in _chunks(at, r.inputs)]
     while waiting:
         programs = [_program(references[at], inputs) for at, _, inputs in waiting]
-        results = executor.call(programs, [()], limits=LIMITS, workers=WORKERS)
+        how = {"limits": LIMITS, "workers": WORKERS, "progress": progress}
+        results = executor.call(programs, [()], **how)
         left = []
         for (at, start, inputs), (result,) in zip(waiting, results, strict=True):
             if type(result.value) is not list or not result.value:
@@ -223,7 +226,11 @@ POLYNOMIAL = '''def _polynomial(coefficients, x):
 
 
 def problems(
-    rows: Sequence[Mapping], source: str, *, parts: Sequence[str] = PARTS
+    rows: Sequence[Mapping],
+    source: str,
+    *,
+    parts: Sequence[str] = PARTS,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """Rows of HumanEval+ (`source` "humaneval+") or MBPP+ ("mbpp+") as problems.
 
@@ -235,7 +242,7 @@ def problems(
                   tuple(call for part in of_parts for call in part))
         for row, of_parts in zip(rows, inputs, strict=True)
     ]  # fmt: skip
-    found = values(references)
+    found = values(references, progress=progress)
     return [
         Problem(
             row["task_id"],

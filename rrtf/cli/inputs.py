@@ -22,7 +22,8 @@ def load_problems(
     name: str, *, data: Path | None = None, since: str | None = None, **accepted
 ) -> list[Problem]:
     """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
-    tasks = grade.load_problems(name, data=data, since=since, **accepted)
+    with screen.progress(f"{name}: values that are expected") as tick:
+        tasks = grade.load_problems(name, data=data, since=since, progress=tick, **accepted)
     for note in grade.refusals(name, data=data, **accepted):
         screen.tell(f"note: {note}")
     return tasks

@@ -41,6 +41,7 @@ def load_problems(
     since: str | None = None,
     joint: bool = False,
     packages: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """The problems of a benchmark (looked for in `data` first), or of a file in HumanEval form.
 
@@ -59,7 +60,8 @@ def load_problems(
 
     if name in catalogue.names():
         try:
-            return benchmarks.load(name, data=data, since=since, joint=joint, packages=packages)
+            how = {"joint": joint, "packages": packages, "progress": progress}
+            return benchmarks.load(name, data=data, since=since, **how)
         except RuntimeError as error:
             raise OSError(str(error)) from error
     what = "a folder" if path.is_dir() else "no such file"
