@@ -173,9 +173,9 @@ def trl(model: Any, tokenizer: str) -> Loss:
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
     with tempfile.TemporaryDirectory() as folder:
         arguments = CPOConfig(
-            output_dir=folder, use_cpu=True, report_to="none", loss_type="hinge", cpo_alpha=1.0,
-            beta=0.1, max_length=4096, gradient_checkpointing=False, bf16=False,
-            remove_unused_columns=False,
+            output_dir=folder, use_cpu=not torch.cuda.is_available(), report_to="none",
+            loss_type="hinge", cpo_alpha=1.0, beta=0.1, max_length=4096, bf16=False,
+            gradient_checkpointing=False, remove_unused_columns=False,
         )  # fmt: skip
         trainer = CPOTrainer(
             model=model,
