@@ -22,6 +22,7 @@ was not measured. All weights are random; what is measured is speed, memory and 
 import argparse
 import gc
 import html
+import importlib
 import json
 import math
 import os
@@ -148,9 +149,8 @@ def liger(name: str) -> Callable[[torch.nn.Module], Loss]:
     """A chunked loss of Liger on padded pairs; DPO without a reference model."""
 
     def made(model: torch.nn.Module) -> Loss:
-        from liger_kernel import chunked_loss
-
-        kind = getattr(chunked_loss, f"LigerFusedLinear{name}Loss")
+        chunked = importlib.import_module("liger_kernel.chunked_loss")  # may be missing
+        kind = getattr(chunked, f"LigerFusedLinear{name}Loss")
         fused = kind(use_ref_model=False) if name == "DPO" else kind()
 
         def value(groups: list[Group]) -> torch.Tensor:
