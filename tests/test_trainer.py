@@ -1,5 +1,6 @@
 """The loop: gradients of parts of a batch, optimisers, checkpointing, other architectures."""
 
+import json
 import math
 from functools import partial
 
@@ -9,7 +10,7 @@ from test_train import _groups, _train, recipe
 
 from rrtf import train
 from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches
+from rrtf.step import batches, networks
 
 UNEQUAL = [
     RankedGroup(
@@ -155,3 +156,29 @@ def test_epochs_are_passes_over_the_prompts_that_can_be_trained_on(tiny_model, t
     assert len(steps) == 5, "two passes over five prompts, two at a time"
     with pytest.raises(ValueError, match="updates 3 and epochs 2: expected one of them"):
         train.check(recipe(updates=3, epochs=2.0))
+
+
+def test_the_reference_pass_keeps_the_budget_and_its_sums_are_kept_for_a_resume(
+    tiny_model, tmp_path, monkeypatch
+):
+    sizes, collate = [], batches.collate
+
+    def counted(examples, **options):
+        sizes.append(sum(example.n_tokens for example in examples))
+        return collate(examples, **options)
+
+    monkeypatch.setattr(batches, "collate", counted)
+
+    def interrupt(step, _):
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    how = {"objective": "dpo", "tokens_per_forward": 90, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_model, tmp_path / "cut" / "r", told=interrupt, **how)
+    assert 30 < max(sizes) <= 90
+    kept = tmp_path / "cut" / "r" / "checkpoints" / "reference.json"
+    assert [len(sums) for sums in json.loads(kept.read_text())] == [2] * 5
+    whole = _train(tiny_model, tmp_path / "r", **how)
+    monkeypatch.setattr(networks, "log_prob_sums", None)
+    assert _train(tiny_model, tmp_path / "cut" / "r", **how) == whole

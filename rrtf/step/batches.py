@@ -6,7 +6,7 @@ prompt + response on its own row, for a third to a half of the tokens.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -152,6 +152,18 @@ def in_order(
         order += [examples[at] for _, at in sorted(keys)]
         passes += 1
     return order[:wanted]
+
+
+def filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """`places` in order, cut where `sizes` would exceed `budget` together (0 = no limit)."""
+    some: list[int] = []
+    for place in places:
+        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
+            yield some
+            some = []
+        some.append(place)
+    if some:
+        yield some
 
 
 def collate(examples: Sequence[Example], *, device: str | torch.device = "cpu") -> dict[str, Any]:

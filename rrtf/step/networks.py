@@ -7,7 +7,7 @@ Not covered: adapters on embeddings, QLoRA split among processes.
 """
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -29,16 +29,18 @@ PREFIX = "network."  # of the names in a `Scorer`
 class Scorer(nn.Module):
     """`scoring.score` as a forward pass: FSDP gathers weights when a module is called.
 
-    The objectives read hidden states and the output layer apart, so the model's own forward pass,
-    which would give the logits of every position, is never called.
+    `way` is the name of the one of `scoring.WAYS` that it takes, see `settle`.
     """
 
-    def __init__(self, network: "PreTrainedModel", score: Callable[..., Any] = scoring.score):
+    def __init__(self, network: "PreTrainedModel"):
         super().__init__()
-        self.network, self.score = network, score
+        self.network, self.way = network, "packed"
 
-    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        return self.score(self.network, batch)
+    def forward(self, batch: Mapping[str, Any], logs_by: str = "") -> Any:
+        """(sums, lengths) (R,) of the responses; of one way `logs_by`, the log-probabilities."""
+        if logs_by:
+            return scoring.WAYS[logs_by](self.network, batch)
+        return scoring.score(self.network, batch, way=scoring.WAYS[self.way])
 
 
 def device() -> torch.device:
@@ -105,8 +107,7 @@ def load(
     network, tokenizer = packing.load(
         model, dropout=dropout, threads=threads, device=where, dtype=dtype, **four
     )
-    here = {"device": device().type, "half": bfloat16}
-    network.set_attn_implementation(packing.choose(network.config, attention, **here))
+    packing.use(network, attention, device=device().type, half=bfloat16)
     if lora.rank:
         _inject(network, adapters(lora), seed=seed)
     if checkpointing:
@@ -170,24 +171,63 @@ def _inject(network: "PreTrainedModel", settings: "LoraConfig", *, seed: int) ->
             parameter.data = parameter.data.float()
 
 
+def settle(
+    scorer: Scorer, examples: Sequence[batches.Example], *, bfloat16: bool, name: str
+) -> scoring.Choice:
+    """Sets the way in which `scorer` scores: the first that is exact, see `scoring.choose`.
+
+    In float32 where the weights are, else as training multiplies. All processes take the same.
+    """
+    scorer.eval()
+    several, network = sharding.processes(), scorer.network
+    whole = several == 1 and all(p.dtype == torch.float32 for p in network.parameters())
+    half = bfloat16 and not (whole and not network.config._attn_implementation.startswith("flash"))
+
+    def log_probs(way: str, some: Sequence[batches.Example]) -> Tensor:
+        return scorer(batches.collate(some, device=device()), way)
+
+    with torch.no_grad(), autocast(half):
+        choice = scoring.choose(
+            log_probs,
+            examples,
+            bound=scoring.BOUNDS[torch.bfloat16 if half else torch.float32],
+            agreed=lambda found: sharding.total([found])[0] / several,
+            name=f"{name} ({type(network).__name__})",
+        )
+    sharding.reshard(scorer)
+    scorer.way = choice.way
+    return choice
+
+
 def log_prob_sums(
-    scorer: Scorer, examples: Sequence[batches.Example], *, batch: int, bfloat16: bool
+    scorer: Scorer,
+    examples: Sequence[batches.Example],
+    *,
+    most: int,
+    budget: int,
+    bfloat16: bool,
 ) -> list[tuple[float, ...]]:
     """The log-probability sum of every response as the model is now, without gradients.
 
-    Several processes take turns at the batches and tell each other what they found.
+    `most` groups at once, and `budget` tokens unless it is 0 or one group has more. Several
+    processes take turns at such parts and tell each other what they found.
     """
     scorer.eval()
     several, rank = sharding.processes(), sharding.rank()
     found = [[0.0] * len(example.responses) for example in examples]
-    starts = list(range(0, len(examples), batch))
-    starts += starts[:1] * (-len(starts) % several)  # all take part in every forward pass
-    for turn, start in list(enumerate(starts))[rank::several]:
-        some = examples[start : start + batch]
+    sizes, every = [example.n_tokens for example in examples], range(len(examples))
+    parts = [
+        part
+        for start in every[::most]
+        for part in batches.filled(every[start : start + most], sizes, budget)
+    ]
+    turns = [*enumerate(parts), *[(-1, parts[0])] * (-len(parts) % several)]
+    for turn, places in turns[rank::several]:  # all take part in every forward pass
+        some = [examples[place] for place in places]
         with torch.no_grad(), autocast(bfloat16):
             flat = iter(scorer(batches.collate(some, device=device()))[0].tolist())
-        if turn * batch == start:
-            found[start : start + batch] = [[next(flat) for _ in e.responses] for e in some]
+        for place in places if turn >= 0 else ():
+            found[place] = [next(flat) for _ in examples[place].responses]
     sharding.reshard(scorer)
     flat = iter(sharding.total([value for values in found for value in values]))
     return [tuple(next(flat) for _ in values) for values in found]
