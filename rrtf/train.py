@@ -8,7 +8,6 @@ newest whole checkpoint.
 
 import hashlib
 import json
-import logging
 import math
 import shutil
 import time
@@ -143,9 +142,12 @@ def train(
         start(output, mark, overwrite=overwrite)
     scorer, tokenizer = load(model, recipe)
     examples, dropped = _examples(groups, scorer, tokenizer, recipe)
-    _settle(scorer, examples, recipe, name=Path(model).name)
+    half = in_bfloat16(recipe.precision)
+    networks.settle(scorer, examples, bfloat16=half, name=Path(model).name)
     if loss.OBJECTIVES[recipe.objective].reference:
-        sums = _reference(scorer, examples, recipe, output / "checkpoints")
+        size = {"most": recipe.groups_per_batch, "budget": recipe.tokens_per_forward}
+        kept = output / "checkpoints" / "reference.json"
+        sums = networks.log_prob_sums(scorer, examples, **size, bfloat16=half, kept=kept)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
@@ -160,7 +162,7 @@ def train(
         "n_trained": len(examples),
         "dropped": dropped,
         "tokens": sum(example.n_tokens for example in data),
-        "bfloat16": in_bfloat16(recipe.precision),
+        "bfloat16": half,
         "attention": scorer.network.config._attn_implementation,
     } | ({} if scorer.way == "packed" else {"scored": scorer.way})
     networks.save(
@@ -195,37 +197,6 @@ def _examples(
     positions = getattr(scorer.network.config, "max_position_embeddings", recipe.max_length)
     limit = min(recipe.max_length, positions)
     return batches.prepare(groups, tokenizer, objective=recipe.objective, max_length=limit)
-
-
-def _settle(scorer: Scorer, examples: Sequence[Example], recipe: Recipe, *, name: str) -> None:
-    """Scoring that is exact for this model, or a ValueError; a warning where it is a slower one."""
-    half = in_bfloat16(recipe.precision)
-    choice = networks.settle(scorer, examples, bfloat16=half, name=name)
-    if choice.reason and sharding.rank() == 0:
-        costs = "as a whole" if choice.way == "whole logits" else "of one response a row, slower"
-        logging.getLogger(__name__).warning(
-            "%s: scored through its own forward, %s (%s)", name, costs, choice.reason
-        )
-
-
-def _reference(
-    scorer: Scorer, examples: Sequence[Example], recipe: Recipe, folder: Path
-) -> list[tuple[float, ...]]:
-    """The start model's log-probability sums; kept in `folder` for a run that goes on."""
-    path = folder / "reference.json"
-    sharding.wait()
-    if path.exists():
-        return [tuple(sums) for sums in store.read_json(path)]
-    sums = networks.log_prob_sums(
-        scorer,
-        examples,
-        most=recipe.groups_per_batch,
-        budget=recipe.tokens_per_forward,
-        bfloat16=in_bfloat16(recipe.precision),
-    )
-    if sharding.rank() == 0:
-        store.write_json(path, sums)
-    return sums
 
 
 def fit(

@@ -93,7 +93,7 @@ def test_a_run_says_that_it_is_not_packed_and_draws_nothing_where_dropout_is_zer
     steps = _train(model_of(kind), tmp_path / "r", learning_rate=0.0, updates=5, groups_per_batch=5)
     assert [step.loss for step in steps] == pytest.approx([steps[0].loss] * 5, rel=1e-6)
     facts = json.loads((tmp_path / "r" / "training.json").read_text())
-    said = [record.message for record in caplog.records if record.name == "rrtf.train"]
+    said = [record.message for record in caplog.records if record.name == "rrtf.step.networks"]
     if kind == "opt":
         assert "scored" not in facts and not said
     else:

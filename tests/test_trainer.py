@@ -2,15 +2,16 @@
 
 import json
 import math
+import shutil
 from functools import partial
 
 import pytest
 import torch
 from test_train import _groups, _train, recipe
 
-from rrtf import train
+from rrtf import store, train
 from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches, networks
+from rrtf.step import batches
 
 UNEQUAL = [
     RankedGroup(
@@ -180,5 +181,8 @@ def test_the_reference_pass_keeps_the_budget_and_its_sums_are_kept_for_a_resume(
     kept = tmp_path / "cut" / "r" / "checkpoints" / "reference.json"
     assert [len(sums) for sums in json.loads(kept.read_text())] == [2] * 5
     whole = _train(tiny_model, tmp_path / "r", **how)
-    monkeypatch.setattr(networks, "log_prob_sums", None)
+    shutil.copytree(tmp_path / "cut", tmp_path / "other")
     assert _train(tiny_model, tmp_path / "cut" / "r", **how) == whole
+    store.write_json(tmp_path / "other" / kept.relative_to(tmp_path / "cut"), [[0.0, 9.0]] * 5)
+    other = _train(tiny_model, tmp_path / "other" / "r", **how)
+    assert other[:2] == whole[:2] and other[2].loss != whole[2].loss, "they are read"

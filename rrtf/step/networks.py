@@ -7,6 +7,7 @@ Not covered: adapters on embeddings, QLoRA split among processes.
 """
 
 import ctypes
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rrtf import store
 from rrtf.step import batches, packing, scoring, sharding
 
 if TYPE_CHECKING:
@@ -176,7 +178,8 @@ def settle(
 ) -> scoring.Choice:
     """Sets the way in which `scorer` scores: the first that is exact, see `scoring.choose`.
 
-    In float32 where the weights are, else as training multiplies. All processes take the same.
+    In float32 where the weights are, else as training multiplies. All processes take the same. A
+    warning says where it is not the fastest.
     """
     scorer.eval()
     several, network = sharding.processes(), scorer.network
@@ -196,6 +199,11 @@ def settle(
         )
     sharding.reshard(scorer)
     scorer.way = choice.way
+    if choice.reason and sharding.rank() == 0:
+        costs = "with whole logits" if choice.way == "whole logits" else "row by row, slower"
+        logging.getLogger(__name__).warning(
+            "%s: scored through its own forward, %s (%s)", name, costs, choice.reason
+        )
     return choice
 
 
@@ -206,12 +214,17 @@ def log_prob_sums(
     most: int,
     budget: int,
     bfloat16: bool,
+    kept: Path,
 ) -> list[tuple[float, ...]]:
     """The log-probability sum of every response as the model is now, without gradients.
 
     `most` groups at once, and `budget` tokens unless it is 0 or one group has more. Several
-    processes take turns at such parts and tell each other what they found.
+    processes take turns at such parts and tell each other what they found. Written to `kept`, and
+    read where a run goes on.
     """
+    sharding.wait()
+    if kept.exists():
+        return [tuple(sums) for sums in store.read_json(kept)]
     scorer.eval()
     several, rank = sharding.processes(), sharding.rank()
     found = [[0.0] * len(example.responses) for example in examples]
@@ -230,7 +243,10 @@ def log_prob_sums(
             found[place] = [next(flat) for _ in examples[place].responses]
     sharding.reshard(scorer)
     flat = iter(sharding.total([value for values in found for value in values]))
-    return [tuple(next(flat) for _ in values) for values in found]
+    sums = [tuple(next(flat) for _ in values) for values in found]
+    if rank == 0:
+        store.write_json(kept, sums)
+    return sums
 
 
 def save(
