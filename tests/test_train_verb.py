@@ -182,14 +182,23 @@ def test_what_cannot_be_asked_for_is_refused_by_name(run, tmp_path, tiny_model):
     assert "empty.jsonl: no groups to train on" in run(groups="empty.jsonl").output
 
 
-def test_a_tokenizer_without_an_end_of_text_token_is_refused(run, tmp_path, tiny_model):
-    folder = tmp_path / "endless"
-    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(folder)
+def test_a_tokenizer_without_an_end_of_text_token_gets_the_models_or_is_refused(
+    run, tmp_path, tiny_model
+):
+    folder, network = tmp_path / "endless", AutoModelForCausalLM.from_pretrained(tiny_model)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.eos_token = None
-    tokenizer.save_pretrained(folder)
-    done = run("--updates", 1, "--model", folder)
-    assert done.exit_code == 2 and "the tokenizer has no end-of-text token" in done.output
+    for name in ("eos_token", "bos_token", "pad_token"):
+        setattr(tokenizer, name, None)
+    for ends in ([0, 2], None):
+        network.config.eos_token_id = network.generation_config.eos_token_id = ends
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        done = run("--updates", 1, "--model", folder, output=f"out-{bool(ends)}")
+        if ends:
+            assert done.exit_code == 0, done.output
+            assert AutoTokenizer.from_pretrained(tmp_path / "out-True").eos_token_id == 0
+    assert done.exit_code == 2
+    assert "neither the tokenizer nor the model has an end-of-text token" in done.output
 
 
 def test_a_loss_that_is_not_finite_fails_with_run_update_and_tasks(run, tmp_path, tiny_model):

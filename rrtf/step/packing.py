@@ -429,17 +429,17 @@ def load(
     """A model with `dropout` everywhere, its attention `choose`'s, and its tokenizer.
 
     device: the GPU if there is one, else the CPU; `meta` gives shapes without weights. dtype:
-    float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
-    token: a target without one never ends.
+    float32. `options` go to `from_pretrained`. A tokenizer without an end-of-text token gets the
+    model's; ValueError where that has none: a target without one never ends.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{model}: the tokenizer has no end-of-text token")
     settings = AutoConfig.from_pretrained(model)
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_end(model, settings))
     for name, value in settings.to_dict().items():
         if _DROPOUT.fullmatch(name) and isinstance(value, int | float):
             setattr(settings, name, dropout)
@@ -455,3 +455,17 @@ def load(
         network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
     use(network)
     return network, tokenizer
+
+
+def _end(model: str | Path, settings: "PretrainedConfig") -> int:
+    """The end-of-text token of a model, the first of several."""
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:
+        named = None
+    named = getattr(settings, "eos_token_id", None) if named is None else named
+    if named is None:
+        raise ValueError(f"{model}: neither the tokenizer nor the model has an end-of-text token")
+    return named[0] if isinstance(named, list) else named
