@@ -8,6 +8,7 @@ newest whole checkpoint.
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
@@ -34,6 +35,7 @@ MARKER = ".digest.json"
 # what a run may be resumed with another value of: the result is the same but for rounding
 FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
 
+_LOG = logging.getLogger(__name__)
 Told = Callable[[TrainStep, int], None]  # an update that is done, and how many there will be
 
 
@@ -149,6 +151,9 @@ def train(
         kept = output / "checkpoints" / "reference.json"
         sums = networks.log_prob_sums(scorer, examples, **size, bfloat16=half, kept=kept)
         examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
+    if dropped and first:
+        told_of = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        _LOG.warning("left out (max_length %d): %s", recipe.max_length, told_of)
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
     how = {"groups_per_batch": recipe.groups_per_batch, "seed": recipe.seed}

@@ -168,9 +168,25 @@ def _inject(network: "PreTrainedModel", settings: "LoraConfig", *, seed: int) ->
 
     torch.manual_seed(seed)
     inject_adapter_in_model(settings, network)
+    _require_own(network)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def _require_own(network: "PreTrainedModel") -> None:
+    """ValueError for an adapter on a weight of two modules: merged, it would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.removesuffix(".weight"))
+    for names in owners.values():
+        adapted = [name for name in names if name.endswith(".base_layer")]
+        if adapted and len(names) > 1:
+            both = " and ".join(name.removesuffix(".base_layer") for name in names)
+            raise ValueError(
+                f"lora_targets: {both} are one weight, and an adapter belongs to one of them: name "
+                "modules with weights of their own, or all-linear, which leaves these out"
+            )
 
 
 def settle(

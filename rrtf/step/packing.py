@@ -448,13 +448,44 @@ def load(
     if where == "meta":
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(settings, **options)
-    elif "quantization_config" in options:
-        placed = {"device_map": {"": where}}  # moved once, while it is read
-        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options, **placed)
+    elif "quantization_config" in options:  # moved once, while it is read
+        network = _whole(model, config=settings, **options, device_map={"": where})
     else:
-        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
+        network = _whole(model, config=settings, **options).to(where)
     use(network)
     return network, tokenizer
+
+
+def _whole(model: str | Path, **options: Any) -> "PreTrainedModel":
+    """A model of which every weight was read; ValueError names what is missing or no weights."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoModelForCausalLM, logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # a table of what is missing
+    try:
+        network, told = AutoModelForCausalLM.from_pretrained(
+            model, output_loading_info=True, **options
+        )
+    except SafetensorError as error:
+        for file in sorted(Path(model).glob("*.safetensors")):
+            try:
+                safe_open(file, "pt").__enter__()
+            except SafetensorError:
+                raise ValueError(
+                    f"{file}: no weights, {file.stat().st_size} bytes ({error}): fetch it again; a "
+                    "clone without large files leaves a pointer, a download may be cut short"
+                ) from None
+        raise
+    finally:
+        logging.set_verbosity(before)
+    if missing := sorted(told["missing_keys"]):
+        shown = ", ".join(missing[:4]) + ", ..." * (len(missing) > 4)
+        raise ValueError(
+            f"{model}: its weights do not fill the model of its config.json: "
+            f"{len(missing)} tensors are missing: {shown}"
+        )
+    return network
 
 
 def _end(model: str | Path, settings: "PretrainedConfig") -> int:
