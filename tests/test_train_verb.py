@@ -83,6 +83,57 @@ def test_tensorboard_reads_the_logs(run, tmp_path):
     assert set(events.Tags()["scalars"]) >= {"rank_loss", "ft_loss", "violated", "grad_norm"}
 
 
+TRACKER = """
+import json
+from pathlib import Path
+
+def init(**how):
+    told(init=how)
+    return Run()
+
+def told(**what):
+    with Path("told.jsonl").open("a") as file:
+        file.write(json.dumps(what) + chr(10))
+
+def log(values, step):
+    told(step=step, values=values)
+
+def finish():
+    told(finished=True)
+
+class Run:
+    log, finish = staticmethod(log), staticmethod(finish)
+"""
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_other_trackers_are_told_every_update_and_the_held_out_loss(
+    run, tmp_path, monkeypatch, name
+):
+    done = run("--updates", 2, "--report-to", name)
+    assert done.exit_code == 2 and f"--report-to {name}: it is not installed" in done.output
+    (tmp_path / f"{name}.py").write_text(TRACKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    how = ("--updates", 2, "--report-to", name, "--held-out", 2, "--validate-every", 1)
+    done = run(*how)
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "5 prompts -2 held_out 3 trained on" in words and "best model:" in words
+    assert "after update 2, held out: loss" in words
+    first, *logged, last = map(json.loads, Path("told.jsonl").read_text().splitlines())
+    assert first["init"]["name"] == "out" and first["init"]["config"]["objective"] == "rrtf"
+    assert [row["step"] for row in logged] == [1, 1, 2, 2] and last == {"finished": True}
+    assert set(logged[-1]["values"]) == {f"held_out/{n}" for n in ("loss", "rank_loss", "ft_loss")}
+    assert logged[0]["values"]["learning_rate"] > 0
+    monkeypatch.delitem(sys.modules, name)
+
+
+def test_without_a_tracker_there_are_no_logs(run, tmp_path):
+    assert run("--updates", 1, "--report-to", "none").exit_code == 0
+    assert not (tmp_path / "out" / "logs").exists()
+
+
 @pytest.mark.parametrize("name", ["groups.json", "groups.parquet", "groups.jsonl.gz"])
 def test_groups_in_every_form_that_rank_writes_give_the_same_model(run, tmp_path, name):
     rows = [store.to_row(group) for group in _groups()]

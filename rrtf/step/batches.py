@@ -6,7 +6,7 @@ prompt + response on its own row, for a third to a half of the tokens.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +135,18 @@ def prepare(
     return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
 
 
+def apart(
+    examples: Sequence[Example], *, count: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """(the examples to train on, `count` others, drawn by task). ValueError if none is left."""
+    if count >= len(examples):
+        raise ValueError(f"held_out {count}: there are {len(examples)} groups, and none is left")
+    keys = [derive_seed(seed, "held-out", example.task_id) for example in examples]
+    held = set(sorted(range(len(examples)), key=keys.__getitem__)[:count])
+    kept = [example for at, example in enumerate(examples) if at not in held]
+    return kept, [examples[at] for at in sorted(held)]
+
+
 def in_order(
     examples: Sequence[Example], *, updates: int, groups_per_batch: int, seed: int
 ) -> list[Example]:
@@ -151,18 +163,6 @@ def in_order(
         order += [examples[at] for _, at in sorted(keys)]
         passes += 1
     return order[:wanted]
-
-
-def filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """`places` in order, cut where `sizes` would exceed `budget` together (0 = no limit)."""
-    some: list[int] = []
-    for place in places:
-        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
-            yield some
-            some = []
-        some.append(place)
-    if some:
-        yield some
 
 
 def collate(examples: Sequence[Example], *, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -8,6 +8,7 @@ Not covered: adapters on embeddings, QLoRA split among processes.
 
 import ctypes
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OPTIMIZERS = ("adamw", "adafactor")
 PREFIX = "network."  # of the names in a `Scorer`
 
 
@@ -248,7 +250,7 @@ def log_prob_sums(
     parts = [
         part
         for start in every[::most]
-        for part in batches.filled(every[start : start + most], sizes, budget)
+        for part in sharding.filled(every[start : start + most], sizes, budget)
     ]
     turns = [*enumerate(parts), *[(-1, parts[0])] * (-len(parts) % several)]
     for turn, places in turns[rank::several]:  # all take part in every forward pass
@@ -263,6 +265,36 @@ def log_prob_sums(
     if rank == 0:
         store.write_json(kept, sums)
     return sums
+
+
+def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with betas .9 and .95, or Adafactor (arXiv:1804.04235) with a given learning rate.
+
+    Adafactor keeps a row and a column instead of AdamW's two matrices per weight. Vectors (biases,
+    norms) do not decay. ValueError for another name.
+    """
+    learnt = [p for p in root.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    if name == "adafactor":
+        from transformers import Adafactor
+
+        chosen = Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        if sharding.processes() > 1:
+            sharding.split_factors(chosen)
+        return chosen
+    raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+
+
+def clip_gradients(root: nn.Module, clip: float) -> float:
+    """Scales the gradients to norm `clip` (0 = never) where it is larger; returns what it was."""
+    norm = nn.utils.clip_grad_norm_(root.parameters(), clip or math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def save(
@@ -311,3 +343,14 @@ def _merged(
         raise RuntimeError(f"adapters without a place in {model}: {', '.join(lost)}")
     whole.save_pretrained(folder)
     return whole.merge_and_unload()
+
+
+def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: str, tag: str) -> str:
+    """The README.md of a trained model: what it is, from what, how, how far."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
+    return (
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+        f"base_model: {start}\ntags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
+        "has every update.\n\nThe model writes short Python functions; execute what it writes "
+        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
+    )
