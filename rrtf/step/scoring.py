@@ -8,6 +8,7 @@ computed once for each of its responses. `choose` takes the first that agrees wi
 Shapes: N response tokens, D hidden width, R responses of all prompts, V vocabulary.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, Any]
 Way = Callable[..., Tensor]  # of a network and a batch: (N,) log-probabilities of its targets
 
+COMPARED = 3  # responses of a group
 # Nats per token by which two right ways may differ. Sums of another order differ by 1e-6 to 1e-5 in
 # float32. bfloat16 rounds to 2**-8 of a number: a logit of 16, as sure models have, by 0.06.
 BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.06}
@@ -54,7 +56,10 @@ def by_row(network: "PreTrainedModel", batch: Batch, *, chunk: int = TILE_ROWS) 
 def _of_logits(
     network: "PreTrainedModel", arguments: Mapping[str, Any], read: Tensor, batch: Batch, chunk: int
 ) -> Tensor:
-    logits = network(**arguments, use_cache=False).logits.flatten(0, 1)[read]  # (N, V)
+    taken = inspect.signature(network.forward).parameters
+    plain = any(name == "use_cache" or p.kind is p.VAR_KEYWORD for name, p in taken.items())
+    out = network(**arguments, **({"use_cache": False} if plain else {}))
+    logits = out.logits.flatten(0, 1)[read]  # (N, V)
     return token_log_probs(logits, lambda rows: rows, batch["targets"], chunk=chunk)
 
 
@@ -90,9 +95,9 @@ def choose(
     """The first of `WAYS` by which two groups of `examples` get the log-probabilities they have.
 
     `log_probs(way, some)` are those (N,) of groups by a way. Compared, as means over the tokens of
-    each response, are the longest group and one of most responses, side by side, with each response
-    alone on a row through `forward`; then the same with other tokens in the first response, which
-    no other response may notice. `agreed` makes one number of what several processes found.
+    each response, are `COMPARED` responses of the longest group and of another, side by side, with
+    each alone on a row through `forward`; then the same with other tokens in the first response,
+    which no other response may notice. `agreed` makes one number of what several processes found.
     ValueError with the model's `name` where a later token changes earlier log-probabilities, as in
     encoders, or where no way is within `bound` nats per token.
     """
@@ -133,16 +138,20 @@ def _line(error: Exception) -> str:
 
 
 def _two(examples: Sequence[Example]) -> list[Example]:
-    """The group with the longest prompt + response, and of the others one of most responses."""
+    """The group with the longest prompt + response and one of most others, of each the longest."""
+
+    def short(example: Example) -> Example:
+        some = tuple(sorted(example.responses, key=len, reverse=True)[:COMPARED])
+        return replace(example, responses=some, scores=(0.0,) * len(some), sft_index=0)
+
     longest = max(examples, key=lambda e: len(e.prompt) + max(map(len, e.responses)))
     others = [example for example in examples if example is not longest]
-    return [longest, *sorted(others, key=lambda e: -len(e.responses))[:1]]
+    return [short(e) for e in (longest, *sorted(others, key=lambda e: -len(e.responses))[:1])]
 
 
 def _alone(examples: Sequence[Example]) -> Iterator[Example]:
     for e in examples:
-        for response, score in zip(e.responses, e.scores, strict=True):
-            yield replace(e, responses=(response,), scores=(score,), sft_index=0)
+        yield from (replace(e, responses=(one,), scores=(0.0,)) for one in e.responses)
 
 
 def _ahead(log_probs: Callable[[str, Sequence[Example]], Tensor], example: Example) -> float:
