@@ -657,7 +657,7 @@ def _ids(tokenizer: Any, texts: Sequence[str], **how: bool) -> list[list[int]]:
 @lru_cache(maxsize=4)
 def _put_behind(tokenizer: Any) -> int:
     """How many tokens are put behind a text: an end, with some tokenizers."""
-    text, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+    text, whole = (tokenizer("a", add_special_tokens=s)["input_ids"] for s in (False, True))
     return next(n for n in range(len(whole)) if whole[: len(whole) - n][-len(text) :] == text)
 
 
