@@ -125,7 +125,7 @@ def test_other_trackers_are_told_every_update_and_the_held_out_loss(
     assert first["init"]["name"] == "out" and first["init"]["config"]["objective"] == "rrtf"
     assert [row["step"] for row in logged] == [1, 1, 2, 2] and last == {"finished": True}
     assert set(logged[-1]["values"]) == {f"held_out/{n}" for n in ("loss", "rank_loss", "ft_loss")}
-    assert logged[0]["values"]["learning_rate"] > 0
+    assert logged[0]["values"]["learning_rate"] > 0 and logged[0]["values"]["clipped"] == 1
     monkeypatch.delitem(sys.modules, name)
 
 

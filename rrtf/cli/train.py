@@ -49,7 +49,8 @@ def train(given: Given) -> None:
     found, single = load(given)
     folder = engines.model_folder(given.model)
     how = {"model": folder, "output": out, "recipe": recipe, "overwrite": given.overwrite}
-    with sharding.joined(), _told(out, given.report_to, quiet=sharding.rank() > 0) as told:
+    shown = out, given.report_to, given.clip
+    with sharding.joined(), _told(*shown, quiet=sharding.rank() > 0) as told:
         training.train(found, told=told, **how)
         first = sharding.rank() == 0
     if first:
@@ -136,7 +137,7 @@ def _group(row: Any, where: str) -> RankedGroup:
 
 @contextmanager
 def _told(
-    out: Path, report_to: str, *, quiet: bool
+    out: Path, report_to: str, clip: float, *, quiet: bool
 ) -> Iterator["Callable[[TrainStep | Look, int], None] | None"]:
     """While the block runs: a call per update, and look, that shows and logs it."""
     if quiet:
@@ -159,6 +160,8 @@ def _told(
             if not logs and report_to != "none":
                 logs.append(LOGS[report_to](out, step.step))
             values = {name: getattr(step, name, math.nan) for name in LOGGED}
+            if clip and not held:
+                values["clipped"] = float(step.grad_norm > clip)
             known = {name: value for name, value in values.items() if not math.isnan(value)}
             for log in logs:
                 log.add({f"held_out/{n}" if held else n: v for n, v in known.items()}, step.step)
