@@ -607,7 +607,7 @@ def pair_ids(
     head = prompt_ids(tokenizer, prompt)
     marks = _special_tokens(tokenizer)
     special = bool(marks) and prompt.startswith(marks)  # then the answers' own would be read so
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[int]] = {at: [] for at, answer in enumerate(answers) if not answer}
     texts = {
         at: prompt + answer
         for at, answer in enumerate(answers)
@@ -615,23 +615,23 @@ def pair_ids(
     }
     if texts:
         wholes = _prompted(tokenizer, prompt, list(texts.values()))
-        found = _behind_ids(head, dict(zip(texts, wholes, strict=True)))
-    for anchor in (*_ANCHORS, ""):
-        rest = [at for at in range(len(answers)) if at not in found]
-        if not rest:
-            break
-        first, *others = _texts(tokenizer, [anchor, *(anchor + answers[at] for at in rest)])
-        found |= _behind_ids(first, dict(zip(rest, others, strict=True)))
+        found |= _behind_ids(head, dict(zip(texts, wholes, strict=True)))
+    for anchor in _ANCHORS:
+        if rest := [at for at in range(len(answers)) if at not in found]:
+            first, *others = _texts(tokenizer, [anchor, *(anchor + answers[at] for at in rest)])
+            found |= _behind_ids(first, dict(zip(rest, others, strict=True)))
+    apart = (at for at in range(len(answers)) if at not in found)
+    found |= {at: _texts(tokenizer, [answers[at]])[0] for at in apart}
     return head, [found[at] for at in range(len(answers))]
 
 
 _ANCHORS = ("a", "\n", ")", "0")  # texts before an answer, of which one is no part of its tokens
 
 
-def _behind_ids(head: Sequence[int], wholes: Mapping[int, list[int]]) -> dict[int, list[int]]:
-    """What follows `head` in those of `wholes` that begin with it."""
+def _behind_ids(head: list[int], wholes: Mapping[int, list[int]]) -> dict[int, list[int]]:
+    """What follows `head` in those of `wholes` that begin with it and go on."""
     cut = len(head)
-    return {at: ids[cut:] for at, ids in wholes.items() if ids[:cut] == list(head)}
+    return {at: ids[cut:] for at, ids in wholes.items() if ids[:cut] == head and len(ids) > cut}
 
 
 def _prompted(tokenizer: Any, prompt: str, texts: Sequence[str]) -> list[list[int]]:

@@ -620,6 +620,17 @@ def test_an_answer_has_the_tokens_of_the_whole_and_the_prompt_those_it_is_asked_
     assert tokenizer.convert_ids_to_tokens(tails[0])[0] == "\u010a"
 
 
+def test_a_tokenizer_of_whole_lines_has_tokens_for_an_answer_too():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    lines = {"<unk>": 0, "def f(a):": 1, "    return a": 2, "def f(a):    return a": 3}
+    made = Tokenizer(models.WordLevel(lines, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("\n"), "removed")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    assert prompts.pair_ids(tokenizer, "def f(a):", ["    return a"]) == ([1], [[2]])
+
+
 def test_special_tokens_are_text_in_code_and_themselves_where_a_template_wrote_them():
     tokenizer = _tokenizer("bytes", around="<s> $A", **BOTH)
     code = 'def end():\n    """Return "</s>"."""'
