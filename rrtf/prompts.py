@@ -262,10 +262,12 @@ def target(
     return None if lost else added  # a function may have nothing but its docstring
 
 
-def reading_of(problem: Problem, response: Response) -> str:
-    """How `read` finds the program that was judged in its text; `auto` where nothing does."""
+def judged_target(
+    problem: Problem, response: Response, style: str, *, prompt: str | None = None
+) -> str | None:
+    """`target` by the reading that finds the judged program; by `auto` where none does."""
     hows = (h for h in EXTRACTIONS if read(problem, response.text, h).program == response.program)
-    return next(hows, "auto")
+    return target(problem, response.text, style, how=next(hows, "auto"), prompt=prompt)
 
 
 def code_of(text: str, name: str = "") -> str:

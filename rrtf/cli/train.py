@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -195,7 +196,7 @@ def _tensorboard(out: Path, step: int) -> Log:
 
 def _wandb(out: Path, step: int) -> Log:
     """A run of the project `rrtf` under the folder's name, gone on with by the same command."""
-    import wandb
+    wandb = import_module("wandb")
 
     from rrtf.train import MARKER
 
@@ -207,7 +208,7 @@ def _wandb(out: Path, step: int) -> Log:
 
 def _trackio(out: Path, step: int) -> Log:
     """The same with trackio, which keeps its runs on this machine."""
-    import trackio
+    trackio = import_module("trackio")
 
     from rrtf.train import MARKER
 
