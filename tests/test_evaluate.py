@@ -110,6 +110,20 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
     assert told[-1] == (4, 4)
 
 
+def answer_first(problems, author, **asked):
+    return answer(problems[:1], author, **asked)
+
+
+def test_a_prompt_that_a_contender_cannot_hold_counts_as_failed():
+    how = dict(author=AUTHOR, draws=[(2, WARMLY)], sampler=answer_first, processes=1)
+    entries, problems = [Contender("base", 0, "x")], [problem("t/0"), problem("t/1")]
+    found = responses_of(entries, problems, **how)
+    assert [(r.task_id, r.index, bool(r.text)) for r in found] == [
+        ("t/0", 0, True), ("t/0", 1, True), ("t/1", 0, False), ("t/1", 1, False),
+    ]  # fmt: skip
+    assert {(r.source, r.temperature) for r in found} == {("base/0@0.8", 0.8)}
+
+
 def test_an_error_of_the_sampler_is_passed_on():
     how = dict(author=AUTHOR, draws=[(1, WARMLY)], sampler=refuse)
     for processes in (1, 2):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rrtf import store
+from rrtf.engines import Note
 from rrtf.execution import reason_rows
 from rrtf.records import Execution
 from rrtf.report import kernel
@@ -224,6 +226,13 @@ def spent(tokens: int, to_come: int, seconds: float) -> str:
 def exit_codes(interrupted: str = "the same command goes on") -> Iterator[None]:
     """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shows = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        told = issubclass(category, Note)
+        tell(f"note: {message}") if told else shows(message, category, *where, **more)
+
+    warnings.showwarning = show
     for library in ("torchao", "torch.utils._pytree"):  # they speak of kernels nobody asked for
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
@@ -236,6 +245,8 @@ def exit_codes(interrupted: str = "the same command goes on") -> Iterator[None]:
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
     except (OSError, FloatingPointError) as error:
         _leave(f"failed: {error}", 1)
+    finally:
+        warnings.showwarning = shows
 
 
 def goes_on_from(folder: str, option: str = "--shards") -> str:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, execution, store
+from rrtf import benchmarks, execution, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
-from rrtf.engines import Decoding
+from rrtf.engines import NOTHING, Decoding
 from rrtf.evaluate.results import Result, rates
 from rrtf.records import Execution, Leak, Outcome, Problem, Response, TaskScore
 from rrtf.sample import Author
@@ -160,8 +160,13 @@ def _ask(
     problems: Sequence[Problem],
     job: tuple[Author, int, Decoding],
 ) -> list[Response]:
+    """The answers of one job; a prompt that its model cannot hold has empty ones, which fail."""
     author, n, decoding = job
-    return sampler(problems, author, n_samples=n, decodings=[decoding])
+    found = sampler(problems, author, n_samples=n, decodings=[decoding])
+    answered = {response.task_id for response in found}
+    silent = [problem for problem in problems if problem.task_id not in answered]
+    told = {"source": author.source, "temperature": decoding.temperature}
+    return found + prompts.responses(silent, [[NOTHING] * n for _ in silent], **told)
 
 
 def score(
