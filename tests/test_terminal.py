@@ -33,3 +33,12 @@ def test_on_a_terminal_the_bar_takes_what_the_endpoint_tells(monkeypatch, capsys
         tell(10, 10, 150, 0, 0.0)
     written = capsys.readouterr().err
     assert "asking" in written and "10/10" in written and "150 tokens" in written
+
+
+def test_a_narrow_terminal_keeps_the_names_of_rows_and_cuts_the_rest(capsys):
+    from rich.console import Console
+
+    rows = [{"variant": "ctranslate2-float32", "MB": 1.0, "status": "failed: " + "because " * 20}]
+    Console(width=60).print(screen.rows_table(rows))
+    written = capsys.readouterr().out
+    assert "ctranslate2-float32  1.00  failed: because" in written and "…" in written

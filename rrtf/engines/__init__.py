@@ -496,7 +496,7 @@ def _settled(
     lost = []
     for name in names:
         try:
-            told = _fault(name, folder, **asked)
+            told = fault(name, folder, **asked)
             if not told:
                 opened = None if only_hold else _open(name, folder, **options)
                 if lost:
@@ -508,8 +508,8 @@ def _settled(
     raise UnsupportedModel(f"{folder}: {'; '.join(lost)}{_others(kind, folder)}")
 
 
-def _fault(name: str, folder: Path, *, dtype: str = "") -> str:
-    """Why an engine that is not transformers does not do for a model, or `''`."""
+def fault(name: str, folder: Path, *, dtype: str = "") -> str:
+    """Why an engine does not do for a model, of which transformers is the measure, or `''`."""
     if name == "transformers":
         return ""
     if name == "gptbigcode":

@@ -59,7 +59,7 @@ class Jobs:
             facts = variant, self.model, self.output(variant)
             size, digest = weight_bytes(*facts), weights_hash(*facts)
             return Measured(variant, "ok", weight_bytes=size, weights_sha256=digest)
-        job: dict[str, Any] = {"what": "make", "variant": variant}
+        job: dict[str, Any] = {"what": "make", "variant": variant, "threads": THREADS}
         job["calibration"] = list(calibration) if "gptq" in parts(variant)[0] else []
         place = self.output(variant)
         marker = self.folder / f".{variant}.json"
