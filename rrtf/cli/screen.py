@@ -25,7 +25,7 @@ from rrtf.execution import reason_rows
 from rrtf.records import Execution
 from rrtf.report import kernel
 
-FIRST = 40  # characters of a first column that a narrow terminal does not cut
+FIRST, SHORT = 40, 8  # characters of a first column, of others, that no terminal cuts
 
 
 def plain(text: str) -> str:
@@ -59,15 +59,16 @@ def table(
 ) -> Table:
     """Columns of texts, `gap` apart, those of numbers to the right.
 
-    `left` are the places of the columns of words, `whole` of those that are not broken; where there
-    are such, the first column keeps up to `FIRST` characters and others are cut.
+    `left` are the places of the columns of words, `whole` of those that are not broken: where there
+    are such, the first column keeps up to `FIRST` characters, others at least `SHORT`.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
     rows = list(rows)
     for number, head in enumerate(heads):
         how = {"no_wrap": number in whole, "overflow": "ellipsis" if whole else "fold"}
-        if whole and not number:  # what a row is about: others give way
-            how["min_width"] = min(FIRST, max((len(row[0]) for row in rows), default=0))
+        if whole:
+            widest = max((len(row[number]) for row in rows), default=0)
+            how["min_width"] = min(max(widest, len(head)), FIRST if number == 0 else SHORT)
         made.add_column(Text(plain(head)), justify="left" if number in left else "right", **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))
