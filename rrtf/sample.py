@@ -6,7 +6,7 @@ neither on the number of processes or nodes nor on interruptions.
 
 import functools
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError
@@ -96,7 +96,11 @@ def sample(
         _here(left, 1 if away else workers, opened, tell)
     found = list(itertools.chain(*(_saved(job, path) for job, path in places)))
     _tell_of_room(author, decodings[0].max_new_tokens, found)
-    return _numbered([answer for answer in found if answer.finish_reason != engines.NO_ROOM])
+    refused = Counter(r.finish_reason for r in found if r.finish_reason.startswith(engines.REFUSED))
+    for why, count in refused.items():
+        engines.note(f"{author.source}: no answer to {count} of {len(found)} requests, {why}")
+    without = {engines.NO_ROOM, *refused}
+    return _numbered([answer for answer in found if answer.finish_reason not in without])
 
 
 def _tell_of_room(author: Author, longest: int, found: Sequence[Response]) -> None:

@@ -25,7 +25,7 @@ from rrtf.execution import reason_rows
 from rrtf.records import Execution
 from rrtf.report import kernel
 
-FIRST, SHORT = 40, 8  # characters of a first column, of others, that no terminal cuts
+SENTENCE = 30  # characters; what is longer in a column behind the first is no name
 
 
 def plain(text: str) -> str:
@@ -59,16 +59,16 @@ def table(
 ) -> Table:
     """Columns of texts, `gap` apart, those of numbers to the right.
 
-    `left` are the places of the columns of words, `whole` of those that are not broken: where there
-    are such, the first column keeps up to `FIRST` characters, others at least `SHORT`.
+    `left` are the places of the columns of words, `whole` of those that are not broken, unless they
+    hold sentences.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
     rows = list(rows)
+    long = [n for n in whole if n and any(len(row[n]) > SENTENCE for row in rows)]
     for number, head in enumerate(heads):
         how = {"no_wrap": number in whole, "overflow": "ellipsis" if whole else "fold"}
-        if whole:
-            widest = max((len(row[number]) for row in rows), default=0)
-            how["min_width"] = min(max(widest, len(head)), FIRST if number == 0 else SHORT)
+        if long:  # sentences alone give way, and are broken between words
+            how = {"no_wrap": number not in long, "overflow": "fold"}
         made.add_column(Text(plain(head)), justify="left" if number in left else "right", **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))

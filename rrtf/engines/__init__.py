@@ -46,6 +46,7 @@ def note(text: str) -> None:
 
 POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len")  # as configurations have it
 NO_ROOM = "prompt"  # why there is no answer: the prompt fills what the model can hold
+REFUSED = "refused: "  # or its server does not take it; what the server says stands behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ class Completion:
 
     `text` ends before the first stop sequence; `n_tokens` counts generated tokens, those of the
     stop sequence included, the end-of-text token not. `finish_reason` is `stop` (end of text or a
-    stop sequence), `length` (`max_new_tokens`, or all that the model can hold, reached) or
-    `NO_ROOM` (nothing was generated).
+    stop sequence), `length` (`max_new_tokens`, or all that the model can hold, reached), or where
+    nothing was generated `NO_ROOM` or what begins with `REFUSED`.
     """
 
     text: str
@@ -510,12 +511,14 @@ def _settled(
 
 def fault(name: str, folder: Path, *, dtype: str = "") -> str:
     """Why an engine does not do for a model, of which transformers is the measure, or `''`."""
-    if name == "transformers":
-        return ""
     if name == "gptbigcode":
         from rrtf.engines.gptbigcode import check_settings
 
         check_settings(folder)
+    elif name not in able(folder):
+        return f"it does not have the architecture {architecture(folder)!r}"
+    if name == "transformers":
+        return ""
     from rrtf.engines import holding
 
     return holding.fault(name, folder, _open, dtype=dtype or DTYPES[name])
@@ -524,7 +527,7 @@ def fault(name: str, folder: Path, *, dtype: str = "") -> str:
 def _others(kind: str, folder: Path) -> str:
     """The local engines that have the architecture, but for one that cannot."""
     others = [other for other in able(folder) if kind not in ("auto", other)]
-    told = f"engines that may: {', '.join(others)}" if others else "no local engine can"
+    told = f"engines that can: {', '.join(others)}" if others else "no local engine can"
     return f" ({told}; vllm has some that others lack)"
 
 
