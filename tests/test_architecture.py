@@ -22,7 +22,7 @@ PACKAGE = ROOT / "rrtf"
 # floors only. The number is its budget in code lines, without blanks, comments and docstrings. A
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
-    {"records": 95, "config": 130, "stats": 255, "loss": 150, "similarity": 225},
+    {"records": 95, "config": 145, "stats": 255, "loss": 150, "similarity": 225},
     {"cluster": 185, "store": 435, "prompts": 400, "probes": 230, "methods": 85, "sandbox": 3595,
      "figures": 590},
     {"execution": 200, "rank": 200, "step": 1025, "engines": 2200, "nano": 990, "strength": 545,

@@ -1,5 +1,9 @@
 """What the commands write while they ask an endpoint."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rrtf.cli import screen
@@ -16,6 +20,15 @@ from rrtf.cli import screen
 )  # fmt: skip
 def test_spending_is_told_in_tokens_and_time(numbers, text):
     assert screen.spent(*numbers) == text
+
+
+@pytest.mark.parametrize("command", ["rows = screen.write('-', [{'text': 'é'}])", "print('é')"])
+def test_what_a_terminal_cannot_encode_is_replaced_and_rows_stay_as_they_are(command):
+    program = f"from rrtf.cli import screen\nwith screen.exit_codes():\n    {command}\n"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    shown = b"?\n" if "print" in command else '{"text": "é"}\n'.encode()
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
 
 
 def test_without_a_terminal_there_is_no_bar(capsys):

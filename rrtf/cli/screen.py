@@ -1,6 +1,7 @@
 """What the commands write: tables on a terminal, a progress bar, lines in a file or on a pipe."""
 
 import gzip
+import io
 import logging
 import os
 import signal
@@ -185,7 +186,9 @@ def kept_in(text: str) -> Iterator[Path]:
 def write(out: str, rows: Sequence[Any]) -> None:
     """Records or rows to a file, whole or not at all, or as lines to standard output (`-`)."""
     if out == "-":
-        sys.stdout.write(store.encode(rows, ".jsonl").decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(store.encode(rows, ".jsonl"))  # UTF-8, whatever a terminal takes
+        sys.stdout.buffer.flush()
         return
     path = Path(out)
     if path.suffix == ".gz":
@@ -233,6 +236,9 @@ def spent(tokens: int, to_come: int, seconds: float) -> str:
 def exit_codes(interrupted: str = "the same command goes on") -> Iterator[None]:
     """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # what cannot be shown is replaced, no work is lost
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     shows = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

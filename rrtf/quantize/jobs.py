@@ -103,7 +103,10 @@ class Jobs:
         paths = [str(config.home()), *filter(None, sys.path)]
         child = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ
+            | ENVIRONMENT
+            | config.environment()
+            | {"PYTHONPATH": os.pathsep.join(paths)},
             cwd=scratch,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
