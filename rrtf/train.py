@@ -8,10 +8,11 @@ newest whole checkpoint.
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ MARKER = ".digest.json"
 # what a run may be resumed with another value of: the result is the same but for rounding
 FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
 
+_LOG = logging.getLogger(__name__)
 Told = Callable[[TrainStep, int], None]  # an update that is done, and how many there will be
 
 
@@ -142,6 +144,16 @@ def train(
         start(output, mark, overwrite=overwrite)
     scorer, tokenizer = load(model, recipe)
     examples, dropped = _examples(groups, scorer, tokenizer, recipe)
+    half = in_bfloat16(recipe.precision)
+    networks.settle(scorer, examples, bfloat16=half, name=Path(model).name)
+    if loss.OBJECTIVES[recipe.objective].reference:
+        size = {"most": recipe.groups_per_batch, "budget": recipe.tokens_per_forward}
+        kept = output / "checkpoints" / "reference.json"
+        sums = networks.log_prob_sums(scorer, examples, **size, bfloat16=half, kept=kept)
+        examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
+    if dropped and first:
+        told_of = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        _LOG.warning("left out (max_length %d): %s", recipe.max_length, told_of)
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
     how = {"groups_per_batch": recipe.groups_per_batch, "seed": recipe.seed}
@@ -155,9 +167,9 @@ def train(
         "n_trained": len(examples),
         "dropped": dropped,
         "tokens": sum(example.n_tokens for example in data),
-        "bfloat16": in_bfloat16(recipe.precision),
+        "bfloat16": half,
         "attention": scorer.network.config._attn_implementation,
-    }
+    } | ({} if scorer.way == "packed" else {"scored": scorer.way})
     networks.save(
         scorer, tokenizer, output, model=model, save_dtype=recipe.save_dtype, lora=recipe.lora
     )
@@ -186,18 +198,10 @@ def load(model: str | Path, recipe: Recipe) -> tuple[Scorer, Any]:
 def _examples(
     groups: Sequence[RankedGroup], scorer: Scorer, tokenizer: Any, recipe: Recipe
 ) -> tuple[list[Example], dict[str, int]]:
-    """(what is trained on, number dropped by reason), with the start model's sums if needed."""
+    """(what is trained on, number dropped by reason)."""
     positions = getattr(scorer.network.config, "max_position_embeddings", recipe.max_length)
     limit = min(recipe.max_length, positions)
-    examples, dropped = batches.prepare(
-        groups, tokenizer, objective=recipe.objective, max_length=limit
-    )
-    if loss.OBJECTIVES[recipe.objective].reference:
-        half = in_bfloat16(recipe.precision)
-        how = {"batch": recipe.groups_per_batch, "bfloat16": half}
-        sums = networks.log_prob_sums(scorer, examples, **how)
-        examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
-    return examples, dropped
+    return batches.prepare(groups, tokenizer, objective=recipe.objective, max_length=limit)
 
 
 def fit(
@@ -280,21 +284,10 @@ def passes(sizes: Sequence[int], *, processes: int, budget: int) -> list[list[li
     larger. Every process has equally many, because they exchange weights in each: an empty list
     stands for a pass without weight.
     """
-    own = [list(_filled(range(r, len(sizes), processes), sizes, budget)) for r in range(processes)]
+    places = [range(rank, len(sizes), processes) for rank in range(processes)]
+    own = [list(batches.filled(some, sizes, budget)) for some in places]
     most = max(map(len, own))
     return [some + [[]] * (most - len(some)) for some in own]
-
-
-def _filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """`places` in order, cut where the next would exceed `budget`."""
-    some: list[int] = []
-    for place in places:
-        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
-            yield some
-            some = []
-        some.append(place)
-    if some:
-        yield some
 
 
 def schedule(update: int, updates: int, warm: int) -> float:

@@ -25,7 +25,7 @@ FLOORS = (
     {"records": 95, "config": 145, "stats": 255, "loss": 150, "similarity": 225},
     {"cluster": 185, "store": 435, "prompts": 400, "probes": 230, "methods": 85, "sandbox": 3595,
      "figures": 590},
-    {"execution": 200, "rank": 200, "step": 1025, "engines": 2200, "nano": 990, "strength": 545,
+    {"execution": 200, "rank": 200, "step": 1150, "engines": 2200, "nano": 990, "strength": 545,
      "paper": 895, "report": 515},
     {"sample": 215, "train": 440, "evolve": 1030, "audit": 1555, "benchmarks": 790,
      "quantize": 1220},

@@ -110,6 +110,8 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
         "dpo": base | {"objective": "dpo", "updates": 3},
         "adafactor": base | {"optimizer": "adafactor", "updates": 4, "learning_rate": 1e-4},
         "lora": base | {"lora_rank": 4, "updates": 4, "learning_rate": 1e-2},
+        "row by row": base | {"model": model_of("bloom"), "updates": 3},
+        "whole logits": base | {"model": model_of("cohere"), "updates": 3},
         "qwen2": base | {"model": model_of("qwen2"), "updates": 4} | gently,
     }
     many = [run | {"output": tmp_path / "two" / name} for name, run in runs.items()]

@@ -1,13 +1,15 @@
 """The loop: gradients of parts of a batch, optimisers, checkpointing, other architectures."""
 
+import json
 import math
+import shutil
 from functools import partial
 
 import pytest
 import torch
 from test_train import _groups, _train, recipe
 
-from rrtf import train
+from rrtf import store, train
 from rrtf.records import Outcome, RankedGroup
 from rrtf.step import batches
 
@@ -155,3 +157,32 @@ def test_epochs_are_passes_over_the_prompts_that_can_be_trained_on(tiny_model, t
     assert len(steps) == 5, "two passes over five prompts, two at a time"
     with pytest.raises(ValueError, match="updates 3 and epochs 2: expected one of them"):
         train.check(recipe(updates=3, epochs=2.0))
+
+
+def test_the_reference_pass_keeps_the_budget_and_its_sums_are_kept_for_a_resume(
+    tiny_model, tmp_path, monkeypatch
+):
+    sizes, collate = [], batches.collate
+
+    def counted(examples, **options):
+        sizes.append(sum(example.n_tokens for example in examples))
+        return collate(examples, **options)
+
+    monkeypatch.setattr(batches, "collate", counted)
+
+    def interrupt(step, _):
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    how = {"objective": "dpo", "tokens_per_forward": 90, "checkpoint_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_model, tmp_path / "cut" / "r", told=interrupt, **how)
+    assert 30 < max(sizes) <= 90
+    kept = tmp_path / "cut" / "r" / "checkpoints" / "reference.json"
+    assert [len(sums) for sums in json.loads(kept.read_text())] == [2] * 5
+    whole = _train(tiny_model, tmp_path / "r", **how)
+    shutil.copytree(tmp_path / "cut", tmp_path / "other")
+    assert _train(tiny_model, tmp_path / "cut" / "r", **how) == whole
+    store.write_json(tmp_path / "other" / kept.relative_to(tmp_path / "cut"), [[0.0, 9.0]] * 5)
+    other = _train(tiny_model, tmp_path / "other" / "r", **how)
+    assert other[:2] == whole[:2] and other[2].loss != whole[2].loss, "they are read"

@@ -170,6 +170,7 @@ def _closing(out: Path, single: int) -> None:
     """Prompts in and out, and what the run was."""
     facts, seconds = store.read_json(out / "training.json"), store.read_json(out / ".seconds.json")
     lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
+    long = lost.pop("response_too_long", 0)  # of groups that are trained on
     console, total = Console(highlight=False), facts["n_groups"] + single
     console.print(screen.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
     steps = facts["steps"]
@@ -180,6 +181,7 @@ def _closing(out: Path, single: int) -> None:
         ("last loss", f"{steps[-1]['loss']:.4f}"),
         ("seconds", f"{seconds}"),
     ]
+    rows += [("responses too long", f"{long}")] if long else []
     console.print(screen.table(["", ""], rows, left=(0, 1)))
     screen.say(console, f"model: {out}")
     if (out / "adapter").is_dir():

@@ -223,12 +223,14 @@ def score_pairs(
     engine: Scorer, heads: Sequence[str], answers: Sequence[str]
 ) -> list[tuple[float, int]]:
     """`Generator.score` of a local engine."""
-    before = [prompts.prompt_ids(engine.tokenizer, head) for head in heads]
-    tails = [engine.tokenizer.encode(answer, add_special_tokens=False) for answer in answers]
-    found = engine.log_probs([head + tail for head, tail in zip(before, tails, strict=True)])
+    pairs = [
+        prompts.pair_ids(engine.tokenizer, head, [answer])
+        for head, answer in zip(heads, answers, strict=True)
+    ]
+    found = engine.log_probs([head + tail for head, (tail,) in pairs])
     return [
         (sum(values[len(head) - 1 :]), len(tail))
-        for head, tail, values in zip(before, tails, found, strict=True)
+        for (head, (tail,)), values in zip(pairs, found, strict=True)
     ]
 
 

@@ -6,7 +6,7 @@ prompt + response on its own row, for a third to a half of the tokens.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ def check(group: RankedGroup) -> None:
 
 
 def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: str) -> Example:
-    """Prompt and responses tokenised apart, as generation sees them.
+    """The tokens of prompt and responses, as `prompts.pair_ids` divides them.
 
     Which response L_ft is to imitate, and whether another is kept, is said by `loss.Objective`.
     """
@@ -67,10 +67,9 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
     if not needs.compares:
         texts, scores, chosen = texts[chosen : chosen + 1], scores[chosen : chosen + 1], 0
     end = tokenizer.eos_token_id
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    prompt, ids = prompts.pair_ids(tokenizer, group.prompt, texts)
     responses = tuple((*response, end) for response in ids)
-    prompt = tuple(prompts.prompt_ids(tokenizer, group.prompt))
-    return Example(group.task_id, prompt, responses, tuple(scores), chosen)
+    return Example(group.task_id, tuple(prompt), responses, tuple(scores), chosen)
 
 
 def within(example: Example, max_length: int) -> Example:
@@ -152,6 +151,18 @@ def in_order(
         order += [examples[at] for _, at in sorted(keys)]
         passes += 1
     return order[:wanted]
+
+
+def filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """`places` in order, cut where `sizes` would exceed `budget` together (0 = no limit)."""
+    some: list[int] = []
+    for place in places:
+        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
+            yield some
+            some = []
+        some.append(place)
+    if some:
+        yield some
 
 
 def collate(examples: Sequence[Example], *, device: str | torch.device = "cpu") -> dict[str, Any]:
