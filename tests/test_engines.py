@@ -330,8 +330,9 @@ def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     seen, encode = [], opened.tokenizer.encode
 
     def spy(*texts, **options):
-        seen.append(encode(*texts, **options))
-        return seen[-1]
+        ids = encode(*texts, **options)
+        seen.extend([ids] * (texts[0] == text))
+        return ids
 
     monkeypatch.setattr(opened.tokenizer, "encode", spy)
     opened.generate([text], **drawn(**GREEDY | {"max_new_tokens": 1}))
@@ -489,3 +490,14 @@ def test_a_template_that_refuses_is_named_with_what_it_says(chat_model):
     tokenizer.save_pretrained(chat_model)
     with pytest.raises(ValueError, match=r"chat: its chat template refuses .*no system message"):
         engines.chat_template(chat_model)("Add.")
+
+
+@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
+def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
+    code = 'END = "<|endoftext|>"'
+    ((plain, count),) = opened[name].score(["x = 1\n"], [code])
+    assert count == len(code.encode())
+    engine = opened[name]
+    found = engine.log_probs([prompt_ids(engine.tokenizer, f"x = 1\n{code}")])[0]
+    assert sum(found[-count:]) == pytest.approx(plain)
+    assert 0 not in prompt_ids(engine.tokenizer, code)
