@@ -403,6 +403,13 @@ def test_an_engine_that_computes_what_transformers_does_is_taken(
     assert not [one for one in recwarn if issubclass(one.category, engines.Note)]
 
 
+def test_a_type_of_fewer_bits_is_held_to_its_own_rounding(random_model):
+    folder = random_model("llama", initializer_range=0.15)
+    assert engines.open_engine("ctranslate2", folder, dtype="int8").precision == "int8"
+    with pytest.raises(engines.UnsupportedModel, match="is rounding"):
+        engines.open_engine("ctranslate2", random_model("llama", hidden_act="gelu"), dtype="int8")
+
+
 def test_what_was_held_is_not_held_again_unless_settings_or_shapes_change(
     random_model, monkeypatch, tmp_path_factory
 ):

@@ -196,6 +196,14 @@ def test_a_server_is_asked_and_its_recording_answers_without_it(ask, tmp_path):
     assert other.exit_code == 2 and "no recorded reply" in other.stderr, other.output
 
 
+def test_a_server_that_refuses_every_prompt_is_said_with_its_reason_and_exits_1(ask, toy):
+    with ScriptedEndpoint(lambda prompt, number: "a refusal") as server:
+        done = ask("--engine", f"openai@{server.url}", "--n", 1, model="scripted")
+    told = "note: scripted: no answer to 5 of 5 requests, refused: HTTP 422: not such a text"
+    assert done.exit_code == 1 and told in done.output
+    assert "no answer to any of 5 tasks" in done.output
+
+
 @pytest.mark.slow
 def test_an_interrupted_command_leaves_with_130_and_the_same_command_goes_on(
     ask, toy, tmp_path, tiny_model
