@@ -121,6 +121,9 @@ def model_lines(found: "Plan") -> Iterator[str]:
         f"attention {shape.attention} wide, keys and values {shape.key_value}, "
         f"vocabulary {shape.vocabulary:,}, {shape.positions:,} positions"
     )
+    if shape.experts:
+        at_work = shape.linear + shape.experts + shape.head
+        yield f"a mixture of experts: a token is multiplied with {at_work:,} weights"
     teacher = found.teacher.name if found.teacher else "none named, its answers are left out"
     yield f"teacher: {teacher}"
 
