@@ -286,7 +286,7 @@ def model_folder(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
         return Path(snapshot_download(text, allow_patterns=wanted))
     except Exception as error:  # the hub client raises a dozen unrelated classes
         raise FileNotFoundError(
@@ -302,7 +302,7 @@ def weight_files(folder: Path) -> list[Path]:
     """
     index = settings(folder, "model.safetensors.index.json").get("weight_map", {})
     files = [folder / name for name in sorted(set(index.values()))]
-    files = files or sorted(folder.glob("*.safetensors"))
+    files = files or [*folder.glob("model.safetensors")] or sorted(folder.glob("*.safetensors"))
     if lost := [file for file in files if not file.exists()]:
         raise FileNotFoundError(f"{lost[0]}: named by the index of the weights, and not there")
     if not files and not any(folder.glob("*.bin")):
