@@ -508,3 +508,17 @@ def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
     found = engine.log_probs([prompt_ids(engine.tokenizer, f"x = 1\n{code}")])[0]
     assert sum(found[-count:]) == pytest.approx(plain)
     assert 0 not in prompt_ids(engine.tokenizer, code)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "openai-gpt"])
+def test_models_without_a_cache_that_can_be_cut_read_their_texts_anew(random_model, kind):
+    folder = random_model(kind, initializer_range=0.1)
+    with pytest.warns(engines.Note, match="every token reads its whole text again"):
+        engine = engines.open_engine("transformers", folder)
+    prompts = ["a", "def f(x):", "x = 1\\n"]
+    together = engine.generate(prompts, **drawn(**GREEDY))
+    assert together == [engine.generate([one], **drawn(**GREEDY))[0] for one in prompts]
+    rows = [prompt_ids(engine.tokenizer, one) for one in prompts]
+    whole = [[*row, *more] for row, more in zip(rows, engine.greedy(rows, 8), strict=True)]
+    for row, (own, best) in zip(rows, engine.read(whole), strict=True):
+        assert own[len(row) - 1 :].tolist() == best[len(row) - 1 :].tolist()

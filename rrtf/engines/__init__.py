@@ -588,7 +588,13 @@ def _open(name: str, folder: Path, *, threads: int = 1, **options) -> Generator:
         return CTranslate2Engine(folder, threads=threads, **options)
     from rrtf.engines.transformers import TransformersEngine
 
-    return TransformersEngine(folder, threads=threads, **options)
+    engine = TransformersEngine(folder, threads=threads, **options)
+    from rrtf.engines import holding
+
+    if told := holding.loop_fault(engine, folder):
+        engine.plain = True
+        note(f"{folder.name}: every token reads its whole text again, which is slow: {told}")
+    return engine
 
 
 Asker = Callable[[Problem], str]

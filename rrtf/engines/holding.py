@@ -40,6 +40,7 @@ BEHIND = 64  # tokens behind the border of a window, or of the positions a rope 
 BORDERS = ("sliding_window", "original_max_position_embeddings")
 GROUP = 128  # weights that are rounded with one scale, in a row
 RELATIVE = {"float32": 2.0**-8, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # of rounding a weight
+CHOSEN = {"float32": 1e-3, "bfloat16": 0.25}  # nats that a written token may lose by the loop
 LIBRARIES = ("torch", "transformers", "ctranslate2", "tokenizers")
 
 
@@ -49,7 +50,7 @@ def fault(name: str, folder: Path, open_as: Callable[..., Any], *, dtype: str = 
     `open_as(name, folder, dtype=)` opens it. Whatever a library raises is such a reason. Errors as
     `check_weights`.
     """
-    place = config.cache_dir() / "held" / f"{_key(name, folder, dtype)}.json"
+    place = _place(name, folder, dtype)
     if place.exists():
         return store.read_json(place)["fault"]
     check_weights(folder)
@@ -63,6 +64,35 @@ def fault(name: str, folder: Path, open_as: Callable[..., Any], *, dtype: str = 
             told = line(error)
     store.write_json(place, {"engine": name, "model": folder.name, "fault": told})
     return told
+
+
+def loop_fault(engine: TransformersEngine, folder: Path) -> str:
+    """Why the loop of `engine` does not write what its model's plain `forward` says, or `''`.
+
+    The loop pads on the left, and lets rows leave the cache; not every state allows that.
+    """
+    place = _place(f"loop {engine.name}", folder, engine.precision)
+    if place.exists():
+        return store.read_json(place)["fault"]
+    texts, told = rows(folder), ""
+    try:
+        written = engine.greedy(texts, WRITTEN)
+        whole = [[*text, *more] for text, more in zip(texts, written, strict=True)]
+        read = zip(texts, engine.read(whole), strict=True)
+        lost = max(((best - own)[len(t) - 1 :].max().item() if len(own) >= len(t) else 0.0)
+                   for t, (own, best) in read)  # fmt: skip
+        if not lost <= CHOSEN.get(engine.precision, max(CHOSEN.values())):
+            told = f"with a cache it writes tokens {lost:.2g} nats less likely than the likeliest"
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # caches and states of architectures raise what they like
+        told = f"its cache does not do ({line(error)})"
+    store.write_json(place, {"engine": engine.name, "model": folder.name, "fault": told})
+    return told
+
+
+def _place(name: str, folder: Path, dtype: str) -> Path:
+    return config.cache_dir() / "held" / f"{_key(name, folder, dtype)}.json"
 
 
 def _key(name: str, folder: Path, dtype: str) -> str:
@@ -174,10 +204,11 @@ def sizes(own: Any, weights: int) -> list[int]:
 
     The last reaches behind the borders of windows and ropes where that is cheap.
     """
-    width = own.hidden_size * own.num_hidden_layers
+    width = getattr(own, "hidden_size", 0) * getattr(own, "num_hidden_layers", 0)
+    heads = getattr(own, "num_attention_heads", None) or 1
 
     def cheap(size: int) -> bool:
-        held = size * max(own.vocab_size, own.num_attention_heads * size)
+        held = size * max(own.vocab_size, heads * size)
         return size * (2 * weights + 4 * width * size) <= CHEAP and held <= HELD
 
     borders = [border + BEHIND for border in _borders(own.to_dict())]

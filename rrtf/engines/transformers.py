@@ -2,7 +2,8 @@
 
 On CUDA in half precision `flash_attention_2` is taken where the package is there, else SDPA.
 Prompts of similar length are batched, a prompt is read once for all its samples, and finished rows
-leave the batch. Not covered: several GPUs, models without a key and value cache.
+leave the batch. Models whose memory does not allow that (`holding.loop_fault`) read a row anew for
+every token. Not covered: several GPUs.
 """
 
 import inspect
@@ -54,7 +55,7 @@ class TransformersEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
             dtype = "bfloat16" if self.device == "cuda" else "float32"
-        self.rows = rows
+        self.rows, self.plain = rows, False
         self.tokenizer = open_tokenizer(folder)
         attention = choose_attention(self.device, getattr(torch, dtype))
         self.model = loaded if loaded is not None else load(folder, dtype, attention)
@@ -73,8 +74,8 @@ class TransformersEngine:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [prompt_ids(self.tokenizer, text) for text in texts]
 
-    def open_batch(self, prompts: Prompts) -> "Batch":
-        return Batch(self.model, prompts)
+    def open_batch(self, prompts: Prompts) -> "Batch | PlainBatch":
+        return (PlainBatch if self.plain else Batch)(self.model, prompts)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(
@@ -147,6 +148,32 @@ class Batch:
     def keep(self, rows: torch.Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.mask, self.logits = self.mask[rows], self.logits[rows]
+
+
+class PlainBatch:
+    """Rows of a `model` whose memory cannot be padded or cut: each is read anew for every token."""
+
+    def __init__(self, model: Any, prompts: Prompts):
+        self.model, self.device = model, model.device
+        self.texts = [list(prompt) for prompt in prompts]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def predict(self, rows: slice) -> torch.Tensor:
+        known: dict[tuple[int, ...], torch.Tensor] = {}
+        for text in map(tuple, self.texts[rows]):
+            if text not in known:
+                tokens = torch.tensor([text], device=self.device)
+                known[text] = self.model(tokens, use_cache=False).logits[0, -1]
+        return torch.stack([known[tuple(text)] for text in self.texts[rows]])
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        for text, token in zip(self.texts, tokens.tolist(), strict=True):
+            text.append(token)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.texts = [self.texts[row] for row in rows.tolist()]
 
 
 def open_tokenizer(folder: Path) -> Any:
