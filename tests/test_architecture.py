@@ -22,10 +22,10 @@ PACKAGE = ROOT / "rrtf"
 # floors only. The number is its budget in code lines, without blanks, comments and docstrings. A
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
-    {"records": 95, "config": 130, "stats": 255, "loss": 150, "similarity": 225},
+    {"records": 95, "config": 145, "stats": 255, "loss": 150, "similarity": 225},
     {"cluster": 200, "store": 470, "prompts": 445, "probes": 230, "methods": 85, "sandbox": 3785,
      "figures": 590},
-    {"execution": 200, "rank": 205, "step": 1200, "engines": 1950, "nano": 1080, "strength": 550,
+    {"execution": 200, "rank": 205, "step": 1200, "engines": 2200, "nano": 1080, "strength": 550,
      "paper": 895, "report": 515},
     {"sample": 215, "train": 440, "evolve": 1070, "audit": 1555, "benchmarks": 800,
      "quantize": 1220},

@@ -447,7 +447,6 @@ WRONG = (
     ("sample problems.jsonl --model student --temperature -1", 2, "temperature = -1.0"),
     ("sample problems.jsonl --model student --n 2", 2, "greedy answers are all the same"),
     ("sample problems.jsonl --model student --top-p 0", 2, "top_p = 0.0"),
-    ("sample problems.jsonl --model student --max-new-tokens 600", 2, "512 positions"),
     ("sample problems.jsonl --model student --engine warp", 2, "unknown engine 'warp'"),
     ("sample problems.jsonl --model student --cluster slurm", 2, "--cluster 'slurm'", "ray"),
     ("sample problems.jsonl --model student --prompt-format prose", 2, "format 'prose'", "chat"),
