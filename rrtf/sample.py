@@ -20,6 +20,7 @@ from rrtf.engines import Decoding
 from rrtf.records import Problem, Response
 
 SHARD = 32  # tasks
+GPU_ANSWERS = 8192  # of a shard on a GPU, so that its batches can be large; not measured
 WORTH_A_PROCESS = 7e9  # answers times bytes of the model; fewer are there before it has started
 LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decide samples too
 
@@ -80,8 +81,9 @@ def sample(
     for decoding in decodings:
         engines.check_sampling(decoding, n_samples)
     away = engines.remote(author.engine)
-    jobs = _jobs(problems, author, decodings, n_samples)
     device = "server" if away else "nodes" if cluster == "ray" else engines.device()
+    size = max(SHARD, GPU_ANSWERS // n_samples) if device == "cuda" else SHARD
+    jobs = _jobs(problems, author, decodings, n_samples, size)
     places = [(job, store.shard_path(shards, _key(job, device))) for job in jobs]
     left = [(job, path) for job, path in places if not path.exists()]
 
@@ -131,9 +133,13 @@ def version() -> str:
 
 
 def _jobs(
-    problems: Sequence[Problem], author: Author, decodings: Sequence[Decoding], n_samples: int
+    problems: Sequence[Problem],
+    author: Author,
+    decodings: Sequence[Decoding],
+    n_samples: int,
+    size: int,
 ) -> list[Job]:
-    """The shards; of a problem only what its answers depend on."""
+    """The shards, of `size` tasks; of a problem only what its answers depend on."""
     ordered = sorted(problems, key=lambda problem: problem.task_id)
     for first, second in itertools.pairwise(ordered):
         if first.task_id == second.task_id:
@@ -145,7 +151,7 @@ def _jobs(
     if len(set(temperatures)) < len(temperatures):
         raise ValueError(f"temperatures {temperatures}: one of them comes twice")
     bare = [Problem(p.task_id, p.prompt, p.entry_point, tests="") for p in ordered]
-    shards = [tuple(bare[at : at + SHARD]) for at in range(0, len(bare), SHARD)]
+    shards = [tuple(bare[at : at + size]) for at in range(0, len(bare), size)]
     identity = _identity(author)
     return [Job(author, identity, how, n_samples, one) for how in decodings for one in shards]
 

@@ -222,8 +222,9 @@ def run(
 def _next(batch: Batch, numbers: torch.Tensor | None, decoding: Decoding) -> torch.Tensor:
     """The next token (R,) of every row, a block of rows at a time."""
     found, how = [], {"temperature": decoding.temperature, "top_p": decoding.top_p}
-    for at in range(0, len(batch), DRAWN):
-        block = slice(at, at + DRAWN)
+    size = DRAWN if batch.device.type == "cpu" else len(batch)  # a GPU would wait at every block
+    for at in range(0, len(batch), size):
+        block = slice(at, at + size)
         chosen = numbers[block] if numbers is not None else None
         found.append(draw(batch.predict(block), chosen, **how))
     return torch.cat(found)

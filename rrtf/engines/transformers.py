@@ -28,6 +28,9 @@ from rrtf.engines import (
 from rrtf.engines.decoding import Prompts, follow, generate
 from rrtf.prompts import prompt_ids
 
+ROWS = 64  # of a batch on a CPU, and on a GPU where memory is short
+MOST_ROWS, LENGTH = 4096, 2048  # on a GPU; tokens that a row is taken to reach. Not measured
+
 
 def choose_attention(device: str, dtype: torch.dtype) -> str:
     """`flash_attention_2` on CUDA in half precision where it is installed, else `sdpa`."""
@@ -38,6 +41,7 @@ def choose_attention(device: str, dtype: torch.dtype) -> str:
 class TransformersEngine:
     """`dtype` is `auto` (bfloat16 on CUDA, float32 on CPU) or a torch dtype's name.
 
+    `rows` of a batch: 0 for as many as suit the device (`fitting_rows`).
     `loaded` is a model that is already in memory (a GPTQ one, say), used instead of loading the
     folder; the folder still gives the tokenizer.
     """
@@ -48,18 +52,19 @@ class TransformersEngine:
         *,
         threads: int = 1,
         dtype: str = "auto",
-        rows: int = 64,
+        rows: int = 0,
         loaded: Any = None,
     ):
         torch.set_num_threads(threads)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
             dtype = "bfloat16" if self.device == "cuda" else "float32"
-        self.rows, self.plain = rows, False
+        self.plain = False
         self.tokenizer = open_tokenizer(folder)
         attention = choose_attention(self.device, getattr(torch, dtype))
         self.model = loaded if loaded is not None else load(folder, dtype, attention)
         self.model = self.model.to(self.device).eval()
+        self.rows = rows or fitting_rows(self.model)
         self.precision = str(self.model.dtype).removeprefix("torch.")
         attention = self.model.config._attn_implementation
         self.name = f"transformers-{self.precision}-{attention}"
@@ -99,6 +104,24 @@ class TransformersEngine:
             logits = self.model(tokens, use_cache=False).logits[0, :-1].float()  # (T - 1, V)
             found = torch.log_softmax(logits, -1)
             yield found.gather(1, tokens[0, 1:, None])[:, 0], found.max(-1).values
+
+
+def fitting_rows(model: Any) -> int:
+    """How many rows to write at a time: on a GPU what a quarter of its free memory holds.
+
+    A token is taken for its keys and values, held three times over while the cache grows, and for
+    a dozen vectors of the model's width while prompts are read: more than it needs, because a
+    prompt is read once for all its samples.
+    """
+    if model.device.type == "cpu":
+        return ROWS
+    config, size = model.config, model.dtype.itemsize
+    heads, width = config.num_attention_heads, config.hidden_size
+    keys = getattr(config, "num_key_value_heads", None) or heads
+    kept = 2 * config.num_hidden_layers * keys * (getattr(config, "head_dim", 0) or width // heads)
+    row = min(positions_of(config), LENGTH) * size * (3 * kept + 12 * width)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(ROWS, min(MOST_ROWS, free // 4 // row))
 
 
 class Batch:
