@@ -27,7 +27,7 @@ FLOORS = (
      "figures": 590},
     {"execution": 200, "rank": 200, "step": 1025, "engines": 1950, "nano": 1080, "strength": 545,
      "paper": 895, "report": 515},
-    {"sample": 215, "train": 440, "evolve": 1070, "audit": 1555, "benchmarks": 790,
+    {"sample": 260, "train": 440, "evolve": 1070, "audit": 1555, "benchmarks": 790,
      "quantize": 1220},
     {"evaluate": 1360, "plan": 940},
     {"cases": 1065, "ablation": 1085, "cli": 1500},
