@@ -30,7 +30,7 @@ FLOORS = (
     {"sample": 260, "train": 440, "evolve": 1070, "audit": 1555, "benchmarks": 790,
      "quantize": 1220},
     {"evaluate": 1360, "plan": 940},
-    {"cases": 1065, "ablation": 1085, "cli": 1500},
+    {"cases": 1065, "ablation": 1085, "cli": 1725},
     {"__main__": 25},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold
