@@ -184,8 +184,8 @@ def plan(
     settings = settings_of(profile, overrides or {})
     on = measured_on_cpu(on) if on.cpu else on
     known = models.find(settings["train"]["student"])
-    named = settings["sample"]["teacher"]  # none in the paper
-    teacher = models.find(named) if named else None
+    named = work.local_teachers(settings["sample"])  # of several all are planned as the first
+    teacher = models.find(named[0]) if named else None
     model = models.build(known.settings)
     shape = models.shape(model)
     expert = models.shape(models.build(teacher.settings)) if teacher else None
