@@ -31,7 +31,7 @@ LANE := .venv-auto-gptq
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test install peers auto-gptq models ablation lint clean
+.PHONY: help reports test install peers auto-gptq models gpu ablation lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -86,6 +86,10 @@ auto-gptq:  ## the archived quantiser of the paper in an environment of its own 
 models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
+
+gpu: $(READY)  ## on a GPU: tests, step, attention, sampling, Table 4, all notebooks; reports/gpu
+	@echo "== gpu: independent parts, each with a time limit; what did not run says so"
+	@$(RUN) tests/benchmarks/bench_gpu.py $(ARGS)
 
 ablation: $(READY)  ## the registered ablation; what data/ablation.jsonl holds is not run again
 	@echo "== ablation: notebooks/appendix_ablation.ipynb; hours from nothing, resumable"

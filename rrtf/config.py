@@ -7,6 +7,8 @@ the command line come from the same lines (`cli.options`).
 
 import hashlib
 import os
+import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -37,14 +39,35 @@ APPENDICES = (
 Value = str | int | float | bool | list
 
 
+@cache
 def home() -> Path:
-    """The folder that holds `data/`, `notebooks/` and `reports/`: the checkout."""
-    return Path(__file__).resolve().parent.parent
+    """The folder that holds `data/` and `notebooks/`: the checkout, or what an installation copied.
+
+    FileNotFoundError where there is none.
+    """
+    beside, shared = Path(__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "rrtf"
+    for place in (beside, shared):
+        if (place / "data" / "devices.toml").exists():
+            return place
+    raise FileNotFoundError(
+        f"{shared}: rrtf was installed without its data; install it from a checkout, "
+        "pip install -e . in place or pip install . into an environment of its own"
+    )
 
 
 def output_home() -> Path:
-    """Where `data/runs` and `reports` are written: `$RRTF_HOME`, else the checkout."""
-    return Path(os.environ.get("RRTF_HOME") or home()).resolve()
+    """Where `data/runs` and `reports` are written: `$RRTF_HOME`, else the checkout.
+
+    Where rrtf is installed without one, the folder it is called in.
+    """
+    checkout = home() if (home() / "rrtf").is_dir() else Path.cwd()
+    return Path(os.environ.get("RRTF_HOME") or checkout).resolve()
+
+
+def environment() -> dict[str, str]:
+    """What a process that starts in another folder needs to find the same places."""
+    place = output_home()
+    return {"RRTF_HOME": str(place)} if os.environ.get("RRTF_HOME") or place != home() else {}
 
 
 def run_dir(profile: str) -> Path:
@@ -60,12 +83,18 @@ def models_dir() -> Path:
 def cache_dir() -> Path:
     """What can be computed again at any time and serves all checkouts of one user.
 
-    `$RRTF_HOME/cache` where that is set, else `$XDG_CACHE_HOME/rrtf`, else `~/.cache/rrtf`: not the
-    checkout, which may be read-only, and not a run's folder, which is deleted to start over.
+    `$RRTF_HOME/cache` where that is set, else `$XDG_CACHE_HOME/rrtf`, else `~/.cache/rrtf`, for a
+    user without a home below the system's folder for what is temporary: not the checkout, which
+    may be read-only, and not a run's folder, which is deleted to start over.
     """
     if os.environ.get("RRTF_HOME"):
         return output_home() / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtf"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "rrtf"
+    try:
+        return Path.home() / ".cache" / "rrtf"
+    except RuntimeError:  # neither $HOME nor an entry of this user
+        return Path(tempfile.gettempdir()) / f"rrtf-{os.getuid()}"
 
 
 def report_dir(profile: str) -> Path:

@@ -9,7 +9,7 @@ import io
 import re
 import tokenize
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, dropwhile
@@ -262,10 +262,12 @@ def target(
     return None if lost else added  # a function may have nothing but its docstring
 
 
-def reading_of(problem: Problem, response: Response) -> str:
-    """How `read` finds the program that was judged in its text; `auto` where nothing does."""
+def judged_target(
+    problem: Problem, response: Response, style: str, *, prompt: str | None = None
+) -> str | None:
+    """`target` by the reading that finds the judged program; by `auto` where none does."""
     hows = (h for h in EXTRACTIONS if read(problem, response.text, h).program == response.program)
-    return next(hows, "auto")
+    return target(problem, response.text, style, how=next(hows, "auto"), prompt=prompt)
 
 
 def code_of(text: str, name: str = "") -> str:
@@ -592,10 +594,82 @@ def _continued(prompt: str, completion: str) -> str:
 
 
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """The token ids of a prompt, with the special tokens that the tokenizer puts around a text.
+    """The token ids of a prompt as a model reads it: what the tokenizer puts before a text, text.
 
-    A chat template has written its first special token itself; it is not put there twice.
+    What looks like a special token is text (`</s>` in a string), unless the prompt begins with
+    one: then a chat template wrote it, its first token too, which is not put there twice.
     """
-    first = tokenizer.bos_token
+    return _prompted(tokenizer, prompt, [prompt])[0]
+
+
+def pair_ids(
+    tokenizer: Any, prompt: str, answers: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """(the ids of `prompt_ids`, those of each answer behind it), without an end token.
+
+    An answer has the tokens that it has in prompt + answer, in which special tokens are text and no
+    space is put before it. Where a token there spans both, the prompt keeps the tokens that
+    generation starts from, and the answer has those of a text that goes on after another letter or
+    sign: a model can only be asked for what follows the tokens it was given.
+    """
+    head = prompt_ids(tokenizer, prompt)
+    marks = _special_tokens(tokenizer)
+    special = bool(marks) and prompt.startswith(marks)  # then the answers' own would be read so
+    found: dict[int, list[int]] = {at: [] for at, answer in enumerate(answers) if not answer}
+    texts = {
+        at: prompt + answer
+        for at, answer in enumerate(answers)
+        if not (special and any(mark in answer for mark in marks))
+    }
+    if texts:
+        wholes = _prompted(tokenizer, prompt, list(texts.values()))
+        found |= _behind_ids(head, dict(zip(texts, wholes, strict=True)))
+    for anchor in _ANCHORS:
+        if rest := [at for at in range(len(answers)) if at not in found]:
+            first, *others = _texts(tokenizer, [anchor, *(anchor + answers[at] for at in rest)])
+            found |= _behind_ids(first, dict(zip(rest, others, strict=True)))
+    apart = (at for at in range(len(answers)) if at not in found)
+    found |= {at: _texts(tokenizer, [answers[at]])[0] for at in apart}
+    return head, [found[at] for at in range(len(answers))]
+
+
+_ANCHORS = ("a", "\n", ")", "0")  # texts before an answer, of which one is no part of its tokens
+
+
+def _behind_ids(head: list[int], wholes: Mapping[int, list[int]]) -> dict[int, list[int]]:
+    """What follows `head` in those of `wholes` that begin with it and go on."""
+    cut = len(head)
+    return {at: ids[cut:] for at, ids in wholes.items() if ids[:cut] == head and len(ids) > cut}
+
+
+def _prompted(tokenizer: Any, prompt: str, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of texts that begin with `prompt`, without what the tokenizer puts behind them."""
+    first, marks = tokenizer.bos_token, _special_tokens(tokenizer)
     written = bool(first) and prompt.startswith(first)
-    return tokenizer.encode(prompt, add_special_tokens=not written)
+    rendered = bool(marks) and prompt.startswith(marks)
+    how = {"add_special_tokens": not written, "split_special_tokens": not rendered}
+    behind = 0 if written else _put_behind(tokenizer)
+    return [ids[: len(ids) - behind] for ids in _ids(tokenizer, texts, **how)]
+
+
+def _texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of texts that are nothing but text."""
+    return _ids(tokenizer, texts, add_special_tokens=False, split_special_tokens=True)
+
+
+def _ids(tokenizer: Any, texts: Sequence[str], **how: bool) -> list[list[int]]:
+    one = len(texts) == 1
+    return [tokenizer.encode(texts[0], **how)] if one else tokenizer(texts, **how)["input_ids"]
+
+
+@lru_cache(maxsize=4)
+def _put_behind(tokenizer: Any) -> int:
+    """How many tokens are put behind a text: an end, with some tokenizers."""
+    text, whole = (tokenizer("a", add_special_tokens=s)["input_ids"] for s in (False, True))
+    return next(n for n in range(len(whole)) if whole[: len(whole) - n][-len(text) :] == text)
+
+
+@lru_cache(maxsize=4)
+def _special_tokens(tokenizer: Any) -> tuple[str, ...]:
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    return tuple(token.content for token in added if token.special and token.content)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from rrtf import config
-from rrtf.prompts import extract, form_of, reading_of, target
+from rrtf.prompts import extract, form_of, judged_target
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
 
 PAIRINGS = ("one", "all")
@@ -138,10 +138,7 @@ def _as_targets(
     dropped: Counter,
 ) -> list[tuple[Response, Execution]]:
     """The rows whose code can be a target of training, with it as their text."""
-    texts = [
-        target(problem, r.text, prompt_format, how=reading_of(problem, r), prompt=prompt)
-        for r, _ in rows
-    ]
+    texts = [judged_target(problem, r, prompt_format, prompt=prompt) for r, _ in rows]
     lost = texts.count(None)
     if lost:
         dropped["response: its code does not continue the prompt"] += lost

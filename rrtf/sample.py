@@ -6,7 +6,7 @@ neither on the number of processes or nodes nor on interruptions.
 
 import functools
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError
@@ -135,6 +135,9 @@ def sample(
     under the same name. An engine that asks a server (`engines.remote`) has its own concurrency:
     it asks from here, in one process, and its replies are kept in `shards` too.
 
+    A prompt that fills all that the model can hold has no answer; that, and answers that end where
+    the model's positions do, is noted (`engines.note`).
+
     ValueError for a task or a temperature that comes twice, a task without a prompt, or a bad
     option; FileNotFoundError for a missing model; RuntimeError for nodes that differ in the model
     or in the engine that `auto` means there.
@@ -157,7 +160,28 @@ def sample(
     else:
         opened = {"replies": shards / "replies"} if away else {}
         _here(left, 1 if away else workers, opened, tell)
-    return _numbered(list(itertools.chain(*(_saved(job, path) for job, path in places))))
+    found = list(itertools.chain(*(_saved(job, path) for job, path in places)))
+    _tell_of_room(author, decodings[0].max_new_tokens, found)
+    refused = Counter(r.finish_reason for r in found if r.finish_reason.startswith(engines.REFUSED))
+    for why, count in refused.items():
+        engines.note(f"{author.source}: no answer to {count} of {len(found)} requests, {why}")
+    without = {engines.NO_ROOM, *refused}
+    return _numbered([answer for answer in found if answer.finish_reason not in without])
+
+
+def _tell_of_room(author: Author, longest: int, found: Sequence[Response]) -> None:
+    """Notes what the model could not hold: answers that had less room, and prompts with none."""
+    most = None if engines.remote(author.engine) else engines.positions(author.model)
+    held = f"{author.source} holds {most or 'no more'} tokens, prompt and answer together"
+    reasons = [(r.finish_reason, r.n_tokens < longest) for r in found]
+    cut, none = reasons.count(("length", True)), reasons.count((engines.NO_ROOM, True))
+    if (most and longest >= most) or (cut and most):
+        engines.note(
+            f"{held}: {cut} of {len(found)} answers end there, before max_new_tokens = {longest}"
+        )
+    if none:
+        tasks = {r.task_id for r in found if r.finish_reason == engines.NO_ROOM}
+        engines.note(f"{held}: {len(tasks)} prompts leave no room for an answer and are left out")
 
 
 @functools.cache
@@ -232,6 +256,8 @@ def _here(
     if processes > 1:
         bytes_of_all = sum(len(job.problems) * job.n_samples for job, _ in left) * _size(left[0][0])
         processes = min(engines.processes(processes), 1 + int(bytes_of_all / WORTH_A_PROCESS))
+    if processes > 1:
+        engines.settle(left[0][0].author.engine, left[0][0].author.model)
     save = functools.partial(_save, opened=opened)
     for done, _ in enumerate(side_by_side(save, left, processes=processes), start=1):
         tell(done)

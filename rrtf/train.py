@@ -8,16 +8,17 @@ newest whole checkpoint.
 
 import hashlib
 import json
+import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rrtf import loss, methods, store
 from rrtf.cluster import pool
@@ -28,14 +29,18 @@ from rrtf.step import batches, networks, sharding
 from rrtf.step.batches import Example
 from rrtf.step.networks import Scorer
 
-OPTIMIZERS = ("adamw", "adafactor")
 PRECISIONS = ("auto", "bfloat16", "float32")
 DTYPES = ("float32", "bfloat16", "float16")
+FROM_ZERO = "linear0"  # transformers' linear schedule, whose first update has rate 0
+SCHEDULES = ("constant", "linear", "cosine", FROM_ZERO)
+POSITIVE = ("groups_per_batch", "checkpoint_every", "max_length", "validate_every")
+NOT_NEGATIVE = ("warmup", "tokens_per_forward", "learning_rate", "clip", "weight_decay", "held_out")
+SECONDS = 240.0  # at most, of work that is lost where a process is killed
 MARKER = ".digest.json"
 # what a run may be resumed with another value of: the result is the same but for rounding
 FREE = ("tokens_per_forward", "checkpointing", "checkpoint_every")
 
-Told = Callable[[TrainStep, int], None]  # an update that is done, and how many there will be
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,8 @@ class Recipe:
     What a run has of its own: objective (one of `loss.OBJECTIVES`; weights, `margin`, `beta`: see
     `loss.Weights`), `seed` (of order, dropout, adapters), `threads` of its process, `updates` or,
     where those are 0, `epochs`, passes over the prompts. `learning_rate` is reached after `warmup`
-    (share of the updates), then falls linearly to zero.
+    (share of the updates), then follows `schedule`. `held_out` groups are not trained on but looked
+    at, every `validate_every` updates and after the last.
     """
 
     objective: str
@@ -79,6 +85,9 @@ class Recipe:
     checkpoint_every: int
     seed: int
     threads: int
+    schedule: str = FROM_ZERO
+    held_out: int = 0
+    validate_every: int = 50
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], **own: Any) -> "Recipe":
@@ -93,14 +102,25 @@ class Recipe:
         return networks.Lora(*own, qlora=self.qlora)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The held-out groups after an update: means as a `TrainStep` has them, without dropout."""
+
+    step: int
+    loss: float
+    rank_loss: float
+    ft_loss: float
+
+
+Told = Callable[[TrainStep | Look, int], None]  # what is done, and how many updates there will be
+
+
 def check(recipe: Recipe) -> None:
     """ValueError for a value that no run can have."""
-    for name in ("groups_per_batch", "checkpoint_every", "max_length"):
-        if getattr(recipe, name) < 1:
-            raise ValueError(f"{name} {getattr(recipe, name)}: expected at least 1")
-    for name in ("warmup", "tokens_per_forward", "learning_rate", "clip", "weight_decay"):
-        if getattr(recipe, name) < 0:
-            raise ValueError(f"{name} {getattr(recipe, name)}: expected at least 0")
+    for least, names in ((1, POSITIVE), (0, NOT_NEGATIVE)):
+        for name in names:
+            if getattr(recipe, name) < least:
+                raise ValueError(f"{name} {getattr(recipe, name)}: expected at least {least}")
     if (recipe.updates > 0) == (recipe.epochs > 0):
         raise ValueError(
             f"updates {recipe.updates} and epochs {recipe.epochs:g}: expected one of them"
@@ -111,7 +131,8 @@ def check(recipe: Recipe) -> None:
         ("save_dtype", DTYPES),
         ("ft_reduction", loss.REDUCTIONS),
         ("pairs_of", loss.PAIRS_OF),
-        ("optimizer", OPTIMIZERS),
+        ("optimizer", networks.OPTIMIZERS),
+        ("schedule", SCHEDULES),
     ):
         value = getattr(recipe, name)
         if value not in known:
@@ -129,9 +150,10 @@ def train(
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
-    `told` is called after every update, on the first process. A finished run of the same recipe,
-    model and groups is read, not repeated; another one is replaced if `overwrite`, else a
-    ValueError, as is a folder that holds something else.
+    `told` is called after every update and look, on the first process. The model of the best look
+    lies in the folder `best`. A finished run of the same recipe, model and groups is read, not
+    repeated; another one is replaced if `overwrite`, else a ValueError, as is a folder that holds
+    something else.
     """
     check(recipe)
     mark = mark_of(groups, model, recipe)
@@ -143,11 +165,24 @@ def train(
         start(output, mark, overwrite=overwrite)
     scorer, tokenizer = load(model, recipe)
     examples, dropped = _examples(groups, scorer, tokenizer, recipe)
+    half = in_bfloat16(recipe.precision)
+    networks.settle(scorer, examples, bfloat16=half, name=Path(model).name)
+    if loss.OBJECTIVES[recipe.objective].reference:
+        size = {"most": recipe.groups_per_batch, "budget": recipe.tokens_per_forward}
+        kept = output / "checkpoints" / "reference.json"
+        sums = networks.log_prob_sums(scorer, examples, **size, bfloat16=half, kept=kept)
+        examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
+    if dropped and first:
+        _LOG.warning("left out (max_length %d): %s", recipe.max_length, _counts_of(dropped))
+    examples, held = batches.apart(examples, count=recipe.held_out, seed=recipe.seed)
     updates = recipe.updates or math.ceil(recipe.epochs * len(examples) / recipe.groups_per_batch)
     recipe = replace(recipe, updates=updates)
     how = {"groups_per_batch": recipe.groups_per_batch, "seed": recipe.seed}
     data = batches.in_order(examples, updates=updates, **how)
-    steps = fit(scorer, data, recipe, run=output.name, folder=output / "checkpoints", told=told)
+    how = {"model": model, "save_dtype": recipe.save_dtype, "lora": recipe.lora}
+    keep = partial(networks.save, scorer, tokenizer, **how)
+    where = {"run": output.name, "folder": output / "checkpoints", "told": told}
+    steps, looks = fit(scorer, data, recipe, held=held, keep=keep, **where)
     facts = {
         "run": output.name,
         "digest": mark["digest"],
@@ -156,12 +191,11 @@ def train(
         "n_trained": len(examples),
         "dropped": dropped,
         "tokens": sum(example.n_tokens for example in data),
-        "bfloat16": in_bfloat16(recipe.precision),
+        "bfloat16": half,
         "attention": scorer.network.config._attn_implementation,
-    }
-    networks.save(
-        scorer, tokenizer, output, model=model, save_dtype=recipe.save_dtype, lora=recipe.lora
-    )
+    } | ({} if scorer.way == "packed" else {"scored": scorer.way})
+    facts |= {"held_out": [asdict(look) for look in looks]} if held else {}
+    keep(output)
     if first:
         store.write_bytes(output / "README.md", _card(facts, steps).encode())
         store.write_json(output / "training.json", {**facts, "steps": to_json(steps)})
@@ -187,18 +221,10 @@ def load(model: str | Path, recipe: Recipe) -> tuple[Scorer, Any]:
 def _examples(
     groups: Sequence[RankedGroup], scorer: Scorer, tokenizer: Any, recipe: Recipe
 ) -> tuple[list[Example], dict[str, int]]:
-    """(what is trained on, number dropped by reason), with the start model's sums if needed."""
+    """(what is trained on, number dropped by reason)."""
     positions = getattr(scorer.network.config, "max_position_embeddings", recipe.max_length)
-    limit = min(recipe.max_length, positions)
-    examples, dropped = batches.prepare(
-        groups, tokenizer, objective=recipe.objective, max_length=limit
-    )
-    if loss.OBJECTIVES[recipe.objective].reference:
-        half = in_bfloat16(recipe.precision)
-        how = {"batch": recipe.groups_per_batch, "bfloat16": half}
-        sums = networks.log_prob_sums(scorer, examples, **how)
-        examples = [replace(e, reference=s) for e, s in zip(examples, sums, strict=True)]
-    return examples, dropped
+    how = {"objective": recipe.objective, "max_length": min(recipe.max_length, positions)}
+    return batches.prepare(groups, tokenizer, **how)
 
 
 def fit(
@@ -208,44 +234,75 @@ def fit(
     *,
     run: str,
     folder: Path,
+    held: Sequence[Example],
+    keep: Callable[[Path], None],
     told: Told | None = None,
-) -> list[TrainStep]:
+) -> tuple[list[TrainStep], list[Look]]:
     """Trains `scorer` on `data`, `groups_per_batch` of them an update, in the order given.
 
-    Goes on from the newest whole checkpoint in `folder`. Returns the rows of all updates.
+    Goes on from the newest whole checkpoint in `folder`. One is written every `checkpoint_every`
+    updates and every `SECONDS`, and before KeyboardInterrupt leaves where a signal asks to stop.
+    Returns the rows of all updates and looks at `held`; `keep` writes the model of the best look.
     """
-    if sharding.processes() > 1:
-        sharding.require_sharded(scorer)
-    optimizer = make_optimizer(scorer, recipe.optimizer, weight_decay=recipe.weight_decay)
+    optimizer = networks.make_optimizer(scorer, recipe.optimizer, weight_decay=recipe.weight_decay)
     state = sharding.resume(folder, scorer, optimizer)
     rows = from_json(state["steps"], str(folder)) if state else []
+    looks = [Look(**look) for look in state["held_out"]] if state else []
     size, warm = recipe.groups_per_batch, math.ceil(recipe.warmup * recipe.updates)
     scorer.train()
-    for update in range(len(rows) + 1, recipe.updates + 1):
-        rate = recipe.learning_rate * schedule(update, recipe.updates, warm)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(derive_seed(recipe.seed, "dropout", update, sharding.rank()))
-        now = data[(update - 1) * size : update * size]
-        means = accumulate(scorer, now, recipe, run=run, update=update)
-        norm = clip_gradients(scorer, recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
-        if update % recipe.checkpoint_every == 0:
-            state = {"update": update, "steps": to_json(rows)}
-            sharding.save(folder / f"checkpoint-{update}", scorer, optimizer, state)
-        if told and sharding.rank() == 0:
-            told(rows[-1], recipe.updates)
-        if update % 5 == 0:
-            networks.trim()
-    return rows
+    saved = time.monotonic()
+    with sharding.asked_to_stop() as asked:
+        for update in range(len(rows) + 1, recipe.updates + 1):
+            rate = recipe.learning_rate * schedule(update, recipe.updates, warm, recipe.schedule)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(derive_seed(recipe.seed, "dropout", update, sharding.rank()))
+            now = data[(update - 1) * size : update * size]
+            means = accumulate(scorer, now, recipe, run=run, update=update)
+            norm = networks.clip_gradients(scorer, recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
+            if held and (update % recipe.validate_every == 0 or update == recipe.updates):
+                looks.append(look(scorer, held, recipe, run=run, update=update))
+                if looks[-1].loss <= min(one.loss for one in looks):
+                    keep(folder.parent / "best")
+            stop, late = sharding.total([bool(asked), time.monotonic() - saved > SECONDS])
+            if stop or late or update % recipe.checkpoint_every == 0:
+                done = {"steps": to_json(rows), "held_out": [asdict(one) for one in looks]}
+                state = {"update": update, **done}
+                sharding.save(folder / f"checkpoint-{update}", scorer, optimizer, state)
+                saved = time.monotonic()
+            if told and sharding.rank() == 0:
+                for one in (rows[-1], *(one for one in looks[-1:] if one.step == update)):
+                    told(one, recipe.updates)
+            if stop and update < recipe.updates:
+                raise KeyboardInterrupt
+            if update % 5 == 0:
+                networks.trim()
+    return rows, looks
+
+
+def look(scorer: Scorer, held: Sequence[Example], recipe: Recipe, *, run: str, update: int) -> Look:
+    """What the objective is on `held` after an update."""
+    scorer.eval()
+    found = dict.fromkeys(("loss", "rank_loss", "ft_loss"), 0.0)
+    for start in range(0, len(held), recipe.groups_per_batch):
+        some = held[start : start + recipe.groups_per_batch]
+        with torch.no_grad():
+            means = accumulate(scorer, some, recipe, run=run, update=update)
+        found = {name: sums + means[name] * len(some) / len(held) for name, sums in found.items()}
+    sharding.reshard(scorer)
+    scorer.train()
+    return Look(update, **found)
 
 
 def accumulate(
     scorer: Scorer, examples: Sequence[Example], recipe: Recipe, *, run: str, update: int
 ) -> dict[str, float]:
     """Adds the gradient of an update's mean loss; returns its loss, its parts, violated pairs.
+
+    Without gradients (`torch.no_grad`) it only returns.
 
     Every number of `loss.Parts` is a mean over prompts, so a forward pass of b of the update's B
     prompts counts b / B, whatever their lengths: the sum is the mean over all B, also where
@@ -255,7 +312,7 @@ def accumulate(
     several, device = sharding.processes(), networks.device()
     objective, half = loss.OBJECTIVES[recipe.objective], in_bfloat16(recipe.precision)
     sizes = [example.n_tokens for example in examples]
-    plan = passes(sizes, processes=several, budget=recipe.tokens_per_forward)
+    plan = sharding.passes(sizes, processes=several, budget=recipe.tokens_per_forward)
     total = [0.0] * 5  # loss, rank, ft, violated pairs, pairs
     for members in plan[sharding.rank()]:
         batch = batches.collate([examples[k] for k in members or (0,)], device=device)
@@ -264,7 +321,8 @@ def accumulate(
             parts = objective.loss(batch, sums, lengths, recipe)
         loss.require_finite(parts, run=run, step=update, task_ids=batch["task_ids"])
         share = len(members) / len(examples)
-        (parts.loss * (share * several)).backward()  # FSDP takes the mean over the processes
+        if torch.is_grad_enabled():
+            (parts.loss * (share * several)).backward()  # FSDP takes the mean over the processes
         if members:
             wrong = round(float(parts.violated) * parts.n_pairs) if parts.n_pairs else 0
             means = [share * float(part.detach()) for part in (parts.loss, parts.rank, parts.ft)]
@@ -274,66 +332,20 @@ def accumulate(
     return {"loss": mean, "rank_loss": rank, "ft_loss": ft, "violated": violated}
 
 
-def passes(sizes: Sequence[int], *, processes: int, budget: int) -> list[list[list[int]]]:
-    """For every process its forward passes in one update, each a list of places in the update.
+def schedule(update: int, updates: int, warm: int, name: str) -> float:
+    """The share of the learning rate at an update, from 1: up in `warm` updates, then by `name`.
 
-    Together a pass holds at most `budget` tokens (0 = no limit), or one group that alone is
-    larger. Every process has equally many, because they exchange weights in each: an empty list
-    stands for a pass without weight.
+    `constant`, or down to nearly nothing by a line or half a cosine; none of the updates has rate
+    0, but the first of `linear0`.
     """
-    own = [list(_filled(range(r, len(sizes), processes), sizes, budget)) for r in range(processes)]
-    most = max(map(len, own))
-    return [some + [[]] * (most - len(some)) for some in own]
-
-
-def _filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """`places` in order, cut where the next would exceed `budget`."""
-    some: list[int] = []
-    for place in places:
-        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
-            yield some
-            some = []
-        some.append(place)
-    if some:
-        yield some
-
-
-def schedule(update: int, updates: int, warm: int) -> float:
-    """The share of the learning rate at an update, from 1: up in `warm` updates, down to zero."""
-    done = update - 1
-    if done < warm:
-        return done / warm
-    return (updates - done) / max(1, updates - warm)
-
-
-def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with betas .9 and .95, or Adafactor (arXiv:1804.04235) with a given learning rate.
-
-    Adafactor keeps a row and a column instead of AdamW's two matrices per weight. Vectors (biases,
-    norms) do not decay. ValueError for another name.
-    """
-    learnt = [p for p in root.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if name == "adamw":
-        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
-    if name == "adafactor":
-        from transformers import Adafactor
-
-        chosen = Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
-        if sharding.processes() > 1:
-            sharding.split_factors(chosen)
-        return chosen
-    raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
-
-
-def clip_gradients(root: nn.Module, clip: float) -> float:
-    """Scales the gradients to norm `clip` (0 = never) where it is larger; returns what it was."""
-    norm = nn.utils.clip_grad_norm_(root.parameters(), clip or math.inf)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if name == FROM_ZERO:
+        falls = (updates - update + 1) / max(1, updates - warm)
+        return (update - 1) / warm if update <= warm else falls
+    if update <= warm:
+        return update / warm
+    gone = (update - warm - 1) / (updates - warm)  # 0..1
+    by = {"constant": 1.0, "linear": 1.0 - gone, "cosine": (1.0 + math.cos(math.pi * gone)) / 2}
+    return by[name]
 
 
 def in_bfloat16(precision: str) -> bool:
@@ -522,7 +534,7 @@ def start(output: Path, mark: Mapping[str, Any], *, overwrite: bool) -> None:
         told = _differences(facts, mark["of"])
         raise ValueError(f"{output}: holds another run: {told}; --overwrite replaces it")
     (output / "training.json").unlink(missing_ok=True)
-    for name in ("checkpoints", "adapter", "logs"):
+    for name in ("checkpoints", "adapter", "logs", "best"):
         shutil.rmtree(output / name, ignore_errors=True)
     store.write_json(marker, mark)
 
@@ -550,9 +562,13 @@ def read_steps(output: Path, digest: str = "") -> list[TrainStep] | None:
     return from_json(facts["steps"], str(path))
 
 
+def _counts_of(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+
+
 def _card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
     settings = facts["settings"]
-    dropped = ", ".join(f"{n} {reason}" for reason, n in facts["dropped"].items()) or "none"
+    dropped = _counts_of(facts["dropped"]) or "none"
     about = (
         f"`{settings['model']}` fine-tuned with the objective `{settings['objective']}` of rrtf, a "
         "reproduction of ranking feedback for code models (arXiv:2307.14936).\n\n"
@@ -560,18 +576,7 @@ def _card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
         f"{settings['updates']} updates of {settings['groups_per_batch']} prompts. Loss at the "
         f"first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}."
     )
-    return model_card(facts["run"], about, settings, start=settings["model"], tag="rrtf")
-
-
-def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: str, tag: str) -> str:
-    """The README.md of a trained model: what it is, from what, how, how far."""
-    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
-    return (
-        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        f"base_model: {start}\ntags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
-        "has every update.\n\nThe model writes short Python functions; execute what it writes "
-        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
-    )
+    return networks.model_card(facts["run"], about, settings, start=settings["model"], tag="rrtf")
 
 
 def to_json(rows: Sequence[TrainStep]) -> list[dict[str, Any]]:
@@ -586,13 +591,3 @@ def from_json(rows: Sequence[Mapping[str, Any]], where: str) -> list[TrainStep]:
     """The inverse of `to_json`."""
     full = [r | {"violated": math.nan if r["violated"] is None else r["violated"]} for r in rows]
     return [store.from_row(row, TrainStep, where) for row in full]
-
-
-def open_logs(folder: Path, step: int) -> Any:
-    """TensorBoard's scalars in `folder`.
-
-    Those of updates from `step` on, which an interrupted run may have left there, are hidden.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step)

@@ -107,7 +107,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_of(tiny_model, tmp_path_factory):
-    """architecture -> the folder of a tiny random model with the tiny model's tokenizer."""
+    """architecture -> the folder of a tiny random model, the tiny one's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -124,6 +124,37 @@ def model_of(tiny_model, tmp_path_factory):
             max_position_embeddings=256, bos_token_id=0, eos_token_id=0, pad_token_id=0,
         )  # fmt: skip
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def random_model(tiny_model, tmp_path):
+    """(architecture, settings) -> the folder of a tiny random model, the tiny one's tokenizer.
+
+    `bare`: one that names no special tokens.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    sizes = {"vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "bos_token_id": 0,
+             "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": 0,
+             "max_position_embeddings": 4096, "initializer_range": 0.1}  # fmt: skip
+
+    def make(kind: str, *, seed: int = 0, bare: bool = False, **settings):
+        folder = tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}"
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes | settings))
+        with torch.no_grad():
+            for weights in model.parameters():
+                if weights.dim() == 1:
+                    weights.add_(torch.randn_like(weights) * 0.1)
+        model.save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+        if bare:
+            tokenizer.bos_token = tokenizer.eos_token = tokenizer.pad_token = None
         tokenizer.save_pretrained(folder)
         return folder
 

@@ -1,7 +1,8 @@
 """A double of an OpenAI-compatible endpoint that misbehaves on schedule, and counts.
 
 In a test: `with ScriptedEndpoint(script) as server`, where `script(prompt, number)` names what the
-`number`th request (from 1) with this prompt gets: one of `BEHAVIOURS`, or a good reply (`ok`; with
+`number`th request (from 1) with this prompt gets: one of `BEHAVIOURS`, a refusal of fields that it
+has (`takes no seed, max_tokens`), or a good reply (`ok`; with
 the connection closed after it: `closing`, and `hanging up` without a word). As a program it serves
 good replies after a fixed time (`--service SECONDS`) and prints its port; `GET /v1/times` then
 tells when each request was received and answered.
@@ -98,6 +99,7 @@ BEHAVIOURS: dict[str, bytes | Callable] = {
     "no choices": bad({"choices": []}),
     "no usage": bad({"usage": None}),
     "no finish reason": bad({"choices": [{"message": {"content": "x"}, "finish_reason": None}]}),
+    "a refusal": error(422, "not such a text"),
     "counts that are words": bad({"usage": {"prompt_tokens": "1", "completion_tokens": True}}),
     "bytes that are not UTF-8": http(200, b'{"choices": "\xff\xfe"}'),
     "empty body": http(200, b""),
@@ -203,7 +205,7 @@ class ScriptedEndpoint:
     async def _reply(self, head: str, request: dict, writer: asyncio.StreamWriter) -> bool:
         start = time.monotonic()
         prompt = request.get("prompt") or request["messages"][-1]["content"]
-        name = prompt, request["seed"]
+        name = prompt, request.get("seed", 0)
         self.bodies.append(request)
         self.asked[name] += 1
         behaviour = self.script(prompt, self.asked[name])
@@ -215,6 +217,9 @@ class ScriptedEndpoint:
         if "prompt" in request:
             answer["choices"][0]["text"] = answer["choices"][0].pop("message")["content"]
         done = BEHAVIOURS.get(behaviour, http(200, json.dumps(answer).encode(), more=more))
+        for field in behaviour.removeprefix("takes no ").split(", "):
+            if behaviour.startswith("takes no ") and field in request:
+                done = error(400, f"Unsupported parameter: '{field}'")
         if callable(done):
             await done(writer)
             return False

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrtf import methods
 from rrtf.records import Outcome, RankedGroup
-from rrtf.step import batches, likelihood, packing, scoring
+from rrtf.step import batches, packing, scoring
 
 
 def _group(task_id="toy/1", responses=("\n return a", "\n b", "\n cc"), scores=(3.5, 3.0, 0.0)):
@@ -36,11 +36,7 @@ def model(tiny_model):
 
 
 def _scored(model, examples):
-    batch = batches.collate(examples)
-    logs = likelihood.token_log_probs(
-        scoring.hidden_states(model, batch), model.lm_head, batch["targets"]
-    )
-    return likelihood.response_sums(logs, batch["response"], len(batch["scores"]))
+    return scoring.score(model, batches.collate(examples))
 
 
 def test_a_shared_prompt_scores_like_one_row_per_response(model, tokenizer):

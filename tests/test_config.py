@@ -1,6 +1,12 @@
 """What a profile means: values, overrides and their errors, seeds that depend on keys alone."""
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +131,44 @@ def test_thread_counts_are_set_for_all_three_libraries(monkeypatch):
         monkeypatch.setenv(name, "9")
     config.set_threads(1)
     assert os.environ["OMP_NUM_THREADS"] == os.environ["OPENBLAS_NUM_THREADS"] == "1"
+
+
+def test_a_user_without_a_home_has_a_place_for_what_can_be_computed_again(monkeypatch):
+    for name in ("RRTF_HOME", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(config.Path, "home", nowhere)
+    assert config.cache_dir() == Path(tempfile.gettempdir()) / f"rrtf-{os.getuid()}"
+
+
+def test_an_installation_reads_the_data_it_copied_and_writes_where_it_is_called(tmp_path):
+    """A package without a checkout beside it; `share/rrtf` is what pyproject.toml copies."""
+    site, called = tmp_path / "lib" / "site-packages", tmp_path / "called"
+    shutil.copytree(config.home() / "rrtf", site / "rrtf", ignore=shutil.ignore_patterns("__py*"))
+    called.mkdir()
+    program = (
+        f"import sys; sys.prefix = {str(tmp_path)!r}\n"
+        "from rrtf import config\nprint(config.home(), config.output_home())\n"
+        "print(config.environment())"
+    )
+
+    def tell():
+        where = {"cwd": called, "env": os.environ | {"PYTHONPATH": str(site)}}
+        return subprocess.run([sys.executable, "-c", program], **where, capture_output=True)
+
+    assert b"rrtf was installed without its data" in tell().stderr
+    declared = tomllib.loads((config.home() / "pyproject.toml").read_text())
+    for place, patterns in declared["tool"]["setuptools"]["data-files"].items():
+        for file in (one for pattern in patterns for one in config.home().glob(pattern)):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / place)
+    shared = tmp_path / "share" / "rrtf"
+    told = f"{shared} {called}\n{ {'RRTF_HOME': str(called)} }\n"
+    assert tell().stdout.decode() == told
+    tracked = {f.relative_to(shared) for f in shared.rglob("*") if f.is_file()}
+    listed = subprocess.run(["git", "ls-files", "data", "notebooks"], cwd=config.home(),
+                            capture_output=True, text=True)  # fmt: skip
+    assert listed.returncode or tracked >= set(map(Path, listed.stdout.split()))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from scripted_endpoint import BEHAVIOURS, ScriptedEndpoint, good, reply_text
 
+from rrtf.engines import Note
 from rrtf.engines import endpoint as client
 from rrtf.engines.endpoint import (
     Ask,
@@ -32,8 +33,9 @@ from rrtf.engines.endpoint import (
 )
 
 SECRET = "sk-test-5f1e9c-not-a-key"
-FINAL = ("400", "401", "404", "308", "come back tomorrow")
-MENDABLE = [name for name in BEHAVIOURS if name not in FINAL]
+FINAL = ("400", "401", "404", "308", "come back tomorrow", "a refusal")
+LEAN = ("no usage", "no finish reason")  # replies with less in them
+MENDABLE = [name for name in BEHAVIOURS if name not in FINAL + LEAN]
 
 
 def one(prompt: str, **options) -> Ask:
@@ -107,8 +109,6 @@ def hopeless(tmp_path_factory):
         ("deep JSON", "not whole JSON"),
         ("an error with status 200", 'in place of a reply: {"message": "overloaded"'),
         ("no choices", "JSON without message (dict)"),
-        ("no usage", "JSON without usage (dict)"),
-        ("no finish reason", "JSON without finish_reason (str)"),
         ("counts that are words", "JSON without prompt_tokens (int)"),
         ("wrong content type", "content type text/html instead of application/json"),
         ("event stream", "content type text/event-stream"),
@@ -493,6 +493,45 @@ def test_a_content_of_null_is_an_empty_text_with_its_reason():
     del answer["choices"][0]["message"]["content"]
     with pytest.raises(ValueError, match="JSON without content"):
         parse(json.dumps(answer).encode())
+
+
+def test_replies_without_usage_or_reason_are_replies(tmp_path):
+    with ScriptedEndpoint(lambda prompt, number: prompt) as server:
+        replies = send(server, [one(name) for name in LEAN], tmp_path)
+        assert replies == [Reply(reply_text("x"), "stop", 0, 0), Reply("x", "stop", 10, 5)]
+        assert send(server, [one(name) for name in LEAN], tmp_path) == replies
+        with pytest.raises(SpendLimit, match="does not tell the tokens of its replies"):
+            send(server, [one("no usage", seed=1)], tmp_path / "b", max_spend_tokens=5000)
+
+
+@pytest.mark.parametrize("field", ["seed", "max_tokens", "temperature"])
+def test_a_server_is_asked_again_without_a_field_that_it_does_not_take(tmp_path, field):
+    with ScriptedEndpoint(lambda prompt, number: f"takes no {field}") as server:
+        asks = [one("a", seed=7, max_tokens=9, temperature=0.5), one("b", seed=7)]
+        with pytest.warns(Note, match=rf"is asked without {field}.*Unsupported") as told:
+            replies = send(server, asks, tmp_path, concurrency=1)
+    assert len(told) == 1 and not any(reply.error for reply in replies)
+    assert [field in sent for sent in server.bodies] == [True, False, False]
+    named = "max_completion_tokens"
+    assert [sent.get(named) for sent in server.bodies[1:]] == (
+        [9, 1024] if field == "max_tokens" else [None, None]
+    )
+
+
+def test_a_server_that_takes_neither_of_two_fields_is_asked_without_both(tmp_path):
+    both = "takes no seed, max_tokens"
+    with ScriptedEndpoint(lambda prompt, number: both) as server, pytest.warns(Note) as told:
+        assert not send(server, [one("a")], tmp_path)[0].error
+    assert len(told) == 2 and len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    ["temperature: must be between 0 and 2", "max_tokens is too large: 9000", "no such stop"],
+)
+def test_a_value_that_a_server_refuses_is_the_callers(refusal):
+    sent = client.body([one("a")], Endpoint("http://x/v1", "m"))
+    assert not client.Dialect("x").learn(f"HTTP 400: {refusal}", sent)
 
 
 # --- ways to the server ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from conftest import drawn
 
 from rrtf import engines
-from rrtf.engines import batches, check_lengths, check_sampling, complete, first_stop, stop_near_end
+from rrtf.engines import batches, check_sampling, complete, first_stop, portions, stop_near_end
 from rrtf.prompts import prompt_ids
 
 PROMPTS = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
@@ -196,11 +196,16 @@ def test_bad_sampling_values_are_named(option, value):
 
 
 @pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
-def test_a_prompt_beyond_the_positions_is_named(opened, name):
-    with pytest.raises(ValueError, match=r"prompt 1 has 300 tokens.*256 positions"):
-        opened[name].generate(["a", "b" * 300], **drawn(**GREEDY))
+def test_an_answer_ends_where_the_positions_do_and_a_prompt_without_room_has_none(opened, name):
+    asked = ["a", "b" * 240, "c" * 256, "d" * 300]
+    rows = opened[name].generate(asked, **drawn(**GREEDY))
+    assert [(row[0].n_tokens, row[0].finish_reason) for row in rows] == [
+        (24, "length"), (16, "length"), (0, engines.NO_ROOM), (0, engines.NO_ROOM),
+    ]  # fmt: skip
+    alone = opened[name].generate(asked[1:2], **drawn(**GREEDY | {"max_new_tokens": 16}))
+    assert rows[1] == alone[0] and rows[0] == opened[name].generate(["a"], **drawn(**GREEDY))[0]
     with pytest.raises(ValueError, match="prompt 0 is empty"):
-        check_lengths([0], max_new_tokens=1, positions=8)
+        list(portions([0], n=1, rows=1, max_new_tokens=1, positions=8))
 
 
 def test_a_missing_model_and_an_unknown_engine_are_named(tiny_model, tmp_path):
@@ -325,11 +330,195 @@ def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     seen, encode = [], opened.tokenizer.encode
 
     def spy(*texts, **options):
-        seen.append(encode(*texts, **options))
-        return seen[-1]
+        ids = encode(*texts, **options)
+        seen.extend([ids] * (texts[0] == text))
+        return ids
 
     monkeypatch.setattr(opened.tokenizer, "encode", spy)
     opened.generate([text], **drawn(**GREEDY | {"max_new_tokens": 1}))
     (sampled,) = seen
     group = RankedGroup("t", text, ("x",), ("teacher",), (Outcome.PASS,), (3.0,), 0)
     assert step_batches.encode(group, opened.tokenizer, "sft").prompt == tuple(sampled)
+
+
+# Held against transformers
+
+
+ROPE = {"rope_theta": 500000.0, "factor": 8.0, "original_max_position_embeddings": 512}
+LLAMA3 = ROPE | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def scaled(**rope):
+    return {"rope_parameters": ROPE | rope}
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.15])
+@pytest.mark.parametrize(
+    ("engine", "kind", "settings"),
+    [
+        ("ctranslate2", "llama", {"rope_parameters": LLAMA3}),
+        ("ctranslate2", "llama", scaled(rope_type="yarn")),
+        ("ctranslate2", "llama", scaled(rope_type="dynamic")),
+        ("ctranslate2", "llama", {"hidden_act": "gelu"}),
+        ("ctranslate2", "llama", {"head_dim": 64}),
+        ("ctranslate2", "mistral", {"sliding_window": 16, "num_key_value_heads": 2}),
+        ("ctranslate2", "gpt2", {"scale_attn_weights": False}),
+        ("ctranslate2", "gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("ctranslate2", "gpt_neox", {}),
+        ("ctranslate2", "phi", {}),
+        ("ctranslate2", "gpt_bigcode", {"multi_query": False}),
+        ("gptbigcode", "gpt_bigcode", {"scale_attn_weights": False}),
+    ],
+)
+def test_an_engine_that_drops_a_setting_is_refused_and_auto_goes_on_to_the_next(
+    random_model, engine, kind, settings, spread
+):
+    folder = random_model(kind, initializer_range=spread, **settings)
+    with pytest.raises(engines.UnsupportedModel, match=rf"{engine} cannot \(") as refused:
+        engines.open_engine(engine, folder)
+    assert "transformers" in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.warns(engines.Note, match=rf"transformers is taken: {engine} cannot"):
+        taken = engines.open_engine("auto", folder)
+    assert taken.name == "transformers-float32-sdpa"
+    assert taken.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "settings"),
+    [
+        ("ctranslate2", "llama", {}),
+        ("ctranslate2", "llama", scaled(rope_type="linear")),
+        ("ctranslate2", "qwen2", {"num_key_value_heads": 2}),
+        ("ctranslate2", "gpt2", {}),
+        ("gptbigcode", "gpt_bigcode", {}),
+    ],
+)
+def test_an_engine_that_computes_what_transformers_does_is_taken(
+    random_model, engine, kind, settings, recwarn
+):
+    for spread in (0.02, 0.15):
+        folder = random_model(kind, initializer_range=spread, **settings)
+        for name in (engine, "auto"):
+            assert engines.open_engine(name, folder).name.startswith(engine)
+    assert not [one for one in recwarn if issubclass(one.category, engines.Note)]
+
+
+def test_a_type_of_fewer_bits_is_held_to_its_own_rounding(random_model):
+    folder = random_model("llama", initializer_range=0.15)
+    assert engines.open_engine("ctranslate2", folder, dtype="int8").precision == "int8"
+    with pytest.raises(engines.UnsupportedModel, match="is rounding"):
+        engines.open_engine("ctranslate2", random_model("llama", hidden_act="gelu"), dtype="int8")
+
+
+def test_what_was_held_is_not_held_again_unless_settings_or_shapes_change(
+    random_model, monkeypatch, tmp_path_factory
+):
+    from rrtf.engines import holding
+
+    monkeypatch.setenv("RRTF_HOME", str(tmp_path_factory.mktemp("home")))
+    looked, compare = [], holding.compare
+    monkeypatch.setattr(holding, "compare", lambda *a: looked.append(1) or compare(*a))
+    folder = random_model("gpt2")
+    for _ in range(2):
+        engines.open_engine("ctranslate2", folder)
+    assert len(looked) == 1
+    engines.open_engine("ctranslate2", random_model("gpt2", seed=1))
+    assert len(looked) == 1, "other values of the same weights compute alike"
+    engines.open_engine("ctranslate2", random_model("gpt2", num_hidden_layers=1))
+    assert len(looked) == 2
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "codegen"])
+def test_models_without_fused_attention_run_by_their_plain_one(random_model, kind):
+    more = {"rotary_dim": 4} if kind == "codegen" else {"head_dim": 32}
+    engine = engines.open_engine("transformers", random_model(kind, **more))
+    assert engine.name == "transformers-float32-eager"
+    assert engine.generate(PROMPTS, **drawn(**GREEDY))[0][0].n_tokens > 0
+
+
+@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2", "auto"])
+def test_weights_that_do_not_fill_the_model_or_are_none_are_named_by_every_engine(
+    tiny_model, tmp_path, name
+):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 3}))
+    with pytest.raises(ValueError, match=r"12 tensors are missing: transformer\.h\.2\.attn"):
+        engines.open_engine(name, folder)
+    (folder / "config.json").write_text(json.dumps(config | {"n_inner": 96}))
+    with pytest.raises(ValueError, match=r"of another shape: transformer\.h\.0\.mlp"):
+        engines.open_engine(name, folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=r"model\.safetensors: is cut short"):
+        engines.open_engine(name, folder)
+    weights.write_text("version 1\nthe weights lie elsewhere\nsize 123\n")
+    with pytest.raises(ValueError, match=r"model\.safetensors: holds no weights \(45 bytes\)"):
+        engines.open_engine(name, folder)
+    index = {"weight_map": {"a": "model-1-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(FileNotFoundError, match="model-1-of-2"):
+        engines.open_engine(name, folder)
+
+
+# End tokens
+
+
+ENDS = {
+    "generation_config": ({"eos_token_id": 5}, {"eos_token_id": [0, 65]}, {0, 65}),
+    "config": ({"eos_token_id": [0, 65]}, {}, {0, 65}),
+    "tokenizer": ({"eos_token_id": 65}, {"eos_token_id": None}, {0, 65}),
+    "none": ({"eos_token_id": None}, {}, set()),
+}
+
+
+@pytest.mark.parametrize("kind", ["gpt_bigcode", "llama"])
+@pytest.mark.parametrize("where", list(ENDS))
+def test_a_text_ends_at_the_same_tokens_in_every_engine(random_model, where, kind):
+    own, generation, ends = ENDS[where]
+    folder = random_model(kind, bare=where == "none", initializer_range=0.1, **own)
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    names = [*["gptbigcode"] * (kind == "gpt_bigcode"), "transformers", "ctranslate2"]
+    opened = [engines.open_engine(name, folder, dtype="float32") for name in names]
+    assert all(engine.ends == ends for engine in opened)
+    prompts = [chr(97 + k) * (k + 1) for k in range(12)]
+    texts = [engine.generate(prompts, **drawn(**GREEDY)) for engine in opened]
+    assert all(rows == texts[0] for rows in texts)
+
+
+def test_a_template_that_refuses_is_named_with_what_it_says(chat_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    tokenizer.chat_template = "{{ raise_exception('no system message') }}"
+    tokenizer.save_pretrained(chat_model)
+    with pytest.raises(ValueError, match=r"chat: its chat template refuses .*no system message"):
+        engines.chat_template(chat_model)("Add.")
+
+
+@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
+def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
+    code = 'END = "<|endoftext|>"'
+    ((plain, count),) = opened[name].score(["x = 1\n"], [code])
+    assert count == len(code.encode())
+    engine = opened[name]
+    found = engine.log_probs([prompt_ids(engine.tokenizer, f"x = 1\n{code}")])[0]
+    assert sum(found[-count:]) == pytest.approx(plain)
+    assert 0 not in prompt_ids(engine.tokenizer, code)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "openai-gpt"])
+def test_models_without_a_cache_that_can_be_cut_read_their_texts_anew(random_model, kind):
+    folder = random_model(kind, initializer_range=0.1)
+    with pytest.warns(engines.Note, match="every token reads its whole text again"):
+        engine = engines.open_engine("transformers", folder)
+    prompts = ["a", "def f(x):", "x = 1\\n"]
+    together = engine.generate(prompts, **drawn(**GREEDY))
+    assert together == [engine.generate([one], **drawn(**GREEDY))[0] for one in prompts]
+    rows = [prompt_ids(engine.tokenizer, one) for one in prompts]
+    whole = [[*row, *more] for row, more in zip(rows, engine.greedy(rows, 8), strict=True)]
+    for row, (own, best) in zip(rows, engine.read(whole), strict=True):
+        assert own[len(row) - 1 :].tolist() == best[len(row) - 1 :].tolist()

@@ -1,6 +1,7 @@
 """One environment in four files: pyproject.toml, requirements.lock, environment.yml, Makefile."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -142,3 +143,19 @@ def test_continuous_integration_calls_the_readmes_test_command():
     text = (ROOT / ".ci" / "run").read_text()
     assert "set -euo pipefail" in text and "\nmake test\n" in text and "--profile smoke" in text
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+@pytest.mark.slow
+def test_every_part_of_the_gpu_measurement_runs_in_small_on_a_cpu(tmp_path):
+    script = ROOT / "tests" / "benchmarks" / "bench_gpu.py"
+    parts = "step,attention,sampling,table4"
+    command = [sys.executable, script, "--reduced", "--out", tmp_path, "--parts", parts]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    (result,) = tmp_path.glob("*.json")
+    found = json.loads(result.read_text())["parts"]
+    assert {name: part["how"] for name, part in found.items()} == dict.fromkeys(
+        parts.split(","), "done"
+    )
+    ours, literal = found["step"]["rows"][:2]
+    assert ours["first loss"] == pytest.approx(literal["first loss"], abs=0.01)
+    assert result.with_suffix(".html").read_text().count("<table>") == 4

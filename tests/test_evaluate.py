@@ -8,6 +8,7 @@ import pytest
 from conftest import DECODING, LIMITS
 
 from rrtf import stats
+from rrtf.engines import Note
 from rrtf.evaluate import exam as evaluate_exam
 from rrtf.evaluate import results
 from rrtf.evaluate.exam import Contender, contenders, responses_of
@@ -125,6 +126,21 @@ def test_answers_come_in_order_whatever_the_number_of_processes():
         "base/0@0", "base/0@0.8", "rrtf/1@0", "rrtf/1@0.8",
     ]  # fmt: skip
     assert told[-1] == (4, 4)
+
+
+def answer_first(problems, author, **asked):
+    return answer(problems[:1], author, **asked)
+
+
+def test_a_prompt_that_a_contender_cannot_hold_counts_as_failed():
+    how = dict(author=AUTHOR, draws=[(2, WARMLY)], sampler=answer_first, processes=1)
+    entries, problems = [Contender("base", 0, "x")], [problem("t/0"), problem("t/1")]
+    with pytest.warns(Note, match="base/0@0.8: 2 answers to prompts that leave no room"):
+        found = responses_of(entries, problems, **how)
+    assert [(r.task_id, r.index, bool(r.text)) for r in found] == [
+        ("t/0", 0, True), ("t/0", 1, True), ("t/1", 0, False), ("t/1", 1, False),
+    ]  # fmt: skip
+    assert {(r.source, r.temperature) for r in found} == {("base/0@0.8", 0.8)}
 
 
 def test_an_error_of_the_sampler_is_passed_on():

@@ -55,7 +55,7 @@ def test_an_evolution_fails_for_the_reasons_of_wizardlm(text, reason):
 
 
 def test_replies_that_never_came_or_broke_off_are_named_so():
-    assert _failed("", error="HTTP 500") == "no reply"
+    assert _failed("", error="HTTP 500") == "no reply: HTTP 500"
     assert _failed(GOOD, finish_reason="length") == "cut off at the longest reply"
 
 

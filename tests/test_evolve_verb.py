@@ -139,9 +139,12 @@ def test_no_rounds_sieve_rows_without_a_request(run, teacher, tmp_path):
 def test_requests_without_a_reply_are_said_and_can_be_asked_again(run, teacher):
     silent = teacher(evolve=reply("", error="HTTP 500"))
     done = run()
-    assert done.exit_code == 0 and {kind(ask) for ask in silent.asks} == {"evolve"}
+    assert done.exit_code == 1 and {kind(ask) for ask in silent.asks} == {"evolve"}
     assert "-3 no reply" in _words(done.output)
-    assert "3 requests have no reply; the same command asks them again" in done.output
+    assert "3 requests have no reply; the same command asks them again: HTTP 500" in done.output
+    assert "no reply to any of 3 requests" in done.output
+    teacher(answer=reply("", error="HTTP 500"))
+    assert run("--rounds", 2).exit_code == 1
 
 
 def test_rows_come_from_standard_input_and_go_to_standard_output(run, teacher):

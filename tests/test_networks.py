@@ -60,6 +60,11 @@ def test_named_targets_get_adapters_and_the_other_weights_stay(tiny_model, tmp_p
     assert (settings["r"], settings["lora_alpha"]) == (4, 8.0)
 
 
+def test_an_adapter_on_a_weight_of_two_modules_is_refused_with_the_way_out(tiny_model):
+    with pytest.raises(ValueError, match=r"wte and lm_head are one weight.*or all-linear"):
+        train.load(tiny_model, recipe(lora_rank=2, lora_targets="lm_head"))
+
+
 def test_interrupted_adapters_resume_to_the_weights_of_uninterrupted_ones(tiny_model, tmp_path):
     made = partial(_train, tiny_model, checkpoint_every=2, lora_dropout=0.1)
     whole = made(tmp_path / "r")

@@ -1,5 +1,6 @@
 """A line of `profiles.toml` is an option: its name, default, help, and what the verb is given."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -137,3 +138,33 @@ def test_help_loads_no_heavy_library_and_says_the_version():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert run("--version").output == f"rrtf {config.version()}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 99), ({"cpu.max": "max 100000"}, 99), ({"cpu.max": "250000 100000"}, 3),
+        ({"cpu.max": "1000 100000"}, 1), ({"cpu.max": "999900000 100000"}, 99),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 99),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+    ],
+)  # fmt: skip
+def test_a_container_has_the_cores_of_its_share(tmp_path, monkeypatch, files, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(99)))
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert options.cores(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "beside", "expected"),
+    [("", "1", 16), ("3", "1", 3), ("all", "1", 16), ("1", "4", 4), ("2", "4", 2), ("1", "1", 1)],
+)
+def test_threads_are_those_of_omp_num_threads_else_the_cores(monkeypatch, named, beside, expected):
+    from rrtf.cli import train
+
+    monkeypatch.setattr(train, "ALL_CORES", 16)
+    monkeypatch.setenv("OMP_NUM_THREADS", named)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+    assert train._threads() == expected

@@ -260,6 +260,21 @@ def test_two_runs_from_scratch_write_the_same_report(place):
 # --- what goes wrong ---------------------------------------------------------------------------
 
 
+def test_a_relative_place_is_that_of_the_caller_in_the_kernel_too(place, monkeypatch):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("RRTF_HOME", "out")
+    go(place)
+    assert (place / "out" / "data" / "runs" / "smoke" / FIRST / "rows.jsonl").exists()
+
+
+def test_a_kernel_that_does_not_start_is_told_with_its_last_line(place, monkeypatch):
+    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    monkeypatch.setenv("IPYTHONDIR", "/proc/nowhere")
+    with pytest.raises(kernel.StageError, match=r"its kernel did not start: .*/proc/nowhere"):
+        go(place)
+
+
 def test_a_failing_cell_is_reported_by_notebook_cell_and_error_in_a_few_lines(place):
     write_notebook(place / "notebooks", FIRST, "from rrtf import config\nconfig.stage_name('x')")
     with pytest.raises(kernel.StageError) as caught:

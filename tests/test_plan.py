@@ -317,6 +317,22 @@ def test_generation_flops_are_those_that_torch_counts_with_a_cache(kind):
     assert found == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "olmoe"])
+def test_a_mixture_costs_the_experts_that_a_token_goes_through(kind):
+    """4 experts of 3 x 32 x 48 weights in each of 2 layers, of which a token takes 2."""
+    from transformers import AutoConfig
+
+    more = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+    settings = AutoConfig.for_model(
+        kind, vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=48,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, head_dim=16, **more,
+    )  # fmt: skip
+    shape = models.shape(models.build(settings))
+    assert shape.experts == 2 * 2 * 3 * 32 * 48
+    flops = work.forward_flops(shape, tokens=7, pairs=0, predicted=0)
+    assert flops == 2 * 7 * (shape.linear + shape.experts)
+
+
 def test_six_n_d_for_long_enough_rows_by_hand():
     """10 linear weights, 6 a token; 2 of the head, 8 a prediction, made twice; no attention."""
     shape = models.Shape(12, 10, 2, layers=0, hidden=1, attention=0, key_value=0, vocabulary=2,

@@ -551,3 +551,93 @@ def test_what_is_learned_of_published_answers_is_what_was_judged(file):
     learned = [check_learned(problems[task_id], text) for task_id, text in texts]
     assert len(learned) >= 164 and min(learned) >= 2, "a block can hold every program"
     assert learned.count(4) >= 0.96 * len(learned)
+
+
+# Tokens
+
+
+def _tokenizer(kind: str, **names: str):
+    """A small tokenizer: `bytes`, or as Llama 2's (`space`: one is put before every text)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<unk>", "<s>", "</s>"]
+    if kind == "bytes":
+        vocab = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), '""', '"""', '"""\u010a']
+        merges = [('"', '"'), ('""', '"'), ('"""', "\u010a")]
+        made = Tokenizer(models.BPE({t: i for i, t in enumerate(vocab)}, merges))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        made.decoder = decoders.ByteLevel()
+    else:
+        pieces = [f"<0x{i:02X}>" for i in range(256)]
+        vocab = [*specials, *pieces, "\u2581", "\u2581\u2581", "a", "return"]
+        merges = [("\u2581", "\u2581")]
+        made = Tokenizer(
+            models.BPE(
+                {t: i for i, t in enumerate(vocab)}, merges, byte_fallback=True, unk_token="<unk>"
+            )
+        )
+        put = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        made.normalizer = normalizers.Sequence(put)
+        spaces = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()
+        made.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)])
+    made.add_special_tokens([token for token in specials if token != "<unk>"])
+    around = names.pop("around", "$A")
+    places = [("<s>", 1), ("</s>", 2)]
+    made.post_processor = processors.TemplateProcessing(single=around, special_tokens=places)
+    return PreTrainedTokenizerFast(tokenizer_object=made, **names)
+
+
+BOTH = {"bos_token": "<s>", "eos_token": "</s>"}
+HEAD, TAILS = 'def f(a):\n    """a"""', ("\n    return a\n", "    return a", "x = '</s>'", "")
+
+
+@pytest.mark.parametrize("kind", ["bytes", "space"])
+@pytest.mark.parametrize("around", ["$A", "<s> $A", "<s> $A </s>", "$A </s>"])
+@pytest.mark.parametrize("names", [BOTH, {"eos_token": "</s>"}, {}])
+def test_prompt_and_answer_are_their_text_and_nothing_is_put_between(kind, around, names):
+    tokenizer = _tokenizer(kind, around=around, **names)
+    head, tails = prompts.pair_ids(tokenizer, HEAD, TAILS)
+    assert head == prompts.prompt_ids(tokenizer, HEAD)
+    begins = [1] if around.startswith("<s>") else []
+    assert head[: len(begins)] == begins and 1 not in head[len(begins) :]
+    assert 2 not in head, "an end behind the prompt would end the answer"
+    for tail, text in zip(tails, TAILS, strict=True):
+        shown = tokenizer.decode([*head[len(begins) :], *tail])
+        assert shown.removeprefix(" ") == HEAD + text
+    blanks = tokenizer.convert_ids_to_tokens(tails[1])[:4]
+    assert blanks[:4] == ["\u0120"] * 4 if kind == "bytes" else blanks[:2] == ["\u2581\u2581"] * 2
+
+
+def test_an_answer_has_the_tokens_of_the_whole_and_the_prompt_those_it_is_asked_with():
+    tokenizer = _tokenizer("bytes", **BOTH)
+    text = tokenizer.encode(HEAD + TAILS[1])
+    head, tails = prompts.pair_ids(tokenizer, HEAD, TAILS[:2])
+    assert [*head, *tails[1]] == text
+    spans = tokenizer.convert_ids_to_tokens(tokenizer.encode(HEAD + TAILS[0]))
+    assert '"""\u010a' in spans, "here a token spans prompt and answer"
+    assert tokenizer.convert_ids_to_tokens(head)[-1] == '"""'
+    assert tokenizer.convert_ids_to_tokens(tails[0])[0] == "\u010a"
+
+
+def test_a_tokenizer_of_whole_lines_has_tokens_for_an_answer_too():
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    lines = {"<unk>": 0, "def f(a):": 1, "    return a": 2, "def f(a):    return a": 3}
+    made = Tokenizer(models.WordLevel(lines, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex("\n"), "removed")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    assert prompts.pair_ids(tokenizer, "def f(a):", ["    return a"]) == ([1], [[2]])
+
+
+def test_special_tokens_are_text_in_code_and_themselves_where_a_template_wrote_them():
+    tokenizer = _tokenizer("bytes", around="<s> $A", **BOTH)
+    code = 'def end():\n    """Return "</s>"."""'
+    head, (tail,) = prompts.pair_ids(tokenizer, code, ["\n    return '</s>'\n"])
+    assert head.count(1) == 1 and 2 not in head and 2 not in tail
+    chat = "<s>ask</s>answer"
+    head, tails = prompts.pair_ids(tokenizer, chat, ["'</s>'", "plain"])
+    assert head.count(1) == 1 and head.count(2) == 1
+    assert 2 not in tails[0] and tokenizer.decode(tails[0]) == "'</s>'"
+    assert [*head, *tails[1]] == tokenizer.encode(chat + "plain", add_special_tokens=False)

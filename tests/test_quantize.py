@@ -215,7 +215,8 @@ def test_tasks_without_references_need_no_likelihood():
 
 def test_a_full_model_that_writes_only_blanks_is_none():
     full = measured("full", [" "] * 3)
-    assert "0 % of its answers" in measuring.fault(full, full, nll_margin=0.5)
+    told = "none of its 3 answers is more than blanks"
+    assert measuring.fault(full, full, nll_margin=0.5) == told
 
 
 # Processes
@@ -409,3 +410,32 @@ def test_rounding_errs_by_half_a_scale_at_most():
     whole, scale = round_to(weights, bits=4)
     assert whole.min() >= -8 and whole.max() <= 7
     assert (weights - scale * whole).abs().max() <= scale / 2 + 1e-6
+
+
+# Held against full precision
+
+
+@pytest.mark.parametrize("setting", [{}, {"hidden_act": "gelu"}, {"head_dim": 64}])
+def test_a_variant_is_held_against_the_full_model_within_its_rounding(
+    random_model, tmp_path, setting
+):
+    from rrtf.quantize import variants
+
+    folder = random_model("llama", initializer_range=0.15, **setting)
+    made = "ctranslate2-int8", folder, tmp_path / "variant"
+    variants.make(*made, calibration=())
+    told = variants.held(*made, threads=1)
+    assert bool(told) == bool(setting) and (
+        "differ from those" in told or "axis" in told or not told
+    )
+
+
+def test_the_bound_of_a_variant_is_the_rounding_of_its_own_model(random_model, tmp_path):
+    """What has other weights than it says fails, the same weights in fewer bits do not."""
+    from rrtf.quantize import variants
+
+    folder, other = (random_model("llama", initializer_range=0.1, seed=k) for k in (0, 1))
+    made = tmp_path / "variant"
+    variants.make("ctranslate2-int8", other, made, calibration=())
+    assert variants.held("ctranslate2-int8", other, made, threads=1) == ""
+    assert "is rounding" in variants.held("ctranslate2-int8", folder, made, threads=1)

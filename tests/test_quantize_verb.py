@@ -99,3 +99,22 @@ def test_with_problems_the_table_has_rates_times_and_hashes(toys, tiny_model, tm
     assert [row["variant"] for row in rows] == ["full", "ctranslate2-float32"]
     times = json.loads((out / "timing.json").read_text())
     assert {row["batch"] for row in times} == {1, 32}
+
+
+@pytest.mark.slow
+def test_a_folder_that_no_engine_can_run_is_no_variant(random_model, tmp_path):
+    out = tmp_path / "out"
+    given = "--variant", "ctranslate2-int8", "--out", out
+    found = run("--model", random_model("llama", head_dim=64), *given)
+    assert found.exit_code == 2 and "ctranslate2-int8: failed: UnsupportedModel" in found.output
+    assert "0 variants in" in found.output and not (out / "ctranslate2-int8").exists()
+
+
+def test_weights_that_do_not_fill_the_model_are_named_before_anything_is_made(tiny_model, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 3}))
+    found = run("--model", folder, "--variant", "full")
+    assert found.exit_code == 2 and "12 tensors are missing: transformer.h.2" in found.output

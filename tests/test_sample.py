@@ -213,9 +213,23 @@ def test_bad_options_fail_before_a_model_is_opened(problems, tiny_model, tmp_pat
         ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"temperatures": [-1.0]})
 
 
-def test_a_prompt_that_is_too_long_names_its_shard(problems, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match=r"sampling toy/000 to toy/031: prompt 0 has"):
-        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"max_new_tokens": 250})
+def test_prompts_without_room_are_left_out_and_answers_end_where_the_positions_do(
+    problems, tiny_model, tmp_path
+):
+    room = 256 - len(problems[0].prompt.rstrip("\n"))
+    problems[3] = replace(problems[3], prompt=f"# {'x' * 256}\n{problems[3].prompt}")
+    options = OPTIONS | {"max_new_tokens": 300}
+    with pytest.warns(engines.Note) as told:
+        found = ask(problems[:5], model=tiny_model, shards=tmp_path, **options)
+    assert [r.task_id for r in found[::2]] == [f"toy/{k:03}" for k in (0, 1, 2, 4)]
+    assert max(r.n_tokens for r in found) == room
+    cut = sum(r.finish_reason == "length" for r in found)
+    assert [str(one.message) for one in told if one.category is engines.Note] == [
+        f"student holds 256 tokens, prompt and answer together: {cut} of 10 answers end there, "
+        "before max_new_tokens = 300",
+        "student holds 256 tokens, prompt and answer together: 1 prompts leave no room for an "
+        "answer and are left out",
+    ]
 
 
 def test_a_task_without_a_prompt_and_an_unknown_cluster_are_named(problems, tiny_model, tmp_path):

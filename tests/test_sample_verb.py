@@ -123,6 +123,20 @@ def test_the_same_command_only_reads_and_another_one_samples(ask, tmp_path, monk
     assert isinstance(again.exception, ZeroDivisionError)
 
 
+def test_what_a_model_cannot_hold_is_said_once_and_ends_no_run(ask, add_problem, tmp_path):
+    rows = [store.to_row(add_problem) | {"task_id": f"t/{n}"} for n in range(3)]
+    rows[1]["prompt"] = "#" * 300 + "\n" + rows[1]["prompt"]
+    out = tmp_path / "out.jsonl"
+    done = ask("--max-new-tokens", 5000, "--out", out, problems=written(tmp_path / "p.jsonl", rows))
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if line.startswith("note: ")]
+    assert len(told) == 2 and all("model holds 256 tokens" in line for line in told)
+    assert "before max_new_tokens = 5000" in told[0] and "1 prompts leave no room" in told[1]
+    assert [r.task_id for r in store.read(out, Response)] == ["t/0", "t/2"]
+    alone = ask("--out", out, problems=written(tmp_path / "q.jsonl", rows[1:2]))
+    assert alone.exit_code == 1 and "no answer to any of 1 tasks" in alone.output
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -139,7 +153,6 @@ def test_the_same_command_only_reads_and_another_one_samples(ask, tmp_path, monk
         (["--model", "no/such/folder"], "no/such/folder: no such model folder"),
         (["--model", ""], "no model is named"),
         (["--model", "nano-nobody"], "the shipped model 'nano-nobody' is not there"),
-        (["--max-new-tokens", "300"], "exceeds the model's 256 positions"),
         (["--out", "answers.txt"], "expected a name that ends in .jsonl or .parquet"),
         (["--since", "2022-07-01"], "dates are known of benchmarks"),
     ],
@@ -181,6 +194,14 @@ def test_a_server_is_asked_and_its_recording_answers_without_it(ask, tmp_path):
     assert again.read_bytes() == out.read_bytes()
     other = ask("--engine", f"replay@{replies}", *how, "--seed", 1, model="scripted")
     assert other.exit_code == 2 and "no recorded reply" in other.stderr, other.output
+
+
+def test_a_server_that_refuses_every_prompt_is_said_with_its_reason_and_exits_1(ask, toy):
+    with ScriptedEndpoint(lambda prompt, number: "a refusal") as server:
+        done = ask("--engine", f"openai@{server.url}", "--n", 1, model="scripted")
+    told = "note: scripted: no answer to 5 of 5 requests, refused: HTTP 422: not such a text"
+    assert done.exit_code == 1 and told in done.output
+    assert "no answer to any of 5 tasks" in done.output
 
 
 @pytest.mark.slow

@@ -110,6 +110,9 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
         "dpo": base | {"objective": "dpo", "updates": 3},
         "adafactor": base | {"optimizer": "adafactor", "updates": 4, "learning_rate": 1e-4},
         "lora": base | {"lora_rank": 4, "updates": 4, "learning_rate": 1e-2},
+        "held out": base | {"held_out": 2, "validate_every": 2, "updates": 4},
+        "row by row": base | {"model": model_of("bloom"), "updates": 3},
+        "whole logits": base | {"model": model_of("cohere"), "updates": 3},
         "qwen2": base | {"model": model_of("qwen2"), "updates": 4} | gently,
     }
     many = [run | {"output": tmp_path / "two" / name} for name, run in runs.items()]
@@ -123,6 +126,9 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
         _close(tmp_path / "one" / name, tmp_path / "two" / name)
         facts = [store.read_json(tmp_path / n / name / "training.json") for n in ("one", "two")]
         assert facts[0]["digest"] == facts[1]["digest"]
+        for one, other in zip(*(fact.get("held_out", []) for fact in facts), strict=True):
+            assert one == pytest.approx(other, rel=1e-5), name
+    _close(tmp_path / "one" / "held out" / "best", tmp_path / "two" / "held out" / "best")
     config = (tmp_path / "one" / "plain" / "config.json").read_bytes()
     assert (tmp_path / "two" / "plain" / "config.json").read_bytes() == config
 

@@ -1,5 +1,9 @@
 """What the commands write while they ask an endpoint."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rrtf.cli import screen
@@ -18,6 +22,15 @@ def test_spending_is_told_in_tokens_and_time(numbers, text):
     assert screen.spent(*numbers) == text
 
 
+@pytest.mark.parametrize("command", ["rows = screen.write('-', [{'text': 'é'}])", "print('é')"])
+def test_what_a_terminal_cannot_encode_is_replaced_and_rows_stay_as_they_are(command):
+    program = f"from rrtf.cli import screen\nwith screen.exit_codes():\n    {command}\n"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    shown = b"?\n" if "print" in command else '{"text": "é"}\n'.encode()
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+
+
 def test_without_a_terminal_there_is_no_bar(capsys):
     with screen.spending("asking") as tell:
         assert tell is None
@@ -33,3 +46,13 @@ def test_on_a_terminal_the_bar_takes_what_the_endpoint_tells(monkeypatch, capsys
         tell(10, 10, 150, 0, 0.0)
     written = capsys.readouterr().err
     assert "asking" in written and "10/10" in written and "150 tokens" in written
+
+
+def test_a_narrow_terminal_keeps_names_and_numbers_and_breaks_sentences(capsys):
+    from rich.console import Console
+
+    rows = [{"variant": "ctranslate2-float32", "MB": 1.0, "status": "failed: " + "because " * 20}]
+    Console(width=60).print(screen.rows_table(rows))
+    written = capsys.readouterr().out
+    assert "ctranslate2-float32  1.00  failed: because" in written
+    assert written.count("because") == 20 and "…" not in written

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,39 @@ def test_a_finished_run_is_read_and_one_with_other_settings_done_again(tiny_mode
     assert _train(tiny_model, folder, updates=2) == first
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
     assert len(_train(tiny_model, folder, updates=3)) == 3
+
+
+def test_the_held_out_groups_are_looked_at_and_the_best_model_is_kept(tiny_model, tmp_path):
+    looks: list[train.Look] = []
+
+    def watch(step, _, stop=0):
+        if isinstance(step, train.Look):
+            looks.append(step)
+        elif step.step == stop:
+            raise KeyboardInterrupt
+
+    how = {"held_out": 2, "validate_every": 2, "learning_rate": 2e-2, "checkpoint_every": 2}
+    whole = _train(tiny_model, tmp_path / "r", told=watch, **how)
+    facts = json.loads((tmp_path / "r" / "training.json").read_text())
+    assert [look.step for look in looks] == [2, 4, 6]
+    assert facts["held_out"] == [asdict(look) for look in looks] and facts["n_trained"] == 3
+    best = min(looks, key=lambda look: look.loss)
+    network, tokenizer = packing.load(tmp_path / "r" / "best", dropout=0.0, threads=1)
+    examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
+    kept, held = batches.apart(examples, count=2, seed=0)
+    assert len(kept) == 3 and {e.task_id for e in kept}.isdisjoint(e.task_id for e in held)
+    batch = batches.collate(held)
+    weights = replace(loss.PAPER, ft_reduction="mean")
+    found = loss.rrtf(batch, *scoring.score(network, batch), weights).loss
+    assert float(found) == pytest.approx(best.loss, rel=1e-5)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_model, tmp_path / "cut" / "r", told=partial(watch, stop=5), **how)
+    assert _train(tiny_model, tmp_path / "cut" / "r", **how) == whole
+    again = json.loads((tmp_path / "cut" / "r" / "training.json").read_text())
+    assert again["held_out"] == facts["held_out"]
+    assert _same(tmp_path / "cut" / "r" / "best", tmp_path / "r" / "best")
+    with pytest.raises(ValueError, match="held_out 5: there are 5 groups, and none is left"):
+        _train(tiny_model, tmp_path / "none", held_out=5)
 
 
 @pytest.mark.parametrize("objective", ["sft", "rrhf", "dpo"])

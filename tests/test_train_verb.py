@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,57 @@ def test_tensorboard_reads_the_logs(run, tmp_path):
     shown = {event.step: event.value for event in events.Scalars("loss")}
     assert shown == {step["step"]: pytest.approx(step["loss"]) for step in steps}
     assert set(events.Tags()["scalars"]) >= {"rank_loss", "ft_loss", "violated", "grad_norm"}
+
+
+TRACKER = """
+import json
+from pathlib import Path
+
+def init(**how):
+    told(init=how)
+    return Run()
+
+def told(**what):
+    with Path("told.jsonl").open("a") as file:
+        file.write(json.dumps(what) + chr(10))
+
+def log(values, step):
+    told(step=step, values=values)
+
+def finish():
+    told(finished=True)
+
+class Run:
+    log, finish = staticmethod(log), staticmethod(finish)
+"""
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_other_trackers_are_told_every_update_and_the_held_out_loss(
+    run, tmp_path, monkeypatch, name
+):
+    done = run("--updates", 2, "--report-to", name)
+    assert done.exit_code == 2 and f"--report-to {name}: it is not installed" in done.output
+    (tmp_path / f"{name}.py").write_text(TRACKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    how = ("--updates", 2, "--report-to", name, "--held-out", 2, "--validate-every", 1)
+    done = run(*how)
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "5 prompts -2 held_out 3 trained on" in words and "best model:" in words
+    assert "after update 2, held out: loss" in words
+    first, *logged, last = map(json.loads, Path("told.jsonl").read_text().splitlines())
+    assert first["init"]["name"] == "out" and first["init"]["config"]["objective"] == "rrtf"
+    assert [row["step"] for row in logged] == [1, 1, 2, 2] and last == {"finished": True}
+    assert set(logged[-1]["values"]) == {f"held_out/{n}" for n in ("loss", "rank_loss", "ft_loss")}
+    assert logged[0]["values"]["learning_rate"] > 0 and logged[0]["values"]["clipped"] == 1
+    monkeypatch.delitem(sys.modules, name)
+
+
+def test_without_a_tracker_there_are_no_logs(run, tmp_path):
+    assert run("--updates", 1, "--report-to", "none").exit_code == 0
+    assert not (tmp_path / "out" / "logs").exists()
 
 
 @pytest.mark.parametrize("name", ["groups.json", "groups.parquet", "groups.jsonl.gz"])
@@ -182,14 +234,23 @@ def test_what_cannot_be_asked_for_is_refused_by_name(run, tmp_path, tiny_model):
     assert "empty.jsonl: no groups to train on" in run(groups="empty.jsonl").output
 
 
-def test_a_tokenizer_without_an_end_of_text_token_is_refused(run, tmp_path, tiny_model):
-    folder = tmp_path / "endless"
-    AutoModelForCausalLM.from_pretrained(tiny_model).save_pretrained(folder)
+def test_a_tokenizer_without_an_end_of_text_token_gets_the_models_or_is_refused(
+    run, tmp_path, tiny_model
+):
+    folder, network = tmp_path / "endless", AutoModelForCausalLM.from_pretrained(tiny_model)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    tokenizer.eos_token = None
-    tokenizer.save_pretrained(folder)
-    done = run("--updates", 1, "--model", folder)
-    assert done.exit_code == 2 and "the tokenizer has no end-of-text token" in done.output
+    for name in ("eos_token", "bos_token", "pad_token"):
+        setattr(tokenizer, name, None)
+    for ends in ([0, 2], None):
+        network.config.eos_token_id = network.generation_config.eos_token_id = ends
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        done = run("--updates", 1, "--model", folder, output=f"out-{bool(ends)}")
+        if ends:
+            assert done.exit_code == 0, done.output
+            assert AutoTokenizer.from_pretrained(tmp_path / "out-True").eos_token_id == 0
+    assert done.exit_code == 2
+    assert "neither the tokenizer nor the model has an end-of-text token" in done.output
 
 
 def test_a_loss_that_is_not_finite_fails_with_run_update_and_tasks(run, tmp_path, tiny_model):
@@ -208,6 +269,33 @@ def test_what_is_too_long_is_counted(run, tmp_path):
     store.write(tmp_path / "long.jsonl", rows)
     words = " ".join(run("--updates", 1, groups="long.jsonl").output.split())
     assert "3 prompts -1 too_long 2 trained on" in words
+
+
+def test_an_answer_that_is_too_long_leaves_its_group_and_is_counted_before_and_after(run, tmp_path):
+    rows = _rows()
+    rows[1] |= {"responses": [*rows[1]["responses"], "x" * 300], "scores": [3.0, 2.0, 1.0]}
+    rows[1] |= {"sources": ["t", "s", "s"], "outcomes": ["PASS", "FAILED_TESTS", "FAILED_TESTS"]}
+    store.write(tmp_path / "long.jsonl", rows)
+    for _ in range(2):
+        done = run("--updates", 1, groups="long.jsonl")
+        words = " ".join(done.stdout.split())
+        assert done.exit_code == 0 and "3 prompts 3 trained on" in words, done.output
+        assert "responses too long 1" in words
+
+
+def test_weights_that_are_missing_or_none_are_refused_by_name(run, tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "deeper")
+    settings = store.read_json(folder / "config.json")
+    store.write_json(folder / "config.json", settings | {"n_layer": 3})
+    done = run("--updates", 1, "--model", folder)
+    assert done.exit_code == 2 and "12 tensors are missing: transformer.h.2.attn" in done.output
+    shutil.copy(tiny_model / "config.json", folder)
+    weights = (tiny_model / "model.safetensors").read_bytes()
+    for data in (b"version 1\nthe weights lie elsewhere\n" * 3, weights[:-9], b""):
+        (folder / "model.safetensors").write_bytes(data)
+        done = run("--updates", 1, "--model", folder, "--overwrite")
+        assert done.exit_code == 2, done.output
+        assert f"{folder / 'model.safetensors'}: no weights, {len(data)} bytes" in done.output
 
 
 def test_epochs_are_the_default_and_the_rate_depends_on_objective_and_adapters(run, tmp_path):

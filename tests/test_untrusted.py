@@ -49,6 +49,8 @@ RUNNING = {
     "cases/steps.py: open_program: compile": FENCED + "the program",
     "cases/steps.py: open_program: exec": FENCED + "the program",
     "cli/options.py: command: import_module": HERE + "one of the ten verbs",
+    "cli/train.py: _trackio: import_module": HERE + "trackio",
+    "cli/train.py: _wandb: import_module": HERE + "wandb",
     "cluster.py: _Team.__init__: import_module": HERE + "the module of the work that is spread",
     "cluster.py: _Worker.begin: import_module": "the cluster is trusted as a whole",
     "cluster.py: pool: ProcessPoolExecutor": OURS + "`end_with_parent`",

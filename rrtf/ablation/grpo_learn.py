@@ -15,7 +15,8 @@ from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor
 from rrtf.sandbox.executor import Limits
 from rrtf.step import batches, networks, packing, sharding
-from rrtf.train import in_bfloat16, model_card
+from rrtf.step.networks import model_card
+from rrtf.train import in_bfloat16
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,5 +1,6 @@
 """The verb `evolve`: rows in, harder rows or problems with tests out, and tables of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,9 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         console.print(screen.rows_table(offline.by_method(evolved)))
         reasons = rules.reason_counts(gone)
         console.print("", screen.ledger("attempts", total, reasons, "evolved", len(evolved)), "")
-    silent = sum(reason.endswith("no reply") for _, reason in gone)
+    whys = Counter(why.partition(f"{rules.NO_REPLY}: ")[2] for _, why in gone)
+    del whys[""]
+    lost = bool(total) and whys.total() == total
     kept: Sequence = [*rows, *evolved]
     if given.clean:
         everything = len(kept)
@@ -139,8 +142,11 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
     what = "problems" if given.tests else "rows"
     screen.say_written(console, given.out, f"{len(kept)} {what}")
     screen.say_written(console, given.dropped, f"{len(gone)} dropped rows")
-    if silent:
-        screen.say(console, f"{silent} requests have no reply; the same command asks them again")
+    for why, count in whys.most_common():
+        told = f"{count} requests have no reply; the same command asks them again: {why}"
+        screen.say(console, told)
+    if lost:
+        raise OSError(f"{given.engine}: no reply to any of {total} requests")
 
 
 def _asker(given: Given) -> Asker:

@@ -4,11 +4,13 @@ A verb is a function of one argument in the file of its name: `Given`, an attrib
 """
 
 import inspect
+import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
 
@@ -18,7 +20,22 @@ from rrtf import config
 from rrtf.cli import screen
 
 Given = SimpleNamespace  # what a command line said, by the names of the lines
-ALL_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def cores(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """The cores that this process may use: those it may run on, and of them its group's share."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for name, quotas in (("cpu.max", []), ("cpu/cpu.cfs_quota_us", ["cpu/cpu.cfs_period_us"])):
+        try:
+            quota, period = " ".join((root / n).read_text() for n in (name, *quotas)).split()
+            share = int(quota) / int(period)
+        except (OSError, ValueError):  # no such file; `max` or -1: no limit
+            continue
+        return max(1, min(own, math.ceil(share))) if share > 0 else own
+    return own
+
+
+ALL_CORES = cores()
 _COMMENT = re.compile(r"(\w+) = \{.*\}  # (?:(\S*(?:[A-Z|]|\.\.)\S*): )?(.*?)(?:\. .*)?")
 _CHOICE = re.compile(r"[a-z0-9_+]+(\|[a-z0-9_+]+)+")
 _KIND = inspect.Parameter.KEYWORD_ONLY

@@ -1,6 +1,7 @@
 """The verb `plan`: a plan on a terminal, section by section, and as values for programs."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -36,6 +37,8 @@ def plan(given: Given) -> None:
     from rrtf.plan import models, planning
 
     transformers.logging.set_verbosity_error()  # of configurations that are not meant to be run
+    fakes = logging.getLogger("torch._subclasses.fake_tensor")
+    fakes.setLevel(logging.CRITICAL)  # of ways that a mixture tries before it finds one
     out = given.out
     screen.check_out(out, ends=(".json",))
     overrides = given.set | planning.model_override(given.model or None)
@@ -118,6 +121,9 @@ def model_lines(found: "Plan") -> Iterator[str]:
         f"attention {shape.attention} wide, keys and values {shape.key_value}, "
         f"vocabulary {shape.vocabulary:,}, {shape.positions:,} positions"
     )
+    if shape.experts:
+        at_work = shape.linear + shape.experts + shape.head
+        yield f"a mixture of experts: a token is multiplied with {at_work:,} weights"
     teacher = found.teacher.name if found.teacher else "none named, its answers are left out"
     yield f"teacher: {teacher}"
 

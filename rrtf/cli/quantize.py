@@ -28,6 +28,7 @@ def quantize(given: Given) -> None:
     check_variants(given.variants)
     screen.check_folder(given.out)
     folder = engines.model_folder(given.model)
+    engines.check_weights(folder)
     data = screen.folder(given.data)
     tasks = inputs.load_problems(given.problems, data=data) if given.problems else []
     ask = engines.asker(folder, given.prompt_format)

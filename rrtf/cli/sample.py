@@ -34,12 +34,15 @@ def sample(given: Given) -> None:
     author = Author(model, source, given.engine, given.prompt_format)
     kept, cluster = _shards(given), given.cluster
     found = inputs.sampled(given, tasks, author, decodings, kept=kept, cluster=cluster)
+    if not found:
+        raise OSError(f"{source}: no answer to any of {len(tasks)} tasks")
     if given.out:
         screen.write(given.out, found)
     console = Console(stderr=given.out == "-", highlight=False)
     rows = [{SHORT.get(k, k): v for k, v in row.items()} for row in survey(found)]
     console.print(screen.rows_table(rows))
-    if cut := sum(response.finish_reason == "length" for response in found):
+    full = [response for response in found if response.n_tokens >= longest]
+    if cut := sum(response.finish_reason == "length" for response in full):
         screen.say(console, f"{cut} of {len(found)} answers were cut after {longest} tokens")
     screen.say_written(console, given.out, f"{len(found)} answers to {len(tasks)} tasks")
 

@@ -1,11 +1,13 @@
 """What the commands write: tables on a terminal, a progress bar, lines in a file or on a pipe."""
 
 import gzip
+import io
 import logging
 import os
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from rrtf import store
+from rrtf.engines import Note
 from rrtf.execution import reason_rows
 from rrtf.records import Execution
 from rrtf.report import kernel
+
+SENTENCE = 30  # characters; what is longer in a column behind the first is no name
 
 
 def plain(text: str) -> str:
@@ -55,11 +60,16 @@ def table(
 ) -> Table:
     """Columns of texts, `gap` apart, those of numbers to the right.
 
-    `left` are the places of the columns of words, `whole` of those that are not broken.
+    `left` are the places of the columns of words, `whole` of those that are not broken, unless they
+    hold sentences.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 1, 0, gap - 1), show_header=any(heads))
+    rows = list(rows)
+    long = [n for n in whole if n and any(len(row[n]) > SENTENCE for row in rows)]
     for number, head in enumerate(heads):
         how = {"no_wrap": number in whole, "overflow": "ellipsis" if whole else "fold"}
+        if long:  # sentences alone give way, and are broken between words
+            how = {"no_wrap": number not in long, "overflow": "fold"}
         made.add_column(Text(plain(head)), justify="left" if number in left else "right", **how)
     for row in rows:
         made.add_row(*(Text(plain(cell)) for cell in row))
@@ -176,7 +186,9 @@ def kept_in(text: str) -> Iterator[Path]:
 def write(out: str, rows: Sequence[Any]) -> None:
     """Records or rows to a file, whole or not at all, or as lines to standard output (`-`)."""
     if out == "-":
-        sys.stdout.write(store.encode(rows, ".jsonl").decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(store.encode(rows, ".jsonl"))  # UTF-8, whatever a terminal takes
+        sys.stdout.buffer.flush()
         return
     path = Path(out)
     if path.suffix == ".gz":
@@ -224,6 +236,16 @@ def spent(tokens: int, to_come: int, seconds: float) -> str:
 def exit_codes(interrupted: str = "the same command goes on") -> Iterator[None]:
     """Turns what a verb raises into lines on stderr and the exit code that goes with them."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # what cannot be shown is replaced, no work is lost
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    shows = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        told = issubclass(category, Note)
+        tell(f"note: {message}") if told else shows(message, category, *where, **more)
+
+    warnings.showwarning = show
     for library in ("torchao", "torch.utils._pytree"):  # they speak of kernels nobody asked for
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
@@ -236,6 +258,8 @@ def exit_codes(interrupted: str = "the same command goes on") -> Iterator[None]:
         _leave(f"failed: {error}\nWhat was finished is kept; the same command goes on.", 1)
     except (OSError, FloatingPointError) as error:
         _leave(f"failed: {error}", 1)
+    finally:
+        warnings.showwarning = shows
 
 
 def goes_on_from(folder: str, option: str = "--shards") -> str:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 
@@ -17,7 +19,7 @@ from rrtf.cli.options import ALL_CORES, Given
 from rrtf.records import RankedGroup, TrainStep
 
 if TYPE_CHECKING:  # what trains loads torch
-    from rrtf.train import Recipe
+    from rrtf.train import Look, Recipe
 
 RATES = config.resolve("gpu80", "train")  # of models of any size, `lr_...`
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
@@ -42,10 +44,14 @@ def train(given: Given) -> None:
 
     recipe, out = recipe_of(given), Path(given.out)
     training.check(recipe)
+    if given.report_to != "none" and not find_spec(given.report_to):
+        name = given.report_to
+        raise ValueError(f"--report-to {name}: it is not installed: pip install {name}")
     found, single = load(given)
     folder = engines.model_folder(given.model)
     how = {"model": folder, "output": out, "recipe": recipe, "overwrite": given.overwrite}
-    with sharding.joined(), _told(out, quiet=sharding.rank() > 0) as told:
+    shown = out, given.report_to, given.clip
+    with sharding.joined(), _told(*shown, quiet=sharding.rank() > 0) as told:
         training.train(found, told=told, **how)
         first = sharding.rank() == 0
     if first:
@@ -64,13 +70,24 @@ def recipe_of(given: Given) -> "Recipe":
 
     rate = RATES[f"lr_{loss.objective(given.objective).rate}"]
     rate *= WITH_ADAPTERS if given.lora_rank else 1.0
-    cores = max(1, ALL_CORES // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return Recipe.of(
         vars(given),
         learning_rate=given.learning_rate or rate,
         epochs=given.epochs or float(not given.updates),
-        threads=given.threads or cores,
+        threads=given.threads or _threads(),
     )
+
+
+def _threads() -> int:
+    """Those that OMP_NUM_THREADS names, else the cores, shared among the processes of torchrun.
+
+    torchrun sets it to 1 where there are several and nobody has; that is not taken.
+    """
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    if named.isdecimal() and int(named) > (beside > 1):
+        return int(named)
+    return max(1, ALL_CORES // beside)
 
 
 def load(given: Given) -> tuple[list[RankedGroup], int]:
@@ -120,33 +137,87 @@ def _group(row: Any, where: str) -> RankedGroup:
 
 
 @contextmanager
-def _told(out: Path, *, quiet: bool) -> Iterator[Callable[[TrainStep, int], None] | None]:
-    """While the block runs: a call per update that shows it and logs it for TensorBoard."""
+def _told(
+    out: Path, report_to: str, clip: float, *, quiet: bool
+) -> Iterator["Callable[[TrainStep | Look, int], None] | None"]:
+    """While the block runs: a call per update, and look, that shows and logs it."""
     if quiet:
         yield None
         return
-    from rrtf.train import open_logs
+    from rrtf.train import Look
 
-    logs: list[Any] = []  # opened at the first update: TensorBoard takes seconds to import
+    logs: list[Log] = []  # opened at the first update: TensorBoard takes seconds to import
     with screen.progress("training") as tick:
         show = _liner()
 
-        def told(step: TrainStep, updates: int) -> None:
-            if tick:
+        def told(step: TrainStep | Look, updates: int) -> None:
+            held = isinstance(step, Look)
+            if held:
+                screen.tell(f"after update {step.step}, held out: loss {step.loss:.4f}")
+            elif tick:
                 tick(step.step, updates, f"loss {step.loss:.4f}")
             else:
                 show(step, updates)
-            if not logs:
-                logs.append(open_logs(out / "logs", step.step))
-            for name in LOGGED:
-                if not math.isnan(getattr(step, name)):
-                    logs[0].add_scalar(name, getattr(step, name), step.step)
+            if not logs and report_to != "none":
+                logs.append(LOGS[report_to](out, step.step))
+            values = {name: getattr(step, name, math.nan) for name in LOGGED}
+            if clip and not held:
+                values["clipped"] = float(step.grad_norm > clip)
+            known = {name: value for name, value in values.items() if not math.isnan(value)}
+            for log in logs:
+                log.add({f"held_out/{n}" if held else n: v for n, v in known.items()}, step.step)
 
         try:
             yield told
         finally:
-            for writer in logs:
-                writer.close()
+            for log in logs:
+                log.close()
+
+
+class Log(NamedTuple):
+    """Where updates are logged: `add` takes values by name and an update's number."""
+
+    add: Callable[[dict[str, float], int], None]
+    close: Callable[[], None]
+
+
+def _tensorboard(out: Path, step: int) -> Log:
+    """Scalars in `out / logs`; what an interrupted run left there from `step` on is hidden."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(out / "logs"), purge_step=step)
+
+    def add(values: dict[str, float], at: int) -> None:
+        for name, value in values.items():
+            writer.add_scalar(name, value, at)
+
+    return Log(add, writer.close)
+
+
+def _wandb(out: Path, step: int) -> Log:
+    """A run of the project `rrtf` under the folder's name, gone on with by the same command."""
+    wandb = import_module("wandb")
+
+    from rrtf.train import MARKER
+
+    digest = store.read_json(out / MARKER)
+    known = {"id": digest["digest"][:16], "resume": "allow", "config": digest["of"]}
+    run = wandb.init(project="rrtf", name=out.name, dir=str(out), **known)
+    return Log(lambda values, at: run.log(values, step=at), run.finish)
+
+
+def _trackio(out: Path, step: int) -> Log:
+    """The same with trackio, which keeps its runs on this machine."""
+    trackio = import_module("trackio")
+
+    from rrtf.train import MARKER
+
+    settings = store.read_json(out / MARKER)["of"]
+    trackio.init(project="rrtf", name=out.name, resume="allow", config=settings)
+    return Log(lambda values, at: trackio.log(values, step=at), trackio.finish)
+
+
+LOGS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
 
 
 def _liner() -> Callable[[TrainStep, int], None]:
@@ -170,17 +241,27 @@ def _closing(out: Path, single: int) -> None:
     """Prompts in and out, and what the run was."""
     facts, seconds = store.read_json(out / "training.json"), store.read_json(out / ".seconds.json")
     lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
+    long = lost.pop("response_too_long", 0)  # of groups that are trained on
+    if held := facts["settings"]["held_out"]:
+        lost["held_out"] = held
     console, total = Console(highlight=False), facts["n_groups"] + single
     console.print(screen.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
-    steps = facts["steps"]
+    steps, clip = facts["steps"], facts["settings"]["clip"]
+    clipped = sum(step["grad_norm"] > clip > 0 for step in steps)
     rows = [
         ("updates", f"{len(steps)} of {facts['settings']['groups_per_batch']} prompts"),
+        ("of them clipped", f"{clipped}, their gradient's norm was over {clip:g}"),
         ("tokens", f"{facts['tokens']}"),
         ("first loss", f"{steps[0]['loss']:.4f}"),
         ("last loss", f"{steps[-1]['loss']:.4f}"),
         ("seconds", f"{seconds}"),
     ]
+    rows += [("responses too long", f"{long}")] if long else []
     console.print(screen.table(["", ""], rows, left=(0, 1)))
     screen.say(console, f"model: {out}")
+    if facts.get("held_out"):
+        best = min(facts["held_out"], key=lambda look: look["loss"])
+        which = f"after update {best['step']}, loss {best['loss']:.4f} on {held} held out"
+        screen.say(console, f"best model: {out / 'best'} ({which})")
     if (out / "adapter").is_dir():
         screen.say(console, f"adapters, not merged: {out / 'adapter'}")

@@ -10,12 +10,14 @@ a server. They take a model by the name that the server has for it.
 """
 
 import json
-from collections import Counter
-from collections.abc import Callable, Sequence
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from multiprocessing import parent_process
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rrtf import config, prompts
 from rrtf.records import Problem
@@ -29,7 +31,22 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class UnsupportedModel(ValueError):
-    """The engine cannot run this architecture; the message names one that can."""
+    """The engine cannot run this model, or not as it is; the message names one that can."""
+
+
+class Note(UserWarning):
+    """What a caller should know although the work goes on."""
+
+
+def note(text: str) -> None:
+    """Says `text` once, from the first process alone: each of its workers finds the same."""
+    if parent_process() is None:
+        warnings.warn(text, Note, stacklevel=3)
+
+
+POSITIONS = ("n_positions", "max_position_embeddings", "max_seq_len")  # as configurations have it
+NO_ROOM = "prompt"  # why there is no answer: the prompt fills what the model can hold
+REFUSED = "refused: "  # or its server does not take it; what the server says stands behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +55,16 @@ class Completion:
 
     `text` ends before the first stop sequence; `n_tokens` counts generated tokens, those of the
     stop sequence included, the end-of-text token not. `finish_reason` is `stop` (end of text or a
-    stop sequence) or `length` (`max_new_tokens` reached).
+    stop sequence), `length` (`max_new_tokens`, or all that the model can hold, reached), or where
+    nothing was generated `NO_ROOM` or what begins with `REFUSED`.
     """
 
     text: str
     n_tokens: int
     finish_reason: str
+
+
+NOTHING = Completion("", 0, NO_ROOM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +102,6 @@ def prompt_keys(prompts: Sequence[str]) -> list[tuple[str, int]]:
         keys.append((prompt, seen[prompt]))
         seen[prompt] += 1
     return keys
-
-
-def check_lengths(lengths: Sequence[int], *, max_new_tokens: int, positions: int) -> None:
-    """ValueError for the first prompt that is empty or does not fit with its answer."""
-    for number, length in enumerate(lengths):
-        if length == 0:
-            raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
-        if length + max_new_tokens > positions:
-            raise ValueError(
-                f"prompt {number} has {length} tokens; with max_new_tokens = {max_new_tokens} "
-                f"that exceeds the model's {positions} positions"
-            )
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int:
@@ -141,6 +150,25 @@ def batches(lengths: Sequence[int], *, n: int, rows: int) -> list[list[tuple[int
     return [pairs[at : at + rows] for at in range(0, len(pairs), rows)]
 
 
+def portions(
+    lengths: Sequence[int], *, n: int, rows: int, max_new_tokens: int, positions: int
+) -> Iterator[tuple[list[tuple[int, int]], int]]:
+    """(a batch, the tokens that its answers may have) for prompts of such `lengths`.
+
+    At most `max_new_tokens`, at least 0: prompt and answer share the model's `positions`.
+    ValueError for the first prompt that is empty.
+    """
+    rooms: defaultdict[int, list[int]] = defaultdict(list)
+    for number, length in enumerate(lengths):
+        if length == 0:
+            raise ValueError(f"prompt {number} is empty: the model has nothing to continue")
+        rooms[max(0, min(max_new_tokens, positions - length))].append(number)
+    for room, numbers in rooms.items():
+        for batch in batches([lengths[number] for number in numbers], n=n, rows=rows):
+            yield [(numbers[prompt], sample) for prompt, sample in batch], room
+
+
+DTYPES = {"ctranslate2": "float32", "gptbigcode": "auto"}  # where none is named
 LOCAL = ("auto", "transformers", "ctranslate2", "gptbigcode")
 REMOTE = ("vllm", "openai", "replay")
 ENGINES = LOCAL + REMOTE
@@ -157,8 +185,8 @@ class Generator(Protocol):
     ) -> list[list[Completion]]:
         """`n` completions of every prompt, in the order of the prompts.
 
-        The same call gives the same result; ValueError for options out of range and for prompts
-        that do not fit the model's positions together with `max_new_tokens`.
+        The same call gives the same result. An answer ends where the model's positions do; a
+        prompt that leaves none gets `NO_ROOM`. ValueError for options out of range.
         """
         ...
 
@@ -168,6 +196,68 @@ class Generator(Protocol):
         The end-of-text token is not part of the answer.
         """
         ...
+
+
+Rows = Sequence[Sequence[int]]  # token ids of whole texts
+
+
+class Scorer(Protocol):
+    """What `score_pairs` and `holding` need of a local engine.
+
+    `precision` is what it computes in: `float32`, `bfloat16`, `float16`, or `intN` of its weights.
+    """
+
+    tokenizer: Any
+    precision: str
+
+    def log_probs(self, rows: Rows) -> list[list[float]]:
+        """Nats of every token of each row but its first, given those before it."""
+        ...
+
+    def greedy(self, rows: Rows, length: int) -> list[list[int]]:
+        """Up to `length` likeliest tokens behind each row, without the one that ends a text."""
+        ...
+
+
+def score_pairs(
+    engine: Scorer, heads: Sequence[str], answers: Sequence[str]
+) -> list[tuple[float, int]]:
+    """`Generator.score` of a local engine."""
+    pairs = [
+        prompts.pair_ids(engine.tokenizer, head, [answer])
+        for head, answer in zip(heads, answers, strict=True)
+    ]
+    found = engine.log_probs([head + tail for head, (tail,) in pairs])
+    return [
+        (sum(values[len(head) - 1 :]), len(tail))
+        for (head, (tail,)), values in zip(pairs, found, strict=True)
+    ]
+
+
+def settings(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A JSON file of a model folder; {} where it has none."""
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def positions(model: str | Path) -> int | None:
+    """How many tokens a local model can hold, prompt and answer; None where it does not say."""
+    own = settings(Path(resolve_model(model)))
+    own = own | (own.get("text_config") or {})
+    return next((own[name] for name in POSITIONS if own.get(name)), None)
+
+
+def end_tokens(folder: Path, tokenizer_end: int | None) -> frozenset[int]:
+    """The tokens that end a text, to every engine.
+
+    Those of `generation_config.json`, where it names none of `config.json`, and the tokenizer's:
+    what is trained on its texts ends them with it.
+    """
+    own = settings(folder)
+    places = settings(folder, "generation_config.json"), own, own.get("text_config") or {}
+    named = next((e for one in places if (e := one.get("eos_token_id")) is not None), [])
+    ends = [*(named if isinstance(named, list) else [named]), tokenizer_end]
+    return frozenset(end for end in ends if isinstance(end, int))
 
 
 def resolve_model(name: str | Path) -> Path | str:
@@ -196,7 +286,7 @@ def model_folder(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        wanted = ["*.json", "*.safetensors", "*.txt", "*.model"]
+        wanted = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
         return Path(snapshot_download(text, allow_patterns=wanted))
     except Exception as error:  # the hub client raises a dozen unrelated classes
         raise FileNotFoundError(
@@ -204,10 +294,109 @@ def model_folder(name: str | Path) -> Path:
         ) from None
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files with a model's weights, those of its index where it has one.
+
+    None where they are in torch's older form. FileNotFoundError for a file that the index names
+    and the folder lacks, and where there are no weights.
+    """
+    index = settings(folder, "model.safetensors.index.json").get("weight_map", {})
+    files = [folder / name for name in sorted(set(index.values()))]
+    files = files or [*folder.glob("model.safetensors")] or sorted(folder.glob("*.safetensors"))
+    if lost := [file for file in files if not file.exists()]:
+        raise FileNotFoundError(f"{lost[0]}: named by the index of the weights, and not there")
+    if not files and not any(folder.glob("*.bin")):
+        raise FileNotFoundError(f"{folder}: no weights there (no .safetensors file)")
+    return files
+
+
+def weight_header(path: Path) -> dict[str, dict[str, Any]]:
+    """name -> {dtype, shape, data_offsets} of a safetensors file's tensors.
+
+    ValueError for a file that is none, or is cut short.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if length <= size - 8 else b""
+    try:
+        header = json.loads(text)
+        found = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in found.values()), default=0)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        found, end = {}, size
+    if not found:
+        raise ValueError(
+            f"{path}: holds no weights ({size} bytes): a pointer that a clone without large files "
+            "leaves, or a download cut short? fetch the file again"
+        )
+    if end > size:
+        raise ValueError(f"{path}: is cut short ({size} of {end} bytes): fetch the file again")
+    return found
+
+
+def check_weights(folder: Path) -> None:
+    """ValueError, with names, for weights that do not fill the model in `folder`.
+
+    Reads the headers of the files, not the weights. FileNotFoundError as `weight_files`. Not
+    looked at: weights in torch's older form, quantised ones, architectures that transformers does
+    not have.
+    """
+    headers = {name: entry for file in weight_files(folder) for name, entry in
+               weight_header(file).items()}  # fmt: skip
+    own = settings(folder)
+    if headers and "quantization_config" not in own and _known(own):
+        _check_filled(folder, headers)
+
+
+def _known(own: Mapping[str, Any]) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return own.get("model_type") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _check_filled(folder: Path, headers: Mapping[str, Mapping[str, Any]]) -> None:
+    """transformers itself says what it would find missing, of tensors that have shapes alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)  # it would print a table of what is missing
+    logging.disable_progress_bar()
+    try:
+        own = AutoConfig.from_pretrained(folder)
+        kind = AutoModelForCausalLM._model_mapping[type(own)]
+        hollow = {name: torch.empty(entry["shape"], device="meta") for name, entry in
+                  headers.items()}  # fmt: skip
+        how = {"device_map": "meta", "output_loading_info": True, "ignore_mismatched_sizes": True}
+        _, told = kind.from_pretrained(None, config=own, state_dict=hollow, **how)
+    except Exception as error:  # an architecture's own complaint about its configuration
+        raise UnsupportedModel(
+            f"{folder}: transformers does not build it ({line(error)})"
+        ) from error
+    finally:
+        logging.set_verbosity(before)
+    for what, names in (("missing", told["missing_keys"]), ("of another shape",
+                        [key[0] for key in told["mismatched_keys"]])):  # fmt: skip
+        if names:
+            shown = ", ".join(sorted(names)[:4]) + ", ..." * (len(names) > 4)
+            raise ValueError(
+                f"{folder}: its weights do not fill the model of its config.json: {len(names)} "
+                f"tensors are {what}: {shown}"
+            )
+
+
+def line(error: BaseException) -> str:
+    """What a library's exception says, in a line of at most 300 characters."""
+    told = " ".join(str(error).split()) or type(error).__name__
+    return told if len(told) <= 300 else f"{told[:297]}..."
+
+
 def chat_template(folder: Path) -> Callable[[str], str]:
     """A user's message -> the text that the chat model in `folder` reads, its turn to answer.
 
-    ValueError where the tokenizer of the folder has no chat template.
+    ValueError where the tokenizer of the folder has no chat template, and where it refuses.
     """
     from rrtf.engines.transformers import open_tokenizer
 
@@ -217,7 +406,14 @@ def chat_template(folder: Path) -> Callable[[str], str]:
 
     def ask(text: str) -> str:
         message = [{"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+        try:
+            return tokenizer.apply_chat_template(
+                message, add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # whatever jinja raises of a template
+            raise ValueError(
+                f"{folder}: its chat template refuses a user's message: {line(error)}"
+            ) from None
 
     return ask
 
@@ -239,17 +435,14 @@ def architecture(folder: Path) -> str:
     return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type", "")
 
 
-def choose_engine(folder: Path) -> str:
-    """What `auto` means for a model on this machine.
+def choices(folder: Path) -> tuple[str, ...]:
+    """The engines that `auto` tries for a model on this machine, in their order.
 
     CUDA: transformers. CPU: the decode loop of this package for GPTBigCode with multi-query
-    attention; CTranslate2 for others (where it converts them, else transformers).
+    attention, CTranslate2 where it converts the architecture, transformers.
     """
-    if device() == "cuda":
-        return "transformers"
-    if architecture(folder) == "gpt_bigcode":
-        return "gptbigcode"
-    return next(iter(able(folder)), "transformers")
+    own = () if device() == "cuda" else able(folder)
+    return tuple(dict.fromkeys([*own, "transformers"]))
 
 
 def remote(name: str) -> bool:
@@ -282,13 +475,62 @@ def open_engine(name: str, model: str | Path, *, threads: int = 1, **options) ->
         return _open_remote(kind, where, model, **options)
     if where:
         raise ValueError(f"engine {name!r}: {kind} runs here; {_SPELLED}")
-    folder = model_folder(model)
-    if kind != "auto":
-        return _open_named(kind, folder, threads=threads, **options)
-    try:
-        return _open(choose_engine(folder), folder, threads=threads, **options)
-    except UnsupportedModel:
-        return _open_named("transformers", folder, threads=threads, **options)
+    return _settled(kind, model_folder(model), threads=threads, **options)[1]
+
+
+def settle(name: str, model: str | Path) -> None:
+    """Has `model` held for the engine `name`, so that the processes that open it find it done.
+
+    Says what `auto` does not take. Errors as `open_engine`; nothing for remote engines.
+    """
+    if not remote(name):
+        _settled(name, model_folder(model), threads=1, only_hold=True)
+
+
+def _settled(
+    kind: str, folder: Path, *, only_hold: bool = False, **options
+) -> tuple[str, Generator | None]:
+    """(the local engine that `kind` means for a model, and the model in it).
+
+    Each is first held against transformers (`rrtf.engines.holding`), which is the last choice.
+    """
+    names = choices(folder) if kind == "auto" else (kind,)
+    asked = {"dtype": options["dtype"]} if "dtype" in options else {}
+    lost = []
+    for name in names:
+        try:
+            told = fault(name, folder, **asked)
+            if not told:
+                opened = None if only_hold else _open(name, folder, **options)
+                if lost:
+                    note(f"{folder.name}: {name} is taken: {'; '.join(lost)}")
+                return name, opened
+        except UnsupportedModel as error:
+            told = line(error)
+        lost.append(f"{name} cannot ({told})")
+    raise UnsupportedModel(f"{folder}: {'; '.join(lost)}{_others(kind, folder)}")
+
+
+def fault(name: str, folder: Path, *, dtype: str = "") -> str:
+    """Why an engine does not do for a model, of which transformers is the measure, or `''`."""
+    if name == "gptbigcode":
+        from rrtf.engines.gptbigcode import check_settings
+
+        check_settings(folder)
+    elif name not in able(folder):
+        return f"it does not have the architecture {architecture(folder)!r}"
+    if name == "transformers":
+        return ""
+    from rrtf.engines import holding
+
+    return holding.fault(name, folder, _open, dtype=dtype or DTYPES[name])
+
+
+def _others(kind: str, folder: Path) -> str:
+    """The local engines that have the architecture, but for one that cannot."""
+    others = [other for other in able(folder) if kind not in ("auto", other)]
+    told = f"engines that can: {', '.join(others)}" if others else "no local engine can"
+    return f" ({told}; vllm has some that others lack)"
 
 
 _SPELLED = "with a place: openai@http://HOST:8000/v1, vllm@http://HOST:8000/v1, replay@FOLDER"
@@ -335,17 +577,7 @@ def able(folder: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _open_named(name: str, folder: Path, **options) -> Generator:
-    """`_open`, with the engines that can in the error of one that cannot."""
-    try:
-        return _open(name, folder, **options)
-    except UnsupportedModel as error:
-        others = [other for other in able(folder) if other != name]
-        told = f"engines that can: {', '.join(others)}" if others else "no local engine can"
-        raise UnsupportedModel(f"{error} ({told}; vllm has some that others lack)") from error
-
-
-def _open(name: str, folder: Path, *, threads: int, **options) -> Generator:
+def _open(name: str, folder: Path, *, threads: int = 1, **options) -> Generator:
     if name == "gptbigcode":
         from rrtf.engines.gptbigcode import GptBigCodeEngine
 
@@ -356,7 +588,13 @@ def _open(name: str, folder: Path, *, threads: int, **options) -> Generator:
         return CTranslate2Engine(folder, threads=threads, **options)
     from rrtf.engines.transformers import TransformersEngine
 
-    return TransformersEngine(folder, threads=threads, **options)
+    engine = TransformersEngine(folder, threads=threads, **options)
+    from rrtf.engines import holding
+
+    if told := holding.loop_fault(engine, folder):
+        engine.plain = True
+        note(f"{folder.name}: every token reads its whole text again, which is slow: {told}")
+    return engine
 
 
 Asker = Callable[[Problem], str]

@@ -15,13 +15,17 @@ from typing import Any
 
 from rrtf.config import derive_seed
 from rrtf.engines import (
+    NOTHING,
     Completion,
     Decoding,
+    Rows,
     UnsupportedModel,
-    batches,
-    check_lengths,
     check_sampling,
     complete,
+    end_tokens,
+    line,
+    portions,
+    score_pairs,
     stop_near_end,
 )
 from rrtf.prompts import prompt_ids
@@ -86,34 +90,45 @@ def convert(folder: Path, output: Path, *, precision: str) -> Path:
         TransformersConverter(str(folder), load_as_float16=False).convert(
             str(output), quantization=precision, force=True
         )
-    except ValueError as error:
+    except Exception as error:  # a converter meets an architecture's fields in its own ways
         raise UnsupportedModel(
-            f"{folder}: CTranslate2 does not convert it ({error}); use the engine transformers"
+            f"{folder}: CTranslate2 does not convert it ({line(error)}); use the engine "
+            "transformers"
         ) from error
-    _name_unknown_token(output / "config.json")
+    _name_tokens(output)
     return output
 
 
-def _name_unknown_token(path: Path) -> None:
-    """A byte-level tokenizer has no unknown token, but CTranslate2 does not open a null."""
+def _name_tokens(folder: Path) -> None:
+    """Tokenizers lack an unknown token, or others, but CTranslate2 does not open a null.
+
+    Which one stands there does not matter: rows come as tokens that there are, and what ends a
+    text is told with every call.
+    """
+    path = folder / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    if settings.get("unk_token") is None:
-        settings["unk_token"] = settings["eos_token"]
-        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    names = [settings.get(name) for name in ("eos_token", "bos_token")]
+    first = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))[0]
+    stand_in = next(filter(None, names), first)
+    named = {
+        name: settings.get(name) or stand_in for name in ("bos_token", "eos_token", "unk_token")
+    }
+    if named.items() - settings.items():
+        path.write_text(json.dumps(settings | named, indent=2), encoding="utf-8")
 
 
 def _of_one_length(
-    found: Iterable[list[tuple[int, int]]], lengths: Sequence[int]
-) -> Iterator[list[tuple[int, int]]]:
+    found: Iterable[tuple[list[tuple[int, int]], int]], lengths: Sequence[int]
+) -> Iterator[tuple[list[tuple[int, int]], int]]:
     """The batches cut into rows whose prompts are equally long.
 
     With prompts of different lengths CTranslate2 counts what the longer ones have more against
     `max_length`, and whether it returns that part as generated differs from call to call.
     """
-    for batch in found:
+    for batch, room in found:
         ordered = sorted(batch, key=lambda pair: lengths[pair[0]])
         for _, same in groupby(ordered, key=lambda pair: lengths[pair[0]]):
-            yield list(same)
+            yield list(same), room
 
 
 class CTranslate2Engine:
@@ -145,12 +160,11 @@ class CTranslate2Engine:
             convert(folder, converted, precision=dtype)
         self.path, self.dtype = converted, dtype
         self.tokenizer = open_tokenizer(folder)
-        config = AutoConfig.from_pretrained(folder)
-        self.positions = positions_of(config)
-        ends = config.eos_token_id
-        self.ends = set(ends if isinstance(ends, list) else [ends]) - {None}
+        self.positions = positions_of(AutoConfig.from_pretrained(folder))
+        self.ends = end_tokens(folder, self.tokenizer.eos_token_id)
         self.model = self._open()
         self.name = f"ctranslate2-{self.model.compute_type}"
+        self.precision = self.model.compute_type.partition("_")[0]
 
     def _open(self) -> Any:
         import ctranslate2
@@ -173,10 +187,9 @@ class CTranslate2Engine:
         self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
     ) -> list[list[Completion]]:
         check_sampling(decoding, n)
-        warmth, longest = decoding.temperature, decoding.max_new_tokens
+        warmth = decoding.temperature
         ids = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
         lengths = [len(one) for one in ids]
-        check_lengths(lengths, max_new_tokens=longest, positions=self.positions)
         options = {"sampling_topk": 1}
         if warmth > 0:
             self._seed(derive_seed(decoding.seed, *prompts))
@@ -184,7 +197,13 @@ class CTranslate2Engine:
             options |= {"sampling_topp": decoding.top_p}
         found: dict[tuple[int, int], Completion] = {}
         decode = partial(_decode, self.tokenizer)
-        for batch in _of_one_length(batches(lengths, n=n, rows=self.rows), lengths):
+        how = {"max_new_tokens": decoding.max_new_tokens, "positions": self.positions}
+        for batch, longest in _of_one_length(
+            portions(lengths, n=n, rows=self.rows, **how), lengths
+        ):
+            if not longest:
+                found |= dict.fromkeys(batch, NOTHING)
+                continue
             rows = self._batch([ids[p] for p, _ in batch], longest, options, stops)
             for pair, row in zip(batch, rows, strict=True):
                 ended = len(row) < longest
@@ -218,14 +237,14 @@ class CTranslate2Engine:
         return [result.sequences_ids[0] for result in results]
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
-        heads = [prompt_ids(self.tokenizer, prompt) for prompt in prompts]
-        tails = [self.tokenizer.encode(answer, add_special_tokens=False) for answer in answers]
-        rows = [self._pieces(head + tail) for head, tail in zip(heads, tails, strict=True)]
-        results = self.model.score_batch(rows, max_batch_size=self.rows)
-        return [
-            (sum(result.log_probs[len(head) - 1 :]), len(tail))
-            for head, tail, result in zip(heads, tails, results, strict=True)
-        ]
+        return score_pairs(self, prompts, answers)
+
+    def log_probs(self, rows: Rows) -> list[list[float]]:
+        pieces = [self._pieces(row) for row in rows]
+        return [one.log_probs for one in self.model.score_batch(pieces, max_batch_size=self.rows)]
+
+    def greedy(self, rows: Rows, length: int) -> list[list[int]]:
+        return [self._batch([row], length, {"sampling_topk": 1}, ())[0] for row in rows]
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ of batches decides what is drawn.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 
 from rrtf.config import derive_seed
 from rrtf.engines import (
+    NOTHING,
     Completion,
     Decoding,
-    batches,
-    check_lengths,
     check_sampling,
     complete,
+    portions,
     prompt_keys,
     stop_near_end,
 )
@@ -153,23 +154,32 @@ def generate(
 ) -> list[list[Completion]]:
     """`Generator.generate` of the engine `writer`."""
     check_sampling(decoding, n)
-    ids, longest = writer.encode(prompts), decoding.max_new_tokens
-    lengths = [len(one) for one in ids]
-    check_lengths(lengths, max_new_tokens=longest, positions=writer.positions)
-    keys = prompt_keys(prompts)
+    ids, keys = writer.encode(prompts), prompt_keys(prompts)
+    how = {"max_new_tokens": decoding.max_new_tokens, "positions": writer.positions}
     found: dict[tuple[int, int], Completion] = {}
-    for pairs in batches(lengths, n=n, rows=writer.rows):
+    for pairs, longest in portions([len(one) for one in ids], n=n, rows=writer.rows, **how):
+        if not longest:
+            found |= dict.fromkeys(pairs, NOTHING)
+            continue
         seeds = [derive_seed(decoding.seed, *keys[prompt], sample) for prompt, sample in pairs]
         written = run(
             writer.open_batch([ids[prompt] for prompt, _ in pairs]),
             uniforms(seeds, longest) if decoding.temperature else None,
-            decoding=decoding,
+            decoding=replace(decoding, max_new_tokens=longest),
             ends=writer.ends,
             stopped=lambda row: stop_near_end(row, stops, writer.decode, fresh=PERIOD),
         )
         for pair, (row, ended) in zip(pairs, written, strict=True):
             found[pair] = complete(row, stops=stops, decode=writer.decode, ended=ended)
     return [[found[prompt, sample] for sample in range(n)] for prompt in range(len(prompts))]
+
+
+@torch.inference_mode()
+def follow(writer: Writer, rows: Prompts, length: int) -> list[list[int]]:
+    """`Scorer.greedy` of the engine `writer`."""
+    greedy = Decoding(0.0, 1.0, length, 0)
+    how = {"decoding": greedy, "ends": writer.ends, "stopped": lambda row: False}
+    return [row for row, _ in run(writer.open_batch(rows), None, **how)]
 
 
 def run(

@@ -3,8 +3,9 @@
 `ask` sends many requests at a time and saves each reply the moment it came, so that a killed run
 goes on where it was; `recorded` reads what was saved. Modules: `messages` (records and their
 JSON), `line` (one connection, one deadline), `attempt` (what a server's behaviour means), `desk`
-(what the workers share). Not covered: streamed replies, SOCKS, models that take
-`max_completion_tokens` only. A server's sampling may not follow the seed (that of
+(what the workers share). Servers that take no seed, `max_completion_tokens` for `max_tokens`, or no
+temperature are asked as they want it (`Dialect`). Not covered: streamed replies, SOCKS. A server's
+sampling may not follow the seed (that of
 `transformers serve` does not once requests run side by side): the saved replies are what repeats.
 """
 
@@ -23,20 +24,38 @@ import ssl
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from rrtf import config, store
 from rrtf.config import derive_seed
-from rrtf.engines import Completion, Decoding, Message, check_sampling, first_stop, prompt_keys
+from rrtf.engines import (
+    NO_ROOM,
+    REFUSED,
+    Completion,
+    Decoding,
+    Message,
+    check_sampling,
+    first_stop,
+    note,
+    prompt_keys,
+)
 
+FIELDS = ("seed", "max_tokens", "max_completion_tokens", "temperature", "top_p")
+_OF_VALUES = re.compile(
+    r"between|range|less|greater|at (least|most)|large|small|maximum|minimum|exceed|[<>]|negative",
+    re.IGNORECASE,
+)
+TOO_LONG = re.compile(
+    r"context.?(length|window|size)|too long|too many (input )?tokens|max_model_len", re.IGNORECASE
+)
 MOST_STOPS = 4  # stop sequences that hosted APIs take, and vLLM 0.32
 # vLLM takes what a request does not say from the model's generation_config.json.
 VLLM = {
@@ -73,9 +92,9 @@ class Reply:
     """What came: `finish_reason` as the server named it (`stop`, `length`, ...).
 
     `completion_tokens` as the server counts: where it lists them (vLLM) without the one that ends
-    the text, elsewhere mostly with it. Of answers that came together, the first has the
-    `prompt_tokens`. `error` says why no text came after all attempts; it is empty for a good
-    reply. `refused`: further attempts are in vain, because of what was asked.
+    the text, elsewhere mostly with it; 0 where it does not count. Of answers that came together,
+    the first has the `prompt_tokens`. `error` says why no text came after all attempts; it is empty
+    for a good reply. `refused`: further attempts are in vain, because of what was asked.
     """
 
     text: str
@@ -140,17 +159,54 @@ def _request(ask: Ask, model: str) -> dict[str, Any]:
     return request | {"messages": pairs}
 
 
-def body(asks: Sequence[Ask], endpoint: Endpoint) -> bytes:
+def body(asks: Sequence[Ask], endpoint: Endpoint, without: Collection[str] = ()) -> bytes:
     """The JSON that is sent for asks that differ in their consecutive seeds alone.
 
     vLLM gives the answers of one request the seeds `seed`, `seed` + 1, ...; others get one ask.
+    `without`: fields that the server does not take (`Dialect`).
     """
     request = _request(asks[0], endpoint.model)
     if "stop" in request:
         request["stop"] = request["stop"][:MOST_STOPS]
     if endpoint.vllm:
         request |= {"n": len(asks), **VLLM}
+    if "max_tokens" in without:
+        request["max_completion_tokens"] = request["max_tokens"]
+    request = {name: value for name, value in request.items() if name not in without}
     return json.dumps(request, sort_keys=True).encode()
+
+
+class Dialect:
+    """The fields that a server does not take, as its refusals tell; any thread may add to them."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self.without: set[str] = set()
+        self._lock = threading.Lock()
+
+    def learn(self, refusal: str, sent: bytes) -> bool:
+        """Whether a refusal names a field that was sent and that it can be asked without.
+
+        That is noted once. What is out of a range is no such field: the user has to see to it.
+        """
+        fields = [name for name in FIELDS if re.search(rf"\b{name}\b", refusal)]
+        named = [name for name in fields if f'"{name}"'.encode() in sent]
+        if not named or _OF_VALUES.search(refusal) or TOO_LONG.search(refusal):
+            return False
+        with self._lock:
+            new = not self.without.issuperset(named)
+            self.without.update(named)
+        if new:
+            instead = ["with max_completion_tokens instead"] * ("max_tokens" in named)
+            told = " and ".join([f"without {', '.join(named)}", *instead])
+            note(f"{self.address} is asked {told}: {refusal}")
+        return True
+
+
+@cache
+def dialect(endpoint: Endpoint) -> Dialect:
+    """What this process has learnt of an endpoint."""
+    return Dialect(endpoint.base_url)
 
 
 def key(ask: Ask, model: str) -> str:
@@ -168,6 +224,7 @@ def parse(data: bytes, count: int = 1) -> list[Reply]:
     """The `count` replies in the body of an answer; ValueError says what is wrong with it.
 
     A `content` of null (a refusal; a model that thought until its tokens ran out) is no text.
+    Tokens that the server does not count are 0, and a text without a reason has come to its end.
     """
     try:
         answer = json.loads(data)
@@ -179,15 +236,25 @@ def parse(data: bytes, count: int = 1) -> list[Reply]:
     if len(choices) != count:
         raise ValueError(f"{len(choices)} answers instead of {count}")
     texts = [_text(choice) for choice in choices]
-    usage = _field(answer, "usage", dict)
-    counts = [_field(usage, name, int) for name in ("prompt_tokens", "completion_tokens")]
+    usage = answer.get("usage") or {}
+    named = ("prompt_tokens", "completion_tokens")
+    counts = [_field(usage, name, int) if _given(usage, name) else 0 for name in named]
     if min(counts) < 0:
         raise ValueError(f"usage of {min(counts)} tokens")
-    reasons = [_unicode(_field(choice, "finish_reason", str)) for choice in choices]
+    reasons = [_reason(choice) for choice in choices]
     listed = count > 1 or isinstance(choices[0].get("token_ids"), list)
     tokens = [_tokens(choice) for choice in choices] if listed else counts[1:]
     prompts = [counts[0]] + [0] * (count - 1)
     return [Reply(*fields) for fields in zip(texts, reasons, prompts, tokens, strict=True)]
+
+
+def _given(value: Any, name: str) -> bool:
+    return not isinstance(value, dict) or value.get(name) is not None
+
+
+def _reason(choice: Any) -> str:
+    named = _given(choice, "finish_reason")
+    return _unicode(_field(choice, "finish_reason", str)) if named else "stop"
 
 
 def _text(choice: Any) -> str:
@@ -199,7 +266,7 @@ def _text(choice: Any) -> str:
 
 def _tokens(choice: dict[str, Any]) -> int:
     """Generated tokens but for the one that ends the text: vLLM names a stop sequence only."""
-    ended = choice["finish_reason"] == "stop" and not isinstance(choice.get("stop_reason"), str)
+    ended = _reason(choice) == "stop" and not isinstance(choice.get("stop_reason"), str)
     return max(0, len(_field(choice, "token_ids", list)) - ended)
 
 
@@ -569,12 +636,24 @@ def largest(asks: Sequence[Ask]) -> int:
 
 
 def attempt(
-    line: Line, asks: Sequence[Ask], endpoint: Endpoint, secret: str, *, timeout: float
+    line: Line,
+    asks: Sequence[Ask],
+    endpoint: Endpoint,
+    secret: str,
+    *,
+    timeout: float,
+    dialect: Dialect,
 ) -> list[Reply]:
     """The replies to asks that go out as one, or what `exchange` raises."""
     bounds = {"timeout": timeout, "limit": largest(asks)}
-    sent = body(asks, endpoint)
-    answer = exchange(line, path(asks[0]), sent, endpoint, secret, **bounds)
+    while True:
+        sent = body(asks, endpoint, dialect.without)
+        try:
+            answer = exchange(line, path(asks[0]), sent, endpoint, secret, **bounds)
+            break
+        except Refused as refusal:
+            if not dialect.learn(str(refusal), sent):
+                raise
     try:
         return parse(answer, len(asks))
     except ValueError as error:
@@ -781,6 +860,12 @@ class Desk:
             "command goes on from there"
         )
 
+    def _uncounted(self) -> SpendLimit:
+        return SpendLimit(
+            f"{self.address}: does not tell the tokens of its replies (no usage), so at most "
+            f"{self.budget} tokens cannot be kept to; ask without such a limit"
+        )
+
     def put(self, replies: Mapping[str, Reply]) -> None:
         """Counts the replies to one request: too many errors in a row stop all work.
 
@@ -791,8 +876,11 @@ class Desk:
             self.replies |= replies
             self._pledged -= self._cost(list(replies))
             first = next(iter(replies.values()))
-            self.spent += sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
+            spent = sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
+            self.spent += spent
             self._answered += 0 if first.error else len(replies)
+            if self.budget and not first.error and not spent:
+                self._stop(self._uncounted())
             self._fruitless = self._fruitless + 1 if first.error else 0
             known = not first.refused or not self._answered + self.before
             if self._fruitless >= FRUITLESS and known:
@@ -879,7 +967,8 @@ def ask(
             budget = {"budget": max_spend_tokens, "spent": spent}
             desk = Desk(missing, groups, endpoint.base_url, **budget)
             gate = Gate(60 / requests_per_minute if requests_per_minute else 0.0)
-            once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout)
+            once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout,
+                           dialect=dialect(endpoint))  # fmt: skip
             patience = partial(_patiently, once, gate, desk, attempts=attempts)
             lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(groups)))]
             _work(lines, desk, partial(_serve, patience, desk, journal), progress)
@@ -1087,6 +1176,8 @@ def make_asks(
 
 def completion(reply: Reply, stops: Sequence[str]) -> Completion:
     """A reply as a `Completion`: cut at the first stop sequence, if the server did not."""
+    if reply.error:
+        return Completion("", 0, NO_ROOM if TOO_LONG.search(reply.error) else REFUSED + reply.error)
     at = first_stop(reply.text, stops)
     if at < 0:
         return Completion(reply.text, reply.completion_tokens, reply.finish_reason)
@@ -1104,26 +1195,28 @@ class AskingEngine:
     def generate(
         self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
     ) -> list[list[Completion]]:
-        """As the protocol has it.
+        """As the protocol has it; OSError where no reply came.
 
-        ValueError also for a prompt that the server refuses; OSError where no reply came.
+        A prompt that the server refuses has no answer: `NO_ROOM` where it is too long, else
+        `REFUSED` and what the server says.
         """
         replies = self.ask(make_asks(prompts, n=n, decoding=decoding, stops=stops))
         rows = [replies[at : at + n] for at in range(0, len(replies), n)]
         self._check(rows)
         found = [[completion(reply, stops) for reply in row] for row in rows]
-        alike = n > 1 and all(len({one.text for one in row}) == 1 for row in found)
+        rows = [row for row in rows if not any(reply.error for reply in row)]
+        alike = n > 1 and bool(rows) and all(len({one.text for one in row}) == 1 for row in rows)
         if alike and len(set(prompts)) >= TELLING and decoding.temperature >= 0.5:
             warnings.warn(f"{self.name}: {_UNDRAWN.format(n=n)}", stacklevel=2)
         return found
 
     def _check(self, rows: Sequence[Sequence[Reply]]) -> None:
-        failed = [(k, one) for k, row in enumerate(rows) for one in row if one.error]
+        failed = [one.error for row in rows for one in row if one.error and not one.refused]
         if failed:
-            prompt, first = failed[0]
-            raise (ValueError if first.refused else OSError)(
-                f"{self.name}: no reply to {len(failed)} of {sum(map(len, rows))} requests; the "
-                f"first, of prompt {prompt}: {first.error}"
+            reasons = "; ".join(f"{count} x {why}" for why, count in Counter(failed).most_common())
+            raise OSError(
+                f"{self.name}: no reply to {len(failed)} of {sum(map(len, rows))} requests: "
+                f"{reasons}"
             )
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:

@@ -13,12 +13,21 @@ import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from rrtf.engines import Completion, Decoding, UnsupportedModel
-from rrtf.engines.decoding import Prompts, generate, rounded
+from rrtf.engines import (
+    Completion,
+    Decoding,
+    UnsupportedModel,
+    end_tokens,
+    score_pairs,
+    weight_files,
+)
+from rrtf.engines.decoding import Prompts, follow, generate, rounded
+from rrtf.prompts import prompt_ids
 
 ROWS = 256  # the layout is chosen for a product with as many rows
 
@@ -82,20 +91,20 @@ class GptBigCodeEngine:
     device = "cpu"
 
     def __init__(self, folder: Path, *, threads: int = 1, dtype: str = "auto", rows: int = 1024):
-        from tokenizers import Tokenizer
+        from rrtf.engines.transformers import open_tokenizer
 
         torch.set_num_threads(threads)
         if dtype == "auto":
             dtype = "bfloat16" if supports_bfloat16() else "float32"
-        self.name = f"gptbigcode-{dtype}"
+        self.name, self.precision = f"gptbigcode-{dtype}", dtype
         self.rows = rows
         self.model = Weights(folder, dtype=getattr(torch, dtype))
-        self.positions, self.ends = self.model.positions, frozenset([self.model.end])
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.decode = self.tokenizer.decode
+        self.positions, self.tokenizer = self.model.positions, open_tokenizer(folder)
+        self.ends = end_tokens(folder, self.tokenizer.eos_token_id)
+        self.decode = self.tokenizer.backend_tokenizer.decode  # a tenth of the wrapper's time
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return [prompt_ids(self.tokenizer, text) for text in texts]
 
     def open_batch(self, prompts: Prompts) -> "Batch":
         return Batch(self.model, prompts)
@@ -105,29 +114,30 @@ class GptBigCodeEngine:
     ) -> list[list[Completion]]:
         return generate(self, prompts, n=n, decoding=decoding, stops=stops)
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
-        scores = []
-        for prompt, answer in zip(self.encode(prompts), self.encode(answers), strict=True):
-            tokens = torch.tensor([prompt + answer])
-            logits = self.model.logits(tokens)[0, len(prompt) - 1 : -1]  # (T, V)
-            logp = torch.log_softmax(logits, -1)
-            picked = logp.gather(1, tokens[0, len(prompt) :, None])
-            scores.append((picked.sum().item(), len(answer)))
-        return scores
+        return score_pairs(self, prompts, answers)
+
+    @torch.inference_mode()
+    def log_probs(self, rows: Prompts) -> list[list[float]]:
+        found = []
+        for row in rows:
+            tokens = torch.tensor([row])
+            own = torch.log_softmax(self.model.logits(tokens)[0, :-1], -1)  # (T - 1, V)
+            found.append(own.gather(1, tokens[0, 1:, None])[:, 0].tolist())
+        return found
+
+    def greedy(self, rows: Prompts, length: int) -> list[list[int]]:
+        return follow(self, rows, length)
 
 
 class Weights:
     """The weights of a GPTBigCode model folder and its forward pass."""
 
     def __init__(self, folder: Path, *, dtype: torch.dtype):
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        _check_settings(settings, folder)
+        settings = check_settings(folder)
         self.width, self.heads = settings["n_embd"], settings["n_head"]
         self.positions = settings["n_positions"]
         self.head_width = self.width // self.heads
-        end = settings.get("eos_token_id")
-        self.end = -1 if end is None else end
         self.dtype = dtype
         tensors = _tensors(folder, dtype)
         norm = partial(_norm, tensors, settings.get("layer_norm_epsilon", 1e-5))
@@ -204,14 +214,14 @@ def _norm(tensors: dict[str, torch.Tensor], epsilon: float, name: str) -> Callab
 def _tensors(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: no .safetensors file")
+    files = weight_files(folder)
     loaded = {name: t.to(dtype) for file in files for name, t in load_file(file).items()}
     return {name.removeprefix("transformer."): tensor for name, tensor in loaded.items()}
 
 
-def _check_settings(settings: dict, folder: Path) -> None:
+def check_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a model folder; `UnsupportedModel` where this engine cannot."""
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kind = settings.get("model_type", "unknown")
     if kind != "gpt_bigcode" or not settings.get("multi_query", True):
         raise UnsupportedModel(
@@ -222,6 +232,7 @@ def _check_settings(settings: dict, folder: Path) -> None:
         raise UnsupportedModel(
             f"{folder}: activation {settings.get('activation_function')!r}; use transformers"
         )
+    return settings
 
 
 class Batch:

@@ -2,11 +2,12 @@
 
 On CUDA in half precision `flash_attention_2` is taken where the package is there, else SDPA.
 Prompts of similar length are batched, a prompt is read once for all its samples, and finished rows
-leave the batch. Not covered: several GPUs, models without a key and value cache.
+leave the batch. Models whose memory does not allow that (`holding.loop_fault`) read a row anew for
+every token. Not covered: several GPUs.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,17 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from rrtf.engines import Completion, Decoding, UnsupportedModel
-from rrtf.engines.decoding import Prompts, generate
+from rrtf.engines import (
+    POSITIONS,
+    Completion,
+    Decoding,
+    UnsupportedModel,
+    check_weights,
+    end_tokens,
+    line,
+    score_pairs,
+)
+from rrtf.engines.decoding import Prompts, follow, generate
 from rrtf.prompts import prompt_ids
 
 
@@ -45,15 +55,16 @@ class TransformersEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if dtype == "auto":
             dtype = "bfloat16" if self.device == "cuda" else "float32"
-        self.rows = rows
+        self.rows, self.plain = rows, False
         self.tokenizer = open_tokenizer(folder)
         attention = choose_attention(self.device, getattr(torch, dtype))
-        self.model = loaded if loaded is not None else _load(folder, dtype, attention)
+        self.model = loaded if loaded is not None else load(folder, dtype, attention)
         self.model = self.model.to(self.device).eval()
-        kind = str(self.model.dtype).removeprefix("torch.")
-        self.name = f"transformers-{kind}-{self.model.config._attn_implementation}"
+        self.precision = str(self.model.dtype).removeprefix("torch.")
+        attention = self.model.config._attn_implementation
+        self.name = f"transformers-{self.precision}-{attention}"
         self.positions = positions_of(self.model.config)
-        self.ends = _ends(self.model)
+        self.ends = end_tokens(folder, self.tokenizer.eos_token_id)
 
     def generate(
         self, prompts: Sequence[str], *, n: int, decoding: Decoding, stops: Sequence[str]
@@ -63,25 +74,31 @@ class TransformersEngine:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [prompt_ids(self.tokenizer, text) for text in texts]
 
-    def open_batch(self, prompts: Prompts) -> "Batch":
-        return Batch(self.model, prompts)
+    def open_batch(self, prompts: Prompts) -> "Batch | PlainBatch":
+        return (PlainBatch if self.plain else Batch)(self.model, prompts)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
 
-    @torch.inference_mode()
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
-        scores = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            head = prompt_ids(self.tokenizer, prompt)
-            tail = self.tokenizer.encode(answer, add_special_tokens=False)
-            tokens = torch.tensor([head + tail], device=self.device)
-            logits = self.model(tokens).logits[0, len(head) - 1 : -1].float()  # (T, V)
-            picked = torch.log_softmax(logits, -1).gather(1, tokens[0, len(head) :, None])
-            scores.append((picked.sum().item(), len(tail)))
-        return scores
+        return score_pairs(self, prompts, answers)
+
+    def log_probs(self, rows: Prompts) -> list[list[float]]:
+        return [own.tolist() for own, _ in self.read(rows)]
+
+    def greedy(self, rows: Prompts, length: int) -> list[list[int]]:
+        return follow(self, rows, length)
+
+    @torch.inference_mode()
+    def read(self, rows: Prompts) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Nats (T - 1,) of a row's tokens behind the first, and of the likeliest ones there."""
+        for row in rows:
+            tokens = torch.tensor([row], device=self.device)
+            logits = self.model(tokens, use_cache=False).logits[0, :-1].float()  # (T - 1, V)
+            found = torch.log_softmax(logits, -1)
+            yield found.gather(1, tokens[0, 1:, None])[:, 0], found.max(-1).values
 
 
 class Batch:
@@ -133,6 +150,32 @@ class Batch:
         self.mask, self.logits = self.mask[rows], self.logits[rows]
 
 
+class PlainBatch:
+    """Rows of a `model` whose memory cannot be padded or cut: each is read anew for every token."""
+
+    def __init__(self, model: Any, prompts: Prompts):
+        self.model, self.device = model, model.device
+        self.texts = [list(prompt) for prompt in prompts]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def predict(self, rows: slice) -> torch.Tensor:
+        known: dict[tuple[int, ...], torch.Tensor] = {}
+        for text in map(tuple, self.texts[rows]):
+            if text not in known:
+                tokens = torch.tensor([text], device=self.device)
+                known[text] = self.model(tokens, use_cache=False).logits[0, -1]
+        return torch.stack([known[tuple(text)] for text in self.texts[rows]])
+
+    def advance(self, tokens: torch.Tensor) -> None:
+        for text, token in zip(self.texts, tokens.tolist(), strict=True):
+            text.append(token)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.texts = [self.texts[row] for row in rows.tolist()]
+
+
 def open_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder; FileNotFoundError that names the folder if none loads."""
     from transformers import AutoTokenizer
@@ -145,28 +188,33 @@ def open_tokenizer(folder: Path) -> Any:
 
 def positions_of(config: Any) -> int:
     """How many tokens a model can hold, prompt and answer together."""
-    for name in ("n_positions", "max_position_embeddings"):
+    config = config.get_text_config()
+    for name in POSITIONS:
         if getattr(config, name, None):
             return getattr(config, name)
     return 1 << 30
 
 
-def _ends(model: Any) -> frozenset[int]:
-    ends = model.generation_config.eos_token_id
-    ends = model.config.eos_token_id if ends is None else ends
-    return frozenset(ends if isinstance(ends, list) else [ends]) - {None}
+def load(folder: Path, dtype: str, attention: str) -> Any:
+    """The causal language model in `folder`, by its plain attention where it has no other.
 
-
-def _load(folder: Path, dtype: str, attention: str) -> Any:
+    `UnsupportedModel` where transformers cannot build it; errors as `check_weights`.
+    """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    check_weights(folder)
     logging.disable_progress_bar()
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), attn_implementation=attention
-        )
-    except ValueError as error:
-        raise UnsupportedModel(
-            f"{folder}: transformers has no causal language model of this kind ({error})"
-        ) from error
+    told = ""
+    for way in dict.fromkeys((attention, "sdpa", "eager")):
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), attn_implementation=way
+            )
+        except Exception as error:  # architectures refuse in their own ways
+            told = told or line(error)
+            if "attention" not in str(error):
+                break
+    raise UnsupportedModel(
+        f"{folder}: transformers does not open it as a causal language model ({told})"
+    )

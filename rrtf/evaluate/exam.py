@@ -1,6 +1,6 @@
 """Who is evaluated on what: every contender answers every problem of an exam, and is scored."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Any
 from rrtf import benchmarks, engines, execution, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
-from rrtf.engines import Decoding
+from rrtf.engines import NOTHING, Decoding, note
 from rrtf.evaluate.results import Result, rates
 from rrtf.records import Execution, Leak, Outcome, Problem, Response, TaskScore
 from rrtf.sample import Author
@@ -181,7 +181,11 @@ def responses_of(
         found[number] = answers
         if progress:
             progress(len(found), len(jobs))
-    return [response for number in sorted(found) for response in found[number]]
+    every = [response for number in sorted(found) for response in found[number]]
+    lost = Counter(one.source for one in every if one.finish_reason == NOTHING.finish_reason)
+    for source, count in lost.items():
+        note(f"{source}: {count} answers to prompts that leave no room count as failed")
+    return every
 
 
 def _ask(
@@ -189,8 +193,13 @@ def _ask(
     problems: Sequence[Problem],
     job: tuple[Author, int, Decoding],
 ) -> list[Response]:
+    """The answers of one job; a prompt that its model cannot hold has empty ones, which fail."""
     author, n, decoding = job
-    return sampler(problems, author, n_samples=n, decodings=[decoding])
+    found = sampler(problems, author, n_samples=n, decodings=[decoding])
+    answered = {response.task_id for response in found}
+    silent = [problem for problem in problems if problem.task_id not in answered]
+    told = {"source": author.source, "temperature": decoding.temperature}
+    return found + prompts.responses(silent, [[NOTHING] * n for _ in silent], **told)
 
 
 def score(

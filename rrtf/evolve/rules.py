@@ -163,10 +163,13 @@ def says_more(text: str, parent: str) -> str:
     return "words beside the task" if beside and not _BESIDE.search(parent) else ""
 
 
+NO_REPLY = "no reply"
+
+
 def no_text(reply: Reply) -> str:
     """A reply that never came, was cut off, or says nothing."""
     if reply.error:
-        return "no reply"
+        return f"{NO_REPLY}: {reply.error}"
     if reply.finish_reason == "length":
         return "cut off at the longest reply"
     if not set(similarity.words(prompts.without_reasoning(reply.text))) - _STOP_WORDS:
@@ -350,8 +353,9 @@ def seniority(row: Instruction) -> tuple:
 
 
 def reason_counts(dropped: Iterable[Dropped]) -> dict[str, int]:
-    """Dropped rows by reason, most frequent first."""
-    counts = Counter(reason for _, reason in dropped)
+    """Dropped rows by reason, most frequent first; why there was no reply is not told apart."""
+    kinds = (reason.partition(f"{NO_REPLY}: ") for _, reason in dropped)
+    counts = Counter(before + (NO_REPLY if found else "") for before, found, _ in kinds)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

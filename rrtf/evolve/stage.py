@@ -4,7 +4,6 @@ With `engine = "nano"` specifications are transformed; with an address a model i
 about the nano seeds or about the rows of a file. Both give the same records.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -203,8 +202,8 @@ def grow(
     how |= {"ask": ask, "generator": stage.settings["model"], "decoding": decoding}
     rows, failed = evolve_rows(world["rows"], after_failure="retry", **how)
     tested, gone = _tested(stage, [*world["rows"], *rows], ask, decoding, workers)
-    dropped = dict(Counter(f"attempt: {why}" for _, why in failed))
-    dropped |= Counter(f"row: {why}" for _, why in gone)
+    dropped = {f"attempt: {why}": n for why, n in rules.reason_counts(failed).items()}
+    dropped |= {f"row: {why}": n for why, n in rules.reason_counts(gone).items()}
     sets = _split(world, tested, seed)
     return Grown([as_problem(row) for row in rows], **sets, dropped=dropped, rows=rows)
 

@@ -1,12 +1,13 @@
 """Any model as a shape: built from its configuration on the meta device, without its weights.
 
 Parameters are counted on the modules that transformers itself builds, so the count is exact for
-every architecture it knows. Not covered: the experts of a mixture, which are no linear layers to
-transformers, so that its FLOPs are a lower bound, and its adapters are those of the other layers;
-architectures that need code of their own from the hub.
+every architecture it knows; of a mixture's experts a token computes a share. Not
+covered: adapters of experts, which are no linear layers to transformers; architectures that need
+code of their own from the hub.
 """
 
 import json
+import re
 import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
@@ -111,8 +112,9 @@ def measured_on_cpu(cpu: Device) -> Device:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What memory and FLOPs depend on. `linear` are the weights of all matrix products but the
-    output head's, `head` the head's; `attention` is heads x width of a head, `key_value` the same
+    """What memory and FLOPs depend on. `linear` are the weights of all linear layers but the output
+    head's, `experts` what a token's share of a mixture's experts adds to them, `head` the head's;
+    `attention` is heads x width of a head, `key_value` the same
     of the key/value heads.
     """
 
@@ -125,6 +127,7 @@ class Shape:
     key_value: int
     vocabulary: int
     positions: int
+    experts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +233,28 @@ def linears(model: "PreTrainedModel") -> "dict[str, Linear]":
     return found
 
 
+EXPERTS = re.compile(r"\bexperts\.|\bmlp\.(in|out)put_linear\.")
+CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts",
+          "num_selected_experts", "num_activated_experts", "moe_k", "top_k")  # fmt: skip
+OF = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+def _experts(model: "PreTrainedModel") -> int:
+    """`Shape.experts`: what a token goes through, less what `linears` has of them.
+
+    All of them where the configuration does not say how many.
+    """
+    settings = model.config.get_text_config()
+    found = {n: p.numel() for n, p in model.named_parameters() if EXPERTS.search(n) and p.dim() > 1}
+    if not found:
+        return 0
+    chosen, of = (next((getattr(settings, n) for n in names if getattr(settings, n, None)), None)
+                  for names in (CHOSEN, OF))  # fmt: skip
+    counted = sum(layer.weight.numel() for n, layer in linears(model).items() if EXPERTS.search(n))
+    taken = sum(found.values()) * chosen // of if chosen and of else sum(found.values())
+    return taken - counted
+
+
 def shape(model: "PreTrainedModel") -> Shape:
     """The shape of a model, on whatever device it is."""
     settings = model.config.get_text_config()
@@ -248,4 +273,5 @@ def shape(model: "PreTrainedModel") -> Shape:
         key_value=shared * width,
         vocabulary=settings.vocab_size,
         positions=getattr(settings, "max_position_embeddings", 0) or 0,
+        experts=_experts(model),
     )

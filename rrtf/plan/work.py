@@ -62,7 +62,7 @@ def _seen(length: float, before: float) -> float:
 def forward_flops(shape: Shape, *, tokens: float, pairs: float, predicted: float) -> float:
     """FLOPs of one pass over `tokens` with `pairs` of attention, logits for `predicted` tokens."""
     attended = 4 * shape.layers * shape.attention * pairs
-    return 2 * shape.linear * tokens + attended + 2 * shape.head * predicted
+    return 2 * (shape.linear + shape.experts) * tokens + attended + 2 * shape.head * predicted
 
 
 def group_flops(shape: Shape, row: Row) -> float:

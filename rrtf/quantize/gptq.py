@@ -347,6 +347,23 @@ def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
     return engine
 
 
+def put_back(engine: Any, folder: Path) -> None:
+    """Gives the quantised layers of an engine of `open_engine` the weights of the full model.
+
+    What is left of the quantisation are the library's own modules, in float32.
+    """
+    import torch
+
+    from rrtf.engines.transformers import TransformersEngine
+
+    full = TransformersEngine(folder, threads=torch.get_num_threads(), dtype="float32").model
+    names = [name for name, module in engine.model.named_modules() if hasattr(module, "qweight")]
+    for name in names:
+        engine.model.set_submodule(name, full.get_submodule(name))
+    engine.model.float()
+    engine.precision = "float32"
+
+
 def _library() -> Any:
     """gptqmodel's `GPTQModel`; its default number of workers takes two cores down."""
     os.environ.setdefault("GPTQMODEL_CPU_WORKERS", "2")  # read at import

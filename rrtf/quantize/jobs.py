@@ -59,7 +59,7 @@ class Jobs:
             facts = variant, self.model, self.output(variant)
             size, digest = weight_bytes(*facts), weights_hash(*facts)
             return Measured(variant, "ok", weight_bytes=size, weights_sha256=digest)
-        job: dict[str, Any] = {"what": "make", "variant": variant}
+        job: dict[str, Any] = {"what": "make", "variant": variant, "threads": THREADS}
         job["calibration"] = list(calibration) if "gptq" in parts(variant)[0] else []
         place = self.output(variant)
         marker = self.folder / f".{variant}.json"
@@ -103,7 +103,10 @@ class Jobs:
         paths = [str(config.home()), *filter(None, sys.path)]
         child = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
-            env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ
+            | ENVIRONMENT
+            | config.environment()
+            | {"PYTHONPATH": os.pathsep.join(paths)},
             cwd=scratch,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

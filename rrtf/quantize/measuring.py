@@ -10,6 +10,7 @@ import json
 import math
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +21,9 @@ from typing import Any
 
 from rrtf import prompts, store
 from rrtf.cluster import end_with_parent
-from rrtf.engines import Decoding, Generator
+from rrtf.engines import Decoding, Generator, UnsupportedModel
 from rrtf.quantize.table import Measured
-from rrtf.quantize.variants import make, open_variant, weight_bytes, weights_hash
+from rrtf.quantize.variants import held, make, open_variant, weight_bytes, weights_hash
 from rrtf.records import Response
 
 KEPT = 0.5  # of full precision's share of answers that parse, or are not empty
@@ -49,7 +50,9 @@ def fault(entry: Measured, full: Measured, *, nll_margin: float) -> str:
     }
     for what, holds in kinds.items():
         own, least = _share(entry.greedy, holds), KEPT * _share(full.greedy, holds)
-        if own < least or own == 0:
+        if own == 0:
+            return f"none of its {len(entry.greedy)} answers is {what}"
+        if own < least:
             return f"{100 * own:.0f} % of its answers are {what}, fewer than {100 * least:.0f} %"
     return ""
 
@@ -86,6 +89,9 @@ Place = tuple[str, Path, Path]  # variant, model, where the variant lies
 
 def _made(job: Mapping[str, Any], place: Place) -> dict[str, Any]:
     make(*place, calibration=job["calibration"])
+    if told := held(*place, threads=job["threads"]):
+        shutil.rmtree(place[2])
+        raise UnsupportedModel(told)
     return {"weight_bytes": weight_bytes(*place), "weights_sha256": weights_hash(*place)}
 
 

@@ -79,6 +79,30 @@ def open_variant(
     return _gptq(library).open_engine(Path(model), output, threads=threads)
 
 
+def held(variant: str, model: str | Path, output: Path, *, threads: int) -> str:
+    """Why what `make` wrote does not compute what `model` says, but for its rounding, or `''`.
+
+    Held as engines are (`rrtf.engines.holding`): within what rounding to as many bits loses, and
+    exactly where no weights are rounded: CTranslate2's conversion in float32, GPTQ's modules with
+    the full weights put back.
+    """
+    library, precision = parts(variant)
+    if library == "full":
+        return ""
+    from rrtf.engines import holding
+
+    folder = Path(model)
+    if library == "ctranslate2" and (told := engines.fault("ctranslate2", folder)):
+        return told
+    engine = open_variant(variant, model, output, threads=threads)
+    engine.precision = precision
+    told = holding.compare(engine, folder)
+    if told or library == "ctranslate2":
+        return told
+    _gptq("gptq").put_back(engine, folder)
+    return holding.compare(engine, folder)
+
+
 def weight_bytes(variant: str, model: str | Path, output: Path) -> int:
     """Bytes of the weight files.
 
@@ -88,7 +112,7 @@ def weight_bytes(variant: str, model: str | Path, output: Path) -> int:
     if variant != "full":
         return sum(file.stat().st_size for file in files)
     size = 2 if engines.device() == "cuda" else 4  # what TransformersEngine computes in
-    shapes = (entry["shape"] for file in files for entry in _header(file).values())
+    shapes = (entry["shape"] for file in files for entry in engines.weight_header(file).values())
     return sum(size * math.prod(shape) for shape in shapes)
 
 
@@ -100,7 +124,7 @@ def weights_hash(variant: str, model: str | Path, output: Path) -> str:
     files = _weights(variant, model, output)
     if files[0].suffix == ".bin":  # CTranslate2 writes nothing but the weights
         return store.sha256(files[0])
-    places = {name: file for file in files for name in _header(file)}
+    places = {name: file for file in files for name in engines.weight_header(file)}
     digest = hashlib.sha256()
     for name in sorted(places):
         _add_tensor(digest, places[name], name)
@@ -117,15 +141,8 @@ def _weights(variant: str, model: str | Path, output: Path) -> list[Path]:
     return found
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """name -> {dtype, shape, data_offsets} of a safetensors file's tensors."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return {name: entry for name, entry in header.items() if name != "__metadata__"}
-
-
 def _add_tensor(digest: Any, path: Path, name: str) -> None:
-    entry = _header(path)[name]
+    entry = engines.weight_header(path)[name]
     digest.update(json.dumps([name, entry["dtype"], entry["shape"]]).encode())
     start, stop = entry["data_offsets"]
     with path.open("rb") as file:

@@ -80,7 +80,18 @@ def execute(
                 f"{notebook.name}: the kernel died in cell `{seen[-1]}` "
                 "(killed from outside, out of memory, or a hard exit)"
             ) from None
+        except (RuntimeError, OSError) as error:
+            if len(seen) > 1:
+                raise
+            raise StageError(_unstarted(notebook, error, log)) from None
     return store.read_json(scratch)
+
+
+def _unstarted(notebook: Path, error: Exception, log: Path) -> str:
+    """What the kernel said last, which tells more than that it died."""
+    told = [one for one in log.read_text(encoding="utf-8").splitlines() if one.strip()]
+    last = _COLOUR.sub("", told[-1]).strip()[:300] if told else str(error)
+    return f"{notebook.name}: its kernel did not start: {last}\n  all that it wrote: {log}"
 
 
 def _quiet() -> None:
@@ -111,7 +122,8 @@ def _kernel(run: str, folder: Path, log: TextIO) -> Iterator[object]:
 
     manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ThisInterpreter())
     paths = [str(config.home()), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | ENVIRONMENT | {MARKER: run, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = os.environ | ENVIRONMENT | config.environment() | {MARKER: run}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     try:
         run_sync(manager.start_kernel)(cwd=str(folder), env=environment, stdout=log, stderr=log)
         yield manager

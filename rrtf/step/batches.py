@@ -57,7 +57,7 @@ def check(group: RankedGroup) -> None:
 
 
 def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: str) -> Example:
-    """Prompt and responses tokenised apart, as generation sees them.
+    """The tokens of prompt and responses, as `prompts.pair_ids` divides them.
 
     Which response L_ft is to imitate, and whether another is kept, is said by `loss.Objective`.
     """
@@ -67,10 +67,9 @@ def encode(group: RankedGroup, tokenizer: "PreTrainedTokenizerBase", objective: 
     if not needs.compares:
         texts, scores, chosen = texts[chosen : chosen + 1], scores[chosen : chosen + 1], 0
     end = tokenizer.eos_token_id
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    prompt, ids = prompts.pair_ids(tokenizer, group.prompt, texts)
     responses = tuple((*response, end) for response in ids)
-    prompt = tuple(prompts.prompt_ids(tokenizer, group.prompt))
-    return Example(group.task_id, prompt, responses, tuple(scores), chosen)
+    return Example(group.task_id, tuple(prompt), responses, tuple(scores), chosen)
 
 
 def within(example: Example, max_length: int) -> Example:
@@ -134,6 +133,18 @@ def prepare(
     if not kept:
         raise ValueError(f"{objective}: none of {len(groups)} groups can be trained on {dropped}")
     return kept, {reason: count for reason, count in sorted(dropped.items()) if count}
+
+
+def apart(
+    examples: Sequence[Example], *, count: int, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """(the examples to train on, `count` others, drawn by task). ValueError if none is left."""
+    if count >= len(examples):
+        raise ValueError(f"held_out {count}: there are {len(examples)} groups, and none is left")
+    keys = [derive_seed(seed, "held-out", example.task_id) for example in examples]
+    held = set(sorted(range(len(examples)), key=keys.__getitem__)[:count])
+    kept = [example for at, example in enumerate(examples) if at not in held]
+    return kept, [examples[at] for at in sorted(held)]
 
 
 def in_order(

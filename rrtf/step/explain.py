@@ -13,7 +13,7 @@ import torch
 
 from rrtf import loss
 from rrtf.records import Outcome, RankedGroup, TrainStep
-from rrtf.step import batches, likelihood, packing, scoring
+from rrtf.step import batches, networks, packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,11 +30,17 @@ def answers(group: RankedGroup) -> list[dict[str, Any]]:
 
 def _opened(
     model: str | Path, groups: Sequence[RankedGroup]
-) -> tuple["PreTrainedModel", dict[str, Any]]:
-    """A model without dropout, in float32, and the groups as one batch."""
+) -> tuple[networks.Scorer, dict[str, Any]]:
+    """A model without dropout, in float32, that scores exactly, and the groups as one batch."""
     network, tokenizer = packing.load(model, dropout=0.0, threads=1)
     examples = [batches.encode(group, tokenizer, "rrtf") for group in groups]
-    return network.eval(), batches.collate(examples, device=network.device)
+    return _settled(network, examples), batches.collate(examples, device=network.device)
+
+
+def _settled(network: "PreTrainedModel", examples: Sequence[batches.Example]) -> networks.Scorer:
+    scorer = networks.Scorer(network)
+    networks.settle(scorer, examples, bfloat16=False, name=network.name_or_path)
+    return scorer
 
 
 def response_rows(groups: Sequence[RankedGroup], *, model: str | Path) -> list[dict[str, Any]]:
@@ -43,7 +49,8 @@ def response_rows(groups: Sequence[RankedGroup], *, model: str | Path) -> list[d
     |y| counts the end-of-text token, which is part of every target. In float32.
     """
     with torch.no_grad():
-        sums, lengths = scoring.score(*_opened(model, groups))
+        scorer, batch = _opened(model, groups)
+        sums, lengths = scorer(batch)
     cells = [(group, k) for group in groups for k in range(len(group.responses))]
     return [
         {
@@ -68,11 +75,10 @@ def token_rows(
     """
     from transformers import AutoTokenizer
 
-    network, batch = _opened(model, [group])
+    scorer, batch = _opened(model, [group])
     tokenizer = AutoTokenizer.from_pretrained(model)
     with torch.no_grad():
-        hidden = scoring.hidden_states(network, batch)
-        logs = likelihood.token_log_probs(hidden, network.get_output_embeddings(), batch["targets"])
+        logs = scorer(batch, scorer.way)
     own = batch["response"] == k
     tokens = [repr(tokenizer.decode([token])) for token in batch["targets"][own].tolist()]
     rows = [
@@ -117,9 +123,9 @@ def library_loss(
     groups: Sequence[RankedGroup], *, model: str | Path, weights: loss.Weights
 ) -> dict[str, float]:
     """L, L_rank and L_ft of the groups as training computes them."""
-    network, batch = _opened(model, groups)
+    scorer, batch = _opened(model, groups)
     with torch.no_grad():
-        parts = loss.rrtf(batch, *scoring.score(network, batch), weights)
+        parts = loss.rrtf(batch, *scorer(batch), weights)
     return {"L": float(parts.loss), "L_rank": float(parts.rank), "L_ft": float(parts.ft)}
 
 
@@ -140,8 +146,9 @@ def gradient_rows(
         network, tokenizer = packing.load(model, dropout=0.0, threads=1)
         most = network.config.max_position_embeddings
         examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=most)
+        scorer = _settled(network, examples)
         norms = [
-            _norms(network, examples[start : start + batch])
+            _norms(scorer, examples[start : start + batch])
             for start in range(0, len(examples), batch)
         ]
         rank, total, mean = (sum(column) / len(norms) for column in zip(*norms, strict=True))
@@ -160,17 +167,17 @@ def gradient_rows(
 
 
 def _norms(
-    network: "PreTrainedModel", examples: Sequence[batches.Example]
+    scorer: networks.Scorer, examples: Sequence[batches.Example]
 ) -> tuple[float, float, float]:
     """Norms of the gradients of L_rank, L_ft (sum) and L_ft (mean) on one batch."""
-    batch = batches.collate(examples, device=network.device)
-    scored = scoring.score(network.train(), batch)
+    batch = batches.collate(examples, device=scorer.network.device)
+    scored = scorer.train()(batch)
     alone = {"rank_weight": 0.0}
     terms = ({"ft_weight": 0.0}, alone, alone | {"ft_reduction": "mean"})
     norms = []
     for term in terms:
         value = loss.rrtf(batch, *scored, replace(loss.PAPER, **term)).loss
-        learnt = list(network.parameters())
+        learnt = list(scorer.parameters())
         grads = torch.autograd.grad(value, learnt, retain_graph=True, allow_unused=True)
         norms.append(sum(float(g.pow(2).sum()) for g in grads if g is not None) ** 0.5)
     return norms[0], norms[1], norms[2]

@@ -7,7 +7,9 @@ Not covered: adapters on embeddings, QLoRA split among processes.
 """
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
@@ -17,28 +19,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rrtf import store
 from rrtf.step import batches, packing, scoring, sharding
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+OPTIMIZERS = ("adamw", "adafactor")
 PREFIX = "network."  # of the names in a `Scorer`
 
 
 class Scorer(nn.Module):
     """`scoring.score` as a forward pass: FSDP gathers weights when a module is called.
 
-    The objectives read hidden states and the output layer apart, so the model's own forward pass,
-    which would give the logits of every position, is never called.
+    `way` is the name of the one of `scoring.WAYS` that it takes, see `settle`.
     """
 
-    def __init__(self, network: "PreTrainedModel", score: Callable[..., Any] = scoring.score):
+    def __init__(self, network: "PreTrainedModel"):
         super().__init__()
-        self.network, self.score = network, score
+        self.network, self.way = network, "packed"
 
-    def forward(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        return self.score(self.network, batch)
+    def forward(self, batch: Mapping[str, Any], logs_by: str = "") -> Any:
+        """(sums, lengths) (R,) of the responses; of one way `logs_by`, the log-probabilities."""
+        if logs_by:
+            return scoring.WAYS[logs_by](self.network, batch)
+        return scoring.score(self.network, batch, way=scoring.WAYS[self.way])
 
 
 def device() -> torch.device:
@@ -105,8 +111,7 @@ def load(
     network, tokenizer = packing.load(
         model, dropout=dropout, threads=threads, device=where, dtype=dtype, **four
     )
-    here = {"device": device().type, "half": bfloat16}
-    network.set_attn_implementation(packing.choose(network.config, attention, **here))
+    packing.use(network, attention, device=device().type, half=bfloat16)
     if lora.rank:
         _inject(network, adapters(lora), seed=seed)
     if checkpointing:
@@ -165,32 +170,131 @@ def _inject(network: "PreTrainedModel", settings: "LoraConfig", *, seed: int) ->
 
     torch.manual_seed(seed)
     inject_adapter_in_model(settings, network)
+    _require_own(network)
     for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
 
 
+def _require_own(network: "PreTrainedModel") -> None:
+    """ValueError for an adapter on a weight of two modules: merged, it would change both."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name.removesuffix(".weight"))
+    for names in owners.values():
+        adapted = [name for name in names if name.endswith(".base_layer")]
+        if adapted and len(names) > 1:
+            both = " and ".join(name.removesuffix(".base_layer") for name in names)
+            raise ValueError(
+                f"lora_targets: {both} are one weight, and an adapter belongs to one of them: name "
+                "modules with weights of their own, or all-linear, which leaves these out"
+            )
+
+
+def settle(
+    scorer: Scorer, examples: Sequence[batches.Example], *, bfloat16: bool, name: str
+) -> scoring.Choice:
+    """Sets the way in which `scorer` scores: the first that is exact, see `scoring.choose`.
+
+    In float32 where the weights are, else as training multiplies. All processes take the same. A
+    warning says where it is not the fastest.
+    """
+    scorer.eval()
+    several, network = sharding.processes(), scorer.network
+    whole = several == 1 and all(p.dtype == torch.float32 for p in network.parameters())
+    half = bfloat16 and not (whole and not network.config._attn_implementation.startswith("flash"))
+
+    def log_probs(way: str, some: Sequence[batches.Example]) -> Tensor:
+        return scorer(batches.collate(some, device=device()), way)
+
+    with torch.no_grad(), autocast(half):
+        choice = scoring.choose(
+            log_probs,
+            examples,
+            bound=scoring.BOUNDS[torch.bfloat16 if half else torch.float32],
+            agreed=lambda found: sharding.total([found])[0] / several,
+            name=f"{name} ({type(network).__name__})",
+        )
+    sharding.reshard(scorer)
+    scorer.way = choice.way
+    if choice.reason and sharding.rank() == 0:
+        costs = "with whole logits" if choice.way == "whole logits" else "row by row, slower"
+        logging.getLogger(__name__).warning(
+            "%s: scored through its own forward, %s (%s)", name, costs, choice.reason
+        )
+    return choice
+
+
 def log_prob_sums(
-    scorer: Scorer, examples: Sequence[batches.Example], *, batch: int, bfloat16: bool
+    scorer: Scorer,
+    examples: Sequence[batches.Example],
+    *,
+    most: int,
+    budget: int,
+    bfloat16: bool,
+    kept: Path,
 ) -> list[tuple[float, ...]]:
     """The log-probability sum of every response as the model is now, without gradients.
 
-    Several processes take turns at the batches and tell each other what they found.
+    `most` groups at once, and `budget` tokens unless it is 0 or one group has more. Several
+    processes take turns at such parts and tell each other what they found. Written to `kept`, and
+    read where a run goes on.
     """
+    sharding.wait()
+    if kept.exists():
+        return [tuple(sums) for sums in store.read_json(kept)]
     scorer.eval()
     several, rank = sharding.processes(), sharding.rank()
     found = [[0.0] * len(example.responses) for example in examples]
-    starts = list(range(0, len(examples), batch))
-    starts += starts[:1] * (-len(starts) % several)  # all take part in every forward pass
-    for turn, start in list(enumerate(starts))[rank::several]:
-        some = examples[start : start + batch]
+    sizes, every = [example.n_tokens for example in examples], range(len(examples))
+    parts = [
+        part
+        for start in every[::most]
+        for part in sharding.filled(every[start : start + most], sizes, budget)
+    ]
+    turns = [*enumerate(parts), *[(-1, parts[0])] * (-len(parts) % several)]
+    for turn, places in turns[rank::several]:  # all take part in every forward pass
+        some = [examples[place] for place in places]
         with torch.no_grad(), autocast(bfloat16):
             flat = iter(scorer(batches.collate(some, device=device()))[0].tolist())
-        if turn * batch == start:
-            found[start : start + batch] = [[next(flat) for _ in e.responses] for e in some]
+        for place in places if turn >= 0 else ():
+            found[place] = [next(flat) for _ in examples[place].responses]
     sharding.reshard(scorer)
     flat = iter(sharding.total([value for values in found for value in values]))
-    return [tuple(next(flat) for _ in values) for values in found]
+    sums = [tuple(next(flat) for _ in values) for values in found]
+    if rank == 0:
+        store.write_json(kept, sums)
+    return sums
+
+
+def make_optimizer(root: nn.Module, name: str, *, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with betas .9 and .95, or Adafactor (arXiv:1804.04235) with a given learning rate.
+
+    Adafactor keeps a row and a column instead of AdamW's two matrices per weight. Vectors (biases,
+    norms) do not decay. ValueError for another name.
+    """
+    learnt = [p for p in root.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learnt if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, fused=True)
+    if name == "adafactor":
+        from transformers import Adafactor
+
+        chosen = Adafactor(groups, lr=0.0, scale_parameter=False, relative_step=False)
+        if sharding.processes() > 1:
+            sharding.split_factors(chosen)
+        return chosen
+    raise ValueError(f"unknown optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}")
+
+
+def clip_gradients(root: nn.Module, clip: float) -> float:
+    """Scales the gradients to norm `clip` (0 = never) where it is larger; returns what it was."""
+    norm = nn.utils.clip_grad_norm_(root.parameters(), clip or math.inf)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def save(
@@ -239,3 +343,14 @@ def _merged(
         raise RuntimeError(f"adapters without a place in {model}: {', '.join(lost)}")
     whole.save_pretrained(folder)
     return whole.merge_and_unload()
+
+
+def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: str, tag: str) -> str:
+    """The README.md of a trained model: what it is, from what, how, how far."""
+    rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
+    return (
+        "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
+        f"base_model: {start}\ntags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
+        "has every update.\n\nThe model writes short Python functions; execute what it writes "
+        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
+    )

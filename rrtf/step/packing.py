@@ -11,6 +11,7 @@ equals every prompt + response on its own row, and a prompt is computed once for
 
 import importlib.util
 import logging
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from itertools import chain
@@ -48,7 +49,7 @@ def inputs(batch: Mapping[str, Any], config: Any) -> tuple[dict[str, Any], Tenso
         # four dimensions, so that transformers takes it for a finished mask and builds none
         taken = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch["input_ids"].device)
         return arguments | {"attention_mask": taken}, batch["read"]
-    return _rows(batch)
+    return _rows(batch, added=name == "eager")
 
 
 def _require_window(layout: Layout, window: int | None) -> None:
@@ -60,8 +61,11 @@ def _require_window(layout: Layout, window: int | None) -> None:
         )
 
 
-def _rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
-    """One row per group, padded to the longest, with a mask of blocks."""
+def _rows(batch: Mapping[str, Any], *, added: bool) -> tuple[dict[str, Any], Tensor]:
+    """One row per group, padded to the longest, with a mask of blocks.
+
+    `added` to the scores, as architectures without fused attention do with a mask.
+    """
     ids, layout = batch["input_ids"], batch["layout"]
     sizes = torch.tensor([sum(group) for group in layout])  # (B,)
     real = torch.arange(int(sizes.max())) < sizes[:, None]  # (B, L)
@@ -76,6 +80,8 @@ def _rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
 
     arguments = {name: padded(batch[name]) for name in ("input_ids", "position_ids")}
     mask = _visible(segments.to(ids.device))
+    if added:
+        mask = torch.where(mask, 0.0, torch.finfo(torch.bfloat16).min)
     return arguments | {"attention_mask": mask}, place[batch["read"]]
 
 
@@ -90,8 +96,22 @@ def _visible(segments: Tensor) -> Tensor:
 
 def _copies(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
     """Every response behind its own copy of the prompt, as flash-attention packs sequences."""
-    pieces, read, sizes, at = [], [], [0], 0
-    for prompt, *own in batch["layout"]:
+    index, read, sizes = _unshared(batch["layout"])
+    device = batch["input_ids"].device
+    ends = torch.tensor([0, *sizes]).cumsum(0).to(device, torch.int32)
+    index = index.to(device)
+    arguments = {name: batch[name][:, index] for name in ("input_ids", "position_ids")}
+    arguments |= {"attention_mask": None}
+    for side in ("q", "k"):  # GPTBigCode does not hand on position ids, so flash needs the borders
+        arguments[f"cu_seq_lens_{side}"] = ends
+        arguments[f"max_length_{side}"] = max(sizes)
+    return arguments, read.to(device)
+
+
+def _unshared(layout: Layout) -> tuple[Tensor, Tensor, list[int]]:
+    """(tokens of every prompt + response in turn, where its targets are read, their numbers)."""
+    pieces, read, sizes, at = [], [], [], 0
+    for prompt, *own in layout:
         start = at + prompt
         for n in own:
             pieces += [torch.arange(at, at + prompt), torch.arange(start, start + n)]
@@ -99,14 +119,25 @@ def _copies(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
             sizes.append(prompt + n)
             start += n
         at = start
-    device = batch["input_ids"].device
-    index, ends = torch.cat(pieces).to(device), torch.tensor(sizes).cumsum(0)
-    arguments = {name: batch[name][:, index] for name in ("input_ids", "position_ids")}
-    arguments |= {"attention_mask": None}
-    for side in ("q", "k"):  # GPTBigCode does not hand on position ids, so flash needs the borders
-        arguments[f"cu_seq_lens_{side}"] = ends.to(device, torch.int32)
-        arguments[f"max_length_{side}"] = max(sizes)
-    return arguments, torch.cat(read).to(device)
+    return torch.cat(pieces), torch.cat(read), sizes
+
+
+def single_rows(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Tensor]:
+    """(arguments of a causal model, positions (N,) in its flattened output): a row per response.
+
+    Padded behind the shorter ones, under a mask (R, L) that only there is one. Positions and all
+    else are left to the model.
+    """
+    index, read, sizes = _unshared(batch["layout"])
+    device, longest = batch["input_ids"].device, max(sizes)
+    real = torch.arange(longest) < torch.tensor(sizes)[:, None]  # (R, L)
+    place = real.flatten().nonzero()[:, 0]
+    ids = batch["input_ids"].new_zeros(real.numel())
+    ids[place.to(device)] = batch["input_ids"][0, index.to(device)]
+    arguments = {"input_ids": ids.view(real.shape)}
+    if min(sizes) < longest:
+        arguments["attention_mask"] = real.long().to(device)
+    return arguments, place[read].to(device)
 
 
 def attend(
@@ -301,10 +332,7 @@ FLASH = "flash_attention_2"
 # architectures of transformers that hand keyword arguments down to their attention: tested
 SHARING = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 
-DROPOUTS = (
-    "resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "residual_dropout",
-    "embedding_dropout",
-)  # fmt: skip
+_DROPOUT = re.compile(r"(?!summary|classifier).*(dropout|pdrop|dropout_prob)")  # of a configuration
 
 
 def shared_prompt_attention(
@@ -365,9 +393,16 @@ def choose(
     return wanted
 
 
-def use(model: "PreTrainedModel", wanted: str = "auto", *, half: bool = False) -> str:
-    """Switches `model` to `choose`'s implementation, in place; logs and returns its name."""
-    name = choose(model.config, wanted, device=model.device.type, half=half)
+def use(
+    model: "PreTrainedModel", wanted: str = "auto", *, device: str = "", half: bool = False
+) -> str:
+    """Switches `model` to `choose`'s implementation, in place; logs and returns its name.
+
+    An architecture without fused attention keeps its plain one, unless another is `wanted`.
+    """
+    name = choose(model.config, wanted, device=device or model.device.type, half=half)
+    if wanted == "auto" and name == "sdpa" and not model._supports_sdpa:
+        name = "eager"
     model.set_attn_implementation(name)
     logging.getLogger(__name__).info("attention of %s: %s", type(model).__name__, name)
     return name
@@ -394,29 +429,74 @@ def load(
     """A model with `dropout` everywhere, its attention `choose`'s, and its tokenizer.
 
     device: the GPU if there is one, else the CPU; `meta` gives shapes without weights. dtype:
-    float32. `options` go to `from_pretrained`. ValueError if the tokenizer has no end-of-text
-    token: a target without one never ends.
+    float32. `options` go to `from_pretrained`. A tokenizer without an end-of-text token gets the
+    model's; ValueError where that has none: a target without one never ends.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, logging
 
     logging.disable_progress_bar()
     torch.set_num_threads(threads)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    if tokenizer.eos_token_id is None:
-        raise ValueError(f"{model}: the tokenizer has no end-of-text token")
     settings = AutoConfig.from_pretrained(model)
-    for name in DROPOUTS:
-        if hasattr(settings, name):
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_end(model, settings))
+    for name, value in settings.to_dict().items():
+        if _DROPOUT.fullmatch(name) and isinstance(value, int | float):
             setattr(settings, name, dropout)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"dtype": dtype or torch.float32}
     if where == "meta":
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(settings, **options)
-    elif "quantization_config" in options:
-        placed = {"device_map": {"": where}}  # moved once, while it is read
-        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options, **placed)
+    elif "quantization_config" in options:  # moved once, while it is read
+        network = _whole(model, config=settings, **options, device_map={"": where})
     else:
-        network = AutoModelForCausalLM.from_pretrained(model, config=settings, **options).to(where)
+        network = _whole(model, config=settings, **options).to(where)
     use(network)
     return network, tokenizer
+
+
+def _whole(model: str | Path, **options: Any) -> "PreTrainedModel":
+    """A model of which every weight was read; ValueError names what is missing or no weights."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoModelForCausalLM, logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # a table of what is missing
+    try:
+        network, told = AutoModelForCausalLM.from_pretrained(
+            model, output_loading_info=True, **options
+        )
+    except SafetensorError as error:
+        for file in sorted(Path(model).glob("*.safetensors")):
+            try:
+                safe_open(file, "pt").__enter__()
+            except SafetensorError:
+                raise ValueError(
+                    f"{file}: no weights, {file.stat().st_size} bytes ({error}): fetch it again; a "
+                    "clone without large files leaves a pointer, a download may be cut short"
+                ) from None
+        raise
+    finally:
+        logging.set_verbosity(before)
+    if missing := sorted(told["missing_keys"]):
+        shown = ", ".join(missing[:4]) + ", ..." * (len(missing) > 4)
+        raise ValueError(
+            f"{model}: its weights do not fill the model of its config.json: "
+            f"{len(missing)} tensors are missing: {shown}"
+        )
+    return network
+
+
+def _end(model: str | Path, settings: "PretrainedConfig") -> int:
+    """The end-of-text token of a model, the first of several."""
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(model).eos_token_id
+    except OSError:
+        named = None
+    named = getattr(settings, "eos_token_id", None) if named is None else named
+    if named is None:
+        raise ValueError(f"{model}: neither the tokenizer nor the model has an end-of-text token")
+    return named[0] if isinstance(named, list) else named

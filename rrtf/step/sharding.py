@@ -8,8 +8,11 @@ Not covered: tensor or pipeline parallelism, offloading.
 """
 
 import json
+import logging
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -23,6 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from rrtf import store
 
+_LOG = logging.getLogger(__name__)
 ROOT = ""  # the name of the root in `named_modules`
 KEPT = 2  # checkpoints
 Numbers = dict[str, dict[str, float]]
@@ -119,6 +123,31 @@ def wait() -> None:
         dist.barrier()
 
 
+def passes(sizes: Sequence[int], *, processes: int, budget: int) -> list[list[list[int]]]:
+    """For every process its forward passes in one update, each a list of places in the update.
+
+    Together a pass holds at most `budget` tokens (0 = no limit), or one group that alone is
+    larger. Every process has equally many, because they exchange weights in each: an empty list
+    stands for a pass without weight.
+    """
+    places = [range(rank, len(sizes), processes) for rank in range(processes)]
+    own = [list(filled(some, sizes, budget)) for some in places]
+    most = max(map(len, own))
+    return [some + [[]] * (most - len(some)) for some in own]
+
+
+def filled(places: Sequence[int], sizes: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """`places` in order, cut where `sizes` would exceed `budget` together (0 = no limit)."""
+    some: list[int] = []
+    for place in places:
+        if some and budget and sum(sizes[k] for k in some) + sizes[place] > budget:
+            yield some
+            some = []
+        some.append(place)
+    if some:
+        yield some
+
+
 def total(values: Sequence[float]) -> list[float]:
     """The sums over the processes of numbers that each of them has."""
     if processes() == 1:
@@ -126,6 +155,31 @@ def total(values: Sequence[float]) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64)
     dist.all_reduce(tensor)
     return tensor.tolist()
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that fills, while the block runs, with the first SIGINT or SIGTERM of this process.
+
+    A second one does what it did before. Only the main thread of a process hears of signals.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def note(number: int, _: Any) -> None:
+        asked.append(number)
+        _LOG.warning("stopping after this update, with a checkpoint; a second signal stops at once")
+        for one, before in handlers.items():
+            signal.signal(one, before)
+
+    handlers = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for one, before in handlers.items():
+            signal.signal(one, before)
 
 
 def shard(

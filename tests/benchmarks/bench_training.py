@@ -4,7 +4,8 @@
 
 Prints Markdown: response tokens per second and peak memory of forward, backward and AdamW on the
 same groups by the same model with one thread, medians of rounds in which the contenders take
-turns, each in a process of its own; then the memory of the loss alone and the cost against K and
+turns, each in a process of its own: with one student a prompt, which is the method's own shape, and
+with eight; then the memory of the loss alone and the cost against K and
 length. Contenders:
 
 - ours: RRTF on a packed batch, as `rrtf train` computes it.
@@ -29,6 +30,7 @@ positions, because neither attention weights nor logits are kept.
 import argparse
 import ctypes
 import gc
+import itertools
 import json
 import os
 import random
@@ -46,7 +48,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 
-K = 8  # responses of students per prompt, beside the teacher's
+K = 8  # responses of students per prompt, beside the teacher's, at most
 WIDTHS = {"nano": (256, 4, 4, 2048), "20M": (512, 6, 8, 8192)}  # width, layers, heads, words
 Group = dict[str, Any]  # prompt: ids, responses: ids with the teacher's first, scores
 
@@ -173,9 +175,9 @@ def trl(model: Any, tokenizer: str) -> Loss:
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}]
     with tempfile.TemporaryDirectory() as folder:
         arguments = CPOConfig(
-            output_dir=folder, use_cpu=True, report_to="none", loss_type="hinge", cpo_alpha=1.0,
-            beta=0.1, max_length=4096, gradient_checkpointing=False, bf16=False,
-            remove_unused_columns=False,
+            output_dir=folder, use_cpu=not torch.cuda.is_available(), report_to="none",
+            loss_type="hinge", cpo_alpha=1.0, beta=0.1, max_length=4096, bf16=False,
+            gradient_checkpointing=False, remove_unused_columns=False,
         )  # fmt: skip
         trainer = CPOTrainer(
             model=model,
@@ -292,22 +294,30 @@ def start(names: dict[str, str], setup: dict[str, Any], folder: Path) -> dict[st
 
 
 def side_by_side(
-    model: str, pythons: dict[str, str], data: list[Group], args: argparse.Namespace, folder: Path
+    model: str,
+    pythons: dict[str, str],
+    data: list[Group],
+    k: int,
+    args: argparse.Namespace,
+    folder: Path,
 ) -> None:
-    """Table 1 for one model: every contender does the same updates, in turn."""
+    """Table 1 for one model and k students: every contender does the same updates, in turn."""
+    fewer = [
+        g | {"responses": g["responses"][: k + 1], "scores": g["scores"][: k + 1]} for g in data
+    ]
     prompts = args.update // 2 if model == "20M" else args.update
     size = args.per_pass or prompts
     running = start(pythons, {"model": model, "tokenizer": args.model}, folder)
     parameters = running["ours"].facts["parameters"]
     print(f"\n## {Path(model).name}: {parameters:,} parameters, {prompts} prompts with "
-          f"{K} + 1 responses per update, {size} per forward and backward pass\n")  # fmt: skip
+          f"{k} + 1 responses per update, {size} per forward and backward pass\n")  # fmt: skip
     print("| precision | contender | response tokens/s | ours is | per CPU second | ours is | "
           "positions/response token | peak MiB |")  # fmt: skip
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for half in (True, False):
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in running}
         for number in range(args.rounds + 1):
-            chosen = random.Random(number).sample(data, prompts)
+            chosen = random.Random(number).sample(fewer, prompts)
             passes = [chosen[cut : cut + size] for cut in range(0, prompts, size)]
             tokens = sum(len(r) for g in chosen for r in g["responses"])
             for name, contender in running.items():
@@ -396,8 +406,8 @@ def main() -> None:
     pythons = {"ours": sys.executable, "literal": sys.executable}
     pythons |= {"trl": args.trl} if args.trl else {}
     with tempfile.TemporaryDirectory() as folder:
-        for model in (args.model or "nano", "20M"):
-            side_by_side(model, pythons, data, args, Path(folder))
+        for model, k in itertools.product((args.model or "nano", "20M"), (1, K)):
+            side_by_side(model, pythons, data, k, args, Path(folder))
         loss_memory()
         growth(Path(folder), args.rounds)
 
