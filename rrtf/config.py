@@ -200,7 +200,15 @@ def parse_override(text: str) -> tuple[str, Value]:
 
 
 def same_type(key: str, default: Value, value: Value) -> Value:
-    """`value`, a whole number as the float it stands for; ValueError where `default` is another."""
+    """`value` in the type of `default`; ValueError where it has another.
+
+    A whole number stands for a float, and what is no list for a list: `a,b` of two texts.
+    """
+    if isinstance(default, list) and not isinstance(value, list):
+        parts = value.split(",") if isinstance(value, str) else [value]
+        return [
+            one for part in parts if (one := part.strip() if isinstance(part, str) else part) != ""
+        ]
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not type(default):

@@ -17,11 +17,12 @@ from typing import Any
 from rrtf import config, engines, prompts, store
 from rrtf.cluster import check_place, side_by_side, spread
 from rrtf.engines import Decoding
-from rrtf.records import Problem, Response
+from rrtf.records import Execution, Outcome, Problem, Response
 
 SHARD = 32  # tasks
 GPU_ANSWERS = 8192  # of a shard on a GPU, so that its batches can be large; not measured
 WORTH_A_PROCESS = 7e9  # answers times bytes of the model; fewer are there before it has started
+TEACHER = "teacher"  # the source of the first, and of the one that is taken of several
 LIBRARIES = ("torch", "transformers", "tokenizers", "ctranslate2")  # they decide samples too
 
 
@@ -33,6 +34,71 @@ class Author:
     source: str
     engine: str
     prompt_format: str
+
+
+def teachers(
+    models: Sequence[str], spelled: Sequence[str], formats: Sequence[str], *, student: Author
+) -> list[Author]:
+    """Who teaches, under the sources `teacher`, `teacher-2`, ...
+
+    `spelled` are their engines and `formats` their prompt formats: one for all or one each, and
+    where there is none, or it is "", the student's. ValueError for another number, and where
+    there is no teacher.
+    """
+    if not models or "" in models:
+        raise ValueError("no teacher is named; give one, e.g. --set shared.teacher=FOLDER-OR-NAME")
+    each = []
+    for name, own in (("teacher_engine", spelled), ("teacher_prompt_format", formats)):
+        if len(own) not in (0, 1, len(models)):
+            raise ValueError(
+                f"{name}: {len(own)} for {len(models)} teachers: expected one for all or one each"
+            )
+        each.append([*(own or [""])] * (len(models) if len(own) < 2 else 1))
+    return [
+        Author(
+            model,
+            f"{TEACHER}-{at}" if at > 1 else TEACHER,
+            engine or student.engine,
+            prompt_format or student.prompt_format,
+        )
+        for at, (model, engine, prompt_format) in enumerate(zip(models, *each, strict=True), 1)
+    ]
+
+
+def of_one_teacher(
+    responses: Sequence[Response], executions: Sequence[Execution], teachers: Sequence[str]
+) -> tuple[list[Response], list[Execution], dict[str, int]]:
+    """(responses, their executions, responses left out by reason) with one teacher for each task.
+
+    Of several sources in `teachers` a task keeps the one with an answer in the highest situation,
+    the first named among equals, as the source TEACHER; a single one stays as it is. The paper
+    has several teachers and one answer, and does not say how it is chosen.
+    """
+    if len(teachers) == 1:
+        return list(responses), list(executions), {}
+    best: dict[str, tuple[Outcome, int]] = {}
+    for run in executions:
+        if run.source in teachers:
+            place = run.outcome, -teachers.index(run.source)
+            best[run.task_id] = max(place, best.get(run.task_id, place))
+    kept = []
+    for response, run in zip(responses, executions, strict=True):
+        if run.source in teachers:
+            if run.source != teachers[-best[run.task_id][1]]:
+                continue
+            response, run = replace(response, source=TEACHER), replace(run, source=TEACHER)
+        elif run.source == TEACHER:
+            raise ValueError(f"{run.task_id}: a source {TEACHER!r} that is no teacher")
+        kept.append((response, run))
+    lost = len(responses) - len(kept)
+    reason = {"response: another teacher's is taken": lost} if lost else {}
+    return [r for r, _ in kept], [run for _, run in kept], reason
+
+
+def asker(author: Author) -> engines.Asker:
+    """The function from a problem to what `author` is given; errors as `engines.asker`."""
+    away = engines.remote(author.engine)
+    return engines.asker(author.model, author.prompt_format, away=away)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,8 +333,7 @@ def _checked(author: Author, identity: str) -> str:
 def _answer(job: Job, **opened: Path) -> list[Response]:
     author, decoding = job.author, job.decoding
     ids = [problem.task_id for problem in job.problems]
-    away = engines.remote(author.engine)
-    ask = engines.asker(author.model, author.prompt_format, away=away)
+    ask = asker(author)
     seed = config.derive_seed(decoding.seed, author.source, str(decoding.temperature), *ids)
     try:
         answers = _opened(job, **opened).generate(
@@ -318,6 +383,17 @@ def survey(responses: Sequence[Response]) -> list[dict[str, str | float | int]]:
         {"source": source, "temperature": temperature} | _describe(group)
         for (source, temperature), group in sorted(groups.items())
     ]
+
+
+def variety(responses: Sequence[Response]) -> str:
+    """How many prompts have answers that differ, in words: a ranking needs such."""
+    programs: defaultdict[str, set[str]] = defaultdict(set)
+    for response in responses:
+        programs[response.task_id].add(response.program)
+    varied = sum(len(found) > 1 for found in programs.values())
+    told = f"{varied} of {len(programs)} prompts have answers that differ from each other"
+    single = len(responses) == len(programs)
+    return "One answer a prompt: it is compared with the teacher's only." if single else f"{told}."
 
 
 def lengths(responses: Sequence[Response]) -> dict[str, list[int]]:

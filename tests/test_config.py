@@ -58,6 +58,14 @@ def test_an_override_of_another_type_is_refused_and_a_whole_number_may_stand_for
     assert values["tie_break"] == 1.0 and type(values["tie_break"]) is float
 
 
+def test_one_value_stands_for_a_list_of_one_and_texts_may_have_commas():
+    teachers = config.resolve("nano", "sample", {"shared.teacher": "a/b, c"})["teacher"]
+    assert teachers == ["a/b", "c"]
+    assert config.resolve("nano", "sample", {"shared.teacher": ""})["teacher"] == []
+    warm = config.resolve("nano", "sample", {"sample.temperatures": 1.0})["temperatures"]
+    assert warm == [1.0]
+
+
 def test_a_misspelt_override_is_refused_with_the_nearest_names():
     config.check_overrides({"evolve.rounds": 1, "shared.seed": 1, "evolve.seed": 1})
     with pytest.raises(ValueError, match=r"unknown parameter 'evolve\.round'; did you mean evolve"):

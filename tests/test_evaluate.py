@@ -79,17 +79,34 @@ def test_a_source_without_seed_and_temperature_is_refused(source):
         stats.parse_label(source)
 
 
-def test_the_base_and_the_teacher_stand_before_the_trained_runs():
+def test_the_base_and_the_teachers_stand_before_the_trained_runs():
     runs = [Contender("rrtf", 1, "models/rrtf-1")]
-    found = contenders(runs, ["/x/models/rrtf-1"], base="student", teacher="oracle")
+    fixed = {"base": "student", "teachers": [], "formats": []}
+    taught = fixed | {"teachers": [Author("oracle", "teacher", "double", "starcoder")]}
+    found = contenders(runs, ["/x/models/rrtf-1"], **taught)
     assert [(c.method, c.seed, c.model) for c in found] == [
         ("base", 0, "student"), ("teacher", 0, "oracle"), ("rrtf", 1, "/x/models/rrtf-1"),
     ]  # fmt: skip
     order = [Contender("rrtf", 1, ""), Contender("sft", 1, ""), Contender("sft", 0, "")]
-    found = contenders(order, ["a", "b", "c"], base="x", teacher="")
+    found = contenders(order, ["a", "b", "c"], **fixed)
     assert [(c.method, c.seed) for c in found[1:]] == [("sft", 0), ("sft", 1), ("rrtf", 1)]
-    without = contenders(runs, ["/x"], base="student", teacher="")
+    without = contenders(runs, ["/x"], **fixed)
     assert [c.method for c in without] == ["base", "rrtf"]
+
+
+def test_each_contender_is_asked_in_its_own_engine_and_format():
+    runs, taught = [Contender("rrtf", 1, "")], Author("gpt", "teacher", "openai@http://x", "chat")
+    fixed = {"base": "student", "teachers": [taught], "formats": ["base=pangu"]}
+    found = contenders(runs, ["/x"], **fixed)
+    asked = [one.author(AUTHOR, 0.8) for one in found]
+    assert asked == [
+        Author("student", "base/0@0.8", "double", "pangu"),
+        Author("gpt", "teacher/0@0.8", "openai@http://x", "chat"),
+        Author("/x", "rrtf/1@0.8", "double", "starcoder"),
+    ]
+    for formats, said in ((["base=parrot"], "expected NAME=FORMAT"), (["bass=chat"], "no such")):
+        with pytest.raises(ValueError, match=said):
+            contenders(runs, ["/x"], **fixed | {"formats": formats})
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 
 from rrtf import execution, rank
 from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf.sample import of_one_teacher
 
 C, R, F, P = Outcome
 SCORES = {C: 0.0, R: 1.0, F: 2.0, P: 3.0}
@@ -80,6 +81,23 @@ def test_a_cut_off_answer_is_left_out_with_its_reason():
     groups, left_out = rank.rank([problem()], [*responses, cut], [*executions, more], **HOW)
     assert groups[0].responses == ("\na", "\nb")
     assert left_out == {"response: cut off at max_new_tokens": 1}
+
+
+def test_of_several_teachers_a_task_takes_the_one_that_stands_highest():
+    rows = [("teacher", "a", F), ("student", "b", R), ("teacher-2", "c", P), ("teacher-3", "d", P)]
+    responses, executions = answers(*rows)
+    kept, runs, lost = of_one_teacher(responses, executions, ["teacher", "teacher-2"])
+    assert [(r.source, r.text) for r in kept] == [
+        ("student", "b"),
+        ("teacher", "c"),
+        ("teacher-3", "d"),
+    ]
+    assert [run.source for run in runs] == [r.source for r in kept]
+    assert lost == {"response: another teacher's is taken": 1}
+    alone = of_one_teacher(responses, executions, ["teacher-2"])
+    assert alone == (responses, executions, {})
+    with pytest.raises(ValueError, match="'teacher' that is no teacher"):
+        of_one_teacher(responses, executions, ["teacher-2", "teacher-3"])
 
 
 def test_a_task_without_a_teacher_is_counted_response_by_response():

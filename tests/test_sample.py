@@ -438,3 +438,25 @@ def test_the_survey_counts_what_a_reader_counts():
             "parses": 0.75,
         }
     ]
+
+
+def test_a_teacher_has_its_own_engine_and_format_and_else_the_students():
+    student = stage.Author("s", "student", "auto", "starcoder")
+    one = stage.teachers(["t"], [], [], student=student)
+    assert one == [stage.Author("t", "teacher", "auto", "starcoder")]
+    several = stage.teachers(["t", "u"], ["", "openai@http://x"], ["chat"], student=student)
+    assert several == [
+        stage.Author("t", "teacher", "auto", "chat"),
+        stage.Author("u", "teacher-2", "openai@http://x", "chat"),
+    ]
+    with pytest.raises(ValueError, match="teacher_engine: 2 for 1 teachers: expected one for all"):
+        stage.teachers(["t"], ["auto", "vllm"], [], student=student)
+    with pytest.raises(ValueError, match="no teacher is named"):
+        stage.teachers([], [], [], student=student)
+
+
+def test_variety_says_how_many_prompts_have_answers_that_differ():
+    answers = [Response(task, "student", i, "", program) for task, i, program in
+               [("a", 0, "x"), ("a", 1, "y"), ("b", 0, "x"), ("b", 1, "x")]]  # fmt: skip
+    assert stage.variety(answers) == "1 of 2 prompts have answers that differ from each other."
+    assert "One answer a prompt" in stage.variety(answers[::2])

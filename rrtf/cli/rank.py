@@ -15,6 +15,7 @@ from rrtf.cli.options import Given
 from rrtf.evaluate import samples
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
+from rrtf.sample import TEACHER, of_one_teacher
 from rrtf.strength import examine
 
 Judge = Callable[..., list[Execution]]
@@ -40,14 +41,18 @@ def rank(given: Given) -> None:
     named = _named(given)
     screen.check_out(given.out, given.tasks, *named.values())
     tasks, found, unknown = _read(given, named)
-    samples.check_sources(found, given.teacher, ", ".join(named.values()))
+    teachers = list(dict.fromkeys(given.teacher))
+    for name in teachers or [""]:
+        samples.check_sources(found, name, ", ".join(named.values()))
     kept, ranked, lost = _sound(given, tasks, found, judge)
     executions = _executions(kept, ranked, judge)
+    answers = [sample.response for sample in ranked]
+    taken, runs, others = of_one_teacher(answers, executions, teachers)
     groups, left_out = ranking.rank(
         kept,
-        [sample.response for sample in ranked],
-        executions,
-        teacher=given.teacher,
+        taken,
+        runs,
+        teacher=teachers[0] if len(teachers) == 1 else TEACHER,
         scores=scores,
         tie_break=given.tie_break,
         pass_ratio=given.pass_ratio,
@@ -76,7 +81,7 @@ def rank(given: Given) -> None:
     ]
     console.print(screen.rows_table(table))
     strangers = sum(unknown.values())
-    left_out |= {
+    left_out |= others | {
         "response: of an unknown task": strangers,
         "response: its problem is left out": len(found) - len(ranked),
     }

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, execution, prompts, store
+from rrtf import benchmarks, engines, execution, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
 from rrtf.engines import NOTHING, Decoding, note
@@ -24,11 +24,22 @@ STEPS = ("answers", "executions")
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One model that is evaluated: its name in the tables, its training seed, where it lies."""
+    """One model that is evaluated: its name in the tables, its training seed, where it lies.
+
+    `engine` and `prompt_format` are its own where it is asked in others than what was trained.
+    """
 
     method: str
     seed: int
     model: str
+    engine: str | None = None
+    prompt_format: str | None = None
+
+    def author(self, author: Callable[..., Author], temperature: float) -> Author:
+        """Who answers at `temperature`; `author` has what is the same for all."""
+        own = {"engine": self.engine, "prompt_format": self.prompt_format}
+        own = {name: value for name, value in own.items() if value}
+        return author(self.model, label(self.method, self.seed, temperature), **own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +67,37 @@ class Sat:
 
 
 def contenders(
-    runs: Sequence[Contender], folders: Sequence[Path], *, base: str | Path, teacher: str | Path
+    runs: Sequence[Contender],
+    folders: Sequence[Path],
+    *,
+    base: str | Path,
+    teachers: Sequence[Author],
+    formats: Sequence[str],
 ) -> list[Contender]:
-    """The student before training, the teacher (if there is one), then every trained run.
+    """The student before training, the teachers (if there are any), then every trained run.
 
-    The runs stand in the order of `ORDER`, whatever order they were trained in.
+    The runs stand in the order of `ORDER`, whatever order they were trained in. Each teacher has
+    its own engine and prompt format; `formats` are texts NAME=FORMAT of others that have one, as
+    the base, which was not trained in that of the runs. ValueError for a format or a name that is
+    not there.
     """
+    own = dict(text.split("=", 1) if "=" in text else (text, "") for text in formats)
+    for name, prompt_format in own.items():
+        if prompt_format not in prompts.FORMATS:
+            known = ", ".join(prompts.FORMATS)
+            raise ValueError(f"{name}={prompt_format}: expected NAME=FORMAT, one of {known}")
     fixed = [Contender("base", 0, str(base))]
-    if str(teacher):
-        fixed.append(Contender("teacher", 0, str(teacher)))
+    for one in teachers:
+        model = one.model if engines.remote(one.engine) else engines.resolve_model(one.model)
+        fixed.append(Contender(one.source, 0, str(model), one.engine, one.prompt_format))
     pairs = zip(runs, folders, strict=True)
     trained = [Contender(run.method, run.seed, str(folder)) for run, folder in pairs]
     place = {name: at for at, name in enumerate(ORDER)}
-    return fixed + sorted(trained, key=lambda c: (place.get(c.method, 99), c.method, c.seed))
+    fixed += sorted(trained, key=lambda c: (place.get(c.method, 99), c.method, c.seed))
+    if strangers := own.keys() - {one.method for one in fixed}:
+        there = ", ".join(dict.fromkeys(one.method for one in fixed))
+        raise ValueError(f"{min(strangers)}: a format, but no such contender: there are {there}")
+    return [replace(c, prompt_format=own.get(c.method, c.prompt_format)) for c in fixed]
 
 
 def exams(
@@ -142,7 +171,7 @@ def responses_of(
     decoding a call. Neither the order of the result nor its content depends on their number.
     """
     jobs = [
-        (author(entry.model, label(entry.method, entry.seed, decoding.temperature)), n, decoding)
+        (entry.author(author, decoding.temperature), n, decoding)
         for entry in entries
         for n, decoding in draws
     ]

@@ -184,8 +184,8 @@ def plan(
     settings = settings_of(profile, overrides or {})
     on = measured_on_cpu(on) if on.cpu else on
     known = models.find(settings["train"]["student"])
-    named = settings["sample"]["teacher"]  # none in the paper
-    teacher = models.find(named) if named else None
+    named = work.local_teachers(settings["sample"])  # of several all are planned as the first
+    teacher = models.find(named[0]) if named else None
     model = models.build(known.settings)
     shape = models.shape(model)
     expert = models.shape(models.build(teacher.settings)) if teacher else None
@@ -228,6 +228,23 @@ def plan(
         facts=[origin, *why, *work.assumed_rates(on), facts()["pairs_per_prompt"]],
         measured=measured(profile, settings),
     )
+
+
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "int4": 0.5}
+
+
+def disk(found: Plan, settings: work.Settings) -> float:
+    """Bytes that a run writes: trained models, the checkpoints of those under way, variants.
+
+    A checkpoint has a weight and AdamW's two moments in float32; of adapters they are few.
+    """
+    own, size = settings["train"], found.shape.parameters
+    trained = work.n_contenders(settings, teacher=False) - 1
+    kept = own["processes"] * (sharding.KEPT + 1) * 3 * memory.SINGLE
+    kept *= found.way.method not in memory.ADAPTED
+    variants = settings["quantize"]["variants"]
+    made = sum(WEIGHT_BYTES.get(name.rpartition("-")[2], 0) for name in variants)
+    return size * (trained * WEIGHT_BYTES[own["save_dtype"]] + kept + made)
 
 
 def settings_of(profile: str, overrides: Mapping[str, config.Value]) -> work.Settings:

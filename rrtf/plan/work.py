@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rrtf import benchmarks, config, loss, methods, stats, store
+from rrtf import benchmarks, config, engines, loss, methods, stats, store
 from rrtf.benchmarks import catalogue
 from rrtf.plan.models import Device, Fact, Shape, device, facts
+from rrtf.sample import Author, teachers
 from rrtf.step import packing
 
 
@@ -171,8 +172,9 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
         return given, Fact("prompts", given, "problems", False, GIVEN)
     problems, evolve = settings["evolve"]["problems"], settings["evolve"]
     if problems != "nano":
-        if Path(problems).exists():
-            rows = sum(1 for _ in store.read_rows(Path(problems)))
+        path = next((p for p in (Path(problems), config.home() / problems) if p.exists()), None)
+        if path:
+            rows = sum(1 for _ in store.read_rows(path))
             return rows, Fact("prompts", rows, "problems", True, f"rows of {problems}")
         kept = tomllib.loads(config.data_text("paper.toml"))["data"]["kept_rows"]
         return kept, Fact(
@@ -187,10 +189,13 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
 def sample(
     settings: Settings, shapes: Mapping[str, Shape | None], size: Lengths, prompts: int
 ) -> Iterator[Work]:
-    """Stage 03: the student at every temperature, the teacher at one."""
+    """Stage 03: the student, and every teacher that runs here, at all their temperatures."""
     own = settings["sample"]
-    warmths = len(own["temperatures"])
-    draws = {"student": (warmths, own["n_samples"]), "teacher": (1, own["teacher_samples"])}
+    taught = len(local_teachers(own)) * len(own["teacher_temperature"])
+    draws = {
+        "student": (len(own["temperatures"]), own["n_samples"]),
+        "teacher": (taught, own["teacher_samples"]),
+    }
     for source, (times, n) in draws.items():
         shape = shapes[source]
         if shape is None:
@@ -198,6 +203,16 @@ def sample(
         answer = size.student if source == "student" else size.teacher
         asked = {"prompts": prompts * times, "answers": prompts * times * n}
         yield _generated("sample", source, shape, size.prompt, answer, **asked)
+
+
+def local_teachers(own: Mapping[str, Any]) -> list[str]:
+    """The teachers that a server does not answer for, by the settings of `sample`."""
+    if not own["teacher"]:
+        return []
+    student = Author(own["student"], "student", own["engine"], own["prompt_format"])
+    how = own["teacher_engine"], own["teacher_prompt_format"]
+    found = teachers(own["teacher"], *how, student=student)
+    return [one.model for one in found if not engines.remote(one.engine)]
 
 
 def _generated(
@@ -302,11 +317,10 @@ def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
     count = catalogue.entry(name).rows
     if not since:
         return count, None
-    try:
-        return len(benchmarks.load(name, since=since)), None
-    except (OSError, ValueError):
+    if catalogue.missing(name):
         why = f"all of them, those since {since} are fewer: its rows are not here"
         return count, Fact(name, count, "tasks", False, why)
+    return len(benchmarks.load(name, since=since)), None
 
 
 def evaluate(
@@ -319,7 +333,7 @@ def evaluate(
     own = settings["evaluate"]
     asked = [stats.parse_metric(text) for text in own["measures"]]
     draws = stats.draws(asked, own["n_samples"])
-    expert = shapes["teacher"]
+    expert, experts = shapes["teacher"], len(local_teachers(settings["sample"]))
     students = n_contenders(settings, teacher=False)
     for benchmark in own["benchmarks"]:
         tasks, _ = n_tasks(benchmark, settings)
@@ -327,12 +341,12 @@ def evaluate(
         many = {"prompts": tasks * len(draws), "answers": answers}
         long = size if benchmark == "test" else public
         asked_of = [("", shapes["student"], students, long.student)]
-        asked_of += [(", teacher", expert, 1, long.teacher)] if expert else []
+        asked_of += [(", teacher", expert, experts, long.teacher)] if expert else []
         name = benchmark.partition(" since ")[0]
         for who, shape, runs, answer in asked_of:
             what = f"{name}{who}"
             yield _generated("evaluate", what, shape, long.prompt, answer, **many, runs=runs)
-        total = answers * (students + bool(expert))
+        total = answers * (students + experts)
         yield Work("evaluate", f"{name}, programs", "execute", programs=total)
 
 
