@@ -3,10 +3,11 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from rrtf import stats
+from rrtf import engines, stats
 from rrtf.engines import Completion
 from rrtf.quantize import jobs, measuring
 from rrtf.quantize import table as quantize_table
@@ -439,3 +440,30 @@ def test_the_bound_of_a_variant_is_the_rounding_of_its_own_model(random_model, t
     variants.make("ctranslate2-int8", other, made, calibration=())
     assert variants.held("ctranslate2-int8", other, made, threads=1) == ""
     assert "is rounding" in variants.held("ctranslate2-int8", folder, made, threads=1)
+
+
+@pytest.mark.slow
+def test_gptq_of_weights_that_bfloat16_cannot_hold_is_held_too(nudged, tmp_path):
+    """Layers that are not quantised are saved in bfloat16: rounding, not another model."""
+    from rrtf.quantize import variants
+
+    made = "gptq-int8", nudged, tmp_path / "variant"
+    variants.make(*made, calibration=["def f(xs):\n    return sorted(xs)[0] + 1\n"] * 8)
+    assert variants.held(*made, threads=1) == ""
+
+
+@pytest.fixture
+def nudged(tmp_path) -> Path:
+    """The nano student, every weight moved by less than bfloat16 keeps."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, folder = engines.model_folder("nano-student"), tmp_path / "nudged"
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    drawn = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 2.0**-10 * weights * torch.rand(weights.shape, generator=drawn)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder

@@ -348,9 +348,10 @@ def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
 
 
 def put_back(engine: Any, folder: Path) -> None:
-    """Gives the quantised layers of an engine of `open_engine` the weights of the full model.
+    """Gives an engine of `open_engine` the weights of the full model, in float32.
 
-    What is left of the quantisation are the library's own modules, in float32.
+    What is left of the quantisation are settings and the library's own modules. Layers that it
+    does not quantise get theirs too: it may have saved them in fewer bits.
     """
     import torch
 
@@ -360,7 +361,7 @@ def put_back(engine: Any, folder: Path) -> None:
     names = [name for name, module in engine.model.named_modules() if hasattr(module, "qweight")]
     for name in names:
         engine.model.set_submodule(name, full.get_submodule(name))
-    engine.model.float()
+    engine.model.float().load_state_dict(full.state_dict(), strict=False)
     engine.precision = "float32"
 
 
