@@ -402,8 +402,8 @@ class Stage:
         return read(self.input(name), kind)
 
     def data(self, path: Path) -> Path:
-        """A file of the checkout (or the user's), recorded as read."""
-        path = Path(path)
+        """A file of the checkout (or the user's, by its absolute path), recorded as read."""
+        path = config.home() / path
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
         shown = path.relative_to(config.home()) if path.is_relative_to(config.home()) else path

@@ -29,8 +29,8 @@ FLOORS = (
      "paper": 895, "report": 515},
     {"sample": 260, "train": 440, "evolve": 1070, "audit": 1555, "benchmarks": 800,
      "quantize": 1220},
-    {"evaluate": 1375, "plan": 940},
-    {"cases": 1065, "ablation": 1085, "cli": 1615},
+    {"evaluate": 1375, "plan": 955},
+    {"cases": 1065, "ablation": 1085, "cli": 1725},
     {"__main__": 25},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rrtf import config, store
+from rrtf.benchmarks import catalogue
+from rrtf.cli import run as verb
 from rrtf.report import kernel, pages, pipeline
 
 FIRST, SECOND = "00_rrtf_by_hand", "01_evolve"
@@ -210,9 +213,9 @@ def test_the_index_and_the_summary_gather_what_the_stages_found(place):
 
 
 def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():
-    assert pipeline._selected(None, None) == config.STAGES + config.CLOSING
-    assert pipeline._selected("07", None) == config.STAGES[7:] + config.CLOSING
-    assert pipeline._selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
+    assert pipeline.selected(None, None) == config.STAGES + config.CLOSING
+    assert pipeline.selected("07", None) == config.STAGES[7:] + config.CLOSING
+    assert pipeline.selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
 
 
 def test_what_a_closing_appendix_found_is_listed_after_the_stages_and_summarised(place):
@@ -341,7 +344,7 @@ def test_bad_input_is_exit_code_2_and_names_the_thing(place):
 def test_problems_and_model_set_the_shared_parameters(place, add_problem):
     path = place / "mine.jsonl"
     store.write(path, [add_problem])
-    values = pipeline._overrides({}, str(path), "some/model")
+    values = pipeline.settings({}, str(path), "some/model")
     assert values == {"shared.problems": str(path), "shared.student": "some/model"}
 
 
@@ -524,3 +527,116 @@ def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_pat
         del manifests["08_quantize"], manifests["appendix_paper_audit"]  # which reads 08
         found.append({s: (m["counts"], m["inputs"], m["outputs"]) for s, m in manifests.items()})
     assert found[0] == found[1]
+
+
+# --- what is missing is said before anything is spent --------------------------------------------
+
+
+def missing(profile: str, stages=config.STAGES, **overrides) -> dict[str, str]:
+    """What -> why, of all that is missing."""
+    changed = {key.replace("__", "."): value for key, value in overrides.items()}
+    found = verb.needs(profile, stages, changed)
+    return {f"{one.what} {one.needed}": one.found for one in found if one.there is False}
+
+
+def nowhere(*_, **__):
+    raise OSError("not in the cache")
+
+
+def test_the_small_world_needs_nothing_that_is_not_here_and_loads_no_torch():
+    program = (
+        "import sys; from rrtf import config; from rrtf.cli import run\n"
+        "for name in ('nano', 'smoke'):\n"
+        "    assert all(n.there is not False for n in run.needs(name, config.STAGES, {}))\n"
+        "assert 'torch' not in sys.modules"
+    )
+    assert not subprocess.run([sys.executable, "-c", program], cwd=config.home()).returncode
+
+
+def test_all_that_a_profile_lacks_is_named_at_once_with_what_helps(monkeypatch):
+    monkeypatch.setenv("RRTF_DATA", "/nowhere")
+    monkeypatch.setattr(catalogue, "_in_hub", lambda *_: ())
+    monkeypatch.setattr("huggingface_hub.snapshot_download", nowhere)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    found = missing("paper", shared__student="bigcode/starcoder")
+    assert "no such file" in found["problems data/code_alpaca_evolved.jsonl"]
+    assert "--set shared.teacher=" in found["teacher at least one"]
+    assert "hf download bigcode/starcoder" in found["model bigcode/starcoder"]
+    assert "/nowhere" in found["benchmark humaneval"]
+    assert "none, and" in found["GPUs 6 x h100 of 80 GB"]
+    assert "torchrun" in found["training 6 GPUs together"]
+    assert {"memory of a step 297.7 GB", "disk 846 GB"} <= found.keys()
+    early = missing("paper", config.STAGES[:3])
+    assert set(early) == {"problems data/code_alpaca_evolved.jsonl"}, "others only report"
+
+
+def test_gpus_are_held_against_the_plan(monkeypatch):
+    card = SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=80 * 2**30)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
+    small = {"shared__student": "nano-student", "shared__teacher": ["nano-teacher-slips"]}
+    few = {"train__updates": 4, "evaluate__benchmarks": ["test"]}
+    assert not missing("gpu24", **small, **few)
+    assert "1 x h100 of 86 GB, of which" in missing("paper")["GPUs 6 x h100 of 80 GB"]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "there", "said"),
+    [
+        ("auto", True, "runs here"),
+        ("warp", False, "unknown: expected one of auto"),
+        ("ctranslate2@http://x", False, "runs here, at no address"),
+        ("vllm", False, "$RRTF_VLLM is not set"),
+        ("openai@ftp://x", False, "expected an address like"),
+        ("openai@http://127.0.0.1:9/v1", False, "refused"),
+        ("openai@https://api.example.com/v1", False, "$OPENAI_API_KEY is not set"),
+        ("vllm@http://gpu7:8000/v1", True, "$VLLM_API_KEY is not set; the address is not tried"),
+        ("replay@/nowhere", False, "no such folder"),
+    ],
+)
+def test_an_engine_is_looked_for_where_it_is_said_to_be(monkeypatch, spelled, there, said):
+    for name in ("RRTF_VLLM", "OPENAI_API_KEY", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    found = verb._engine(spelled)
+    assert found.there is there and said in found.found
+
+
+def test_a_model_without_all_its_files_is_missing_by_their_names(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert verb.folder_of(str(tmp_path))[1] == "without *.safetensors, a tokenizer"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "a.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    parts = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
+    store.write_json(tmp_path / "model.safetensors.index.json", parts)
+    told = verb.folder_of(str(tmp_path))[1]
+    assert told == "without b.safetensors, a.safetensors (a pointer of git-lfs)"
+    assert verb.folder_of("nano-nobody")[1].endswith("'nano-nobody' is not there")
+    assert verb.folder_of("some/where/else")[1] == "some/where/else: no such folder"
+
+
+def test_teachers_and_contenders_that_chat_need_a_template_and_servers_bring_theirs():
+    chat = {"shared__teacher": ["nano-teacher-slips", "gpt"],
+            "shared__teacher_engine": ["", "openai@http://far:1/v1"],
+            "shared__teacher_prompt_format": "chat"}  # fmt: skip
+    told = "none: a base model?"
+    assert missing("nano", **chat) == {"chat template nano-teacher-slips": told}
+    own = missing("nano", evaluate__own_formats=["base=chat"])
+    assert own == {"chat template nano-student": told}
+
+
+def test_a_run_refuses_with_what_the_check_says_and_spends_nothing(place):
+    for more in ([], ["--check"]):
+        process = command(place, "run", "--profile", "smoke", "--set", "shared.teacher=", *more)
+        stdout, stderr = process.communicate(timeout=180)
+        assert process.returncode == 1 and "Traceback" not in stderr
+        assert "none is named" in stdout and "1 of" in stderr and "nothing was run" in stderr
+    assert not (place / "data").exists()
+
+
+def test_files_of_the_caller_are_named_absolutely_because_a_notebook_runs_elsewhere(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    values = pipeline.settings({"shared.teacher": ["mine", "nano-student"]}, None, None)
+    assert values == {"shared.teacher": [str(tmp_path / "mine"), "nano-student"]}

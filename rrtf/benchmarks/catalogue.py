@@ -88,6 +88,16 @@ def located(name: str, data: Path | None) -> tuple[list[Path], list[dict]]:
     )
 
 
+def missing(name: str) -> str:
+    """Where the rows of a benchmark were looked for on this machine, or `''`: they are here.
+
+    The hub is not asked. ValueError for an unknown name.
+    """
+    known, looked = entry(name), []
+    found = known.split or next(_places(known, None, looked, hub=False), None)
+    return "" if found else "; ".join(looked)
+
+
 def digest(found: Sequence[Mapping]) -> str:
     """The hash of rows that `data/benchmarks.toml` states."""
     total = hashlib.sha256()
@@ -138,7 +148,9 @@ def _check(known: Entry, found: list[dict], paths: Sequence[Path]) -> None:
         )
 
 
-def _places(known: Entry, data: Path | None, looked: list[str]) -> Iterator[list[Path]]:
+def _places(
+    known: Entry, data: Path | None, looked: list[str], *, hub: bool = True
+) -> Iterator[list[Path]]:
     """Files that hold the rows, nearest first; where there were none is added to `looked`."""
     for folder in (data, os.environ.get("RRTF_DATA")):
         if folder:
@@ -146,7 +158,7 @@ def _places(known: Entry, data: Path | None, looked: list[str]) -> Iterator[list
     if not os.environ.get("RRTF_DATA"):
         looked.append("$RRTF_DATA, which is not set")
     if known.hub:
-        for cached in (True, False):
+        for cached in (True, False) if hub else (True,):
             yield from _in_hub(known, cached, looked)
     else:
         looked.append("no repository of the Hugging Face hub holds these rows")

@@ -77,6 +77,11 @@ def _devices() -> dict[str, dict]:
     return tomllib.loads(config.data_text("devices.toml"))
 
 
+def devices() -> tuple[str, ...]:
+    """The names that `device` knows."""
+    return tuple(_devices())
+
+
 def device(name: str, **changes: float | None) -> Device:
     """The device `name`, with those of its figures replaced that are not None.
 

@@ -230,6 +230,23 @@ def plan(
     )
 
 
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "int4": 0.5}
+
+
+def disk(found: Plan, settings: work.Settings) -> float:
+    """Bytes that a run writes: trained models, the checkpoints of those under way, variants.
+
+    A checkpoint has a weight and AdamW's two moments in float32; of adapters they are few.
+    """
+    own, size = settings["train"], found.shape.parameters
+    trained = work.n_contenders(settings, teacher=False) - 1
+    kept = own["processes"] * (sharding.KEPT + 1) * 3 * memory.SINGLE
+    kept *= found.way.method not in memory.ADAPTED
+    variants = settings["quantize"]["variants"]
+    made = sum(WEIGHT_BYTES.get(name.rpartition("-")[2], 0) for name in variants)
+    return size * (trained * WEIGHT_BYTES[own["save_dtype"]] + kept + made)
+
+
 def settings_of(profile: str, overrides: Mapping[str, config.Value]) -> work.Settings:
     """The parameters of every stage that is planned; ValueError as `config.resolve`."""
     config.check_overrides(overrides)

@@ -172,8 +172,9 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
         return given, Fact("prompts", given, "problems", False, GIVEN)
     problems, evolve = settings["evolve"]["problems"], settings["evolve"]
     if problems != "nano":
-        if Path(problems).exists():
-            rows = sum(1 for _ in store.read_rows(Path(problems)))
+        path = next((p for p in (Path(problems), config.home() / problems) if p.exists()), None)
+        if path:
+            rows = sum(1 for _ in store.read_rows(path))
             return rows, Fact("prompts", rows, "problems", True, f"rows of {problems}")
         kept = tomllib.loads(config.data_text("paper.toml"))["data"]["kept_rows"]
         return kept, Fact(
@@ -316,11 +317,10 @@ def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
     count = catalogue.entry(name).rows
     if not since:
         return count, None
-    try:
-        return len(benchmarks.load(name, since=since)), None
-    except (OSError, ValueError):
+    if catalogue.missing(name):
         why = f"all of them, those since {since} are fewer: its rows are not here"
         return count, Fact(name, count, "tasks", False, why)
+    return len(benchmarks.load(name, since=since)), None
 
 
 def evaluate(

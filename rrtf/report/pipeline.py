@@ -23,6 +23,7 @@ from rrtf.report import kernel, pages
 from rrtf.report.kernel import StageError
 
 RECEIPT = "run.json"  # beside the manifest: what the runner knows and the notebook does not
+NAMES_FILES = ("problems", "student", "teacher")
 QUIET_SECONDS = 30.0  # without a terminal a running stage says where it is this often
 
 
@@ -61,9 +62,9 @@ def run(
     wrong is a ValueError or FileNotFoundError before anything runs; a stage that does not finish
     is a StageError.
     """
-    overrides = _overrides(overrides or {}, problems, model)
+    changed = settings(overrides or {}, problems, model)
     notebooks = notebooks or config.home() / "notebooks"
-    steps = [_step(profile, name, overrides, notebooks) for name in _selected(start, only)]
+    steps = [_step(profile, name, changed, notebooks) for name in selected(start, only)]
     with locked(profile):
         kernel.end_processes(_mark(profile))
         failed = ""
@@ -77,7 +78,8 @@ def run(
     return index
 
 
-def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
+def selected(start: str | None, only: str | None) -> tuple[str, ...]:
+    """The stages of a run, in order; ValueError for what is none."""
     if start and only:
         raise ValueError("--from and --only exclude each other")
     if only:
@@ -89,11 +91,11 @@ def _selected(start: str | None, only: str | None) -> tuple[str, ...]:
     return config.STAGES[config.STAGES.index(first) :] + config.CLOSING
 
 
-def _overrides(
+def settings(
     overrides: Mapping[str, config.Value], problems: str | None, model: str | None
 ) -> dict[str, config.Value]:
     """All settings a caller changed, checked; files and folders by their absolute path."""
-    values = dict(overrides)
+    values = {key: _absolute(key, value) for key, value in overrides.items()}
     if problems is not None and problems != "nano":
         path = Path(problems).resolve()
         if not store.read(path, Problem):
@@ -105,6 +107,16 @@ def _overrides(
     values |= {"shared.student": model} if model is not None else {}
     config.check_overrides(values)
     return values
+
+
+def _absolute(key: str, value: config.Value) -> config.Value:
+    """Where a parameter names files or folders of the caller, those: a notebook runs elsewhere."""
+    if key.partition(".")[2] not in NAMES_FILES or value == "nano":
+        return value
+    if isinstance(value, list):
+        return [_absolute(key, one) for one in value]
+    there = isinstance(value, str) and value and Path(value).exists()
+    return str(Path(value).resolve()) if there else value
 
 
 def _step(profile: str, stage: str, overrides: Mapping[str, config.Value], notebooks: Path) -> Step:
