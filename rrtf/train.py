@@ -2,8 +2,9 @@
 
 `train` makes one run, alone or in each of the processes that `torchrun` started; `train_all` makes
 several runs: side by side in processes of one thread each, or one after the other, each by torchrun
-in several processes that split the model. What a run depends on is written to `training.json`, last; a folder that has it is finished, and an interrupted one goes on from its
-newest whole checkpoint.
+in several processes that split the model. What a run depends on is written to `training.json`,
+last; a folder that has it is finished, and an interrupted one goes on from its newest whole
+checkpoint.
 """
 
 import hashlib
@@ -11,10 +12,8 @@ import json
 import logging
 import math
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -392,12 +391,15 @@ def plan(
 
     A method that `learning_rates` has by its own name takes that one. All else they share is in
     `recipe`; run k of every method has the same seed, so it meets the prompts in the same order.
-    Longer runs come first, which keeps all processes busy.
+    Longer runs come first, which keeps all processes busy. A method with nothing to learn from
+    (`methods.sizes` says why) has no run; ValueError where none has one.
     """
     runs = []
     for method, count in seeds.items():
         objective = methods.METHODS[method]
         chosen, _ = methods.training_set(method, groups, pairs, max_responses=max_responses)
+        if not chosen:
+            continue
         rate = learning_rates.get(method, learning_rates[objective])
         own = replace(recipe, objective=objective, learning_rate=rate)
         if method == "sft-kept":
@@ -405,6 +407,8 @@ def plan(
         for k in range(count):
             seeded = replace(own, seed=derive_seed(recipe.seed, "train", k) % 2**31)
             runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), seeded))
+    if not runs:
+        raise ValueError(f"{', '.join(seeds)}: of {len(groups)} prompts none can be learnt from")
     return sorted(runs, key=_cost, reverse=True)
 
 
@@ -449,43 +453,22 @@ def _by_torchrun(
         output, start_model = folder / run.folder, run.model or model
         digest = mark_of(run.groups, start_model, run.recipe)["digest"]
         if read_steps(output, digest) is None:
-            before = sum(map(len, found))
-            for done in _torchrun(run, start_model, output, processes):
+            groups, log = output.with_suffix(".groups.jsonl"), output.with_suffix(".log")
+            store.write(groups, run.groups)
+            command, before = verb_of(run, start_model, output, groups), sum(map(len, found))
+            for _ in sharding.torchrun(command, processes=processes, log=log):
+                newest = sharding.newest_checkpoint(output / "checkpoints")
+                safe = int(newest.name.rpartition("-")[2]) if newest else 0
                 if progress:
-                    progress(before + done, total)
-        found.append(read_steps(output, digest) or [])
-        if not found[-1]:
-            raise RuntimeError(f"{run.name}: torchrun ended without the model of this run")
+                    progress(before + safe, total)
+        found.append(read_steps(output, digest))
+        if found[-1] is None:
+            raise RuntimeError(f"{output}: torchrun ended without the model of this run")
     return found
 
 
-def _torchrun(run: Run, model: str | Path, output: Path, processes: int) -> Iterator[int]:
-    """Runs the verb `train` in `processes`; once a second how many updates are safe."""
-    groups, log = output.with_suffix(".groups.jsonl"), output.with_suffix(".log")
-    store.write(groups, run.groups)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), *verb_of(run, model, output, groups)]
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        while process.poll() is None:
-            time.sleep(1)
-            newest = sharding.newest_checkpoint(output / "checkpoints")
-            yield int(newest.name.rpartition("-")[2]) if newest else 0
-    finally:
-        process.terminate()
-        process.wait()
-    if process.returncode:
-        told = [line for line in log.read_text(encoding="utf-8").splitlines() if "rror: " in line]
-        why = told[0].strip()[:300] if told else f"torchrun ended with {process.returncode}"
-        raise RuntimeError(f"{run.name}: {why}\n  all that it wrote: {log}; run again to go on")
-
-
 def verb_of(run: Run, model: str | Path, output: Path, groups: Path) -> list[str]:
-    """The command `train` that makes this very run: `-m rrtf train ...`, for python or torchrun.
-
-    On several machines torchrun is started by hand with it, and `train_all` finds its result.
-    """
+    """The command `train` that makes this very run: `-m rrtf train ...`, for python or torchrun."""
     named = {"model": model, "out": output, "objective": run.recipe.objective, "report-to": "none"}
     options = [word for name, value in named.items() for word in (f"--{name}", str(value))]
     rest = {name: v for name, v in asdict(run.recipe).items() if name not in named}

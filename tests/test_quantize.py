@@ -143,9 +143,13 @@ def test_losing_every_task_is_a_number_and_not_a_gap():
     assert quantize_table.records(table)[1]["difference"] == -1.0
 
 
-def test_without_full_precision_there_is_nothing_to_compare_with():
-    with pytest.raises(ValueError, match="full: failed: gone; nothing"):
-        quantize_table.rows([Measured("full", "failed: gone")], [], [], SETTINGS, model="m")
+def test_without_full_precision_there_is_nothing_to_compare_with_and_the_table_goes_on():
+    n = 4
+    runs = executions("gptq-int4", [[True]] * n, [[True, False]] * n)
+    pair = [Measured("full", "failed: gone"), measured("gptq-int4", ["pass"] * n)]
+    table = rows(pair, runs, tasks(n), SETTINGS, model="m")
+    assert table[0].status == "failed: gone" and table[1].pass_at_1 == 1.0
+    assert quantize_table.tested(table) == [] and math.isnan(table[1].difference)
 
 
 def test_verdicts_on_other_tasks_are_refused():

@@ -321,7 +321,7 @@ def _tasks_here(row: Row | None) -> str:
     if row is None or row["status"] != "ok":
         return "not measured" if row is None else str(row["status"])
     solved_here = round(row["pass_at_1"] * row["n_tasks"])
-    if row["variant"] == "full":
+    if row["variant"] == "full" or row["difference"] is None:
         low, high = 100 * row["low"], 100 * row["high"]
         return f"{solved_here} of {row['n_tasks']} ({low:.1f} to {high:.1f} %)"
     change = row["only_variant"] - row["only_full"]

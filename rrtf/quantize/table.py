@@ -130,11 +130,9 @@ def rows(
     """One row per variant, paired task by task with the first one, full precision.
 
     Greedy rates have Wilson's interval, sampled ones that of a bootstrap over families of tasks.
-    Holm's correction runs over all tests of the table. ValueError if the first variant failed:
-    there is nothing to compare with.
+    Holm's correction runs over all tests of the table. Where the first variant failed there is
+    nothing to compare with, and rates are all that a row has.
     """
-    if not measured[0].ok:
-        raise ValueError(f"{measured[0].variant}: {measured[0].status}; nothing to compare with")
     passed = shares(executions)
     both = [
         [_values(passed, name, tasks) for name in sources(entry.variant, settings.temperature)]
@@ -143,14 +141,14 @@ def rows(
         for entry in measured
     ]
     families = [grammar.family(task) for task in tasks]
-    if len(set(families)) < 2:
+    if any(both) and len(set(families)) < 2:
         raise ValueError(f"{len(tasks)} tasks of one family: an interval needs two families")
     found = []
     for entry, own in zip(measured, both, strict=True):
         row = _start(entry, model, settings, len(tasks))
         if entry.ok:
             row = replace(row, **_rates(*own, families, settings.seed))
-            if entry is not measured[0]:
+            if entry is not measured[0] and measured[0].ok:
                 row = replace(row, **_against(own, both[0], families, settings.seed))
                 texts = zip(entry.greedy, measured[0].greedy, strict=True)
                 changed = sum(ours.program != theirs.program for ours, theirs in texts)
