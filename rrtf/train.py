@@ -391,15 +391,12 @@ def plan(
 
     A method that `learning_rates` has by its own name takes that one. All else they share is in
     `recipe`; run k of every method has the same seed, so it meets the prompts in the same order.
-    Longer runs come first, which keeps all processes busy. A method with nothing to learn from
-    (`methods.sizes` says why) has no run; ValueError where none has one.
+    Longer runs come first, which keeps all processes busy.
     """
     runs = []
     for method, count in seeds.items():
         objective = methods.METHODS[method]
         chosen, _ = methods.training_set(method, groups, pairs, max_responses=max_responses)
-        if not chosen:
-            continue
         rate = learning_rates.get(method, learning_rates[objective])
         own = replace(recipe, objective=objective, learning_rate=rate)
         if method == "sft-kept":
@@ -407,8 +404,6 @@ def plan(
         for k in range(count):
             seeded = replace(own, seed=derive_seed(recipe.seed, "train", k) % 2**31)
             runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), seeded))
-    if not runs:
-        raise ValueError(f"{', '.join(seeds)}: of {len(groups)} prompts none can be learnt from")
     return sorted(runs, key=_cost, reverse=True)
 
 

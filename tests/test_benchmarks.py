@@ -141,6 +141,23 @@ def test_a_missing_file_names_every_place_that_was_looked_at(toy, tmp_path, monk
         assert part in str(error.value)
 
 
+def test_an_audit_takes_the_whole_benchmarks_that_are_on_this_machine_and_asks_no_hub(
+    toy, monkeypatch
+):
+    def download(*_, local_files_only, **__):
+        assert local_files_only, "the hub was asked"
+        raise FileNotFoundError("not in the cache")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    names = ["test", "humaneval since 2022-07-01"]
+    found, absent = benchmarks.at_hand(names)
+    assert found == {} and "the Hugging Face cache" in absent["humaneval"]
+    monkeypatch.setenv("RRTF_DATA", str(toy))
+    found, absent = benchmarks.at_hand(names)
+    assert [p.task_id for p in found["humaneval"]] == [f"HumanEval/{n}" for n in range(3)]
+    assert absent == {}
+
+
 def test_an_unknown_name_is_told_the_known_ones(toy):
     with pytest.raises(
         ValueError, match="unknown benchmark 'humanevil': expected one of humaneval"

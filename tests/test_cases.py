@@ -47,6 +47,13 @@ def choose(**changes):
 # --- which tasks -------------------------------------------------------------------------------
 
 
+def test_in_the_place_of_a_method_that_was_not_trained_stands_another_that_was():
+    scores = [row for row in greedy_scores() if row.model != "rrtf"]
+    assert choice.evaluated(["rrtf", "base"], scores) == ["sft", "base"]
+    assert choice.evaluated(["base", "sft", "rrtf"], scores) == ["base", "sft"]
+    assert choice.evaluated(["rrtf", "base"], greedy_scores()) == ["rrtf", "base"]
+
+
 def test_rates_are_means_over_training_seeds():
     assert choice.solved_rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
 

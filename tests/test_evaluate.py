@@ -8,9 +8,12 @@ import pytest
 from conftest import DECODING, LIMITS
 
 from rrtf import stats
+from rrtf.cli import evaluate as evaluate_verb
+from rrtf.cli.options import Given
 from rrtf.engines import Note
 from rrtf.evaluate import exam as evaluate_exam
 from rrtf.evaluate import results
+from rrtf.evaluate.entries import entrants
 from rrtf.evaluate.exam import Contender, contenders, responses_of
 from rrtf.evaluate.results import PARTS, Comparison
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
@@ -509,3 +512,23 @@ def test_the_story_names_every_part_with_its_interval():
         "[+7.0, +11.0]; the tests as a filter +4.0 [+2.0, +6.0]; the ranking loss -0.3 "
         "[-2.3, +1.7]."
     )
+
+
+def test_comparisons_with_a_method_that_was_not_trained_are_named():
+    scores = task_scores("rrtf", [[1, 0]]) + task_scores("base", [[0, 0]])
+    told = results.uncompared(scores, ["rrtf - base", "rrtf - dpo", "sft - base"])
+    assert told == "Not compared, for want of dpo, sft: rrtf - dpo; sft - base."
+    assert results.uncompared(scores, ["rrtf - base"]) == ""
+
+
+def test_each_model_on_a_board_has_its_own_engine_and_format():
+    every = entrants([], ["a=gpt", "b=nano-student"])
+    how = {"max_new_tokens": 8, "top_p": 1.0, "seed": 1, "n_samples": 1}
+    told = {"engine": ["a=openai@http://x/v1"], "prompt_format": ["chat", "b=pangu"]}
+    given = Given(**how, **told)
+    evaluate_verb._check_models(given, every)
+    own = [[evaluate_verb._own(getattr(given, o), one) for o in told] for one in every]
+    assert own == [["openai@http://x/v1", "chat"], ["auto", "pangu"]]
+    for wrong, said in ((["c=chat"], "no entry 'c'"), (["parrot"], "'parrot': expected one of")):
+        with pytest.raises(ValueError, match=said):
+            evaluate_verb._check_models(Given(**how, **told | {"prompt_format": wrong}), every)

@@ -143,13 +143,14 @@ def test_losing_every_task_is_a_number_and_not_a_gap():
     assert quantize_table.records(table)[1]["difference"] == -1.0
 
 
-def test_without_full_precision_there_is_nothing_to_compare_with_and_the_table_goes_on():
+def test_where_full_precision_failed_the_others_have_their_rates_and_nothing_is_compared():
     n = 4
     runs = executions("gptq-int4", [[True]] * n, [[True, False]] * n)
     pair = [Measured("full", "failed: gone"), measured("gptq-int4", ["pass"] * n)]
-    table = rows(pair, runs, tasks(n), SETTINGS, model="m")
-    assert table[0].status == "failed: gone" and table[1].pass_at_1 == 1.0
-    assert quantize_table.tested(table) == [] and math.isnan(table[1].difference)
+    full, own = quantize_table.rows(pair, runs, tasks(n), SETTINGS, model="m")
+    assert full.status == "failed: gone" and math.isnan(full.pass_at_1)
+    assert (own.pass_at_1, own.sampled) == (1.0, 0.5)
+    assert quantize_table.tested([full, own]) == []
 
 
 def test_verdicts_on_other_tasks_are_refused():

@@ -116,6 +116,9 @@ def test_every_row_of_table_4_has_its_line_and_ours():
     assert gptq8["tasks here"] == "failed: no memory"
     assert gptq4["tasks here"] == gptq4["smaller here"] == "not measured"
     assert "depends on the overlap" in gptq4["tasks"]
+    alone = row("ctranslate2-int8", 4.0, None, None)
+    int8 = beside.inference_beside(FIGURES, [alone], [], alpha=0.05)[1]
+    assert int8["tasks here"] == "150 of 300, nothing to compare with"
 
 
 def test_the_note_on_the_papers_lead_follows_from_its_counts():

@@ -196,11 +196,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_name(tiny_model, tmp_path):
         _train(tmp_path / "broken", tmp_path / "run-x", "sft")
 
 
-def _plan(groups: list[RankedGroup] | None = None, **seeds: int) -> list[train.Run]:
-    groups, seeds = groups or _groups(), seeds or {"sft": 1, "rrtf": 2, "sft-kept": 1}
-    how = {"seeds": seeds, "recipe": recipe(updates=2, seed=7)}
+def _plan() -> list[train.Run]:
+    how = {"seeds": {"sft": 1, "rrtf": 2, "sft-kept": 1}, "recipe": recipe(updates=2, seed=7)}
     how |= {"learning_rates": {"sft": 1e-3, "rrtf": 1e-3, "dpo": 1e-4}, "max_responses": 4}
-    return train.plan(groups, groups, **how)
+    return train.plan(_groups(), _groups(), **how)
 
 
 def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
@@ -211,14 +210,6 @@ def test_a_plan_gives_every_method_the_same_seeds_and_its_own_rate():
     assert runs["rrtf-s0"].recipe.seed != runs["rrtf-s1"].recipe.seed
     kept = runs["sft-kept-s0"].recipe
     assert (kept.objective, kept.rank_weight) == ("rrtf", 0.0)
-
-
-def test_a_method_with_nothing_to_learn_from_is_left_out_of_the_plan():
-    failing = [replace(group, outcomes=(Outcome.FAILED_TESTS,) * 2) for group in _groups()]
-    both = {"sft": 1, "sft-verified": 1}
-    assert [run.method for run in _plan(failing, **both)] == ["sft"]
-    with pytest.raises(ValueError, match=r"sft-verified: of .* prompts none"):
-        _plan(failing, **{"sft-verified": 1})
 
 
 @pytest.mark.slow

@@ -61,6 +61,17 @@ def load(
     return [p for p in problems if after is None or p.task_id in after]
 
 
+def at_hand(names: Sequence[str]) -> tuple[dict[str, list[Problem]], dict[str, str]]:
+    """(the tasks of those benchmarks whose rows are on this machine, where others were looked for).
+
+    For an audit: all tasks, whatever stands behind ` since `; "test" is no benchmark. The hub is
+    not asked. Errors as `load`.
+    """
+    wanted = [name for text in names if (name := text.partition(" since ")[0]) != "test"]
+    absent = {name: looked for name in wanted if (looked := catalogue.missing(name))}
+    return {name: load(name) for name in wanted if name not in absent}, absent
+
+
 def refused(
     name: str, *, data: Path | None = None, joint: bool = False, packages: Sequence[str] = ()
 ) -> dict[str, str]:

@@ -13,6 +13,14 @@ GAIN, LOSS, WRONG = "largest gain", "largest loss", "all wrong"
 LINE = 110  # characters of a task's first line
 
 
+def evaluated(names: Sequence[str], scores: Sequence[TaskScore]) -> list[str]:
+    """`names`, in the place of each that was not evaluated the last that was and is not named."""
+    there = methods(scores)
+    spare = [name for name in there if name not in names]
+    found = [name if name in there else (spare.pop() if spare else "") for name in names]
+    return [name for name in found if name]
+
+
 def solved_rates(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[str, float]:
     """Task id -> pass@k, averaged over the method's training seeds.
 

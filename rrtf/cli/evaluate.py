@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from rrtf import cluster, engines, prompts, store
+from rrtf import cluster, config, engines, prompts, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.engines import Decoding
@@ -20,15 +20,17 @@ from rrtf.records import Problem, Response
 from rrtf.sample import Author
 from rrtf.stats import label
 
+USUAL = {name: str(config.resolve("nano", "sample")[name]) for name in ("engine", "prompt_format")}
+
 
 def evaluate(given: Given) -> None:
     """Put any number of sample files and models on one board: pass@k, intervals, paired tests.
 
     With --out DIR samples, verdicts, scores and board are kept, and the same command goes on.
     """
-    if given.engine in cluster.PLACES:
-        screen.tell(f"note: --engine {given.engine} is --cluster {given.engine} now")
-        given.engine, given.cluster = "auto", given.engine
+    if given.engine and given.engine[-1] in cluster.PLACES:
+        given.cluster = given.engine.pop()
+        screen.tell(f"note: --engine {given.cluster} is --cluster {given.cluster} now")
     named = {"extract": given.extract, "renamed": given.rename, "temperature": given.temperature}
     every = entries.entrants(given.entries, given.model, **named)
     asked = grade.parse_ks(",".join(given.k)) if given.k else grade.KS
@@ -82,13 +84,28 @@ def _decoding(given: Given, one: entries.Entrant) -> Decoding:
 
 
 def _check_models(given: Given, every: Sequence[entries.Entrant]) -> None:
-    """ValueError or FileNotFoundError for a model that cannot be asked, before hours are spent."""
-    away = engines.remote(given.engine)
+    """ValueError or FileNotFoundError for a model that cannot be asked, before hours are spent.
+
+    From then on `engine` and `prompt_format` are what was said by entry, for all under "".
+    """
+    names = [one.name for one in every]
+    for option, usual in USUAL.items():
+        told = entries.one_each(f"--{option.replace('_', '-')}", getattr(given, option), names)
+        setattr(given, option, {"": usual} | told)
+    for style in given.prompt_format.values():
+        if style not in prompts.FORMATS:
+            known = ", ".join(prompts.FORMATS)
+            raise ValueError(f"--prompt-format {style!r}: expected one of {known}")
     for one in every:
         if one.is_model:
             engines.check_sampling(_decoding(given, one), given.n_samples)
-            if not away:
+            if not engines.remote(_own(given.engine, one)):
                 engines.model_folder(one.place)
+
+
+def _own(told: Mapping[str, str], one: entries.Entrant) -> str:
+    """What was said for an entry, else for all."""
+    return told.get(one.name, told[""])
 
 
 def _sampled(given: Given, one: entries.Entrant, tasks: Sequence[Problem]) -> list[Response]:
@@ -98,7 +115,8 @@ def _sampled(given: Given, one: entries.Entrant, tasks: Sequence[Problem]) -> li
     """
     decoding = _decoding(given, one)
     source, kept = label(one.name, 0, decoding.temperature), given.out and f"{given.out}/shards"
-    author = Author(one.place, source, given.engine, given.prompt_format)
+    asked = _own(given.engine, one), _own(given.prompt_format, one)
+    author = Author(one.place, source, *asked)
     found = inputs.sampled(given, tasks, author, [decoding], kept=kept, cluster="local")
     cut = sum(response.finish_reason == "length" for response in found)
     if cut:
@@ -183,10 +201,12 @@ def _settings(given: Given, every: Sequence[entries.Entrant]) -> dict[str, Any]:
         "engine",
         "workers",
     )
+    told = {name: getattr(given, name) for name in sampling}
+    told |= {name: told[name][""] for name in USUAL if len(told[name]) == 1}
     return {
         "problems": given.tasks,
         "margin": given.margin,
-        "sampling": {name: getattr(given, name) for name in sampling},
+        "sampling": told,
         "entries": [store.to_row(one) for one in every],
         "workers": given.workers,
         "cluster": given.cluster,

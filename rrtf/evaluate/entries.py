@@ -61,10 +61,10 @@ def entrants(
             where = " and ".join(one.place for one in found if one.name == name)
             raise ValueError(f"two entries named {name!r} ({where}): name them, NAME=FILE")
     names = [one.name for one in found]
-    hows = _one_each("--extract", extract, names)
+    hows = one_each("--extract", extract, names)
     for how in hows.values():
         samples.check_extraction(how)
-    warmth = _one_each("--temperature", temperature, names)
+    warmth = one_each("--temperature", temperature, names)
     fields = _for_whom("--rename", renamed, names, ":")
     return [
         replace(
@@ -102,7 +102,8 @@ def _for_whom(
     return found
 
 
-def _one_each(option: str, texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+def one_each(option: str, texts: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Entry -> what `[NAME=]VALUE` texts say for it, for all under ""; ValueError for two."""
     found = _for_whom(option, texts, names, "=")
     for name, said in found.items():
         if len(said) > 1 and not name:

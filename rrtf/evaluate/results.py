@@ -256,6 +256,16 @@ def comparisons(
     return rows
 
 
+def uncompared(scores: Sequence[TaskScore], contrasts: Sequence[str]) -> str:
+    """The contrasts that `comparisons` leaves out, in a sentence; `''` where it has them all."""
+    there = set(methods(scores))
+    left = [contrast for contrast in contrasts if not {*parse_contrast(contrast)} <= there]
+    lacking = sorted({name for contrast in left for name in parse_contrast(contrast)} - there)
+    if not left:
+        return ""
+    return f"Not compared, for want of {', '.join(lacking)}: {'; '.join(left)}."
+
+
 def compare(
     scores: Sequence[TaskScore],
     a: str,

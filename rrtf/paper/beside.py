@@ -145,7 +145,8 @@ def _quantised(paper: Figures, found: Sequence[Row], name: str, alpha: float) ->
 
 def _variant(found: Sequence[Row], name: str) -> Side:
     for line in found:
-        if line["variant"] == name and line["status"] == "ok":
+        compared = line["status"] == "ok" and line["only_variant"] is not None
+        if line["variant"] == name and compared:
             seen = spread(line["only_variant"], line["only_full"], line["n_tasks"])
             words = f"{name} against float32"
             p = (line["p_value"],)
@@ -321,9 +322,11 @@ def _tasks_here(row: Row | None) -> str:
     if row is None or row["status"] != "ok":
         return "not measured" if row is None else str(row["status"])
     solved_here = round(row["pass_at_1"] * row["n_tasks"])
-    if row["variant"] == "full" or row["difference"] is None:
+    if row["variant"] == "full":
         low, high = 100 * row["low"], 100 * row["high"]
         return f"{solved_here} of {row['n_tasks']} ({low:.1f} to {high:.1f} %)"
+    if row["only_variant"] is None:  # full precision failed
+        return f"{solved_here} of {row['n_tasks']}, nothing to compare with"
     change = row["only_variant"] - row["only_full"]
     return f"{change:+d} of {row['n_tasks']}, p = {p_text((row['p_value'],))}"
 
