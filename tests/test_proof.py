@@ -144,7 +144,7 @@ SMALL = {
     "train.checkpoint_every": 1,
     "evaluate.n_samples": 2,
     "evaluate.measures": ["pass@1 greedy", "pass@1 T=0.8"],
-    "evaluate.benchmarks": ["test"],
+    "shared.benchmarks": ["test"],
     "quantize.variants": ["full", "ctranslate2-int8", "gptq-int4"],
     "quantize.n_samples": 2,
     "quantize.n_calibration": 8,
