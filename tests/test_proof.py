@@ -231,7 +231,9 @@ def test_all_notebooks_run_as_gpu24_with_a_chat_model_and_a_teacher_behind_a_ser
     rates = {row["model"]: row["value"] for row in summary["results"] if "T=0.8" in row["metric"]}
     assert rates.keys() == {"base", "teacher", *config.resolve("gpu24", "train")["trained"]}
     assert 0.5 < rates["teacher"] < 1.0, "right for most"
-    assert [row["status"] for row in summary["quantization"]] == ["ok"] * 3
+    found = [row["status"] for row in summary["quantization"]]
+    assert len(found) == 3
+    assert all(one == "ok" or "Python" in one for one in found), "or too weak, and said"
 
 
 def test_all_notebooks_run_as_paper_where_two_processes_train_each_model_together(tmp_path):
