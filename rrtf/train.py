@@ -1,9 +1,10 @@
 """Stage 05, training on ranked groups: one recipe, one start model, one loop.
 
 `train` makes one run, alone or in each of the processes that `torchrun` started; `train_all` makes
-several runs side by side in processes of one thread each. What a run depends on is written to
-`training.json`, last; a folder that has it is finished, and an interrupted one goes on from its
-newest whole checkpoint.
+several runs: side by side in processes of one thread each, or one after the other, each by torchrun
+in several processes that split the model. What a run depends on is written to `training.json`,
+last; a folder that has it is finished, and an interrupted one goes on from its newest whole
+checkpoint.
 """
 
 import hashlib
@@ -419,13 +420,64 @@ def train_all(
     model: str | Path,
     folder: Path,
     workers: int,
+    processes_per_run: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[TrainStep]]:
-    """`train` for every run into `folder / run.folder`, in `workers` processes of one thread.
+    """`train` for every run into `folder / run.folder`: in `workers` processes of one thread each.
 
-    Results are in the order of `runs` and do not depend on `workers`. `progress` counts updates
-    over all runs. RuntimeError if a process dies; what is finished stays, a second call goes on.
+    With `processes_per_run` above 1 (0: as many as this machine has GPUs) one run at a time, by
+    torchrun in that many processes. Results are in the order of `runs` and do not depend on
+    `workers`. `progress` counts updates over all runs. RuntimeError if a process dies; what is
+    finished stays, a second call goes on.
     """
+    together = processes_per_run or torch.cuda.device_count()
+    if together > 1:
+        return _by_torchrun(runs, model, folder, together, progress)
+    return _side_by_side(runs, model, folder, workers, progress)
+
+
+def _by_torchrun(
+    runs: Sequence[Run],
+    model: str | Path,
+    folder: Path,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[TrainStep]]:
+    total, found = sum(run.recipe.updates for run in runs), []
+    for run in runs:
+        output, start_model = folder / run.folder, run.model or model
+        digest = mark_of(run.groups, start_model, run.recipe)["digest"]
+        if read_steps(output, digest) is None:
+            groups, log = output.with_suffix(".groups.jsonl"), output.with_suffix(".log")
+            store.write(groups, run.groups)
+            command, before = verb_of(run, start_model, output, groups), sum(map(len, found))
+            for _ in sharding.torchrun(command, processes=processes, log=log):
+                newest = sharding.newest_checkpoint(output / "checkpoints")
+                safe = int(newest.name.rpartition("-")[2]) if newest else 0
+                if progress:
+                    progress(before + safe, total)
+        found.append(read_steps(output, digest))
+        if found[-1] is None:
+            raise RuntimeError(f"{output}: torchrun ended without the model of this run")
+    return found
+
+
+def verb_of(run: Run, model: str | Path, output: Path, groups: Path) -> list[str]:
+    """The command `train` that makes this very run: `-m rrtf train ...`, for python or torchrun."""
+    named = {"model": model, "out": output, "objective": run.recipe.objective, "report-to": "none"}
+    options = [word for name, value in named.items() for word in (f"--{name}", str(value))]
+    rest = {name: v for name, v in asdict(run.recipe).items() if name not in named}
+    options += [f"--set=train.{name}={json.dumps(value)}" for name, value in rest.items()]
+    return ["-m", "rrtf", "train", str(groups), "--overwrite", *options]
+
+
+def _side_by_side(
+    runs: Sequence[Run],
+    model: str | Path,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[list[TrainStep]]:
     from concurrent.futures import FIRST_COMPLETED, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context

@@ -29,9 +29,12 @@ def reply_text(prompt: str, seed: int = 0) -> str:
     return f"reply {hashlib.sha256(f'{prompt}/{seed}'.encode()).hexdigest()[:12]} naïve ✓"
 
 
-def good(prompt: str, seed: int = 0) -> dict:
+Words = Callable[[str, int], str]  # of a prompt and a seed
+
+
+def good(prompt: str, seed: int = 0, words: Words = reply_text) -> dict:
     """The body of a good reply: 10 prompt tokens, 5 of completion."""
-    message = {"role": "assistant", "content": reply_text(prompt, seed)}
+    message = {"role": "assistant", "content": words(prompt, seed)}
     return {
         "id": "1",
         "object": "chat.completion",
@@ -135,11 +138,18 @@ class ScriptedEndpoint:
     """The server in a thread of its own. `requests` has (prompt, start, end, headers) of each.
 
     `bodies` are what was sent, `asked` counts requests by prompt and seed; `most` is the most
-    requests at a time.
+    requests at a time. A good reply is `words(prompt, seed)`.
     """
 
-    def __init__(self, script: Callable[[str, int], str] | None = None, *, service: float = 0.0):
+    def __init__(
+        self,
+        script: Callable[[str, int], str] | None = None,
+        *,
+        service: float = 0.0,
+        words: Words = reply_text,
+    ):
         self.script, self.service = script or (lambda prompt, number: "ok"), service
+        self.words = words
         self.requests: list[tuple[str, float, float, str]] = []
         self.bodies: list[dict] = []
         self.asked: Counter[tuple[str, int]] = Counter()
@@ -213,7 +223,7 @@ class ScriptedEndpoint:
             await asyncio.sleep(self.service)
         self.requests.append((prompt, start, time.monotonic(), head))
         more = "Connection: close\r\n" if behaviour == "closing" else ""
-        answer = good(*name)
+        answer = good(*name, self.words)
         if "prompt" in request:
             answer["choices"][0]["text"] = answer["choices"][0].pop("message")["content"]
         done = BEHAVIOURS.get(behaviour, http(200, json.dumps(answer).encode(), more=more))

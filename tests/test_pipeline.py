@@ -564,7 +564,6 @@ def test_all_that_a_profile_lacks_is_named_at_once_with_what_helps(monkeypatch):
     assert "hf download bigcode/starcoder" in found["model bigcode/starcoder"]
     assert "/nowhere" in found["benchmark humaneval"]
     assert "none, and" in found["GPUs 6 x h100 of 80 GB"]
-    assert "torchrun" in found["training 6 GPUs together"]
     assert {"memory of a step 297.7 GB", "disk 846 GB"} <= found.keys()
     early = missing("paper", config.STAGES[:3])
     assert set(early) == {"problems data/code_alpaca_evolved.jsonl"}, "others only report"
@@ -578,6 +577,10 @@ def test_gpus_are_held_against_the_plan(monkeypatch):
     few = {"train__updates": 4, "evaluate__benchmarks": ["test"]}
     assert not missing("gpu24", **small, **few)
     assert "1 x h100 of 86 GB, of which" in missing("paper")["GPUs 6 x h100 of 80 GB"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    assert not any(name.startswith(("GPUs", "training")) for name in missing("paper"))
+    alone = missing("paper", train__processes_per_run=1)
+    assert "torchrun" in next(told for name, told in alone.items() if name.startswith("training"))
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,7 @@ def test_runs_side_by_side_equal_runs_one_after_the_other(tiny_model, tmp_path):
         model=tiny_model,
         folder=tmp_path / "side",
         workers=2,
+        processes_per_run=1,
         progress=lambda done, total: seen.append((done, total)),
     )
     for run, steps in zip(runs, side, strict=True):

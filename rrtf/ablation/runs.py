@@ -372,7 +372,7 @@ def make(
     where = {"model": model, "folder": folder, "workers": workers}
     plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
     if plain:
-        train.train_all(plain, **where)
+        train.train_all(plain, processes_per_run=1, **where)
     several = [t for t in trials if t.arm.rounds > 1]
     if several:
         in_rounds(several, material=material, ask=ask, seed=seed, **where)
@@ -401,7 +401,8 @@ def in_rounds(
     for number in range(1, max(trial.arm.rounds for trial in trials) + 1):
         there = [trial for trial in trials if trial.arm.rounds >= number]
         runs = [_round(t, number, start[t.run.name], groups[t.run.name]) for t in there]
-        train.train_all(runs, model=model, folder=folder, workers=workers)
+        where = {"folder": folder, "workers": workers, "processes_per_run": 1}
+        train.train_all(runs, model=model, **where)
         for trial, run in zip(there, runs, strict=True):
             name = trial.run.name
             start[name] = folder / run.folder

@@ -255,11 +255,9 @@ def _machine(
     elif not planned.cpu:
         told = f"none, and {ALL_CORES} cores would take {duration(hours)}"
         yield Need("GPUs", needed, told, found.fits and hours <= DAY)
-    several = found.devices if count else wanted.devices
-    if several > 1 and not planned.cpu and not (not count and hours <= DAY):
-        remedy = (
-            f"05 takes one; the verb takes all: torchrun --nproc-per-node {several} -m rrtf train"
-        )
+    together, several = of["train"]["processes_per_run"], found.devices if count else 1
+    if 0 < together < several and not planned.cpu:
+        remedy = f"{together}; --set train.processes_per_run=0: torchrun over all of this machine"
         yield Need("training", f"{several} GPUs together", remedy, False)
     yield from _room(found, of, own.memory, cores=not count)
     told = f"{duration(sum(line.seconds for line in wanted.lines))} on {needed}"

@@ -43,14 +43,23 @@ def _settled(network: "PreTrainedModel", examples: Sequence[batches.Example]) ->
     return scorer
 
 
+def _scored(groups: Sequence[RankedGroup], model: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        scorer, batch = _opened(model, groups)
+        return scorer(batch)
+
+
 def response_rows(groups: Sequence[RankedGroup], *, model: str | Path) -> list[dict[str, Any]]:
     """One row per response, in order: who, situation, r, |y|, sum of log P, and p (1).
 
-    |y| counts the end-of-text token, which is part of every target. In float32.
+    |y| counts the end-of-text token, which is part of every target. In float32; the model's memory
+    is free again afterwards, and without groups it is not opened.
     """
-    with torch.no_grad():
-        scorer, batch = _opened(model, groups)
-        sums, lengths = scorer(batch)
+    if not groups:
+        return []
+    sums, lengths = _scored(groups, model)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # training that follows has processes of its own
     cells = [(group, k) for group in groups for k in range(len(group.responses))]
     return [
         {
@@ -139,10 +148,10 @@ def gradient_rows(
 
     Each norm is a mean over batches of `batch` groups, with weights of one; `share` is L_rank's
     part of the norms added up, beside the literal sum and beside the mean. In float32. Groups for
-    which a model has no positions are left out.
+    which a model has no positions are left out; without any no model is opened.
     """
     rows = []
-    for name, model in models.items():
+    for name, model in models.items() if groups else ():
         network, tokenizer = packing.load(model, dropout=0.0, threads=1)
         most = network.config.max_position_embeddings
         examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=most)

@@ -12,7 +12,10 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -105,6 +108,29 @@ def joined() -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def torchrun(arguments: Sequence[str], *, processes: int, log: Path) -> Iterator[None]:
+    """Runs python's `arguments` in processes of this machine; yields every second until they end.
+
+    Whatever ends the caller's loop asks them to stop. What they write goes to `log`; RuntimeError
+    with the first error in it where they fail.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *arguments]
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        while process.poll() is None:
+            time.sleep(1)
+            yield
+    finally:
+        process.terminate()
+        process.wait()
+    if process.returncode:
+        told = [line for line in log.read_text(encoding="utf-8").splitlines() if "rror: " in line]
+        why = told[0].strip()[:300] if told else f"torchrun ended with {process.returncode}"
+        raise RuntimeError(f"{log.stem}: {why}\n  all that it wrote: {log}; run again to go on")
 
 
 def processes() -> int:
