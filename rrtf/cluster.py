@@ -87,10 +87,10 @@ def _begin(begin: Callable[..., None] | None, arguments: Sequence[Any]) -> None:
         begin(*arguments)
 
 
-def end_with_parent(parent: int) -> None:
-    """SIGKILL for this process when `parent` ends, which started it, or at once if it has."""
+def end_with_parent(parent: int, how: int = signal.SIGKILL) -> None:
+    """A signal for this process when `parent` ends, which started it; its end if it has."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(1, how)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:
         os._exit(1)
 

@@ -88,6 +88,7 @@ RUNNING = {
     "sandbox/worker.py: serve: exec": FENCED + "the program",
     "sandbox/zygote.py: _import_packages: __import__": FENCED + "packages that were named",
     "sandbox/zygote.py: main: __import__": FENCED + "modules of the sandbox",
+    "step/sharding.py: torchrun: subprocess.Popen": OURS + "torchrun, of the verb `train`",
     "strength/examine.py: : in a text": FENCED + "the calls of a mutant",
     "strength/mutants.py: _bytecode: compile": PARSED + "a mutant, to see if it is another one",
 }

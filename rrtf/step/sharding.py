@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rrtf import store
+from rrtf.cluster import end_with_parent
 
 _LOG = logging.getLogger(__name__)
 ROOT = ""  # the name of the root in `named_modules`
@@ -119,7 +121,8 @@ def torchrun(arguments: Sequence[str], *, processes: int, log: Path) -> Iterator
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(processes), *arguments]
     with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        ends = partial(end_with_parent, os.getpid(), signal.SIGTERM)  # it passes that on
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, preexec_fn=ends)
     try:
         while process.poll() is None:
             time.sleep(1)
