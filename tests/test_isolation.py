@@ -599,7 +599,9 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
     gc.collect()
     assert descendants(os.getpid()).items() <= others.items()
     assert not list(tmp_path.iterdir())
-    assert len(os.listdir("/proc/self/fd")) <= files
+    gc.collect()
+    # One left by each program would be thousands; threads of other tests may open a few.
+    assert len(os.listdir("/proc/self/fd")) <= files + 16
     (caller, fenced), (caller_later, fenced_later) = memory[1], memory[-1]
     assert caller_later - caller < 24 and fenced_later - fenced < 24, memory  # MiB
     verdicts = [(e.outcome, e.reason, e.n_passed) for e in found]
