@@ -599,7 +599,6 @@ def test_ten_thousand_programs_leave_nothing_and_memory_stays_flat(
     gc.collect()
     assert descendants(os.getpid()).items() <= others.items()
     assert not list(tmp_path.iterdir())
-    gc.collect()
     # One left by each program would be thousands; threads of other tests may open a few.
     assert len(os.listdir("/proc/self/fd")) <= files + 16
     (caller, fenced), (caller_later, fenced_later) = memory[1], memory[-1]

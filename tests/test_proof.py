@@ -236,6 +236,7 @@ def test_all_notebooks_run_as_gpu24_with_a_chat_model_and_a_teacher_behind_a_ser
     assert all(one == "ok" or "Python" in one for one in found), "or too weak, and said"
 
 
+@pytest.mark.skipif(not os.environ.get("RRTF_PROOF"), reason="some four minutes: RRTF_PROOF=1")
 def test_all_notebooks_run_as_paper_where_two_processes_train_each_model_together(tmp_path):
     home = tmp_path / "home"
     model = base_model(tmp_path / "bigcode")
