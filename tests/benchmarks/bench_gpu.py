@@ -42,7 +42,7 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
-from bench_training import Group, group_of
+from bench_training import Group, as_written, group_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {"tests": 90, "step": 120, "attention": 40, "sampling": 50, "table4": 60, "story": 240}
@@ -131,16 +131,7 @@ def literal(model: torch.nn.Module) -> Loss:
         logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         chosen = labels[:, 1:] != -100
         sums = (logs.gather(2, ids[:, 1:, None])[..., 0] * chosen).sum(1)
-        p = sums / chosen.sum(1)
-        total, row = torch.zeros((), device=ids.device), 0
-        for group in groups:
-            total = total - sums[row]
-            for k, score in enumerate(group["scores"]):
-                weight = group["scores"][0] - score
-                if weight > 0:
-                    total = total - weight * torch.clamp(p[row] - p[row + k], max=0)
-            row += len(group["scores"])
-        return total / len(groups)
+        return as_written(groups, sums, chosen.sum(1))
 
     return value
 

@@ -153,18 +153,23 @@ def literal(model: Any, _: str) -> Loss:
         logs = torch.log_softmax(logits[:, :-1].float(), dim=-1)
         logs = logs.gather(2, ids[:, 1:, None])[..., 0] * answer[:, 1:]
         sums = logs.sum(1)
-        p = sums / answer.sum(1)
-        total, row = torch.zeros(()), 0
-        for group in groups:
-            total = total - sums[row]
-            for k, score in enumerate(group["scores"]):
-                weight = group["scores"][0] - score
-                if weight > 0:
-                    total = total - weight * torch.clamp(p[row] - p[row + k], max=0)
-            row += len(group["scores"])
-        return total / len(groups), ids.numel()
+        return as_written(groups, sums, answer.sum(1)), ids.numel()
 
     return value
+
+
+def as_written(groups: list[Group], sums: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The loss of log-probability sums (rows,) and lengths (rows,) of all responses in order."""
+    p = sums / lengths
+    total, row = torch.zeros((), device=sums.device), 0
+    for group in groups:
+        total = total - sums[row]
+        for k, score in enumerate(group["scores"]):
+            weight = group["scores"][0] - score
+            if weight > 0:
+                total = total - weight * torch.clamp(p[row] - p[row + k], max=0)
+        row += len(group["scores"])
+    return total / len(groups)
 
 
 def trl(model: Any, tokenizer: str) -> Loss:
