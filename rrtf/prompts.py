@@ -244,7 +244,10 @@ def target(
     prompt: the function has other parameters, decorators or indentation, or an import from
     `__future__` has to stand before the prompt.
     """
-    answer = read(problem, text, how)
+    return _as_target(problem, read(problem, text, how), style, prompt)
+
+
+def _as_target(problem: Problem, answer: Answer, style: str, prompt: str | None) -> str | None:
     given = prompt is not None and answer.program.startswith(prompt)
     head = prompt if given else problem.prompt.rstrip("\n")
     form = answer.reading.rpartition(" ")[2]
@@ -266,8 +269,11 @@ def judged_target(
     problem: Problem, response: Response, style: str, *, prompt: str | None = None
 ) -> str | None:
     """`target` by the reading that finds the judged program; by `auto` where none does."""
-    hows = (h for h in EXTRACTIONS if read(problem, response.text, h).program == response.program)
-    return target(problem, response.text, style, how=next(hows, "auto"), prompt=prompt)
+    answer = read(problem, response.text)
+    if answer.program != response.program:
+        others = (read(problem, response.text, how) for how in EXTRACTIONS)
+        answer = next((one for one in others if one.program == response.program), answer)
+    return _as_target(problem, answer, style, prompt)
 
 
 def code_of(text: str, name: str = "") -> str:

@@ -50,12 +50,7 @@ def evaluate(given: Given) -> None:
         responses += _sampled(given, one, tasks) if one.is_model else []
     if given.k:
         grade.check_ks(responses, asked)
-    if not grade.is_benchmark(given.tasks):
-        answered = {response.task_id for response in responses}
-        tasks, lost, _ = inputs.examined(given, tasks, answered, judge, n_mutants=0, seed=0)
-        responses = [response for response in responses if response.task_id not in lost]
-        if not responses:
-            raise ValueError(f"{given.tasks}: no problem is left to grade by")
+    tasks, responses, _ = inputs.sound(given, tasks, responses, judge)
     with screen.progress("grading") as tick:
         executions = judge(tasks, responses, shards=out and out / "shards", progress=tick)
     rows = entries.scores(tasks, executions, benchmark=name)

@@ -13,6 +13,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import grade as grading
 from rrtf.evaluate import samples
+from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import SUFFIX
@@ -36,13 +37,8 @@ def grade(given: Given) -> None:
     ks_of = grading.choose_ks(grading.sizes(responses), asked)
     for note in samples.notes(found):
         screen.tell(f"note: {note}")
-    n_tasks, lost = len(tasks), {}
-    if not grading.is_benchmark(given.tasks):  # of those the references are known to pass
-        answered = {response.task_id for response in responses}
-        tasks, lost, _ = inputs.examined(given, tasks, answered, judge, n_mutants=0, seed=0)
-        responses = [response for response in responses if response.task_id not in lost]
-        if not responses:
-            raise ValueError(f"{given.tasks}: no problem is left to grade by")
+    n_tasks = len(tasks)
+    tasks, responses, lost = inputs.sound(given, tasks, responses, judge)
     started = time.monotonic()
     with screen.progress("grading") as tick:
         executions = judge(tasks, responses, progress=tick)
@@ -54,19 +50,9 @@ def grade(given: Given) -> None:
                 tasks, responses, execute=again, first=executions, progress=tick
             )
     seconds = time.monotonic() - started
-    marks = iter(unstable or [None] * len(executions))
-    runs = iter(executions)
-    rows = [
-        {**sample.row}
-        | (
-            {"index": sample.response.index, "passed": None, "reason": lost[task_id]}
-            if (task_id := sample.response.task_id) in lost
-            else grading.verdict(next(runs), next(marks)) | {"reading": sample.reading}
-        )
-        for sample in found
-    ]
     if out:
-        screen.write(out, rows)
+        marks = unstable or [None] * len(executions)
+        screen.write(out, _rows(found, lost, map(grading.verdict, executions, marks)))
     console = Console(stderr=out == "-", highlight=False)
     console.print(screen.reason_table(executions))
     console.print()
@@ -79,6 +65,19 @@ def grade(given: Given) -> None:
         f"isolation: {screen.levels(executions)}; {len(executions)} samples in {seconds:.1f} s",
     )
     screen.say_written(console, out, f"{len(executions)} verdicts")
+
+
+def _rows(found: Sequence[Sample], lost: Mapping[str, str], verdicts: Iterator[dict]) -> list[dict]:
+    """One row per sample: its own fields, and its verdict or why its problem is left out."""
+    rows = []
+    for sample in found:
+        r = sample.response
+        if r.task_id in lost:
+            said = {"index": r.index, "passed": None, "reason": lost[r.task_id]}
+        else:
+            said = next(verdicts) | {"reading": sample.reading}
+        rows.append({**sample.row} | said)
+    return rows
 
 
 def _results_file(given: Given) -> str:

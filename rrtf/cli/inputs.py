@@ -88,6 +88,24 @@ def examined(
     return kept, lost, strengths
 
 
+def sound(
+    given: Given, tasks: list[Problem], responses: Sequence[Response], judge: Callable
+) -> tuple[list[Problem], list[Response], dict[str, str]]:
+    """(problems to judge by, the responses to them, task_id -> why another is left out).
+
+    The references of a benchmark are known to pass; those of other problems are `examined`.
+    ValueError where nothing is left.
+    """
+    if grade.is_benchmark(given.tasks):
+        return tasks, list(responses), {}
+    answered = {response.task_id for response in responses}
+    kept, lost, _ = examined(given, tasks, answered, judge, n_mutants=0, seed=0)
+    left = [response for response in responses if response.task_id not in lost]
+    if not left:
+        raise ValueError(f"{given.tasks}: no problem is left to grade by")
+    return kept, left, lost
+
+
 def _of_references(
     lost: dict[str, str], rescued: Sequence[str], unproven: Sequence[str], allowed: bool
 ) -> list[str]:

@@ -33,8 +33,8 @@ def rank(given: Given) -> None:
     judge = inputs.judge(given, given.tasks)
     if given.verdicts and not given.trust_verdicts:
         raise ValueError("--verdicts: what somebody wrote counts only with --trust-verdicts")
-    drops = {"failing": given.drop_failing, "ties": given.drop_ties}
-    if any(drops.values()) and not given.pairs:
+    drops = [name for name in MARKS if getattr(given, f"drop_{name}")]
+    if drops and not given.pairs:
         raise ValueError("--drop-failing and --drop-ties leave out pairs: they go with --pairs")
     if not given.responses:
         raise ValueError("no file of responses is named")
@@ -64,10 +64,9 @@ def rank(given: Given) -> None:
     after, dropped = pair(teacher_filter=given.teacher_filter)
     rows, left = ranking.preferences(after)
     made = len(rows) + sum(left.values())
-    marks = {"failing": _chosen_fails, "ties": _ties}
-    for name in (name for name, wanted in drops.items() if wanted):
-        keep = [row for row in rows if not marks[name](row)]
-        left[f"pair: {DROPPED[name]}"] = len(rows) - len(keep)
+    for words, holds in map(MARKS.get, drops):
+        keep = [row for row in rows if not holds(row)]
+        left[f"pair: {words}"] = len(rows) - len(keep)
         rows = keep
     if given.out:
         screen.write(given.out, rows if given.pairs else after)
@@ -93,23 +92,23 @@ def rank(given: Given) -> None:
     if given.pairs:
         tables.append(screen.ledger("pairs", made, left, "kept", len(rows)))
     console.print("", *tables, sep="\n")
-    for name, holds in marks.items() if given.pairs else ():
+    for name, (words, holds) in MARKS.items() if given.pairs else ():
         count = sum(map(holds, rows))
         drop = f"; --drop-{name} leaves them out" if count else ""
-        screen.say(console, f"of these pairs, {DROPPED[name]}: {count}{drop}")
+        screen.say(console, f"of these pairs, {words}: {count}{drop}")
     screen.say(console, f"isolation: {screen.levels(executions)}")
     screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
 
 
-DROPPED = {"failing": "the chosen answer fails", "ties": "both are in one situation"}
-
-
-def _chosen_fails(row: dict) -> bool:
-    return row["chosen_outcome"] != Outcome.PASS.name
-
-
-def _ties(row: dict) -> bool:
-    return row["chosen_outcome"] == row["rejected_outcome"]
+# What is counted of pairs, and left out by `--drop-NAME`: in words, and whether a row is such.
+MARKS: dict[str, tuple[str, Callable[[dict], bool]]] = {
+    "failing": (
+        "the chosen answer fails", lambda row: row["chosen_outcome"] != Outcome.PASS.name
+    ),
+    "ties": (
+        "both are in one situation", lambda row: row["chosen_outcome"] == row["rejected_outcome"]
+    ),
+}  # fmt: skip
 
 
 def _named(given: Given) -> dict[str, str]:
