@@ -33,7 +33,6 @@ APPENDICES = (
     "appendix_ablation",
     "appendix_leaderboard",
     "appendix_nano_models",
-    "appendix_validation",
 )  # the others: by --only
 
 Value = str | int | float | bool | list

@@ -182,10 +182,7 @@ def dpo_sft(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Pa
     The second term keeps up the likelihood of the better response, which DPO alone may lower
     together with that of the worse one (arXiv:2404.19733, there per token).
     """
-    ranked = dpo(batch, sums, lengths, weights)
-    ft = _imitation(batch, sums, lengths, weights)
-    both = weights.rank_weight * ranked.loss + weights.ft_weight * ft
-    return ranked._replace(loss=both, ft=ft.detach())
+    return _imitating(dpo(batch, sums, lengths, weights), batch, sums, lengths, weights)
 
 
 def simpo(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
@@ -198,6 +195,11 @@ def simpo(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Part
     p = mean_log_probs(sums, lengths)
     loss = -logsigmoid(weights.beta * (p[better] - p[worse]) - weights.margin).sum()
     return _ranked_only(loss / len(batch["teacher"]), p, better, worse)
+
+
+def simpo_sft(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
+    """SimPO plus L_ft of the teacher's response: CPO's regulariser (arXiv:2401.08417) beside it."""
+    return _imitating(simpo(batch, sums, lengths, weights), batch, sums, lengths, weights)
 
 
 def cpo_hinge(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) -> Parts:
@@ -235,6 +237,15 @@ def _imitation(batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights) ->
     """L_ft () of the responses to imitate."""
     at = batch["teacher"]
     return ft_terms(sums[at], lengths[at], reduction=weights.ft_reduction).mean()
+
+
+def _imitating(
+    ranked: Parts, batch: Batch, sums: Tensor, lengths: Tensor, weights: Weights
+) -> Parts:
+    """The parts of an objective over pairs with L_ft beside it, each with its weight."""
+    ft = _imitation(batch, sums, lengths, weights)
+    both = weights.rank_weight * ranked.loss + weights.ft_weight * ft
+    return ranked._replace(loss=both, ft=ft.detach())
 
 
 def _both(
@@ -282,6 +293,7 @@ OBJECTIVES = {
     "dpo": Objective(dpo, imitates="", reference=True, rate="dpo"),
     "dpo-sft": Objective(dpo_sft, reference=True, rate="dpo"),
     "simpo": Objective(simpo, imitates="", rate="dpo"),
+    "simpo-sft": Objective(simpo_sft, rate="dpo"),
     "cpo-hinge": Objective(cpo_hinge),
     "pro": Objective(pro, imitates="best"),
 }

@@ -173,8 +173,8 @@ def test_changed_prose_and_comments_change_the_page_without_running_the_stage(pl
 def test_from_leaves_out_the_stages_before_it(place):
     with pytest.raises(FileNotFoundError, match="08_quantize"):
         pipeline.run("smoke", start="08", notebooks=place / "notebooks")
-    with pytest.raises(ValueError, match="an appendix is run by --only validation"):
-        pipeline.run("smoke", start="validation", notebooks=place / "notebooks")
+    with pytest.raises(ValueError, match="an appendix is run by --only leaderboard"):
+        pipeline.run("smoke", start="leaderboard", notebooks=place / "notebooks")
     with pytest.raises(ValueError, match="exclude each other"):
         pipeline.run("smoke", start="08", only="01", notebooks=place / "notebooks")
 
@@ -229,10 +229,10 @@ def test_what_a_closing_appendix_found_is_listed_after_the_stages_and_summarised
 
 
 def test_an_appendix_runs_when_it_is_named_and_is_listed_after_the_stages(place):
-    write_notebook(place / "notebooks", "appendix_validation", "1 + 1")
-    assert "done" in go(place, "validation")[1]
+    write_notebook(place / "notebooks", "appendix_leaderboard", "1 + 1")
+    assert "done" in go(place, "leaderboard")[1]
     index = (config.report_dir("smoke") / "index.html").read_text()
-    assert index.index("08_quantize") < index.index('href="appendix_validation.html"')
+    assert index.index("08_quantize") < index.index('href="appendix_leaderboard.html"')
     assert "took 0.0 minutes" in index
 
 

@@ -1,78 +1,76 @@
-"""What was registered: arms, contrasts, learning rates, seeds, from `data/ablation.toml`."""
+"""What was registered: arms, rates, seeds, questions, from `data/ablation.toml`."""
 
 import tomllib
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from rrtf import config
 from rrtf.evaluate import results
 
-TIERS = ("A", "B", "C")
-TEACHERS = ("blind_spots", "slips", "canonical", "varied", "own")
-FILTERS = ("drop_below", "none", "must_pass", "random")
-SCORES = ("situations", "pass_ratio", "skewed", "shuffled")
-METHODS = ("train", "grpo")
+FILTERS = ("none", "drop_below", "must_pass", "must_fail")
+ERRORS = ("systematic", "random")
+ALL_TESTS = 12  # of a problem of the small world
+ANCHORS = (
+    "base",
+    "teacher",
+    "base, best of 8",
+    "base, most frequent of 8",
+)  # rows without training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Arm:
-    """A training set and an objective; the file says what the fields mean.
+    """A start model, a training set and an objective; the file says what the fields mean.
 
-    `options` are those of `train.train` that the arm changes.
+    `errors` is "" for the registered teacher, else `accuracy` (percent) is the share of right
+    answers of a made one. `tests` of a prompt's assertions decide what is learnt.
     """
 
+    study: str
     name: str
-    tier: str
-    what: str
-    teacher: str
-    compared: str
-    filter: str
-    prompts: int
-    scores: str
-    tie_break: float
+    base: str
+    data: str
     objective: str
-    family: str
-    equal_compute_with: str
-    against: str = ""
-    max_responses: int = 0
-    epochs: int = 0
-    rounds: int = 1
-    method: str = "train"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Family:
-    """Arms that share a learning rate: the one of `rates` at which those of `by` do best."""
-
-    name: str
-    rates: tuple[float, ...]
-    by: tuple[str, ...]
+    errors: str
+    accuracy: int
+    tests: int
+    seeds: int
 
 
 @dataclass(frozen=True)
 class Registration:
-    """The whole plan; `rows` of every run that it asks for are made by `rrtf.ablation`."""
+    """The whole plan. `objectives` and `data` by name, as the file has them."""
 
-    question: str
     base: str
+    teacher: str
     profile: str
-    held_out: int
-    validation: int
+    prompts: int
+    updates: int
+    groups_per_batch: int
+    answers: int
     metric: str
     alpha: float
     margin: float
-    updates: int
-    groups_per_batch: int
-    seeds: Mapping[str, int]
-    grid_seeds: int
-    primary: tuple[str, ...]
-    arms: Mapping[str, Arm]
-    families: Mapping[str, Family]
+    arms: tuple[Arm, ...]
+    objectives: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Mapping[str, Any]]
+    problems: Mapping[str, Any]
+    questions: Mapping[str, str]
+    replaced: str
     amendments: Mapping[str, str]
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds that an arm has: each has validation problems of its own."""
+        return max(arm.seeds for arm in self.arms)
+
+    def rates(self, arm: Arm) -> tuple[float, ...]:
+        """The learning rates at which `arm` is trained."""
+        own = self.objectives[arm.objective]
+        return tuple(own.get("rates_of", {}).get(arm.study, own["rates"]))
 
 
 def place() -> Path:
@@ -81,54 +79,42 @@ def place() -> Path:
 
 
 def read(path: Path | None = None) -> Registration:
-    """The registration in `path`; ValueError naming the arm, family or contrast that is wrong."""
+    """The registration in `path`; ValueError naming the block, arm or question that is wrong."""
     path = path or place()
     table = tomllib.loads(path.read_text(encoding="utf-8"))
-    defaults = table["defaults"]
-    arms = [_arm({**defaults, **row}, path) for row in table["arm"]]
-    families = [Family(f["name"], tuple(f["rates"]), tuple(f["by"])) for f in table["family"]]
-    head = table["registration"]
-    found = Registration(
-        **{**head, "primary": tuple(head["primary"])},
-        arms=_by_name(arms, path),
-        families=_by_name(families, path),
-        amendments=table["amendments"],
-    )
-    _check(found, path)
-    return found
+    arms = [arm for block in table["block"] for arm in _arms(block, table, path)]
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{path}: {name!r} comes twice")
+    for question, contrast in table["questions"].items():
+        for name in results.parse_contrast(contrast):
+            if name not in (*names, *ANCHORS):
+                raise ValueError(f"{path}: {question!r}: {name!r} is no arm")
+    for name, row in table["data"].items():
+        if row["filter"] not in FILTERS:
+            known = ", ".join(FILTERS)
+            raise ValueError(f"{path}: {name!r}: filter {row['filter']!r}: expected one of {known}")
+    own = {name: table[name] for name in ("objectives", "data", "problems", "questions")}
+    own |= {"replaced": table["replaced"]["why"], "amendments": table["amendments"]}
+    return Registration(**table["registration"], arms=tuple(arms), **own)
 
 
-def _arm(row: Mapping[str, Any], path: Path) -> Arm:
-    names = {f.name for f in fields(Arm)} - {"options"}
-    allowed = {
-        "tier": TIERS, "teacher": TEACHERS, "filter": FILTERS, "scores": SCORES, "method": METHODS,
+def _arms(block: Mapping[str, Any], table: Mapping[str, Any], path: Path) -> Iterator[Arm]:
+    """The arms of a block: all combinations of its lists."""
+    axes = {
+        "bases": [""], "errors": [""], "accuracy": [0], "tests": [ALL_TESTS], "data": [],
+        "objectives": [],
     }  # fmt: skip
-    known = {name: value for name, value in row.items() if name in names}
-    for name, values in allowed.items():
-        if known.get(name, values[0]) not in values:
-            where = f"{path}: arm {row['name']!r}: {name} = {row[name]!r}"
-            raise ValueError(f"{where}: expected one of {', '.join(values)}")
-    return Arm(**known, options={k: v for k, v in row.items() if k not in names})
-
-
-def _by_name(rows: Sequence[Any], path: Path) -> dict[str, Any]:
-    counts = Counter(row.name for row in rows)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(f"{path}: {twice[0]!r} comes twice")
-    return {row.name: row for row in rows}
-
-
-def _check(found: Registration, path: Path) -> None:
-    """Every name that is used is also defined."""
-    for arm in found.arms.values():
-        for other in (arm.against, arm.equal_compute_with):
-            if other and other not in found.arms:
-                raise ValueError(f"{path}: arm {arm.name!r} names {other!r}, which is no arm")
-        if arm.family not in found.families:
-            raise ValueError(f"{path}: arm {arm.name!r}: unknown family {arm.family!r}")
-    used = [name for family in found.families.values() for name in family.by]
-    used += [name for contrast in found.primary for name in results.parse_contrast(contrast)]
-    for name in used:
-        if name not in found.arms:
-            raise ValueError(f"{path}: {name!r} is no arm")
+    if strangers := block.keys() - axes.keys() - {f.name for f in fields(Arm)}:
+        raise ValueError(f"{path}: block of {block['study']!r}: unknown {min(strangers)!r}")
+    lists = (block.get(name, default) for name, default in axes.items())
+    for base, errors, accuracy, tests, data, objective in product(*lists):
+        for kind, name in (("data", data), ("objectives", objective)):
+            if name not in table[kind]:
+                raise ValueError(f"{path}: {name!r} is not in [{kind}]")
+        parts = [base, f"{errors} {accuracy} %" if errors else ""]
+        parts += [f"{tests} test{'s' * (tests > 1)}" if tests != ALL_TESTS else "", data, objective]
+        name = ", ".join(part for part in parts if part)
+        made = (errors, accuracy, tests, block["seeds"])
+        yield Arm(block["study"], name, base, data, objective, *made)

@@ -1,296 +1,284 @@
-"""The registered runs: what each trains with, and one line for each that is finished.
+"""The registered runs: one arm with one seed, at every rate; and one line for each training.
 
-The ledger (`data/ablation.jsonl`) grows wave by wave; a run whose line is there is not made again.
-A line holds which problems were solved, so that every paired test can be repeated from it.
+The ledger (`data/ablation.jsonl`) grows as they end; what it holds is not run again. A line holds
+which problems were solved, so that every paired test can be repeated from it.
 """
 
 import hashlib
 import json
-import math
-import re
-import shutil
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from rrtf import config, sample, store, train
-from rrtf.ablation import grpo
-from rrtf.ablation.registration import Arm, Registration
-from rrtf.ablation.sets import Answers, Material, training_set
+from rrtf import config, engines, execution, prompts, sample, store, train
+from rrtf.ablation import sets
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, Arm, Registration
+from rrtf.ablation.sets import Answers
+from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
-from rrtf.evaluate import exam
-from rrtf.nano import grammar
-from rrtf.records import Execution, Problem, RankedGroup, Response, TaskScore
+from rrtf.records import Outcome, Problem, RankedGroup, Response
 from rrtf.sandbox.executor import Limits
-from rrtf.step import batches
 
-VALIDATION, HELD_OUT = "validation", "held-out"
-WAVE = 8  # runs between two writings of the ledger
-LONGEST, DRAWN = 140, 8  # tokens of an answer and answers to a prompt, of online learning
-
-# the options of a training that decide what comes out of it
-DECISIVE = (
-    "objective", "updates", "groups_per_batch", "learning_rate", "seed", "warmup", "ft_reduction",
-    "ft_weight", "rank_weight", "normalise", "margin", "beta", "pairs_of", "max_length", "dropout",
-    "weight_decay", "clip", "precision",
-)  # fmt: skip
-
-Groups = Mapping[str, Sequence[RankedGroup]]  # by arm
+ANCHOR_SEEDS = 3  # draws of the rows without training
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Line:
-    """One finished run.
+    """One training, or what a model answers without.
 
-    `tokens` went through the network in one update, on average; bit i of `solved` (hexadecimal,
-    the first problem is the highest bit) says whether problem i of the split was solved greedily;
-    `key` is the hash of all that decided it. Online RL takes only its prompts from the training set
-    that `responses` and `tokens` describe.
+    `prompts` were trained on, `wrong` of them with a target that fails all its tests taken
+    together; `tokens` went through the network in an update, on average. Bit i of `validated` and
+    `solved` (hexadecimal, the first problem is the highest bit) says whether the greedy answer
+    solved problem i of the seed's validation problems and of the test problems; `solved` is empty
+    where another rate was chosen. `key` is the hash of what was asked for, `learnt` that of the
+    training set.
     """
 
+    study: str
     arm: str
-    split: str
     seed: int
     learning_rate: float
-    updates: int
     prompts: int
-    responses: int
+    wrong: int
     tokens: float
-    n_tasks: int
-    passed: int
+    n_validation: int
+    validated: str
+    n_test: int
     solved: str
+    learnt: str
     key: str
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A run that is to be made, and the split whose problems its model is asked."""
+class Bench:
+    """Where and on what the runs are made; `bases` are the start models by name, "" the plan's."""
 
-    arm: Arm
-    split: str
-    run: train.Run
-    tokens: float
+    plan: Registration
+    problems: tuple[Problem, ...]
+    validation: tuple[tuple[Problem, ...], ...]
+    test: tuple[Problem, ...]
+    bases: Mapping[str, Path]
+    limits: Limits
+    folder: Path
 
+    def judge(self, problems: Sequence[Problem], responses: Sequence[Response]) -> list:
+        """Verdicts, kept in the folder."""
+        how = {"limits": self.limits, "workers": 1, "cluster": "local"}
+        return execution.execute(problems, responses, **how, shards=self.folder / "shards")
 
-def grid(
-    plan: Registration,
-    groups: Groups,
-    sizes: Mapping[str, float],
-    *,
-    tiers: Sequence[str],
-) -> list[Trial]:
-    """The runs on validation from which the learning rates of these tiers' arms are chosen."""
-    used = {arm.family for arm in plan.arms.values() if arm.tier in tiers}
-    return [
-        _trial(plan, plan.arms[name], groups, sizes, split=VALIDATION, rate=rate, seed=seed)
-        for family in plan.families.values()
-        if family.name in used
-        for name in family.by
-        for rate in family.rates
-        for seed in range(plan.grid_seeds)
-    ]
+    def sampled(
+        self, model: str | Path, problems: Sequence[Problem], *decodings: Decoding, n: int = 1
+    ) -> list[Response]:
+        """Answers of `model`, kept in the folder."""
+        author = sample.Author(str(model), "student", "auto", "starcoder")
+        where = {"shards": self.folder / "shards", "workers": 1, "cluster": "local"}
+        return sample.sample(problems, author, decodings=decodings, n_samples=n, **where)
 
 
-def chosen_rates(plan: Registration, lines: Iterable[Line]) -> dict[str, float]:
-    """Family -> its learning rate, by the rule of the registration.
-
-    A family of whose grid a run is missing is left out.
-    """
-    passed: dict[tuple[str, float], list[float]] = {}
-    for line in lines:
-        if line.split == VALIDATION:
-            share = line.passed / line.n_tasks
-            passed.setdefault((line.arm, line.learning_rate), []).append(share)
-    found = {}
-    for family in plan.families.values():
-        tried = {
-            rate: [share for name in family.by for share in passed.get((name, rate), [])]
-            for rate in family.rates
-        }
-        if all(len(shares) == len(family.by) * plan.grid_seeds for shares in tried.values()):
-            means = {rate: sum(shares) / len(shares) for rate, shares in tried.items()}
-            found[family.name] = max(sorted(means), key=means.__getitem__)
-    return found
+def decodings(plan: Registration, seed: int) -> list[Decoding]:
+    """How the student answers its prompts: as in stage 03, drawn anew by the seed."""
+    own = config.resolve(plan.profile, "sample")
+    cut = own["top_p"], own["max_new_tokens"], config.derive_seed(seed, "ablation") % 2**31
+    return [Decoding(temperature, *cut) for temperature in own["temperatures"]]
 
 
-def finals(
-    plan: Registration,
-    rates: Mapping[str, float],
-    groups: Groups,
-    sizes: Mapping[str, float],
-    *,
-    tiers: Sequence[str],
-) -> list[Trial]:
-    """The runs of these tiers on the held-out problems, all seeds of an arm one after the other.
-
-    Arms whose learning rate is not chosen yet are left out.
-    """
-    return [
-        _trial(plan, arm, groups, sizes, split=HELD_OUT, rate=rates[arm.family], seed=seed)
-        for arm in plan.arms.values()
-        if arm.tier in tiers and arm.family in rates
-        for seed in range(plan.seeds[arm.tier])
-    ]
+def greedy(plan: Registration) -> Decoding:
+    """How the examined models answer."""
+    return Decoding(0.0, 1.0, config.resolve(plan.profile, "sample")["max_new_tokens"], 0)
 
 
-def _trial(
-    plan: Registration,
-    arm: Arm,
-    groups: Groups,
-    sizes: Mapping[str, float],
-    *,
-    split: str,
-    rate: float,
-    seed: int,
-) -> Trial:
-    prompts = len(groups[arm.name])
-    own = recipe(plan, arm, n_groups=prompts, sizes=sizes, rate=rate, seed=train_seed(seed))
-    name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower())
-    run = train.Run(
-        f"{split}-{name}-lr{rate:.0e}-s{seed}", arm.name, seed, tuple(groups[arm.name]), own
+def student(bench: Bench, base: str, seed: int, tests: int) -> Answers:
+    """What the start model answers to the training prompts, with the verdicts of so many tests."""
+    how = decodings(bench.plan, seed)
+    n = bench.plan.answers // len(how)
+    answers = bench.sampled(bench.bases[base], bench.problems, *how, n=n)
+    return Answers(answers, bench.judge(sets.weakened(bench.problems, tests), answers))
+
+
+def teacher(bench: Bench, errors: str, accuracy: int, seed: int, tests: int) -> Answers:
+    """What the arm's teacher answers, with the verdicts of so many tests."""
+    if errors:
+        made = {"errors": errors, "accuracy": accuracy, "seed": seed}
+        answers = sets.made(bench.problems, **made)
+    else:
+        temperature = config.resolve(bench.plan.profile, "sample")["teacher_temperature"]
+        how = [replace(decodings(bench.plan, seed)[0], temperature=t) for t in temperature]
+        taught = bench.sampled(engines.model_folder(bench.plan.teacher), bench.problems, *how)
+        answers = [replace(answer, **sets.TEACHER) for answer in taught]
+    return Answers(answers, bench.judge(sets.weakened(bench.problems, tests), answers))
+
+
+def groups_of(arm: Arm, bench: Bench, seed: int) -> list[RankedGroup]:
+    """The training set of an arm and seed."""
+    ask = engines.asker(bench.bases[arm.base], "starcoder")
+    asked = {problem.task_id: ask(problem) for problem in bench.problems}
+    answers = student(bench, arm.base, seed, arm.tests)
+    taught = teacher(bench, arm.errors, arm.accuracy, seed, arm.tests)
+    how = (arm, bench.plan, bench.problems, asked, answers, taught)
+    return sets.training_set(*how, seed=seed)
+
+
+def recipe(arm: Arm, plan: Registration, *, rate: float, seed: int) -> train.Recipe:
+    """How `arm` is trained with this seed."""
+    own = {k: v for k, v in plan.objectives[arm.objective].items() if k not in LISTS}
+    own |= {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch, "epochs": 0.0}
+    own |= {"seed": config.derive_seed(seed, "ablation", "order") % 2**31, "threads": 1}
+    return train.Recipe.of(config.resolve(plan.profile, "train"), learning_rate=rate, **own)
+
+
+LISTS = ("rates", "rates_of", "max_responses")  # of an objective, no options of a training
+
+
+def solved(model: str | Path, problems: Sequence[Problem], bench: Bench) -> list[int]:
+    """Whether the model's greedy answer solves each problem."""
+    answers = bench.sampled(model, problems, greedy(bench.plan))
+    return _passing(problems, answers, bench)
+
+
+def _passing(problems: Sequence[Problem], answers: Sequence[Response], bench: Bench) -> list[int]:
+    by_task = Counter(
+        run.task_id for run in bench.judge(problems, answers) if run.outcome == Outcome.PASS
     )
-    return Trial(arm, split, run, sizes[arm.name] * own.groups_per_batch)
+    return [int(by_task[problem.task_id] > 0) for problem in problems]
 
 
-def train_seed(seed: int) -> int:
-    """The seed of training number `seed`: it draws the order of the prompts, for all arms alike."""
-    return config.derive_seed(0, "ablation", seed) % 2**31
+def unit(bench: Bench, job: tuple[Arm, int]) -> list[Line]:
+    """An arm with one seed: trained at every rate, the rate chosen, its model examined."""
+    arm, seed = job
+    plan, groups, base = bench.plan, groups_of(arm, bench, seed), bench.bases[arm.base]
+    validation = bench.validation[seed]
+    with tempfile.TemporaryDirectory(dir=bench.folder) as scratch:
+        there = replace(bench, folder=Path(scratch))
+        lines = []
+        for rate in plan.rates(arm):
+            output = Path(scratch) / f"{rate:g}"
+            how = {"recipe": recipe(arm, plan, rate=rate, seed=seed), "overwrite": True}
+            train.train(groups, model=base, output=output, **how)
+            marks = solved(output, validation, there)
+            lines.append(_line(arm, seed, rate, bench, groups, output, packed(marks)))
+        best = chosen(lines)
+        marks = solved(Path(scratch) / f"{best.learning_rate:g}", bench.test, there)
+    finished = replace(best, n_test=len(marks), solved=packed(marks))
+    return [finished if line is best else line for line in lines]
 
 
-def recipe(
-    plan: Registration,
-    arm: Arm,
-    *,
-    n_groups: int,
-    sizes: Mapping[str, float],
-    rate: float,
-    seed: int,
-) -> train.Recipe:
-    """How `arm` is trained; `sizes`: tokens through the network per prompt, by arm."""
-    planned = {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch}
-    found = train.Recipe.of(
-        config.resolve(plan.profile, "train"),
-        objective=arm.objective,
-        learning_rate=rate,
-        epochs=0.0,
-        seed=seed,
-        threads=1,
-        **planned | arm.options,
+def chosen(lines: Sequence[Line]) -> Line:
+    """Of the lines of one arm and seed the one with most validation problems solved."""
+    return max(
+        sorted(lines, key=lambda line: line.learning_rate),
+        key=lambda line: sum(unpacked(line.validated, line.n_validation)),
     )
-    updates = found.updates
-    if arm.epochs:
-        updates = math.ceil(arm.epochs * n_groups / plan.groups_per_batch)
-    if arm.equal_compute_with:
-        ratio = sizes[arm.equal_compute_with] / sizes[arm.name]
-        updates = round(plan.updates * ratio)
-    return replace(found, updates=updates)
 
 
-def tokens_per_prompt(plan: Registration, groups: Groups, *, model: Path) -> dict[str, float]:
-    """Arm -> tokens through the network per prompt, the prompt itself counted once."""
-    from transformers import AutoTokenizer
+def _line(
+    arm: Arm, seed: int, rate: float, bench: Bench, groups: Sequence, output: Path, marks: str
+) -> Line:
+    facts = store.read_json(output / "training.json")
+    return Line(
+        study=arm.study, arm=arm.name, seed=seed, learning_rate=rate, prompts=len(groups),
+        wrong=sum(group.outcomes[group.sft_index] != Outcome.PASS for group in groups),
+        tokens=round(facts["tokens"] / bench.plan.updates, 1),
+        n_validation=len(bench.validation[seed]), validated=marks, n_test=0, solved="",
+        learnt=hashlib.sha256(store.encode(groups, ".jsonl")).hexdigest()[:16],
+        key=key_of(arm, seed, rate, bench),
+    )  # fmt: skip
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    found = {}
-    for name, some in groups.items():
-        encoded = [batches.encode(g, tokenizer, plan.arms[name].objective) for g in some]
-        found[name] = sum(example.n_tokens for example in encoded) / len(encoded)
-    return found
+
+def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
+    """The hash of what decides a line, but for the engine that drew the answers."""
+    plan = bench.plan
+    asked = [problem.task_id for problem in (*bench.validation[seed], *bench.test)]
+    parts = [
+        {**asdict(arm), "study": "", "seeds": 0, "seed": seed, "rate": rate},
+        plan.data[arm.data],
+        {k: v for k, v in plan.objectives[arm.objective].items() if k not in ("rates", "rates_of")},
+        [plan.prompts, plan.updates, plan.groups_per_batch, plan.answers, plan.teacher],
+        store.sha256(bench.bases[arm.base]),
+        hashlib.sha256("\n".join(asked).encode()).hexdigest(),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def anchors(bench: Bench, seed: int) -> list[Line]:
+    """The rows without training: the start model, the teacher, and what several answers give.
+
+    The student answers every test problem `answers` times as in training: `best of`: whether any
+    passes; `most frequent`: whether the program that comes most often does.
+    """
+    plan, test = bench.plan, bench.test
+    base, taught = bench.bases[""], engines.model_folder(plan.teacher)
+    how = decodings(plan, seed + 1000)
+    drawn = bench.sampled(base, test, *how, n=plan.answers // len(how))
+    votes: dict[str, Counter] = {}
+    first: dict[tuple[str, str], Response] = {}
+    for answer in drawn:
+        form = prompts.form_of(answer.program)
+        votes.setdefault(answer.task_id, Counter())[form] += 1
+        first.setdefault((answer.task_id, form), answer)
+    common = [first[task, counts.most_common(1)[0][0]] for task, counts in votes.items()]
+    marks = {ANCHORS[2]: _passing(test, drawn, bench), ANCHORS[3]: _passing(test, common, bench)}
+    if not seed:  # a greedy answer knows no seed
+        marks |= {ANCHORS[0]: solved(base, test, bench), ANCHORS[1]: solved(taught, test, bench)}
+    return [
+        Line(
+            study="ingredients", arm=name, seed=seed, learning_rate=0.0, prompts=0, wrong=0,
+            tokens=0.0, n_validation=0, validated="", n_test=len(test), solved=packed(found),
+            learnt="", key=f"{name}, {seed}",
+        )
+        for name, found in marks.items()
+    ]  # fmt: skip
 
 
 def carry_out(
-    trials: Sequence[Trial],
+    jobs: Sequence[tuple[Arm, int]],
+    bench: Bench,
     *,
-    exams: Mapping[str, exam.Exam],
-    make: Callable[[Sequence[Trial]], None],
-    model: Path,
-    folder: Path,
-    sit: Callable[..., exam.Sat],
-    run_missing: bool,
-    ledger: Path | None = None,
+    workers: int,
+    ledger: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Line]:
-    """The lines of these trials, in order; those that the ledger lacks are run, `WAVE` at a time.
+    """All lines of the ledger, after the jobs that it lacks were run, `workers` at a time.
 
-    With `run_missing` off they are left out. The trials of one call belong to one split. `make`
-    trains from `model` into `folder`, where models lie until their lines are written; `sit` is
-    `exam.sit` with sampler, judge and draws bound. An interrupted call goes on: with the
-    ledger, then with the runs of the unfinished wave.
+    An interrupted call loses the jobs under way.
     """
-    ledger = ledger or place()
-    done = {line.key: line for line in read(ledger)}
-    base = store.sha256(model)
-    keys = [key_of(trial, base, exams[trial.split].problems) for trial in trials]
-    waiting = [(key, t) for key, t in zip(keys, trials, strict=True) if key not in done]
-    for at in range(0, len(waiting) if run_missing else 0, WAVE):
-        some = waiting[at : at + WAVE]
-        make([trial for _, trial in some])
-        done |= {line.key: line for line in _examined(some, exams, folder, sit)}
-        store.write(ledger, sorted(done.values(), key=_order))
-        shutil.rmtree(folder / "models", ignore_errors=True)
+    lines = {(line.arm, line.seed, line.learning_rate): line for line in read(ledger)}
+
+    def keep(found: Iterable[Line]) -> None:
+        lines.update({(line.arm, line.seed, line.learning_rate): line for line in found})
+        store.write(ledger, [lines[place] for place in sorted(lines)])
+
+    for seed in range(ANCHOR_SEEDS):
+        if (ANCHORS[-1], seed, 0.0) not in lines:
+            keep(anchors(bench, seed))
+    waiting = [job for job in jobs if not _is_there(job, bench.plan, lines)]
+    for seed in sorted({seed for _, seed in waiting}):
+        student(bench, "", seed, ALL_TESTS)
+    done = len(jobs) - len(waiting)
+    for _, found in side_by_side(partial(unit, bench), waiting, processes=workers):
+        keep(found)
+        done += 1
         if progress:
-            progress(sum(key in done for key in keys), len(keys))
-    return [done[key] for key in keys if key in done]
+            progress(done, len(jobs))
+    return list(lines.values())
 
 
-def place() -> Path:
-    """The ledger: `data/ablation.jsonl` of the checkout, or below `$RRTF_HOME` where that is set.
-
-    One that is not there yet begins as a copy of the checkout's.
-    """
-    path, shipped = (
-        where / "data" / "ablation.jsonl" for where in (config.output_home(), config.home())
-    )
-    if not path.exists() and shipped.exists():
-        store.write_bytes(path, shipped.read_bytes())
-    return path
+def _is_there(job: tuple[Arm, int], plan: Registration, lines: Mapping[tuple, Line]) -> bool:
+    arm, seed = job
+    return all((arm.name, seed, rate) in lines for rate in plan.rates(arm))
 
 
-def exams(
-    validation: Sequence[Problem], held_out: Sequence[Problem], limits: Limits
-) -> dict[str, exam.Exam]:
-    """Split -> what is asked there; problems of one composition count as one family."""
-    asked = {VALIDATION: validation, HELD_OUT: held_out}
-    return {
-        name: exam.Exam(name, tuple(found), limits, grammar.family) for name, found in asked.items()
-    }
+def jobs(plan: Registration, studies: Sequence[str]) -> list[tuple[Arm, int]]:
+    """Every arm of these studies with every seed, in the order in which they are run."""
+    arms = [arm for arm in plan.arms if arm.study in studies]
+    return [(arm, seed) for seed in range(plan.seeds) for arm in arms if seed < arm.seeds]
 
 
-def _examined(
-    some: Sequence[tuple[str, Trial]],
-    exams: Mapping[str, exam.Exam],
-    folder: Path,
-    sit: Callable[..., exam.Sat],
-) -> list[Line]:
-    """The lines of a few trials whose models are there."""
-    runs = [trial.run for _, trial in some]
-    entries = [exam.Contender(run.name, run.seed, str(folder / run.folder)) for run in runs]
-    scores = sit(exams[some[0][1].split], entries).scores
-    return [line(trial, key, scores) for key, trial in some]
-
-
-def line(trial: Trial, key: str, scores: Iterable[TaskScore]) -> Line:
-    """The ledger's line of a trial from the scores of its model, named after its run."""
-    solved = [row.c for row in scores if row.model == trial.run.name]
-    return Line(
-        arm=trial.arm.name,
-        split=trial.split,
-        seed=trial.run.seed,
-        learning_rate=trial.run.recipe.learning_rate,
-        updates=trial.run.recipe.updates,
-        prompts=len(trial.run.groups),
-        responses=sum(len(group.responses) for group in trial.run.groups),
-        tokens=round(trial.tokens, 1),
-        n_tasks=len(solved),
-        passed=sum(solved),
-        solved=packed(solved),
-        key=key,
-    )
-
-
-def packed(solved: Sequence[int]) -> str:
+def packed(marks: Sequence[int]) -> str:
     """Zeros and ones as hexadecimal digits, padded to whole ones on the right."""
-    padded = [*solved, *[0] * (-len(solved) % 4)]
+    padded = [*marks, *[0] * (-len(marks) % 4)]
     return "".join(
         f"{int(''.join(map(str, padded[at : at + 4])), 2):x}" for at in range(0, len(padded), 4)
     )
@@ -304,141 +292,19 @@ def unpacked(digits: str, count: int) -> list[int]:
     return bits[:count]
 
 
-def key_of(trial: Trial, base: str, problems: Sequence[Problem]) -> str:
-    """The hash of what decides a line: start model, training set, options, problems asked."""
-    parts = [
-        base,
-        hashlib.sha256(store.encode(trial.run.groups, ".jsonl")).hexdigest(),
-        {name: getattr(trial.run.recipe, name) for name in DECISIVE},
-        [trial.arm.method, trial.arm.rounds, trial.split],
-        hashlib.sha256("\n".join(p.task_id for p in problems).encode()).hexdigest(),
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
 def read(ledger: Path) -> list[Line]:
     """The lines of the ledger; none where there is no file yet."""
     return store.read(ledger, Line) if ledger.exists() else []
 
 
-def _order(line: Line) -> tuple:
-    return line.split, line.arm, line.learning_rate, line.seed
+def place() -> Path:
+    """The ledger: `data/ablation.jsonl` of the checkout, or below `$RRTF_HOME` where that is set.
 
-
-def answers(
-    problems: Sequence[Problem],
-    *,
-    model: str | Path,
-    number: int,
-    author: Callable[[str, str], sample.Author],
-    decodings: Sequence[Decoding],
-    n_samples: int,
-    sampler: Callable[..., list[Response]],
-    judge: Callable[..., list[Execution]],
-) -> tuple[list[Response], list[Execution]]:
-    """What `model` answers in round `number` of training, and the verdicts, in the same order.
-
-    The first round, before training, has number 1, so this is called with 2 or more (else a
-    ValueError): the number decides, with the seeds of `decodings`, what is drawn. `author` is a
-    `sample.Author` but for model and source; `sampler` is `sample.sample` and `judge`
-    `execution.execute`, each with where it works and its shards bound: all rounds may share them,
-    and an interrupted round goes on where it was.
+    One that is not there yet begins as a copy of the checkout's.
     """
-    if number < 2:
-        raise ValueError(
-            f"round {number}: expected 2 or more; the first is sampled before training"
-        )
-    own = [replace(d, seed=config.derive_seed(d.seed, "round", number)) for d in decodings]
-    asked = author(str(model), f"round-{number}")
-    found = sampler(problems, asked, decodings=own, n_samples=n_samples)
-    return found, judge(problems, found)
-
-
-def make(
-    trials: Sequence[Trial],
-    *,
-    model: Path,
-    folder: Path,
-    material: Material,
-    ask: Callable[..., tuple[list[Response], list[Execution]]],
-    limits: Limits,
-    seed: int,
-    workers: int,
-) -> None:
-    """Trains every trial from `model` into `folder / run.folder`, each kind in its own way.
-
-    `ask` is `answers` with all but model and number bound; `limits` are for online learning.
-    """
-    where = {"model": model, "folder": folder, "workers": workers}
-    plain = [t.run for t in trials if t.arm.method == "train" and t.arm.rounds == 1]
-    if plain:
-        train.train_all(plain, processes_per_run=1, **where)
-    several = [t for t in trials if t.arm.rounds > 1]
-    if several:
-        in_rounds(several, material=material, ask=ask, seed=seed, **where)
-    for trial in trials:
-        if trial.arm.method == "grpo":
-            online(trial, problems=material.problems, limits=limits, **where)
-
-
-def in_rounds(
-    trials: Sequence[Trial],
-    *,
-    model: Path,
-    folder: Path,
-    material: Material,
-    ask: Callable[..., tuple[list[Response], list[Execution]]],
-    seed: int,
-    workers: int,
-) -> None:
-    """Round after round from the model before, the student's answers drawn anew from it.
-
-    Every round takes the recipe of the trial, its number of updates too; the last round's model
-    lies where a plain run's would. `ask` is `answers` with all but model and number bound.
-    """
-    start = {trial.run.name: model for trial in trials}
-    groups = {trial.run.name: trial.run.groups for trial in trials}
-    for number in range(1, max(trial.arm.rounds for trial in trials) + 1):
-        there = [trial for trial in trials if trial.arm.rounds >= number]
-        runs = [_round(t, number, start[t.run.name], groups[t.run.name]) for t in there]
-        where = {"folder": folder, "workers": workers, "processes_per_run": 1}
-        train.train_all(runs, model=model, **where)
-        for trial, run in zip(there, runs, strict=True):
-            name = trial.run.name
-            start[name] = folder / run.folder
-            if number < trial.arm.rounds:
-                fresh = Answers(*ask(model=start[name], number=number + 1))
-                now = replace(material, student=fresh)
-                groups[name] = tuple(training_set(trial.arm, now, seed=seed + number)[0])
-
-
-def _round(trial: Trial, number: int, start: Path, groups: Sequence) -> train.Run:
-    last = number == trial.arm.rounds
-    name = trial.run.name if last else f"{trial.run.name}-round-{number}"
-    seed = config.derive_seed(trial.run.recipe.seed, "round", number) % 2**31
-    own = replace(trial.run.recipe, seed=seed)
-    return replace(trial.run, name=name, groups=tuple(groups), model=str(start), recipe=own)
-
-
-def online(
-    trial: Trial,
-    *,
-    model: Path,
-    folder: Path,
-    problems: Sequence[Problem],
-    limits: Limits,
-    workers: int,
-) -> None:
-    """TRL's GRPO on the prompts of the trial's training set, at TRL's divergence: none."""
-    asked = {group.task_id for group in trial.run.groups}
-    recipe = replace(trial.run.recipe, beta=0.0)
-    grpo.train(
-        [problem for problem in problems if problem.task_id in asked],
-        model=model,
-        output=folder / trial.run.folder,
-        recipe=recipe,
-        decoding=Decoding(1.0, 1.0, LONGEST, recipe.seed),
-        n_samples=DRAWN,
-        limits=limits,
-        workers=workers,
+    path, shipped = (
+        where / "data" / "ablation.jsonl" for where in (config.output_home(), config.home())
     )
+    if not path.exists() and shipped.exists():
+        store.write_bytes(path, shipped.read_bytes())
+    return path

@@ -1,70 +1,81 @@
 """From an arm to what it trains on: who teaches, what is compared, what is left out."""
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from rrtf import config, engines, methods, prompts, rank, store
-from rrtf.ablation.registration import Arm
-from rrtf.nano import corpus, grammar
+from rrtf import config, methods, prompts, rank, store
+from rrtf.ablation.registration import ALL_TESTS, Arm, Registration
+from rrtf.nano import corpus, grammar, wording
 from rrtf.nano import problems as nano_problems
+from rrtf.nano.grammar import Operation
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response
 
 SITUATIONS = dict(zip(Outcome, (0.0, 1.0, 2.0, 3.0), strict=True))
-SKEWED = dict(zip(Outcome, (0.0, 0.1, 0.2, 3.0), strict=True))
-PASS_RATIO = 0.4  # the most that k/n adds: less than a tie-break of 0.5 leaves up to the next step
+TIE_BREAK = 0.5  # of stage 04
+EARLIER = 1850  # problems of the test split that stage 06 and the replaced registration drew from
+TEACHER = {"source": "teacher", "index": 0}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answers:
     """Responses with their verdicts, in the same order."""
 
     responses: Sequence[Response]
     executions: Sequence[Execution]
 
-
-@dataclass(frozen=True)
-class Material:
-    """All that training sets are made of; `teachers` by name, each one answer per task at most."""
-
-    problems: Sequence[Problem]
-    prompts: Mapping[str, str]
-    student: Answers
-    teachers: Mapping[str, Answers]
+    def __add__(self, other: "Answers") -> "Answers":
+        both = [*self.responses, *other.responses], [*self.executions, *other.executions]
+        return Answers(*both)
 
 
 def training_set(
-    arm: Arm, material: Material, *, seed: int
-) -> tuple[list[RankedGroup], dict[str, int]]:
-    """(the groups that `arm` trains on, prompts and responses left out by reason)."""
-    groups, left_out = ranked(arm, material)
-    if arm.prompts:
-        groups = sorted(groups, key=lambda g: config.derive_seed(seed, "prompts", g.task_id))
-        groups = groups[: arm.prompts]
-    if arm.compared == "group":
-        chosen, dropped = methods.training_set("rrhf", groups, [], max_responses=arm.max_responses)
+    arm: Arm,
+    plan: Registration,
+    problems: Sequence[Problem],
+    asked: Mapping[str, str],
+    student: Answers,
+    teacher: Answers,
+    *,
+    seed: int,
+) -> list[RankedGroup]:
+    """The groups that `arm` trains on with this seed.
+
+    `asked` are the prompts by task; the verdicts of `student` and `teacher` are those of the arm's
+    tests. Of the prompts whose teacher and student differ the first `plan.prompts` in an order
+    drawn by the seed are filtered; where the data is `refilled`, the first that pass the filter.
+    """
+    kind = plan.data[arm.data]
+    both = student + (own(student) if kind.get("teacher") == "own" else teacher)
+    scored = {"scores": SITUATIONS, "tie_break": TIE_BREAK, "pass_ratio": 0.0}
+    as_asked = {"teacher": "teacher", "prompts": asked, "prompt_format": "starcoder"}
+    found, _ = rank.rank(problems, both.responses, both.executions, **scored, **as_asked)
+    groups = sorted(found, key=lambda g: config.derive_seed(seed, "prompts", g.task_id))
+    every, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=seed)
+    kept = [pair for pair in every if _passes(pair, kind["filter"])]
+    if kind.get("refilled"):
+        kept = kept[: plan.prompts]
     else:
-        chosen, dropped = _paired(arm, groups, seed=seed)
-    if arm.scores == "shuffled":
-        chosen = [shuffled(group, seed=seed) for group in chosen]
-    return chosen, {**left_out, **{reason: n for reason, n in dropped.items() if n}}
+        first = {pair.task_id for pair in every[: plan.prompts]}
+        kept = [pair for pair in kept if pair.task_id in first]
+    most = plan.objectives[arm.objective].get("max_responses", 0)
+    if not most:
+        return kept
+    names = {pair.task_id for pair in kept}
+    whole = [group for group in groups if group.task_id in names]
+    return methods.training_set("rrhf", whole, [], max_responses=most)[0]
 
 
-def ranked(arm: Arm, material: Material) -> tuple[list[RankedGroup], dict[str, int]]:
-    """Every prompt with the answers of the arm's teacher and of the student, scored."""
-    teacher = own(material.student) if arm.teacher == "own" else material.teachers[arm.teacher]
-    return rank.rank(
-        material.problems,
-        [*material.student.responses, *teacher.responses],
-        [*material.student.executions, *teacher.executions],
-        teacher="teacher",
-        scores=SKEWED if arm.scores == "skewed" else SITUATIONS,
-        tie_break=arm.tie_break,
-        pass_ratio=PASS_RATIO if arm.scores == "pass_ratio" else 0.0,
-        prompts=material.prompts,
-        prompt_format="starcoder",
-    )
+def _passes(pair: RankedGroup, by: str) -> bool:
+    """Whether a filter keeps a pair, whose teacher comes first."""
+    taught, answered = pair.outcomes
+    return {
+        "none": True,
+        "drop_below": taught >= answered,
+        "must_pass": taught == Outcome.PASS,
+        "must_fail": taught != Outcome.PASS,
+    }[by]
 
 
 def own(student: Answers) -> Answers:
@@ -73,143 +84,125 @@ def own(student: Answers) -> Answers:
     for response, verdict in zip(student.responses, student.executions, strict=True):
         if verdict.outcome == Outcome.PASS:
             found.setdefault(response.task_id, (response, verdict))
-    taught = {"source": "teacher", "index": 0}
     return Answers(
-        [replace(response, **taught) for response, _ in found.values()],
-        [replace(verdict, **taught) for _, verdict in found.values()],
+        [replace(response, **TEACHER) for response, _ in found.values()],
+        [replace(verdict, **TEACHER) for _, verdict in found.values()],
     )
 
 
-def _paired(
-    arm: Arm, groups: Sequence[RankedGroup], *, seed: int
-) -> tuple[list[RankedGroup], dict[str, int]]:
-    """The teacher with the student's answers it is compared with, filtered as the arm says."""
-    pairing = "one" if arm.compared == "one" else "all"
-    how = {"pairing": pairing, "seed": seed}
-    by = "none" if arm.filter == "random" else arm.filter
-    chosen, dropped = rank.pairs(groups, teacher_filter=by, **how)
-    if arm.filter == "random":
-        count = len(rank.pairs(groups, teacher_filter="drop_below", **how)[0])
-        keep = sorted(chosen, key=lambda g: config.derive_seed(seed, "drop", g.task_id))[:count]
-        names = {group.task_id for group in keep}
-        dropped = {**dropped, "prompt: dropped at random": len(chosen) - count}
-        chosen = [group for group in chosen if group.task_id in names]
-    if arm.compared not in ("one", "all"):
-        chosen = [methods.drawn(group, int(arm.compared) + 1) for group in chosen]
-    return chosen, dropped
-
-
-def shuffled(group: RankedGroup, *, seed: int) -> RankedGroup:
-    """The group with its scores handed to its responses in an order drawn by its task id."""
-    scores = list(group.scores)
-    random.Random(config.derive_seed(seed, "placebo", group.task_id)).shuffle(scores)
-    return replace(group, scores=tuple(scores))
-
-
-ORACLES = ("canonical", "varied")
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """One answer of those that the registered runs learn from, with its verdict.
-
-    `by` is `student` or the name of a teacher.
-    """
-
-    by: str
-    task_id: str
-    index: int
-    text: str
-    temperature: float
-    outcome: Outcome
-    reason: str
-    n_passed: int
-    n_tests: int
-    isolation: str
-
-
-def answers_file() -> Path:
-    """Where the answers lie that were registered: another engine or processor draws others."""
-    return config.home() / "data" / "ablation_answers.jsonl.gz"
-
-
-def given(path: Path, problems: Sequence[Problem]) -> dict[str, Answers]:
-    """`student` or teacher's name -> the answers in `path` with their verdicts.
-
-    ValueError that names the line of an answer to none of `problems`.
-    """
-    by_task = {problem.task_id: problem for problem in problems}
-    found: dict[str, Answers] = {}
-    for number, row in enumerate(store.read(path, Given), start=1):
-        if row.task_id not in by_task:
-            raise ValueError(f"{path}:{number}: {row.task_id}: not among the run's problems")
-        place = row.task_id, "student" if row.by == "student" else "teacher", row.index
-        answers = found.setdefault(row.by, Answers([], []))
-        program = prompts.extract(by_task[row.task_id], row.text)
-        drawn = {"temperature": row.temperature}
-        answers.responses.append(Response(*place, text=row.text, program=program, **drawn))
-        verdict = row.outcome, row.reason, row.n_passed, row.n_tests, row.isolation
-        answers.executions.append(Execution(*place, *verdict))
+def weakened(problems: Sequence[Problem], count: int) -> list[Problem]:
+    """The problems with `count` of their assertions, drawn by task; fewer are in more."""
+    if count == ALL_TESTS:
+        return list(problems)
+    found = []
+    for problem in problems:
+        head, *asserts = problem.tests.splitlines(keepends=True)
+        drawn = sorted(asserts, key=lambda line: config.derive_seed(0, problem.task_id, line))
+        found.append(replace(problem, tests=head + "".join(drawn[:count])))
     return found
 
 
-def collect(
-    problems: Sequence[Problem],
-    answers: Mapping[str, Answers],
-    *,
-    student: str | Path,
-    judge: Callable[..., list[Execution]],
-) -> Material:
-    """The `given` answers, and those of the oracles, executed here by `judge`.
+def made(problems: Sequence[Problem], *, errors: str, accuracy: int, seed: int) -> list[Response]:
+    """The answers of a teacher of whom about `accuracy` percent are right, in canonical style.
 
-    Prompts are those that `student` is asked with.
+    Some of the others may be right by chance: the verdicts have the last word.
     """
-    ask = engines.asker(student, "starcoder")
-    oracles = {style: oracle(problems, style) for style in ORACLES}
-    teachers = {name: found for name, found in answers.items() if name != "student"}
-    teachers |= {style: Answers(found, judge(problems, found)) for style, found in oracles.items()}
-    asked = {problem.task_id: ask(problem) for problem in problems}
-    return Material(problems, asked, student=answers["student"], teachers=teachers)
+    if errors == "systematic":
+        wrong = misread(problems, 1 - accuracy / 100, seed=seed)
+        table = {**grammar.operations(), **{name: misreading(name) for name in wrong}}
+    answers = []
+    for problem in problems:
+        spec, rng = grammar.spec_of(problem), random.Random(_of(seed, errors, problem.task_id))
+        operations = table if errors == "systematic" else grammar.operations()
+        if errors == "random" and rng.random() >= accuracy / 100:
+            spec = grammar.neighbour(spec, rng)
+        how = {"style": wording.CANONICAL, "rng": rng, "table": operations}
+        text = "\n" + wording.solution(spec, grammar.argument_of(problem), **how).rstrip("\n")
+        program = prompts.extract(problem, text)
+        answers.append(Response(problem.task_id, **TEACHER, text=text, program=program))
+    return answers
 
 
-def oracle(problems: Sequence[Problem], style: str) -> list[Response]:
-    """The right answer to every problem: in the `canonical` style, or in `varied` ones."""
-    bodies = corpus.restyled(problems, style)
-    return [
-        Response(
-            task_id=problem.task_id,
-            source="teacher",
-            index=0,
-            text=body,
-            program=prompts.extract(problem, body),
-        )
-        for problem, (_, body) in zip(problems, bodies, strict=True)
+def misread(problems: Sequence[Problem], share: float, *, seed: int) -> list[str]:
+    """Operations, drawn by the seed, of which about this share of the problems has at least one."""
+    used = {problem.task_id: set(grammar.spec_of(problem).names[1:]) for problem in problems}
+    order = sorted({name for names in used.values() for name in names})
+    order.sort(key=lambda name: _of(seed, "misread", name))
+    wanted, chosen, hit = share * len(problems), [], set()
+    for name in order:
+        more = hit | {task for task, names in used.items() if name in names}
+        if abs(len(more) - wanted) < abs(len(hit) - wanted):
+            chosen.append(name)
+            hit = more
+    return chosen
+
+
+def misreading(name: str) -> Operation:
+    """The operation as it is misunderstood: as recorded, else as one fixed other of its types."""
+    operation, believed = grammar.operations()[name], grammar.blind_spots()[name]
+    if believed != operation:
+        return believed
+    same = [
+        other
+        for other in grammar.taking(operation.takes)
+        if other.gives == operation.gives and other.name != name and other.expressions
     ]
+    if not same:
+        return operation
+    other = same[_of(0, "misreading", name) % len(same)]
+    settings = other.choices[_of(0, "setting", name) % len(other.choices)]
+    expression = grammar.fill(other.expressions[0], settings)
+    return replace(operation, expressions=(expression,), blocks=())
 
 
-def held_out(
-    count: int,
+def _of(seed: int, *names: str) -> int:
+    return config.derive_seed(seed, "ablation", *names)
+
+
+def drawn(
+    plan: Registration,
     *,
     trained_on: Sequence[Problem],
     isolation: str,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Problem]:
-    """`count` problems of the test split beyond those of the runs, unlike all that was learnt.
+) -> tuple[list[list[Problem]], list[Problem]]:
+    """(the validation problems of every seed, the test problems) of the registration.
 
-    None behaves like a problem of any other split of the small world, like one that its models
-    were pre-trained on, or like one of `trained_on`, which come from a file and are run in the
-    sandbox, at the least at level `isolation`. ValueError if too few are found.
+    None behaves like a problem of the world's splits, of the replaced registration's test set, of
+    pre-training, or like one of `trained_on`, which come from a file and are run in the sandbox, at
+    the least at level `isolation`. ValueError if they are not those whose hash was registered.
     """
+    how = {"workers": workers}
     world = nano_problems.world(workers)
-    known = {key for name, (_, keys) in world.items() if name != "test" for key in keys}
-    before = set(world["test"][1])
-    wanted = len(before) + count + count // 4  # some will behave like something learnt
-    problems, keys, _ = nano_problems.build("test", wanted, avoid=known, workers=workers)
-    taken = before | corpus.behaviours(workers=workers, progress=progress)
+    taken = {key for name, (_, keys) in world.items() if name != "test" for key in keys}
+    taken |= {*world["test"][1], *nano_problems.build("test", EARLIER, avoid=taken, **how)[1]}
+    taken |= corpus.behaviours(workers=workers, progress=progress)
     specs = map(grammar.spec_of, trained_on)
-    taken.update(nano_problems.behaviours(specs, isolation=isolation, workers=workers))
-    fresh = [p for p, key in zip(problems, keys, strict=True) if key not in taken]
-    if len(fresh) < count:
-        raise ValueError(f"only {len(fresh)} of {count} problems are unlike all that was learnt")
-    return fresh[:count]
+    taken |= set(nano_problems.behaviours(specs, isolation=isolation, workers=workers))
+    found: dict[str, list[Problem]] = {}
+    for split, parts in (("test", 1), ("validation", plan.seeds)):
+        for hardness in ("same", "harder"):
+            depths = dict.fromkeys(plan.problems[hardness], 1)
+            count = plan.problems[split][hardness] * parts
+            own = {"series": ("ablation", hardness), "depths": depths, "avoid": taken}
+            problems, keys, _ = nano_problems.build(split, count, **own, **how)
+            found[f"{split} {hardness}"] = problems
+            taken |= set(keys)
+    same, harder = plan.problems["validation"]["same"], plan.problems["validation"]["harder"]
+    validation = [
+        found["validation same"][seed * same : (seed + 1) * same]
+        + found["validation harder"][seed * harder : (seed + 1) * harder]
+        for seed in range(plan.seeds)
+    ]
+    test = found["test same"] + found["test harder"]
+    digest = digest_of(validation, test)
+    if digest != plan.problems["sha256"]:
+        raise ValueError(f"other problems were drawn than those registered: sha256 {digest}")
+    return validation, test
+
+
+def digest_of(validation: Sequence[Sequence[Problem]], test: Sequence[Problem]) -> str:
+    """The hash of all problems that decide anything."""
+    every = [problem for part in (*validation, test) for problem in part]
+    return hashlib.sha256(store.encode(every, ".jsonl")).hexdigest()

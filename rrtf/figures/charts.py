@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from rrtf.stats import Estimate
+
 
 def _rows(axis: Axes, names: Iterable[str], *, top: float = 0.6, bottom: float = 0.5) -> None:
     """A line for each name, the first on top."""
@@ -542,4 +544,21 @@ def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
     axes.axhline(base, color=colour("base"), linewidth=1, label="base")
     axes.set(xscale="log", xlabel="learning rate", ylabel="pass@1 on validation")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def along(lines: Mapping[str, Mapping[float, Estimate]], label: str) -> Figure:
+    """pass@1 in percent along an axis, a line with its intervals for each name."""
+    figure, axis = canvas(width=6.5, height=3.2)
+    for at, (name, points) in enumerate(lines.items()):
+        places = sorted(points)
+        values, lows, highs = (
+            [100 * getattr(points[place], part) for place in places]
+            for part in ("value", "low", "high")
+        )
+        shade = PALETTE[at % len(PALETTE)]
+        axis.fill_between(places, lows, highs, color=shade, alpha=0.12, linewidth=0)
+        axis.plot(places, values, marker="o", color=shade, label=name)
+    axis.set(xlabel=label, ylabel="pass@1, %")
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -12,7 +12,7 @@ import inspect
 import random
 import resource
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -242,16 +242,17 @@ def _examples(order: list[int], inputs: list, shown: list[str]) -> list[tuple[st
 
 def _draw(task: tuple) -> tuple[list[tuple[Problem, str]], dict[str, int]]:
     """One shard: `count` problems of one split with their behaviours, and what was dropped."""
-    split, shard, count, avoid = task
-    rng = random.Random(config.derive_seed(GRAMMAR_SEED, "nano", split, shard))
-    depths = DEPTHS.get(split, HELD_OUT_DEPTHS)
+    split, shard, count, avoid, series, depths = task
+    rng = random.Random(config.derive_seed(GRAMMAR_SEED, "nano", split, *series, shard))
+    name = "-".join([split, *series])
+    depths = depths or DEPTHS.get(split, HELD_OUT_DEPTHS)
     found: dict[str, tuple[Problem, str]] = {}
     dropped: Counter[str] = Counter()
     while len(found) < count:
         spec = draw_spec(rng, rng.choices(list(depths), list(depths.values()))[0])
         if split_of(spec.names) != split:
             continue
-        task_id = f"nano/{split}/{shard:03d}-{len(found):04d}"
+        task_id = f"nano/{name}/{shard:03d}-{len(found):04d}"
         try:
             key = behaviour(spec)
             if key in avoid or (key in found and split != "pretrain"):
@@ -285,20 +286,25 @@ def build(
     *,
     avoid: Collection[str] = (),
     shard_size: int = 300,
+    series: Sequence[str] = (),
+    depths: Mapping[int, int] | None = None,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Problem], list[str], dict[str, int]]:
     """`count` problems of `split`, their behaviours, and the dropped specifications by reason.
 
     Problems of one call have distinct behaviours (not so for `pretrain`) and none of `avoid`.
-    The result does not depend on `workers`.
+    Other draws of a split than the world's have a name of their own, `series`; `depths` (number of
+    operations: weight) are the split's where none are given. The result does not depend on
+    `workers`.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     shards = -(-count // shard_size)
     slack = 1 if split == "pretrain" else SLACK
     sizes = [int(slack * min(shard_size, count - i * shard_size)) for i in range(shards)]
-    tasks = [(split, i, size, frozenset(avoid)) for i, size in enumerate(sizes)]
+    own = frozenset(avoid), tuple(series), dict(depths or {})
+    tasks = [(split, i, size, *own) for i, size in enumerate(sizes)]
     dropped: Counter[str] = Counter()
     kept: dict[str, tuple[Problem, str]] = {}
     for pairs, reasons in guarded(_draw, tasks, workers, progress=progress):
