@@ -35,8 +35,6 @@ FENCED = "runs inside the sandbox: "
 OURS = "starts a program of ours, which ends with its parent: "
 # Calls that run code, load values that can run code, import by a name, or start a process.
 RUNNING = {
-    "ablation/grpo.py: interpreter: subprocess.run": OURS + "it looks for a package",
-    "ablation/grpo.py: _run: subprocess.Popen": OURS + "TRL's trainer, `end_with_parent`",
     "audit/running.py: : in a text": FENCED + "the calls of a row's program",
     "cases/replay.py: : in a text": FENCED + "the program that records a replay",
     "cases/replay.py: _packed: marshal.dumps": "written, and read inside the sandbox",

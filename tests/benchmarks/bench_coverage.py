@@ -1,6 +1,6 @@
 """Do 95 % intervals cover 95 times in 100, and do the tests keep their level? Known truths say.
 
-    python tests/benchmarks/bench_coverage.py [--repetitions 600] [--part rates,seeds,tests]
+    python tests/benchmarks/bench_coverage.py [--repetitions 600] [--part rates,seeds,choice,tests]
 
 Every simulated experiment draws its tasks from a population whose difficulty is normal on the
 logit scale (`spread` is its standard deviation: 1.5 similar tasks, 4 mixed, 8 nearly all or
@@ -265,6 +265,56 @@ def told(title: str, rate: float, found: tuple[float, float], repetitions: int) 
     print(f"{title:64}{rate:8g}  {100 * coverage:8.1f}{100 * width:7.1f}  {said}")
 
 
+VALIDATION = 600  # problems on which a seed chooses its rate
+
+
+def chosen(
+    rates: Sequence[float], design: Design, ease: np.ndarray, own: np.ndarray, seed: int
+) -> np.ndarray:
+    """Answers (R, S, T) of trainings of which each seed kept the best at its own problems.
+
+    `rates` are the true means at each learning rate of the grid; `own` (R, S, V) is what the
+    validation problems of a seed are to any model. A model's shift is the same on both.
+    """
+    from scipy.special import expit
+
+    random = np.random.default_rng(seed)
+    sd = math.hypot(design.spread, design.seed_sd, design.cell_sd)
+    tested, validated = [], []
+    for rate in rates:
+        shift = random.normal(0, design.seed_sd, (*own.shape[:2], 1))
+        tested.append(answers(rate, ease, design, random, shift))
+        noise = random.normal(0, design.cell_sd, own.shape)
+        chance = expit(centre(rate, 1, sd) + own + shift + noise)
+        validated.append(random.binomial(1, chance).sum(axis=2))
+    best = np.stack(validated).argmax(axis=0)[None, :, :, None]  # (1, R, S, 1)
+    return np.take_along_axis(np.stack(tested), best, axis=0)[0]
+
+
+def choice_part(repetitions: int) -> None:
+    """Two arms whose rate every seed chooses anew; the truth is the mean of that procedure."""
+    print(f"\n{'learning rate chosen on ' + str(VALIDATION) + ' problems by every seed':64}")
+    grids = {
+        "one rate is best": ((0.30, 0.36, 0.28), (0.27, 0.29, 0.33)),
+        "two are alike": ((0.30, 0.34, 0.34), (0.31, 0.32, 0.32)),
+        "all are alike": ((0.30, 0.30, 0.30), (0.30, 0.30, 0.30)),
+        "an edge falls off": ((0.30, 0.33, 0.12), (0.30, 0.29, 0.10)),
+    }
+    for seeds in (5, 3):
+        for name, (a, b) in grids.items():
+            design = Design(1500, 1, 1, 2.0, True, seeds, 0.1, 0.7)
+            random = np.random.default_rng([seeds, *map(ord, name)])
+            ease = eases(design, repetitions, random)
+            own = random.normal(0, design.spread, (repetitions, seeds, VALIDATION))
+            left, right = (chosen(r, design, ease, own, at) for at, r in enumerate((a, b)))
+            groups = groups_of(design).tolist()
+            found = [
+                stats.crossed(x, y, groups, paired=True) for x, y in zip(left, right, strict=True)
+            ]
+            truth = round(float((left - right).mean()), 4)
+            told(f"{seeds} x 1500: a - b, {name}", truth, hits(bounds(found), truth), repetitions)
+
+
 def rejections(found: Sequence[float]) -> float:
     return float(np.mean(np.asarray(found) <= 0.05))
 
@@ -364,10 +414,10 @@ def leveled(title: str, level: float, repetitions: int, power: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=600, help="per row and rate")
-    parser.add_argument("--part", default="rates,seeds,tests")
+    parser.add_argument("--part", default="rates,seeds,choice,tests")
     options = parser.parse_args()
     parts: dict[str, Callable[[int], None]] = {
-        "rates": rates_part, "seeds": seeds_part, "tests": tests_part,
+        "rates": rates_part, "seeds": seeds_part, "choice": choice_part, "tests": tests_part,
     }  # fmt: skip
     print(f"{options.repetitions} repetitions per row and rate\n")
     for name in options.part.split(","):
