@@ -1,5 +1,6 @@
 """Operations as data, and specifications: typed compositions of operations with parameters."""
 
+import os
 import random
 import tomllib
 from collections.abc import Mapping
@@ -9,8 +10,6 @@ from functools import cache
 from rrtf import config
 from rrtf.records import Problem
 
-TYPES = ("ints", "words", "text", "number", "table")  # what a problem's argument can be
-START_WEIGHTS = (40, 22, 20, 8, 10)
 LONGEST = 200  # characters of a specification that an error shows
 SHOWN = 8  # choices of an operation that an error names
 
@@ -68,19 +67,24 @@ class Spec:
         return (self.takes, *(step.name for step in self.steps))
 
 
+def world() -> str:
+    """The folder of data/ with the grammar: `nano`, or, for all of a process, $RRTF_WORLD."""
+    return os.environ.get("RRTF_WORLD", "nano")
+
+
 @cache
 def operations() -> Mapping[str, Operation]:
-    """All operations by name, from `data/nano/operations.toml`."""
-    table = tomllib.loads(config.data_text("nano/operations.toml"))
+    """All operations of the `world` by name."""
+    table = tomllib.loads(config.data_text(f"{world()}/operations.toml"))
     return {name: _operation(name, row) for name, row in table.items()}
 
 
 @cache
 def vocabulary() -> Mapping:
-    """Names, descriptions and inputs by type, from `data/nano/vocabulary.toml`."""
-    table = tomllib.loads(config.data_text("nano/vocabulary.toml"))
-    words = table.pop("words_type")
-    return table | {"word_list": table["words"], "words": words}
+    """Names, descriptions and inputs by type, of the `world`."""
+    table = tomllib.loads(config.data_text(f"{world()}/vocabulary.toml"))
+    words = table.pop("words_type", None)
+    return table | ({"word_list": table["words"], "words": words} if words else {})
 
 
 @cache
@@ -155,13 +159,14 @@ def draw_step(operation: Operation, rng: random.Random) -> Step:
 
 def draw_spec(rng: random.Random, depth: int, takes: str = "") -> Spec:
     """A random composition of `depth` steps without immediate repetition."""
+    starts = vocabulary()["start"]
     while True:
-        kind = start = takes or rng.choices(TYPES, START_WEIGHTS)[0]
+        kind = start = takes or rng.choices(list(starts), list(starts.values()))[0]
         steps: list[Step] = []
         for position in range(depth):
             options = taking(kind)
             if position < depth - 1:
-                options = tuple(op for op in options if op.gives in TYPES)
+                options = tuple(op for op in options if taking(op.gives))
             operation = rng.choice(options)
             if steps and steps[-1].name == operation.name:
                 break
@@ -199,8 +204,8 @@ def replace_step(spec: Spec, place: int, step: Step) -> Spec:
 
 @cache
 def blind_spots() -> Mapping[str, Operation]:
-    """All operations, those of `data/nano/blind_spots.toml` with a consistent misconception."""
-    table = tomllib.loads(config.data_text("nano/blind_spots.toml"))
+    """All operations, those of the world's `blind_spots.toml` with a consistent misconception."""
+    table = tomllib.loads(config.data_text(f"{world()}/blind_spots.toml"))
     wrong = {
         name: replace(operations()[name], expressions=(row["believes"],), blocks=())
         for name, row in table.items()

@@ -35,9 +35,11 @@ SLACK = 1.5  # drawn on top in each shard, because the behaviours of shards can 
 
 
 def random_input(kind: str, rng: random.Random) -> Any:
-    """A value of one of the five types, small enough to read."""
-    words = vocabulary()["word_list"]
-    size = rng.randrange(9)
+    """A value of one of the types, small enough to read."""
+    row = vocabulary()[kind]
+    if "length" in row:
+        return _drawn(row, rng)
+    words, size = vocabulary()["word_list"], rng.randrange(9)
     if kind == "ints":
         low, high = (-5, 5) if rng.random() < 0.3 else (-10, 25)
         return [rng.randint(low, high) for _ in range(size)]
@@ -51,12 +53,29 @@ def random_input(kind: str, rng: random.Random) -> Any:
     return {word: rng.randint(0, 12) for word in rng.sample(words, size)}
 
 
+def _drawn(row: Mapping[str, Any], rng: random.Random) -> Any:
+    """A value as the vocabulary describes it: rows of columns, a string or a list of letters."""
+    size = rng.randint(*row["length"])
+    if "columns" in row:
+        names, span = row["columns"]
+        return [(rng.choice(names), rng.randint(*span)) for _ in range(size)]
+    letters = [rng.choice(row["letters"]) for _ in range(size)]
+    return "".join(letters) if isinstance(row["letters"], str) else letters
+
+
 @cache
 def probes(kind: str, count: int = 20) -> tuple[Any, ...]:
     """Fixed inputs of one type: equal outputs on all of them count as equal behaviour."""
     rng = random.Random(f"probes {kind}")
-    edges = vocabulary()[kind]["edges"]
+    edges = edges_of(kind)
     return (*edges, *(random_input(kind, rng) for _ in range(count - len(edges))))
+
+
+def edges_of(kind: str) -> list[Any]:
+    """The inputs of a type that every problem is tested on; the rows of a table are tuples."""
+    row = vocabulary()[kind]
+    table = "columns" in row
+    return [[tuple(pair) for pair in edge] if table else edge for edge in row["edges"]]
 
 
 def watched(function: Callable, inputs: Sequence[Any], seconds: float) -> list[Any] | str:
@@ -179,7 +198,7 @@ def split_of(names: tuple[str, ...]) -> str:
 def draw_inputs(spec: Spec, rng: random.Random) -> list[Any]:
     """The inputs of a problem's tests: the edges of its type, and eight drawn ones."""
     drawn = (random_input(spec.takes, rng) for _ in range(8))
-    return [*vocabulary()[spec.takes]["edges"], *drawn]
+    return [*edges_of(spec.takes), *drawn]
 
 
 def make_problem(

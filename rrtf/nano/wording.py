@@ -147,7 +147,8 @@ def solution(
         once = bool(operation.expressions) and operation.expressions[0].count("{v}") == 1
         if not body.is_name and (as_block or not once):
             body.assign(body.name(operation.takes), body.value)
-        same = reuse and way != "loop" and body.is_name and body.value != argument
+        same = reuse and way != "loop" and not as_block
+        same = same and body.is_name and body.value != argument
         name = body.value if same and operation.takes == operation.gives else None
         name = name or body.name(operation.gives)
         if as_block:
