@@ -3,7 +3,8 @@
 import os
 import random
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -67,22 +68,44 @@ class Spec:
         return (self.takes, *(step.name for step in self.steps))
 
 
+WORLD = "RRTF_WORLD"  # in the environment, so that the processes of a call live in it too
+
+
 def world() -> str:
-    """The folder of data/ with the grammar: `nano`, or, for all of a process, $RRTF_WORLD."""
-    return os.environ.get("RRTF_WORLD", "nano")
+    """The folder of data/ that has the grammar."""
+    return os.environ.get(WORLD, "nano")
+
+
+@contextmanager
+def living_in(name: str) -> Iterator[None]:
+    """Everything of `rrtf.nano` is about the world `name` inside the block."""
+    before = world()
+    os.environ[WORLD] = name
+    try:
+        yield
+    finally:
+        os.environ[WORLD] = before
+
+
+def operations() -> Mapping[str, Operation]:
+    """All operations of the `world` by name."""
+    return _operations(world())
 
 
 @cache
-def operations() -> Mapping[str, Operation]:
-    """All operations of the `world` by name."""
-    table = tomllib.loads(config.data_text(f"{world()}/operations.toml"))
+def _operations(name: str) -> Mapping[str, Operation]:
+    table = tomllib.loads(config.data_text(f"{name}/operations.toml"))
     return {name: _operation(name, row) for name, row in table.items()}
 
 
-@cache
 def vocabulary() -> Mapping:
     """Names, descriptions and inputs by type, of the `world`."""
-    table = tomllib.loads(config.data_text(f"{world()}/vocabulary.toml"))
+    return _vocabulary(world())
+
+
+@cache
+def _vocabulary(name: str) -> Mapping:
+    table = tomllib.loads(config.data_text(f"{name}/vocabulary.toml"))
     words = table.pop("words_type", None)
     return table | ({"word_list": table["words"], "words": words} if words else {})
 
@@ -202,21 +225,25 @@ def replace_step(spec: Spec, place: int, step: Step) -> Spec:
     return Spec(spec.takes, (*spec.steps[:place], step, *spec.steps[place + 1 :]))
 
 
-@cache
 def blind_spots() -> Mapping[str, Operation]:
     """All operations, those of the world's `blind_spots.toml` with a consistent misconception."""
-    table = tomllib.loads(config.data_text(f"{world()}/blind_spots.toml"))
-    wrong = {
-        name: replace(operations()[name], expressions=(row["believes"],), blocks=())
-        for name, row in table.items()
-    }
-    return {**operations(), **wrong}
+    return _blind_spots(world())
 
 
 @cache
-def _steps() -> Mapping[str, Step]:
+def _blind_spots(place: str) -> Mapping[str, Operation]:
+    known = _operations(place)
+    wrong = {
+        name: replace(known[name], expressions=(row["believes"],), blocks=())
+        for name, row in tomllib.loads(config.data_text(f"{place}/blind_spots.toml")).items()
+    }
+    return {**known, **wrong}
+
+
+@cache
+def _steps(place: str) -> Mapping[str, Step]:
     """Every step that there can be, by its text: no other parameter has ever a meaning."""
-    made = (Step(op.name, choice) for op in operations().values() for choice in op.choices)
+    made = (Step(op.name, choice) for op in _operations(place).values() for choice in op.choices)
     return {str(step): step for step in made}
 
 
@@ -236,7 +263,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def _step(part: str) -> Step:
-    if found := _steps().get(part):
+    if found := _steps(world()).get(part):
         return found
     name = part.partition("(")[0]
     if name not in operations():
