@@ -12,6 +12,7 @@ from rrtf.evaluate import results
 
 FILTERS = ("none", "drop_below", "must_pass", "must_fail")
 ERRORS = ("systematic", "random")
+HOME = "nano"  # the world of the bases that name none
 ALL_TESTS = 12  # of a problem of the small world
 ANCHORS = (
     "base",
@@ -58,9 +59,14 @@ class Registration:
     objectives: Mapping[str, Mapping[str, Any]]
     data: Mapping[str, Mapping[str, Any]]
     problems: Mapping[str, Any]
+    bases: Mapping[str, Mapping[str, Any]]
     questions: Mapping[str, str]
     replaced: str
     amendments: Mapping[str, str]
+
+    def world(self, arm: Arm) -> str:
+        """The small world that an arm lives in."""
+        return self.bases[arm.base].get("world", HOME) if arm.base else HOME
 
     @property
     def seeds(self) -> int:
@@ -71,6 +77,15 @@ class Registration:
         """The learning rates at which `arm` is trained."""
         own = self.objectives[arm.objective]
         return tuple(own.get("rates_of", {}).get(arm.study, own["rates"]))
+
+
+PARTS = (
+    "objectives",
+    "data",
+    "problems",
+    "questions",
+    "bases",
+)  # tables that are taken as they are
 
 
 def place() -> Path:
@@ -95,7 +110,7 @@ def read(path: Path | None = None) -> Registration:
         if row["filter"] not in FILTERS:
             known = ", ".join(FILTERS)
             raise ValueError(f"{path}: {name!r}: filter {row['filter']!r}: expected one of {known}")
-    own = {name: table[name] for name in ("objectives", "data", "problems", "questions")}
+    own = {name: table[name] for name in PARTS}
     own |= {"replaced": table["replaced"]["why"], "amendments": table["amendments"]}
     return Registration(**table["registration"], arms=tuple(arms), **own)
 
@@ -110,8 +125,8 @@ def _arms(block: Mapping[str, Any], table: Mapping[str, Any], path: Path) -> Ite
         raise ValueError(f"{path}: block of {block['study']!r}: unknown {min(strangers)!r}")
     lists = (block.get(name, default) for name, default in axes.items())
     for base, errors, accuracy, tests, data, objective in product(*lists):
-        for kind, name in (("data", data), ("objectives", objective)):
-            if name not in table[kind]:
+        for kind, name in (("data", data), ("objectives", objective), ("bases", base)):
+            if name and name not in table[kind]:
                 raise ValueError(f"{path}: {name!r} is not in [{kind}]")
         parts = [base, f"{errors} {accuracy} %" if errors else ""]
         parts += [f"{tests} test{'s' * (tests > 1)}" if tests != ALL_TESTS else "", data, objective]

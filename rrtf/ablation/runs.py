@@ -15,10 +15,11 @@ from pathlib import Path
 
 from rrtf import config, engines, execution, prompts, sample, store, train
 from rrtf.ablation import sets
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, Arm, Registration
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, HOME, Arm, Registration
 from rrtf.ablation.sets import Answers
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
+from rrtf.nano import grammar, pretrain
 from rrtf.records import Outcome, Problem, RankedGroup, Response
 from rrtf.sandbox.executor import Limits
 
@@ -54,7 +55,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Bench:
-    """Where and on what the runs are made; `bases` are the start models by name, "" the plan's."""
+    """Where and on what the runs in one world are made; `bases` are the start models by name.
+
+    The plan's own has the name "".
+    """
 
     plan: Registration
     problems: tuple[Problem, ...]
@@ -202,6 +206,22 @@ def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def bases(plan: Registration, folder: Path, *, studies: Sequence[str]) -> dict[str, Path]:
+    """The start models of these studies in the world at hand; those that are missing are trained.
+
+    Minutes for each million parameters, from the data that `corpus.prepare` wrote into `folder`.
+    """
+    names = dict.fromkeys(arm.base for arm in plan.arms if arm.study in studies)
+    found = {"": engines.model_folder(plan.base)}
+    for name in filter(None, names):
+        own = dict(plan.bases[name])
+        if own.pop("world", HOME) == grammar.world():
+            how = {"seed": own.pop("seed", 0), "shape": own, "threads": 1}
+            where = (name.replace(" ", "-"), folder / "bases")
+            found[name] = pretrain.train_base(folder, *where, **how)
+    return found
+
+
 def anchors(bench: Bench, seed: int) -> list[Line]:
     """The rows without training: the start model, the teacher, and what several answers give.
 
@@ -271,8 +291,9 @@ def _is_there(job: tuple[Arm, int], plan: Registration, lines: Mapping[tuple, Li
 
 
 def jobs(plan: Registration, studies: Sequence[str]) -> list[tuple[Arm, int]]:
-    """Every arm of these studies with every seed, in the order in which they are run."""
-    arms = [arm for arm in plan.arms if arm.study in studies]
+    """Every arm of these studies in the world at hand with every seed, in the order of the runs."""
+    here = grammar.world()
+    arms = [arm for arm in plan.arms if arm.study in studies and plan.world(arm) == here]
     return [(arm, seed) for seed in range(plan.seeds) for arm in arms if seed < arm.seeds]
 
 

@@ -169,9 +169,10 @@ def drawn(
 ) -> tuple[list[list[Problem]], list[Problem]]:
     """(the validation problems of every seed, the test problems) of the registration.
 
-    None behaves like a problem of the world's splits, of the replaced registration's test set, of
-    pre-training, or like one of `trained_on`, which come from a file and are run in the sandbox, at
-    the least at level `isolation`. ValueError if they are not those whose hash was registered.
+    Of the world that `rrtf.nano` lives in. None behaves like a problem of its splits, of the
+    replaced registration's test set, of pre-training, or like one of `trained_on`, which come from
+    a file and are run in the sandbox, at the least at level `isolation`. ValueError if they are not
+    those whose hash was registered.
     """
     how = {"workers": workers}
     world = nano_problems.world(workers)
@@ -197,7 +198,7 @@ def drawn(
     ]
     test = found["test same"] + found["test harder"]
     digest = digest_of(validation, test)
-    if digest != plan.problems["sha256"]:
+    if digest != plan.problems["sha256"][grammar.world()]:
         raise ValueError(f"other problems were drawn than those registered: sha256 {digest}")
     return validation, test
 

@@ -76,7 +76,7 @@ def train_branch(folder: Path, name: str, models: Path, *, threads: int) -> dict
     training = Pretraining()
     load_checkpoint(folder / f"trunk-{leave}.safetensors", training)
     training.step = 0
-    list(advance(training, found, lambda step: 1 - step / len(found), (), folder, name))
+    list(advance(training, found, falling(len(found)), (), folder, name))
     facts = store.read_json(folder / "corpus.json")
     card = {
         "model": name,
@@ -92,6 +92,48 @@ def train_branch(folder: Path, name: str, models: Path, *, threads: int) -> dict
     return card
 
 
+def train_base(
+    folder: Path, name: str, models: Path, *, shape: Mapping[str, int], seed: int, threads: int
+) -> Path:
+    """A start model as the student, of another shape or seed, from a trunk of its own.
+
+    `folder` holds what `corpus.prepare` wrote; the model lies in `models/<name>`, and one that is
+    there is not trained again.
+    """
+    import torch
+
+    if (models / name / "training.json").exists():
+        return models / name
+    student = BRANCHES[0]
+    torch.set_num_threads(threads)
+    training = Pretraining(SHAPE | dict(shape), seed=seed)
+    parts = (
+        ("trunk", student.trunk_tokens, trunk_scale),
+        (student.style, student.decay_tokens, None),
+    )
+    for number, (rows, tokens, scale) in enumerate(parts):
+        found = corpus.batches(
+            corpus.load_rows(folder / f"{rows}.safetensors"), seed=2 * seed + number
+        )
+        found = found[: corpus.upto(found, tokens)]
+        training.step = 0
+        where = (folder, f"{name}-{rows}")
+        list(advance(training, found, scale or falling(len(found)), (), *where))
+    facts = {
+        "model": name,
+        "purpose": "a start model of the ablation",
+        "seed": seed,
+        **training.shape,
+    }
+    export(training, corpus.load_tokenizer(folder), models / name, facts)
+    return models / name
+
+
+def falling(steps: int) -> Callable[[int], float]:
+    """The schedule of annealing: linear, to zero."""
+    return lambda step: 1 - step / steps
+
+
 def stops(found: Sequence[list[Row]]) -> dict[str, int]:
     """The trunk step at which each branch leaves."""
     return {branch.name: corpus.upto(found, branch.trunk_tokens) for branch in BRANCHES}
@@ -100,11 +142,12 @@ def stops(found: Sequence[list[Row]]) -> dict[str, int]:
 class Pretraining:
     """A model with its optimizers (Muon for matrices, AdamW for the rest) and its place."""
 
-    def __init__(self, shape: Mapping[str, int] = SHAPE):
+    def __init__(self, shape: Mapping[str, int] = SHAPE, seed: int = 0):
         import torch
         from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
-        torch.manual_seed(0)  # the shipped models are fixed
+        torch.manual_seed(seed)  # 0: the shipped models are fixed
+        self.shape = dict(shape)
         settings = GPTBigCodeConfig(
             vocab_size=VOCABULARY, n_positions=POSITIONS, multi_query=True, resid_pdrop=0.0,
             embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, pad_token_id=0,
