@@ -213,7 +213,10 @@ def test_what_the_ledger_holds_is_not_run_again_and_an_interruption_keeps_the_re
 
 def test_every_registered_unit_is_a_job_once_and_what_is_missing_is_said():
     studies = list(dict.fromkeys(arm.study for arm in PLAN.arms))
-    jobs = runs.jobs(PLAN, studies)
+    jobs = []
+    for world in ("nano", "second"):
+        with grammar.living_in(world):
+            jobs += runs.jobs(PLAN, studies)
     assert len({(arm.name, seed) for arm, seed in jobs}) == len(jobs)
     assert len(jobs) == sum(arm.seeds for arm in PLAN.arms)
     left = results.missing(PLAN, [line(jobs[0][0].name, 0, 1.0, [1], [1])])

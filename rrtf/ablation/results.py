@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from rrtf import stats
-from rrtf.ablation.registration import ANCHORS, Arm, Registration
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, Arm, Registration
 from rrtf.ablation.runs import Line, unpacked
 from rrtf.evaluate import results
 from rrtf.evaluate.results import Comparison
@@ -15,6 +15,7 @@ from rrtf.records import Problem, TaskScore
 from rrtf.stats import Estimate
 
 BENCHMARK = "nano, ablation"
+TEACHERS = "teachers"  # study 2
 
 
 def scores(
@@ -148,7 +149,7 @@ def along(
     found: dict[str, dict[int, Estimate]] = {}
     for arm in plan.arms:
         result = measured.get(arm.name)
-        if result and arm.errors and all(getattr(arm, k) == v for k, v in fixed.items()):
+        if result and arm.study == TEACHERS and all(getattr(arm, k) == v for k, v in fixed.items()):
             span = Estimate(result.value, result.low, result.high)
             found.setdefault(f"{arm.data}, {arm.objective}", {})[getattr(arm, axis)] = span
     return found
@@ -172,7 +173,7 @@ def crossing(
     arms = {
         (f"{arm.data}, {arm.objective}", arm.accuracy): arm.name
         for arm in plan.arms
-        if arm.errors == errors and arm.tests == max(one.tests for one in plan.arms)
+        if (arm.study, arm.errors, arm.tests) == (TEACHERS, errors, ALL_TESTS)
     }
     there = set(results.methods(rows))
     found = {}
