@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 95, "config": 145, "stats": 255, "loss": 150, "similarity": 225},
-    {"cluster": 200, "store": 470, "prompts": 445, "probes": 230, "methods": 85, "sandbox": 3785,
+    {"cluster": 200, "store": 470, "prompts": 450, "probes": 230, "methods": 85, "sandbox": 3785,
      "figures": 590},
     {"execution": 200, "rank": 205, "step": 1235, "engines": 2200, "nano": 1080, "strength": 550,
      "paper": 895, "report": 515},
