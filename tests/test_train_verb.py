@@ -20,7 +20,7 @@ from test_train import _groups, _same, _validation, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from rrtf import __main__, store
+from rrtf import __main__, execution, store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -219,6 +219,14 @@ def test_problems_of_a_file_are_asked_on_the_way_and_said_and_logged(run, tmp_pa
         done = run("--updates", 1, *more, output="o")
         assert done.exit_code == 2 and told in " ".join(done.output.split()), done.output
     assert "another validation" in run(*how).output
+
+    def without(*_, **__):
+        raise RuntimeError("no sandbox here")
+
+    monkeypatch.setattr(execution, "execute", without)
+    done = run("--updates", 1, "--validate-on", "asked.jsonl", output="o")
+    assert done.exit_code == 1 and "failed: no sandbox here" in done.output
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_command_of_a_run_makes_the_very_run(run, tiny_model, tmp_path):

@@ -16,7 +16,7 @@ from rich.console import Console
 from rrtf import config, engines, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Given
-from rrtf.records import RankedGroup, TrainStep
+from rrtf.records import RankedGroup, Response, TrainStep
 
 if TYPE_CHECKING:  # what trains loads torch
     from rrtf.train import Look, Recipe, Validation
@@ -119,14 +119,18 @@ def _hub(repository: str) -> Callable[[Path], None]:
 
 
 def validation_of(given: Given) -> "Validation | None":
-    """The problems of --validate-on, and how they are put to the model."""
+    """The problems of --validate-on, and how they are put to the model.
+
+    OSError where there is no sandbox to judge in.
+    """
     from rrtf.train import Validation
 
     if not given.validate_on:
         return None
     asked = engines.asker(given.model, given.prompt_format)
     tasks = inputs.load_problems(given.validate_on, data=screen.folder(given.data))
-    asked(tasks[0])  # a template that refuses does so now
+    first = Response(tasks[0].task_id, "nobody", 0, "", asked(tasks[0]))
+    inputs.judge(given, given.validate_on)(tasks[:1], [first])
     return Validation(
         tuple(tasks),
         prompt_format=given.prompt_format,
