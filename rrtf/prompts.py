@@ -454,6 +454,11 @@ def _looks_like_code(line: str) -> bool:
     return (word is not None and iskeyword(word[0])) or _STATEMENT.match(line[:200]) is not None
 
 
+def has_end_token(text: str) -> bool:
+    """Whether a text holds what looks like a special token of some tokenizer."""
+    return _END_TOKEN.search(text) is not None
+
+
 def defines(text: str, name: str) -> bool:
     """Whether a line of `text` that is not indented defines `name`."""
     head = rf"(?:(?:async[ \t]+)?def|class)[ \t]+{re.escape(name)}\b"
@@ -603,7 +608,8 @@ def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The token ids of a prompt as a model reads it: what the tokenizer puts before a text, text.
 
     What looks like a special token is text (`</s>` in a string), unless the prompt begins with
-    one: then a chat template wrote it, its first token too, which is not put there twice.
+    one: then a chat template wrote it, its first token too, which is not put there twice. In what
+    the tokenizer's own template makes of a user's message, that message is text.
     """
     return _prompted(tokenizer, prompt, [prompt])[0]
 
@@ -619,13 +625,12 @@ def pair_ids(
     sign: a model can only be asked for what follows the tokens it was given.
     """
     head = prompt_ids(tokenizer, prompt)
-    marks = _special_tokens(tokenizer)
-    special = bool(marks) and prompt.startswith(marks)  # then the answers' own would be read so
+    special = _message(tokenizer, prompt) is not None  # then the answers' own would be read so
     found: dict[int, list[int]] = {at: [] for at, answer in enumerate(answers) if not answer}
     texts = {
         at: prompt + answer
         for at, answer in enumerate(answers)
-        if not (special and any(mark in answer for mark in marks))
+        if not (special and _marks_in(tokenizer, answer))
     }
     if texts:
         wholes = _prompted(tokenizer, prompt, list(texts.values()))
@@ -650,12 +655,75 @@ def _behind_ids(head: list[int], wholes: Mapping[int, list[int]]) -> dict[int, l
 
 def _prompted(tokenizer: Any, prompt: str, texts: Sequence[str]) -> list[list[int]]:
     """The ids of texts that begin with `prompt`, without what the tokenizer puts behind them."""
-    first, marks = tokenizer.bos_token, _special_tokens(tokenizer)
-    written = bool(first) and prompt.startswith(first)
-    rendered = bool(marks) and prompt.startswith(marks)
-    how = {"add_special_tokens": not written, "split_special_tokens": not rendered}
+    bos, message = tokenizer.bos_token, _message(tokenizer, prompt)
+    written = bool(bos) and prompt.startswith(bos)
+    how = {"add_special_tokens": not written, "split_special_tokens": message is None}
     behind = 0 if written else _put_behind(tokenizer)
-    return [ids[: len(ids) - behind] for ids in _ids(tokenizer, texts, **how)]
+    begin, end = message or (0, 0)
+    if not _marks_in(tokenizer, prompt[begin:end]):
+        return [ids[: len(ids) - behind] for ids in _ids(tokenizer, texts, **how)]
+    (head,) = _ids(tokenizer, [prompt[:begin]], **how)
+    before = max((last for _, last in _marks_in(tokenizer, prompt[:begin])), default=0)
+    how["add_special_tokens"], found = False, []
+    for text in texts:
+        stop = next((end + at for at, _ in _marks_in(tokenizer, text[end:])), len(text))
+        said = _going_on(tokenizer, text[before:begin], text[begin:stop])
+        rest = _ids(tokenizer, [text[stop:]], **how)[0] if text[stop:] else []
+        found.append([*head[: len(head) - behind], *said, *rest])
+    return found
+
+
+def _message(tokenizer: Any, prompt: str) -> tuple[int, int] | None:
+    """Where the user's message stands in a prompt that the tokenizer's chat template made.
+
+    (0, 0) in one that begins with a special token and that another hand wrote; None in a text.
+    """
+    before, often, after = _frame(tokenizer)
+    begin = 0
+    for _ in range(often):
+        at = prompt.find(before, begin)
+        begin = at + len(before) if at >= 0 else len(prompt) + 1
+    end = len(prompt) - len(after)
+    if often and begin <= end and prompt.endswith(after):
+        return begin, end
+    marks = _special_tokens(tokenizer)
+    return (0, 0) if marks and prompt.startswith(marks) else None
+
+
+@lru_cache(maxsize=4)
+def _frame(tokenizer: Any) -> tuple[str, int, str]:
+    """(what a chat template writes right before a user's message, how often it has by then, what
+    it writes behind the message); ("", 0, "") where that has no special tokens.
+
+    From the last special token before the message on: what comes earlier may name a date.
+    """
+    probe = "Here-stands-the-message"
+    message = [{"role": "user", "content": probe}]
+    try:
+        text = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    except Exception:  # whatever jinja raises of a template; none is an error too
+        return "", 0, ""
+    head, _, after = text.partition(probe)
+    places = _marks_in(tokenizer, head)
+    before = head[places[-1][0] :] if places else head
+    written = places or _marks_in(tokenizer, after)
+    return (before, head.count(before) if before else 1, after) if written else ("", 0, "")
+
+
+def _marks_in(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+    """Where the special tokens in a text begin and end."""
+    marks = sorted(_special_tokens(tokenizer), key=len, reverse=True)
+    found = re.finditer("|".join(map(re.escape, marks)), text) if marks else ()
+    return [match.span() for match in found]
+
+
+def _going_on(tokenizer: Any, before: str, text: str) -> list[int]:
+    """The ids of `text` behind `before`, both nothing but text."""
+    for anchor in (before, *_ANCHORS):
+        head, whole = _texts(tokenizer, [anchor, anchor + text])
+        if anchor and whole[: len(head)] == head and len(whole) > len(head):
+            return whole[len(head) :]
+    return _texts(tokenizer, [text])[0]
 
 
 def _texts(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

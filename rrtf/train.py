@@ -7,6 +7,7 @@ last; a folder that has it is finished, and an interrupted one goes on from its 
 checkpoint.
 """
 
+import gc
 import hashlib
 import json
 import logging
@@ -14,18 +15,19 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rrtf import loss, methods, store
+from rrtf import engines, execution, loss, methods, prompts, store
 from rrtf.cluster import pool
 from rrtf.config import derive_seed
 from rrtf.engines.gptbigcode import supports_bfloat16
-from rrtf.records import RankedGroup, TrainStep
+from rrtf.records import Outcome, Problem, RankedGroup, TrainStep
+from rrtf.sandbox.executor import Limits
 from rrtf.step import batches, networks, sharding
 from rrtf.step.batches import Example
 from rrtf.step.networks import Scorer
@@ -52,7 +54,7 @@ class Recipe:
     `loss.Weights`), `seed` (of order, dropout, adapters), `threads` of its process, `updates` or,
     where those are 0, `epochs`, passes over the prompts. `learning_rate` is reached after `warmup`
     (share of the updates), then follows `schedule`. `held_out` groups are not trained on but looked
-    at, every `validate_every` updates and after the last.
+    at: before the first update, every `validate_every` updates and after the last.
     """
 
     objective: str
@@ -88,7 +90,7 @@ class Recipe:
     threads: int
     schedule: str = FROM_ZERO
     held_out: int = 0
-    validate_every: int = 50
+    validate_every: int = field(kw_only=True)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any], **own: Any) -> "Recipe":
@@ -104,13 +106,73 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Validation:
+    """Problems that a model is asked while it learns, one greedy answer each, judged by its tests.
+
+    They are put to it in `prompt_format`, an answer has at most `max_new_tokens`, programs run
+    within `limits`, `workers` at a time.
+    """
+
+    problems: tuple[Problem, ...]
+    prompt_format: str
+    max_new_tokens: int
+    limits: Limits
+    workers: int
+
+    @property
+    def digest(self) -> str:
+        """The hash of all that decides who passes."""
+        tasks = [(p.task_id, p.prompt, p.entry_point, p.tests) for p in self.problems]
+        how = self.prompt_format, self.max_new_tokens, asdict(self.limits)
+        return hashlib.sha256(json.dumps([tasks, how]).encode()).hexdigest()
+
+    def passed(self, model: str | Path) -> float | None:
+        """pass@1 of `model`, 0..1; every process answers its part of the problems.
+
+        None, with a warning, where a GPU that also trains has no room for it.
+        """
+        several, style = sharding.processes(), self.prompt_format
+        own, solved = self.problems[sharding.rank() :: several], 0.0
+        torch.cuda.empty_cache()
+        try:
+            if own:
+                engine = engines.open_engine("auto", model, threads=torch.get_num_threads())
+                greedy = engines.Decoding(0.0, 1.0, self.max_new_tokens, 0)
+                how = {"n": 1, "decoding": greedy, "stops": prompts.stops(own, style)}
+                found = engine.generate([*map(engines.asker(model, style), own)], **how)
+                answers = prompts.responses(own, found, source="trained", temperature=0.0)
+                how = {"limits": self.limits, "workers": max(1, self.workers // several)}
+                verdicts = execution.execute(own, answers, cluster="local", **how)
+                solved = sum(verdict.outcome is Outcome.PASS for verdict in verdicts)
+        except torch.OutOfMemoryError as error:
+            _LOG.warning("no pass@1, the GPU has no room beside the training: %s", error)
+            solved = math.nan
+        engine = None  # its memory is the training's again
+        gc.collect()
+        torch.cuda.empty_cache()
+        share = sharding.total([solved])[0] / len(self.problems)
+        return None if math.isnan(share) else share
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
-    """The held-out groups after an update: means as a `TrainStep` has them, without dropout."""
+    """The model after an update (0: the start model), without dropout.
+
+    Of the held-out groups means as a `TrainStep` has them, of the `Validation` pass@1; None for
+    what there is not.
+    """
 
     step: int
-    loss: float
-    rank_loss: float
-    ft_loss: float
+    loss: float | None = None
+    rank_loss: float | None = None
+    ft_loss: float | None = None
+    pass_at_1: float | None = None
+
+
+def best_of(looks: Iterable[Look]) -> Look | None:
+    """The highest pass@1, the lowest loss, the earliest, in this order; the start model is none."""
+    learnt = [one for one in looks if one.step]
+    return min(learnt, key=lambda one: (-(one.pass_at_1 or 0.0), one.loss or 0.0), default=None)
 
 
 Told = Callable[[TrainStep | Look, int], None]  # what is done, and how many updates there will be
@@ -147,17 +209,18 @@ def train(
     output: Path,
     recipe: Recipe,
     overwrite: bool,
+    validation: Validation | None = None,
     told: Told | None = None,
 ) -> list[TrainStep]:
     """Trains a copy of `model` on `groups` and saves it in `output`; one row per update.
 
     `told` is called after every update and look, on the first process. The model of the best look
-    lies in the folder `best`. A finished run of the same recipe, model and groups is read, not
-    repeated; another one is replaced if `overwrite`, else a ValueError, as is a folder that holds
-    something else.
+    (`best_of`) lies in the folder `best`. A finished run of the same recipe, model and groups is
+    read, not repeated; another one is replaced if `overwrite`, else a ValueError, as is a folder
+    that holds something else.
     """
     check(recipe)
-    mark = mark_of(groups, model, recipe)
+    mark = mark_of(groups, model, recipe, validation)
     finished = read_steps(output, mark["digest"])
     if finished is not None:
         return finished
@@ -182,8 +245,20 @@ def train(
     data = batches.in_order(examples, updates=updates, **how)
     how = {"model": model, "save_dtype": recipe.save_dtype, "lora": recipe.lora}
     keep = partial(networks.save, scorer, tokenizer, **how)
-    where = {"run": output.name, "folder": output / "checkpoints", "told": told}
-    steps, looks = fit(scorer, data, recipe, held=held, keep=keep, **where)
+    where = {"run": output.name, "folder": output / "checkpoints"}
+
+    def watch(update: int) -> Look:
+        found = look(scorer, held, recipe, run=output.name, update=update)
+        if not validation:
+            return found
+        now = where["folder"] / "now" if update else model
+        if update:
+            keep(now)
+            sharding.wait()
+        return replace(found, pass_at_1=validation.passed(now))
+
+    watches = watch if held or validation else None
+    steps, looks = fit(scorer, data, recipe, watch=watches, keep=keep, told=told, **where)
     facts = {
         "run": output.name,
         "digest": mark["digest"],
@@ -195,10 +270,11 @@ def train(
         "bfloat16": half,
         "attention": scorer.network.config._attn_implementation,
     } | ({} if scorer.way == "packed" else {"scored": scorer.way})
-    facts |= {"held_out": [asdict(look) for look in looks]} if held else {}
+    facts |= {"looks": [asdict(one) for one in looks]} if looks else {}
     keep(output)
     if first:
-        store.write_bytes(output / "README.md", _card(facts, steps).encode())
+        card = _card({**facts, "groups": mark["of"]["groups"]}, steps, looks)
+        store.write_bytes(output / "README.md", card.encode())
         store.write_json(output / "training.json", {**facts, "steps": to_json(steps)})
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
         store.write_json(output / ".seconds.json", round(time.monotonic() - began, 1))
@@ -235,7 +311,7 @@ def fit(
     *,
     run: str,
     folder: Path,
-    held: Sequence[Example],
+    watch: Callable[[int], Look] | None,
     keep: Callable[[Path], None],
     told: Told | None = None,
 ) -> tuple[list[TrainStep], list[Look]]:
@@ -243,13 +319,17 @@ def fit(
 
     Goes on from the newest whole checkpoint in `folder`. One is written every `checkpoint_every`
     updates and every `SECONDS`, and before KeyboardInterrupt leaves where a signal asks to stop.
-    Returns the rows of all updates and looks at `held`; `keep` writes the model of the best look.
+    Returns the rows of all updates and the looks of `watch`; `keep` writes the model of the best.
     """
     optimizer = networks.make_optimizer(scorer, recipe.optimizer, weight_decay=recipe.weight_decay)
     state = sharding.resume(folder, scorer, optimizer)
     rows = from_json(state["steps"], str(folder)) if state else []
-    looks = [Look(**look) for look in state["held_out"]] if state else []
+    looks = [Look(**one) for one in state["looks"]] if state else []
     size, warm = recipe.groups_per_batch, math.ceil(recipe.warmup * recipe.updates)
+    tell = told if told and sharding.rank() == 0 else lambda *_: None
+    if watch and not rows:
+        looks = [watch(0)]
+        tell(looks[0], recipe.updates)
     scorer.train()
     saved = time.monotonic()
     with sharding.asked_to_stop() as asked:
@@ -264,19 +344,18 @@ def fit(
             optimizer.step()
             optimizer.zero_grad()
             rows.append(TrainStep(run, update, **means, learning_rate=rate, grad_norm=norm))
-            if held and (update % recipe.validate_every == 0 or update == recipe.updates):
-                looks.append(look(scorer, held, recipe, run=run, update=update))
-                if looks[-1].loss <= min(one.loss for one in looks):
+            if watch and (update % recipe.validate_every == 0 or update == recipe.updates):
+                looks.append(watch(update))
+                if best_of(looks) is looks[-1]:
                     keep(folder.parent / "best")
             stop, late = sharding.total([bool(asked), time.monotonic() - saved > SECONDS])
             if stop or late or update % recipe.checkpoint_every == 0:
-                done = {"steps": to_json(rows), "held_out": [asdict(one) for one in looks]}
+                done = {"steps": to_json(rows), "looks": [asdict(one) for one in looks]}
                 state = {"update": update, **done}
                 sharding.save(folder / f"checkpoint-{update}", scorer, optimizer, state)
                 saved = time.monotonic()
-            if told and sharding.rank() == 0:
-                for one in (rows[-1], *(one for one in looks[-1:] if one.step == update)):
-                    told(one, recipe.updates)
+            for one in (rows[-1], *(one for one in looks[-1:] if one.step == update)):
+                tell(one, recipe.updates)
             if stop and update < recipe.updates:
                 raise KeyboardInterrupt
             if update % 5 == 0:
@@ -286,6 +365,8 @@ def fit(
 
 def look(scorer: Scorer, held: Sequence[Example], recipe: Recipe, *, run: str, update: int) -> Look:
     """What the objective is on `held` after an update."""
+    if not held:
+        return Look(update)
     scorer.eval()
     found = dict.fromkeys(("loss", "rank_loss", "ft_loss"), 0.0)
     for start in range(0, len(held), recipe.groups_per_batch):
@@ -362,7 +443,8 @@ def in_bfloat16(precision: str) -> bool:
 class Run:
     """One method and seed: what `train` needs beside the start model.
 
-    `model` is a start model of the run's own, if it has one.
+    `model` is a start model of the run's own, if it has one; `validation` what it is asked while it
+    learns.
     """
 
     name: str
@@ -371,6 +453,7 @@ class Run:
     groups: tuple[RankedGroup, ...]
     recipe: Recipe
     model: str = ""
+    validation: Validation | None = None
 
     @property
     def folder(self) -> str:
@@ -386,12 +469,14 @@ def plan(
     seeds: Mapping[str, int],
     learning_rates: Mapping[str, float],
     max_responses: int,
+    watched: Mapping[str, Validation] | None = None,
 ) -> list[Run]:
     """The runs of all methods: `seeds` says how many of each, `learning_rates` by objective.
 
-    A method that `learning_rates` has by its own name takes that one. All else they share is in
-    `recipe`; run k of every method has the same seed, so it meets the prompts in the same order.
-    Longer runs come first, which keeps all processes busy.
+    A method that `learning_rates` has by its own name takes that one. The first run of a method is
+    asked what `watched` has for it while it learns. All else they share is in `recipe`; run k of
+    every method has the same seed, so it meets the prompts in the same order. Longer runs come
+    first, which keeps all processes busy.
     """
     runs = []
     for method, count in seeds.items():
@@ -403,7 +488,8 @@ def plan(
             own = replace(own, rank_weight=0.0)  # all else as in RRTF, its learning rate too
         for k in range(count):
             seeded = replace(own, seed=derive_seed(recipe.seed, "train", k) % 2**31)
-            runs.append(Run(f"{method}-s{k}", method, k, tuple(chosen), seeded))
+            run = Run(f"{method}-s{k}", method, k, tuple(chosen), seeded)
+            runs.append(run if k else replace(run, validation=(watched or {}).get(method)))
     return sorted(runs, key=_cost, reverse=True)
 
 
@@ -446,7 +532,7 @@ def _by_torchrun(
     total, found = sum(run.recipe.updates for run in runs), []
     for run in runs:
         output, start_model = folder / run.folder, run.model or model
-        digest = mark_of(run.groups, start_model, run.recipe)["digest"]
+        digest = mark_of(run.groups, start_model, run.recipe, run.validation)["digest"]
         if read_steps(output, digest) is None:
             groups, log = output.with_suffix(".groups.jsonl"), output.with_suffix(".log")
             store.write(groups, run.groups)
@@ -463,10 +549,18 @@ def _by_torchrun(
 
 
 def verb_of(run: Run, model: str | Path, output: Path, groups: Path) -> list[str]:
-    """The command `train` that makes this very run: `-m rrtf train ...`, for python or torchrun."""
+    """The command `train` that makes this very run: `-m rrtf train ...`, for python or torchrun.
+
+    Problems that it is asked on the way are written beside `output`.
+    """
     named = {"model": model, "out": output, "objective": run.recipe.objective, "report-to": "none"}
     options = [word for name, value in named.items() for word in (f"--{name}", str(value))]
     rest = {name: v for name, v in asdict(run.recipe).items() if name not in named}
+    if asked := run.validation:
+        tasks = output.with_suffix(".validation.jsonl")
+        store.write(tasks, asked.problems)
+        rest |= {"validate_on": str(tasks), **asdict(asked.limits), "workers": asked.workers}
+        rest |= {n: getattr(asked, n) for n in ("prompt_format", "max_new_tokens")}
     options += [f"--set=train.{name}={json.dumps(value)}" for name, value in rest.items()]
     return ["-m", "rrtf", "train", str(groups), "--overwrite", *options]
 
@@ -515,9 +609,20 @@ def _train_one(k: int, run: Run, model: str | Path, folder: Path) -> list[TrainS
         _counts[k] = step.step
 
     how = {"model": run.model or model, "output": folder / run.folder, "overwrite": True}
-    steps = train(run.groups, recipe=run.recipe, told=count, **how)
+    how |= {"validation": run.validation, "told": count}
+    steps = train(run.groups, recipe=run.recipe, **how)
     _counts[k] = len(steps)
     return steps
+
+
+def curves(runs: Iterable[Run], folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Run -> (update, pass@1 on validation problems), of those that were asked on the way."""
+    found = {}
+    for run in runs:
+        looks = store.read_json(folder / run.folder / "training.json").get("looks", [])
+        points = [(one["step"], one["pass_at_1"]) for one in looks]
+        found[run.name] = [(step, passed) for step, passed in points if passed is not None]
+    return {name: points for name, points in found.items() if points}
 
 
 def seconds(runs: Iterable[Run], folder: Path) -> dict[str, float]:
@@ -551,16 +656,28 @@ def run_rows(
 
 def settings_of(recipe: Recipe, model: str | Path) -> dict[str, Any]:
     """What a run's files say of how it was made: the start model's name and the recipe."""
-    return {"model": Path(model).name, **asdict(recipe)}
+    return {"model": name_of(model), **asdict(recipe)}
 
 
-def mark_of(groups: Iterable[RankedGroup], model: str | Path, recipe: Recipe) -> dict[str, Any]:
+def name_of(model: str | Path) -> str:
+    """A folder's name; OWNER/NAME of one that the hub's client keeps."""
+    kept = Path(model).parent  # .../models--OWNER--NAME/snapshots/HASH
+    hub = kept.name == "snapshots" and kept.parent.name.startswith("models--")
+    return kept.parent.name[8:].replace("--", "/") if hub else Path(model).name
+
+
+def mark_of(
+    groups: Iterable[RankedGroup],
+    model: str | Path,
+    recipe: Recipe,
+    validation: Validation | None = None,
+) -> dict[str, Any]:
     """What the result depends on (recipe, data, start model), and the hash of it."""
     facts = {k: value for k, value in settings_of(recipe, model).items() if k not in FREE}
     facts |= {
         "start model": store.sha256(Path(model)) if Path(model).is_dir() else str(model),
         "groups": hashlib.sha256(store.encode(groups, ".jsonl")).hexdigest(),
-    }
+    } | ({"validation": validation.digest} if validation else {})
     text = json.dumps(facts, sort_keys=True)
     return {"digest": hashlib.sha256(text.encode()).hexdigest(), "of": facts}
 
@@ -593,10 +710,10 @@ def start(output: Path, mark: Mapping[str, Any], *, overwrite: bool) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What another run in the same folder was asked otherwise."""
-    hashed = ("start model", "groups")
-    changed = [name for name in now if before.get(name) != now[name]]
+    hashed = ("start model", "groups", "validation")
+    changed = [name for name in now | before if before.get(name) != now.get(name)]
     plain = [
-        f"{name} {before.get(name)}, now {now[name]}" for name in changed if name not in hashed
+        f"{name} {before.get(name)}, now {now.get(name)}" for name in changed if name not in hashed
     ]
     return "; ".join([*plain, *(f"another {name}" for name in changed if name in hashed)])
 
@@ -618,16 +735,27 @@ def _counts_of(dropped: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.items())
 
 
-def _card(facts: Mapping[str, Any], steps: Sequence[TrainStep]) -> str:
-    settings = facts["settings"]
-    dropped = _counts_of(facts["dropped"]) or "none"
+def _card(facts: Mapping[str, Any], steps: Sequence[TrainStep], looks: Sequence[Look]) -> str:
+    """The README.md: what was trained, on which data, with what results."""
+    settings, clip = facts["settings"], facts["settings"]["clip"]
+    held = f", {settings['held_out']} more held out" if settings["held_out"] else ""
+    clipped = sum(step.grad_norm > clip > 0 for step in steps)
     about = (
         f"`{settings['model']}` fine-tuned with the objective `{settings['objective']}` of rrtf, a "
-        "reproduction of ranking feedback for code models (arXiv:2307.14936).\n\n"
-        f"{facts['n_trained']} prompts with ranked responses (dropped: {dropped}), "
-        f"{settings['updates']} updates of {settings['groups_per_batch']} prompts. Loss at the "
-        f"first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}."
+        "reproduction of ranking feedback for code models (arXiv:2307.14936).\n\n## Data\n\n"
+        f"{facts['n_trained']} of {facts['n_groups']} prompts with ranked responses (dropped: "
+        f"{_counts_of(facts['dropped']) or 'none'}){held}; SHA-256 of the file's rows "
+        f"`{facts['groups']}`. {settings['updates']} updates of {settings['groups_per_batch']} "
+        f"prompts, {facts['tokens']} tokens.\n\n## Results\n\n"
+        f"Loss at the first update {steps[0].loss:.4f}, at the last {steps[-1].loss:.4f}; the "
+        f"gradient was clipped in {clipped} of {len(steps)}."
     )
+    if looks:
+        rows = [("update", "loss held out", "pass@1"), ("---",) * 3]
+        rows += [(one.step, one.loss, one.pass_at_1) for one in looks]
+        told = ["".join(f"| {'' if v is None else v} " for v in row) + "|\n" for row in rows]
+        best = f" After update {best_of(looks).step} it was best: `best`."
+        about += "\n\n".join([best, "".join(told), ""])
     return networks.model_card(facts["run"], about, settings, start=settings["model"], tag="rrtf")
 
 

@@ -52,6 +52,16 @@ def test_a_greedy_answer_has_no_seed_and_is_asked_for_once(tmp_path):
     assert server.asked == {("a", 0): 1}
 
 
+def test_a_server_may_read_special_tokens_in_a_prompt_which_is_said(tmp_path):
+    with ScriptedEndpoint() as server:
+        engine = opened(server, tmp_path)
+        with pytest.warns(engines.Note, match="1 of 2 prompts hold what looks like a special"):
+            engine.generate(["a", engines.Message("b <|im_end|>")], **drawn(**GREEDY))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            engine.generate(["a | b", "x < y > z"], **drawn(**GREEDY))
+
+
 def test_a_hosted_server_gets_no_more_stop_sequences_than_it_takes(tmp_path):
     stops = ["1", "2", "3", "4", "ï"]
     with ScriptedEndpoint() as server:

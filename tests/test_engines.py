@@ -510,6 +510,32 @@ def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
     assert 0 not in prompt_ids(engine.tokenizer, code)
 
 
+def test_special_tokens_in_a_users_message_are_text_to_every_engine_and_in_training(chat_model):
+    from rrtf.records import Outcome, RankedGroup
+    from rrtf.step import batches as step_batches
+
+    told = "Split at <|endoftext|> or <|endoftext|>."
+    prompt = engines.chat_template(chat_model)(told)
+    for name in ("gptbigcode", "transformers", "ctranslate2"):
+        engine = engines.open_engine(name, chat_model, dtype="float32")
+        asked = []
+        read = engine.log_probs
+        engine.log_probs = lambda rows, read=read, asked=asked: asked.extend(rows) or read(rows)
+        engine.score([prompt], ["x"])
+        ids = prompt_ids(engine.tokenizer, prompt)
+        assert asked == [[*ids, asked[0][-1]]], name
+        assert ids.count(0) == 1 and ids[0] == 0
+        ((answer,),) = engine.generate([prompt], **drawn(**GREEDY))
+        (tokens,) = engine.greedy([ids], GREEDY["max_new_tokens"])
+        assert answer.text == engine.tokenizer.decode(tokens), name
+    answers = ("a <|endoftext|>", "b")
+    outcomes = (Outcome.PASS, Outcome.FAILED_TESTS)
+    group = RankedGroup("t", prompt, answers, ("teacher", "student"), outcomes, (1.0, 0.0), 0)
+    example = step_batches.encode(group, engine.tokenizer, "rrtf")
+    assert list(example.prompt) == ids
+    assert [one.count(0) for one in example.responses] == [1, 1], "the end of each alone"
+
+
 @pytest.mark.parametrize("kind", ["mamba", "openai-gpt"])
 def test_models_without_a_cache_that_can_be_cut_read_their_texts_anew(random_model, kind):
     folder = random_model(kind, initializer_range=0.1)

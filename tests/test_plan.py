@@ -395,6 +395,23 @@ def test_the_nano_profile_is_planned_with_the_answers_and_runs_that_it_has():
     assert found["evaluate", "test, programs"]["programs"] == 105_600
 
 
+def test_every_teacher_that_runs_here_is_counted_as_what_it_is():
+    several = ["nano-teacher-blind-spots", "bigcode/starcoder", "nano-student"]
+    where = ["transformers", "transformers", "openai@http://localhost:1/v1"]
+    overrides = {"shared.teacher": several, "shared.teacher_engine": where}
+    words = [f"--set={name}={json.dumps(value)}" for name, value in overrides.items()]
+    found = planned("--profile", "nano", *words)
+    assert found["teacher"]["name"] == "nano-teacher-blind-spots, bigcode/starcoder"
+    rows = {(row["stage"], row["what"]): row for row in found["stages"]}
+    alone = {(row["stage"], row["what"]): row for row in planned("--profile", "nano")["stages"]}
+    for key in (("sample", "teacher"), ("evaluate", "test, teacher")):
+        assert rows[key] == alone[key]
+        second = rows[key[0], f"{key[1]}-2"]
+        assert second["answers"] == alone[key]["answers"]
+        assert second["flops"] > 1000 * alone[key]["flops"], "15 billion weights"
+    assert rows["evaluate", "test, programs"]["programs"] == 17 * 600 * 11
+
+
 def test_the_paper_profile_has_its_68_000_prompts_792_updates_of_512_and_200_samples():
     found = planned("--profile", "paper")
     stages = {(row["stage"], row["what"]): row for row in found["stages"]}

@@ -140,6 +140,7 @@ SMALL = {
     "rank.n_mutants": 2,
     "train.n_seeds": 1,
     "train.updates": 3,
+    "train.n_watched": 4,
     "train.groups_per_batch": 4,
     "train.checkpoint_every": 1,
     "evaluate.n_samples": 2,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from test_train import _groups, recipe
+from test_train import _groups, _validation, recipe
 from test_trainer import UNEQUAL
 
 from rrtf import store, train
@@ -33,7 +33,7 @@ with sharding.joined():
 
         def told(step, updates):
             print(f"rank {sharding.rank()} update {step.step}", flush=True)
-            if step.step == stop:
+            if stop and step.step == stop:
                 raise KeyboardInterrupt
 
         where = {"model": run.pop("model"), "output": Path(run.pop("output")), "overwrite": True}
@@ -126,7 +126,8 @@ def test_two_processes_make_the_runs_of_one(tiny_model, model_of, tmp_path):
         _close(tmp_path / "one" / name, tmp_path / "two" / name)
         facts = [store.read_json(tmp_path / n / name / "training.json") for n in ("one", "two")]
         assert facts[0]["digest"] == facts[1]["digest"]
-        for one, other in zip(*(fact.get("held_out", []) for fact in facts), strict=True):
+        for one, other in zip(*(fact.get("looks", []) for fact in facts), strict=True):
+            assert one.pop("pass_at_1") is other.pop("pass_at_1") is None
             assert one == pytest.approx(other, rel=1e-5), name
     _close(tmp_path / "one" / "held out" / "best", tmp_path / "two" / "held out" / "best")
     config = (tmp_path / "one" / "plain" / "config.json").read_bytes()
@@ -181,12 +182,16 @@ def test_the_verb_runs_under_torchrun_and_one_process_writes_and_speaks(tiny_mod
     arguments = [
         "train", str(tmp_path / "groups.jsonl"), "--model", str(tiny_model), "--objective", "rrtf",
         "--out", str(tmp_path / "out"), "--updates", "2", "--groups-per-batch", "2",
-        "--precision", "float32", "--threads", "1",
+        "--precision", "float32", "--threads", "1", "--validate-on", str(tmp_path / "asked.jsonl"),
     ]  # fmt: skip
+    store.write(tmp_path / "asked.jsonl", _validation().problems)
     done = _torchrun("-m", "rrtf", *arguments)
     assert done.returncode == 0, _said(done)
     assert done.stdout.count("trained on") == 1 and done.stderr.count("update 2 of 2") == 1
     assert len(list((tmp_path / "out" / "logs").iterdir())) == 1
+    looks = store.read_json(tmp_path / "out" / "training.json")["looks"]
+    assert [(look["step"], look["pass_at_1"]) for look in looks] == [(0, 0.0), (2, 0.0)]
+    assert done.stderr.count("after update 2: pass@1 0.0 % on validation") == 1
 
 
 def test_a_model_that_is_not_split_is_refused(tiny_model):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import LIMITS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrtf import config, loss, train
-from rrtf.records import Outcome, RankedGroup, TrainStep
+from rrtf.records import Outcome, Problem, RankedGroup, TrainStep
 from rrtf.step import batches, packing, scoring, sharding
 
 
@@ -47,9 +48,9 @@ def _same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _train(model, output, objective="rrtf", told=None, **changes):
+def _train(model, output, objective="rrtf", told=None, validation=None, **changes):
     how = recipe(objective=objective, **changes)
-    where = {"model": model, "output": output, "overwrite": True}
+    where = {"model": model, "output": output, "overwrite": True, "validation": validation}
     return train.train(_groups(), recipe=how, told=told, **where)
 
 
@@ -145,9 +146,10 @@ def test_the_held_out_groups_are_looked_at_and_the_best_model_is_kept(tiny_model
     how = {"held_out": 2, "validate_every": 2, "learning_rate": 2e-2, "checkpoint_every": 2}
     whole = _train(tiny_model, tmp_path / "r", told=watch, **how)
     facts = json.loads((tmp_path / "r" / "training.json").read_text())
-    assert [look.step for look in looks] == [2, 4, 6]
-    assert facts["held_out"] == [asdict(look) for look in looks] and facts["n_trained"] == 3
-    best = min(looks, key=lambda look: look.loss)
+    assert [look.step for look in looks] == [0, 2, 4, 6]
+    assert facts["looks"] == [asdict(look) for look in looks] and facts["n_trained"] == 3
+    best = min(looks[1:], key=lambda look: look.loss)
+    assert best == train.best_of(looks)
     network, tokenizer = packing.load(tmp_path / "r" / "best", dropout=0.0, threads=1)
     examples, _ = batches.prepare(_groups(), tokenizer, objective="rrtf", max_length=256)
     kept, held = batches.apart(examples, count=2, seed=0)
@@ -160,10 +162,81 @@ def test_the_held_out_groups_are_looked_at_and_the_best_model_is_kept(tiny_model
         _train(tiny_model, tmp_path / "cut" / "r", told=partial(watch, stop=5), **how)
     assert _train(tiny_model, tmp_path / "cut" / "r", **how) == whole
     again = json.loads((tmp_path / "cut" / "r" / "training.json").read_text())
-    assert again["held_out"] == facts["held_out"]
+    assert again["looks"] == facts["looks"]
     assert _same(tmp_path / "cut" / "r" / "best", tmp_path / "r" / "best")
     with pytest.raises(ValueError, match="held_out 5: there are 5 groups, and none is left"):
         _train(tiny_model, tmp_path / "none", held_out=5)
+
+
+def _validation(count: int = 3) -> train.Validation:
+    """The functions that `_groups` teach, as problems."""
+    tests = "def check(candidate):\n    assert candidate(1) == {}\n"
+    problems = [
+        Problem(f"toy/{i}", f"def f{i}(a):\n", f"f{i}", tests.format(1 + i)) for i in range(count)
+    ]
+    own = ("starcoder", 24, LIMITS)
+    return train.Validation(tuple(problems), *own, workers=2)
+
+
+@pytest.fixture(scope="module")
+def watched(tiny_model, tmp_path_factory):
+    """A run that learns three functions by heart, asked for them on the way; what it told."""
+    folder, told = tmp_path_factory.mktemp("watched") / "r", []
+    _train(tiny_model, folder, told=lambda *said: told.append(said[0]), **BY_HEART)
+    return folder, told
+
+
+BY_HEART = {"objective": "sft", "updates": 36, "groups_per_batch": 5, "learning_rate": 2e-2,
+            "validate_every": 6, "checkpoint_every": 12, "save_dtype": "bfloat16"}  # fmt: skip
+
+
+def test_problems_asked_on_the_way_change_no_row_and_the_model_that_solves_most_is_kept(
+    tiny_model, watched, tmp_path
+):
+    plain, told = watched
+    steps = [one for one in told if isinstance(one, TrainStep)]
+    asked, looks = _validation(), []
+    how = BY_HEART | {"validation": asked}
+    seen = lambda one, _: looks.append(one) if isinstance(one, train.Look) else None  # noqa: E731
+    assert _train(tiny_model, tmp_path / "r", told=seen, **how) == steps
+    assert _same(plain, tmp_path / "r")
+    solved = [look.pass_at_1 for look in looks]
+    assert [look.step for look in looks] == [0, 6, 12, 18, 24, 30, 36]
+    assert solved[0] == asked.passed(tiny_model) == 0 and solved[-1] > 0, solved
+    assert solved[-1] == asked.passed(tmp_path / "r")
+    assert max(solved) == asked.passed(tmp_path / "r" / "best")
+    facts = json.loads((tmp_path / "r" / "training.json").read_text())
+    assert facts["looks"] == [asdict(look) for look in looks]
+    assert "pass@1" in (tmp_path / "r" / "README.md").read_text()
+    assert not (tmp_path / "r" / "checkpoints").exists()
+
+    def stop(one, _):
+        if one.step == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(tiny_model, tmp_path / "cut" / "r", told=stop, **how)
+    assert _train(tiny_model, tmp_path / "cut" / "r", **how) == steps
+    again = json.loads((tmp_path / "cut" / "r" / "training.json").read_text())
+    assert again["looks"] == facts["looks"]
+    assert _same(tmp_path / "cut" / "r" / "best", tmp_path / "r" / "best")
+
+
+def test_a_gpu_without_room_for_the_answers_goes_on_training(tiny_model, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(train.engines, "open_engine", full)
+    steps = _train(tiny_model, tmp_path / "r", validation=_validation(), updates=2)
+    assert len(steps) == 2 and steps == _train(tiny_model, tmp_path / "plain" / "r", updates=2)
+    looks = json.loads((tmp_path / "r" / "training.json").read_text())["looks"]
+    assert [look["pass_at_1"] for look in looks] == [None, None]
+
+
+def test_the_best_model_passes_most_then_loses_least_then_came_first():
+    looks = [train.Look(0, pass_at_1=0.9), train.Look(2, 1.0, 0.0, 1.0, 0.5),
+             train.Look(4, 0.8, 0.0, 0.8, 0.5), train.Look(6, 0.8, 0.0, 0.8, 0.5)]  # fmt: skip
+    assert train.best_of(looks) is looks[2] and train.best_of(looks[:1]) is None
 
 
 @pytest.mark.parametrize("objective", ["sft", "rrhf", "dpo"])

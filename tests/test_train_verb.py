@@ -3,20 +3,24 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
-from test_train import _groups, _same
+from conftest import LIMITS
+from test_train import _groups, _same, _validation, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from rrtf import __main__, store
+from rrtf import __main__, execution, store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -120,13 +124,124 @@ def test_other_trackers_are_told_every_update_and_the_held_out_loss(
     assert done.exit_code == 0, done.output
     words = " ".join(done.output.split())
     assert "5 prompts -2 held_out 3 trained on" in words and "best model:" in words
-    assert "after update 2, held out: loss" in words
+    assert re.search(r"after update 2: loss \d+\.\d{4} held out", words)
     first, *logged, last = map(json.loads, Path("told.jsonl").read_text().splitlines())
     assert first["init"]["name"] == "out" and first["init"]["config"]["objective"] == "rrtf"
-    assert [row["step"] for row in logged] == [1, 1, 2, 2] and last == {"finished": True}
+    assert [row["step"] for row in logged] == [0, 1, 1, 2, 2] and last == {"finished": True}
     assert set(logged[-1]["values"]) == {f"held_out/{n}" for n in ("loss", "rank_loss", "ft_loss")}
-    assert logged[0]["values"]["learning_rate"] > 0 and logged[0]["values"]["clipped"] == 1
+    assert logged[1]["values"]["learning_rate"] > 0 and logged[1]["values"]["clipped"] == 1
     monkeypatch.delitem(sys.modules, name)
+
+
+class Hub:
+    """The hub's client, which only remembers what it was asked."""
+
+    asked: ClassVar[list] = []
+
+    def create_repo(self, **how):
+        self.asked.append(("create", how))
+
+    def upload_folder(self, folder_path, **how):
+        from huggingface_hub.utils import filter_repo_objects
+
+        names = [str(p.relative_to(folder_path)) for p in folder_path.rglob("*") if p.is_file()]
+        chosen = {n: how.pop(n) for n in ("allow_patterns", "ignore_patterns")}
+        self.asked.append(("upload", how | {"files": {*filter_repo_objects(names, **chosen)}}))
+
+
+def test_a_model_with_its_card_goes_to_the_hub_and_what_cannot_is_said_before_the_training(
+    run, tmp_path, monkeypatch
+):
+    import huggingface_hub as hub
+
+    monkeypatch.setattr(hub, "HfApi", Hub)
+    monkeypatch.setattr(Hub, "asked", [])
+    to = ("--updates", 2, "--held-out", 2, "--push-to-hub")
+    for environment, name, told in (
+        ("offline", "me/mine", "--push-to-hub me/mine: HF_HUB_OFFLINE is set"),
+        ("no token", "me/mine", "--push-to-hub me/mine: no token of the hub: set HF_TOKEN"),
+        ("no token", "a/b/c", "--push-to-hub a/b/c: expected OWNER/NAME"),
+    ):
+        monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", environment == "offline")
+        monkeypatch.setattr(hub, "get_token", lambda: None)
+        done = run(*to, name)
+        assert done.exit_code == 2 and told in " ".join(done.output.split()), done.output
+        assert not (tmp_path / "out").exists() and not Hub.asked
+    monkeypatch.setattr(hub, "get_token", lambda: "hf_x")
+    done = run(*to, "me/mine")
+    assert done.exit_code == 0, done.output
+    (create, made), (upload, sent) = Hub.asked
+    assert (create, upload) == ("create", "upload") and made["private"] and made["exist_ok"]
+    assert made["repo_id"] == sent["repo_id"] == "me/mine"
+    names = {"config.json", "model.safetensors", "tokenizer.json", "README.md", "training.json"}
+    assert names <= sent["files"] and "best/model.safetensors" in sent["files"]
+    assert not any(name.startswith((".", "logs")) for name in sent["files"])
+    (tmp_path / "out" / "diary.md").write_text("mine")
+    run(*to, "me/mine")
+    assert Hub.asked[-1][1]["files"] == sent["files"], "again, and nothing that no training made"
+    card = (tmp_path / "out" / "README.md").read_text()
+    facts = store.read_json(tmp_path / "out" / "training.json")
+    assert hub.ModelCard(card).data.tags == ["code", "rrtf"]
+    assert "3 of 5 prompts with ranked responses (dropped: none), 2 more held out" in card
+    digest = store.read_json(tmp_path / "out" / ".digest.json")["of"]
+    assert digest["groups"] in card and "| objective | rrtf |" in card
+    last = facts["looks"][-1]
+    assert f"| {last['step']} | {last['loss']} |  |" in card
+
+    def refused(self, **how):
+        raise PermissionError("403: not yours")
+
+    monkeypatch.setattr(Hub, "create_repo", refused)
+    done = run(*to, "me/mine", output="other")
+    assert done.exit_code == 1 and "create_repo: 403: not yours" in done.output
+    assert not (tmp_path / "other").exists()
+
+
+def test_problems_of_a_file_are_asked_on_the_way_and_said_and_logged(run, tmp_path, monkeypatch):
+    (tmp_path / "trackio.py").write_text(TRACKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    store.write(tmp_path / "asked.jsonl", _validation().problems)
+    how = ("--updates", 2, "--validate-every", 1, "--report-to", "trackio", "--workers", 2)
+    done = run(*how, "--validate-on", "asked.jsonl")
+    assert done.exit_code == 0, done.output
+    words = " ".join(done.output.split())
+    assert "after update 0: pass@1 0.0 % on validation" in words
+    assert "(after update 1: pass@1 0.0 % on validation)" in words, "the earliest of equal ones"
+    rows = [json.loads(line) for line in Path("told.jsonl").read_text().splitlines()]
+    seen = [row["step"] for row in rows if row.get("values") == {"validation/pass_at_1": 0.0}]
+    assert seen == [0, 1, 2]
+    monkeypatch.delitem(sys.modules, "trackio")
+    for more, told in (
+        (["--validate-on", "nothing.jsonl"], "nothing.jsonl: no such file"),
+        (["--validate-on", "asked.jsonl", "--prompt-format", "chat"], "no chat template"),
+    ):
+        done = run("--updates", 1, *more, output="o")
+        assert done.exit_code == 2 and told in " ".join(done.output.split()), done.output
+    assert "another validation" in run(*how).output
+
+    def without(*_, **__):
+        raise RuntimeError("no sandbox here")
+
+    monkeypatch.setattr(execution, "execute", without)
+    done = run("--updates", 1, "--validate-on", "asked.jsonl", output="o")
+    assert done.exit_code == 1 and "failed: no sandbox here" in done.output
+    assert not (tmp_path / "o").exists()
+
+
+def test_the_command_of_a_run_makes_the_very_run(run, tiny_model, tmp_path):
+    """What torchrun is given: the same recipe, problems and limits, so the same digest."""
+    from rrtf import train
+
+    asked = replace(_validation(), limits=replace(LIMITS, memory_mb=300), max_new_tokens=7)
+    how = recipe(updates=1, threads=1)
+    made = train.Run("r", "rrtf", 0, tuple(_groups()), how, validation=asked)
+    groups, output = tmp_path / "groups.jsonl", tmp_path / "models" / "r"
+    output.parent.mkdir()
+    words = train.verb_of(made, str(tiny_model), output, groups)[2:]
+    assert CliRunner().invoke(__main__.app, words).exit_code == 0
+    digest = train.mark_of(made.groups, tiny_model, how, asked)["digest"]
+    assert train.read_steps(output, digest) is not None
 
 
 def test_without_a_tracker_there_are_no_logs(run, tmp_path):

@@ -87,8 +87,8 @@ def values(found: "Plan") -> dict[str, Any]:
     keep = ("profile", "devices", "fits", "answers_at_a_time", "row", "measured")
     records = ("shape", "device", "step", "way", "units")
     named = {
-        who: one and {"name": one.name, "origin": one.origin}
-        for who, one in (("model", found.model), ("teacher", found.teacher))
+        who: ones and {n: ", ".join(getattr(one, n) for one in ones) for n in ("name", "origin")}
+        for who, ones in (("model", [found.model]), ("teacher", found.teachers or None))
     }
     return {
         **{name: getattr(found, name) for name in keep},
@@ -124,8 +124,8 @@ def model_lines(found: "Plan") -> Iterator[str]:
     if shape.experts:
         at_work = shape.linear + shape.experts + shape.head
         yield f"a mixture of experts: a token is multiplied with {at_work:,} weights"
-    teacher = found.teacher.name if found.teacher else "none named, its answers are left out"
-    yield f"teacher: {teacher}"
+    teachers = ", ".join(one.name for one in found.teachers)
+    yield f"teacher: {teachers or 'none named, its answers are left out'}"
 
 
 def memory_title(found: "Plan") -> str:

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.console import Console
 
 from rrtf import config, engines, store
-from rrtf.cli import screen
+from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Given
-from rrtf.records import RankedGroup, TrainStep
+from rrtf.records import RankedGroup, Response, TrainStep
 
 if TYPE_CHECKING:  # what trains loads torch
-    from rrtf.train import Look, Recipe
+    from rrtf.train import Look, Recipe, Validation
 
 RATES = config.resolve("gpu80", "train")  # of models of any size, `lr_...`
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
+MADE = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "*/README.md"]
 LOGGED = ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm")
 
 
@@ -48,14 +49,19 @@ def train(given: Given) -> None:
         name = given.report_to
         raise ValueError(f"--report-to {name}: it is not installed: pip install {name}")
     found, single = load(given)
+    hub = _hub(given.push_to_hub) if given.push_to_hub else None
     folder = engines.model_folder(given.model)
     how = {"model": folder, "output": out, "recipe": recipe, "overwrite": given.overwrite}
+    how |= {"validation": validation_of(given)}
     shown = out, given.report_to, given.clip
     with sharding.joined(), _told(*shown, quiet=sharding.rank() > 0) as told:
         training.train(found, told=told, **how)
         first = sharding.rank() == 0
     if first:
         _closing(out, single)
+    if first and hub:
+        hub(out)
+        screen.tell(f"uploaded: https://huggingface.co/{given.push_to_hub}")
 
 
 def saved(given: Given) -> str:
@@ -75,6 +81,62 @@ def recipe_of(given: Given) -> "Recipe":
         learning_rate=given.learning_rate or rate,
         epochs=given.epochs or float(not given.updates),
         threads=given.threads or _threads(),
+    )
+
+
+def _hub(repository: str) -> Callable[[Path], None]:
+    """What uploads a finished folder to a repository of the hub, which is made now, private.
+
+    ValueError or OSError with the reason, before anything is trained.
+    """
+    from huggingface_hub import HfApi, constants, get_token, utils
+
+    what = f"--push-to-hub {repository}"
+    try:
+        utils.validate_repo_id(repository)
+    except ValueError as error:
+        raise ValueError(f"{what}: expected OWNER/NAME: {engines.line(error)}") from None
+    if constants.HF_HUB_OFFLINE:
+        raise ValueError(f"{what}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
+    if not get_token():
+        raise ValueError(f"{what}: no token of the hub: set HF_TOKEN, or call `hf auth login`")
+
+    def asked(call: str, **how: Any) -> None:
+        try:
+            getattr(HfApi(), call)(repo_id=repository, **how)
+        except Exception as error:  # the hub's client raises a dozen unrelated classes
+            raise OSError(f"{what}: {call}: {engines.line(error)}") from error
+
+    if os.environ.get("RANK", "0") == "0":
+        asked("create_repo", private=True, exist_ok=True)
+    return lambda out: asked(
+        "upload_folder",
+        folder_path=out,
+        allow_patterns=MADE,
+        ignore_patterns=[".*", "logs/*", "checkpoints/*"],
+        commit_message=f"{out.name}, trained by rrtf {config.version()}",
+    )
+
+
+def validation_of(given: Given) -> "Validation | None":
+    """The problems of --validate-on, and how they are put to the model.
+
+    OSError where there is no sandbox to judge in.
+    """
+    from rrtf.train import Validation
+
+    if not given.validate_on:
+        return None
+    asked = engines.asker(given.model, given.prompt_format)
+    tasks = inputs.load_problems(given.validate_on, data=screen.folder(given.data))
+    first = Response(tasks[0].task_id, "nobody", 0, "", asked(tasks[0]))
+    inputs.judge(given, given.validate_on)(tasks[:1], [first])
+    return Validation(
+        tuple(tasks),
+        prompt_format=given.prompt_format,
+        max_new_tokens=given.max_new_tokens or inputs.longest(given.model),
+        limits=inputs.limits(given, given.validate_on),
+        workers=given.workers,
     )
 
 
@@ -153,25 +215,36 @@ def _told(
         def told(step: TrainStep | Look, updates: int) -> None:
             held = isinstance(step, Look)
             if held:
-                screen.tell(f"after update {step.step}, held out: loss {step.loss:.4f}")
+                screen.tell(f"after update {step.step}: {_seen(step)}")
             elif tick:
                 tick(step.step, updates, f"loss {step.loss:.4f}")
             else:
                 show(step, updates)
             if not logs and report_to != "none":
                 logs.append(LOGS[report_to](out, step.step))
-            values = {name: getattr(step, name, math.nan) for name in LOGGED}
-            if clip and not held:
+            values = {("held_out/" if held else "") + n: getattr(step, n, None) for n in LOGGED}
+            if held:
+                values["validation/pass_at_1"] = step.pass_at_1
+            elif clip:
                 values["clipped"] = float(step.grad_norm > clip)
-            known = {name: value for name, value in values.items() if not math.isnan(value)}
+            known = {n: v for n, v in values.items() if v is not None and not math.isnan(v)}
             for log in logs:
-                log.add({f"held_out/{n}" if held else n: v for n, v in known.items()}, step.step)
+                log.add(known, step.step)
 
         try:
             yield told
         finally:
             for log in logs:
                 log.close()
+
+
+def _seen(look: "Look") -> str:
+    """What a look found, in words."""
+    lost = [] if look.loss is None else [f"loss {look.loss:.4f} held out"]
+    solved = look.pass_at_1
+    return ", ".join(
+        lost if solved is None else [*lost, f"pass@1 {100 * solved:.1f} % on validation"]
+    )
 
 
 class Log(NamedTuple):
@@ -239,6 +312,8 @@ def _liner() -> Callable[[TrainStep, int], None]:
 
 def _closing(out: Path, single: int) -> None:
     """Prompts in and out, and what the run was."""
+    from rrtf.train import Look, best_of
+
     facts, seconds = store.read_json(out / "training.json"), store.read_json(out / ".seconds.json")
     lost = {**facts["dropped"], "one_response": facts["dropped"].get("one_response", 0) + single}
     long = lost.pop("response_too_long", 0)  # of groups that are trained on
@@ -259,9 +334,8 @@ def _closing(out: Path, single: int) -> None:
     rows += [("responses too long", f"{long}")] if long else []
     console.print(screen.table(["", ""], rows, left=(0, 1)))
     screen.say(console, f"model: {out}")
-    if facts.get("held_out"):
-        best = min(facts["held_out"], key=lambda look: look["loss"])
-        which = f"after update {best['step']}, loss {best['loss']:.4f} on {held} held out"
-        screen.say(console, f"best model: {out / 'best'} ({which})")
+    if looks := [Look(**look) for look in facts.get("looks", [])]:
+        best = best_of(looks)
+        screen.say(console, f"best model: {out / 'best'} (after update {best.step}: {_seen(best)})")
     if (out / "adapter").is_dir():
         screen.say(console, f"adapters, not merged: {out / 'adapter'}")

@@ -47,6 +47,7 @@ from rrtf.engines import (
     note,
     prompt_keys,
 )
+from rrtf.prompts import has_end_token
 
 FIELDS = ("seed", "max_tokens", "max_completion_tokens", "temperature", "top_p")
 _OF_VALUES = re.compile(
@@ -1200,6 +1201,8 @@ class AskingEngine:
         A prompt that the server refuses has no answer: `NO_ROOM` where it is too long, else
         `REFUSED` and what the server says.
         """
+        if marked := sum(map(has_end_token, prompts)):
+            note(f"{self.name}: {marked} of {len(prompts)} {_MARKED}")
         replies = self.ask(make_asks(prompts, n=n, decoding=decoding, stops=stops))
         rows = [replies[at : at + n] for at in range(0, len(replies), n)]
         self._check(rows)
@@ -1227,6 +1230,10 @@ class AskingEngine:
         )
 
 
+_MARKED = (
+    "prompts hold what looks like a special token, which this server may read as one; the engines "
+    "that run here read it as text"
+)
 _UNDRAWN = (
     "the {n} samples of every prompt are one text, so this server seems to draw none "
     "(`transformers serve` draws only where the model's generation_config.json has "

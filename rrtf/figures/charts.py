@@ -468,11 +468,15 @@ def answers(lines: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Fi
 
 
 def by_update(
-    lines: Mapping[str, Sequence[tuple[int, float]]], *, y_label: str, zero: bool = False
+    lines: Mapping[str, Sequence[tuple[int, float]]],
+    *,
+    y_label: str,
+    zero: bool = False,
+    over: int = 10,
 ) -> Figure:
-    """One quantity over the updates of several runs, as running means over ten updates.
+    """One quantity over the updates of several runs, as running means over `over` of their values.
 
-    For short runs over a third of their updates. Runs of one method share its colour; single
+    For short runs over a third of their values. Runs of one method share its colour; single
     updates are drawn faintly behind the means.
     """
     figure, axis = canvas(width=7.0, height=3.2)
@@ -481,7 +485,7 @@ def by_update(
         method = run.rsplit("-s", 1)[0]
         xs, ys = zip(*points, strict=True)
         shade = colour(method, at)
-        span = max(1, min(10, len(ys) // 3))
+        span = max(1, min(over, len(ys) // 3))
         means = [sum(ys[end - span : end]) / span for end in range(span, len(ys) + 1)]
         axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
         axis.plot(xs[span - 1 :], means, color=shade, label=None if method in seen else method)

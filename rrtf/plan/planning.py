@@ -152,7 +152,7 @@ class Plan:
     profile: str
     model: models.Known
     shape: models.Shape
-    teacher: models.Known | None
+    teachers: Sequence[models.Known]
     device: Device
     devices: int
     fits: bool
@@ -184,11 +184,11 @@ def plan(
     settings = settings_of(profile, overrides or {})
     on = measured_on_cpu(on) if on.cpu else on
     known = models.find(settings["train"]["student"])
-    named = work.local_teachers(settings["sample"])  # of several all are planned as the first
-    teacher = models.find(named[0]) if named else None
+    named = {one.source: one.model for one in work.local_teachers(settings["sample"])}
+    teachers = {source: models.find(name) for source, name in named.items()}
     model = models.build(known.settings)
     shape = models.shape(model)
-    expert = models.shape(models.build(teacher.settings)) if teacher else None
+    experts = {who: models.shape(models.build(one.settings)) for who, one in teachers.items()}
     fixed = {"prompt": asked.prompt_tokens, "answer": asked.answer_tokens}
     world = work.world(settings["evolve"]["problems"])
     size, why = work.lengths(world, settings, **fixed)
@@ -205,7 +205,7 @@ def plan(
     table = [need(model, step, way, on) for way in ways(settings)]
     chosen = choose(settings, table)
     devices = asked.gpus or (settings["train"]["processes"] if on.cpu else chosen.gpus or 1)
-    shapes = {"student": shape, "teacher": expert}
+    shapes = {"student": shape, **experts}
     frozen = chosen.way.method in memory.ADAPTED
     how = {"checkpointing": chosen.way.checkpointing, "frozen": frozen}
     todo = list(work.works(settings, shapes, size, public, prompts, **how))
@@ -213,7 +213,7 @@ def plan(
         profile=profile,
         model=known,
         shape=shape,
-        teacher=teacher,
+        teachers=list(teachers.values()),
         device=on,
         devices=devices,
         fits=chosen.gpus is not None and (on.cpu or devices >= chosen.gpus),

@@ -187,32 +187,29 @@ def n_prompts(settings: Settings, *, given: int | None = None) -> tuple[int, Fac
 
 
 def sample(
-    settings: Settings, shapes: Mapping[str, Shape | None], size: Lengths, prompts: int
+    settings: Settings, shapes: Mapping[str, Shape], size: Lengths, prompts: int
 ) -> Iterator[Work]:
-    """Stage 03: the student, and every teacher that runs here, at all their temperatures."""
+    """Stage 03: the student, and every teacher that runs here, at all their temperatures.
+
+    `shapes` are by source, the student's the first.
+    """
     own = settings["sample"]
-    taught = len(local_teachers(own)) * len(own["teacher_temperature"])
-    draws = {
-        "student": (len(own["temperatures"]), own["n_samples"]),
-        "teacher": (taught, own["teacher_samples"]),
-    }
-    for source, (times, n) in draws.items():
-        shape = shapes[source]
-        if shape is None:
-            continue
-        answer = size.student if source == "student" else size.teacher
+    pupil = len(own["temperatures"]), own["n_samples"], size.student
+    expert = len(own["teacher_temperature"]), own["teacher_samples"], size.teacher
+    for source, shape in shapes.items():
+        times, n, answer = pupil if source == "student" else expert
         asked = {"prompts": prompts * times, "answers": prompts * times * n}
         yield _generated("sample", source, shape, size.prompt, answer, **asked)
 
 
-def local_teachers(own: Mapping[str, Any]) -> list[str]:
+def local_teachers(own: Mapping[str, Any]) -> list[Author]:
     """The teachers that a server does not answer for, by the settings of `sample`."""
     if not own["teacher"]:
         return []
     student = Author(own["student"], "student", own["engine"], own["prompt_format"])
     how = own["teacher_engine"], own["teacher_prompt_format"]
     found = teachers(own["teacher"], *how, student=student)
-    return [one.model for one in found if not engines.remote(one.engine)]
+    return [one for one in found if not engines.remote(one.engine)]
 
 
 def _generated(
@@ -324,7 +321,7 @@ def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
 
 
 def evaluate(
-    settings: Settings, shapes: Mapping[str, Shape | None], size: Lengths, public: Lengths
+    settings: Settings, shapes: Mapping[str, Shape], size: Lengths, public: Lengths
 ) -> Iterator[Work]:
     """Stage 06: every contender on every benchmark, one greedy answer and n sampled ones.
 
@@ -333,20 +330,19 @@ def evaluate(
     own = settings["evaluate"]
     asked = [stats.parse_metric(text) for text in own["measures"]]
     draws = stats.draws(asked, own["n_samples"])
-    expert, experts = shapes["teacher"], len(local_teachers(settings["sample"]))
     students = n_contenders(settings, teacher=False)
     for benchmark in own["benchmarks"]:
         tasks, _ = n_tasks(benchmark, settings)
         answers = tasks * sum(n for n, _ in draws)
         many = {"prompts": tasks * len(draws), "answers": answers}
         long = size if benchmark == "test" else public
-        asked_of = [("", shapes["student"], students, long.student)]
-        asked_of += [(", teacher", expert, experts, long.teacher)] if expert else []
         name = benchmark.partition(" since ")[0]
-        for who, shape, runs, answer in asked_of:
-            what = f"{name}{who}"
+        asked_of = [(name, shapes["student"], students, long.student)]
+        taught = ((who, shape) for who, shape in shapes.items() if who != "student")
+        asked_of += [(f"{name}, {who}", shape, 1, long.teacher) for who, shape in taught]
+        for what, shape, runs, answer in asked_of:
             yield _generated("evaluate", what, shape, long.prompt, answer, **many, runs=runs)
-        total = answers * (students + experts)
+        total = answers * (students + len(shapes) - 1)
         yield Work("evaluate", f"{name}, programs", "execute", programs=total)
 
 
@@ -380,7 +376,7 @@ class Line:
 
 def works(
     settings: Settings,
-    shapes: Mapping[str, Shape | None],
+    shapes: Mapping[str, Shape],
     size: Lengths,
     public: Lengths,
     prompts: int,

@@ -203,6 +203,19 @@ def lines(
     }
 
 
+def clipped_rows(steps: Iterable[Sequence[TrainStep]], *, clip: float) -> list[dict[str, Any]]:
+    """Per run the share of its updates whose gradient was clipped, and the mean of its norms."""
+    return [
+        {
+            "run": rows[0].run,
+            "updates": len(rows),
+            "clipped": sum(row.grad_norm > clip > 0 for row in rows) / len(rows),
+            "mean |grad|": sum(row.grad_norm for row in rows) / len(rows),
+        }
+        for rows in steps
+    ]
+
+
 def key_figures(steps: Iterable[Sequence[TrainStep]], *, last: int = 10) -> dict[str, float]:
     """RRTF's share of violated pairs at the start and at the end: means of `last` updates."""
     runs = [rows for rows in steps if rows[0].run.rsplit("-s", 1)[0] == "rrtf"]

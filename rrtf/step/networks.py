@@ -348,9 +348,10 @@ def _merged(
 def model_card(title: str, about: str, settings: Mapping[str, Any], *, start: str, tag: str) -> str:
     """The README.md of a trained model: what it is, from what, how, how far."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in sorted(settings.items()))
+    base = f"base_model: {start}\n" if "/" in start else ""  # the hub takes no other
     return (
         "---\nlibrary_name: transformers\npipeline_tag: text-generation\n"
-        f"base_model: {start}\ntags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
+        f"{base}tags: [code, {tag}]\n---\n\n# {title}\n\n{about} `training.json` "
         "has every update.\n\nThe model writes short Python functions; execute what it writes "
-        f"only in isolation.\n\n| setting | value |\n| --- | --- |\n{rows}\n"
+        f"only in isolation.\n\n## Recipe\n\n| setting | value |\n| --- | --- |\n{rows}\n"
     )
