@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, astuple, dataclass, replace
+from dataclasses import KW_ONLY, asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -34,6 +34,11 @@ class Saved:
     n_passed: int
     n_tests: int
     isolation: str
+    failed_test: int = 0
+    failed_line: int = 0
+    called: str = ""
+    expected: str = ""
+    got: str = ""
     seal: str = ""
 
 
@@ -167,8 +172,11 @@ class _Ledger:
         return dict(zip(shard, verdicts, strict=True))
 
 
-def _rest(row: Saved | Execution) -> tuple[str, int, int, str]:
-    return row.reason, row.n_passed, row.n_tests, row.isolation
+_REST = tuple(field.name for field in fields(Execution))[4:]  # who and the outcome come before
+
+
+def _rest(row: Saved | Execution) -> tuple:
+    return tuple([getattr(row, name) for name in _REST])
 
 
 def _sealed(shard: str, verdicts: Sequence[Execution]) -> list[Saved]:

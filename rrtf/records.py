@@ -5,7 +5,7 @@ are those of HumanEval and of the paper; `store` maps `tests` and `reference` to
 `test` and `canonical_solution` on disk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 
@@ -87,7 +87,10 @@ class Execution:
 
     `reason` refines the outcome (`syntax`, `cpu_time`, `early_exit`, an exception's name, ...);
     `isolation` is the level the program ran under (`namespaces`, `landlock+seccomp`, `process`,
-    `none`), with `, joint` where its tests ran in its own process.
+    `none`), with `, joint` where its tests ran in its own process. Of the assertion that failed
+    first: its number from 1 in the order they were reached, its line in the tests, the call, what
+    was expected and what came, at most 400 characters each; 0 and '' where there is none. They
+    say more of a verdict and are no part of it: two verdicts that differ in them only are equal.
     """
 
     task_id: str
@@ -98,6 +101,11 @@ class Execution:
     n_passed: int
     n_tests: int
     isolation: str
+    failed_test: int = field(default=0, compare=False)
+    failed_line: int = field(default=0, compare=False)
+    called: str = field(default="", compare=False)
+    expected: str = field(default="", compare=False)
+    got: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,16 +36,6 @@ OURS = "starts a program of ours, which ends with its parent: "
 # Calls that run code, load values that can run code, import by a name, or start a process.
 RUNNING = {
     "audit/running.py: : in a text": FENCED + "the calls of a row's program",
-    "cases/replay.py: : in a text": FENCED + "the program that records a replay",
-    "cases/replay.py: _packed: marshal.dumps": "written, and read inside the sandbox",
-    "cases/replay.py: _steps: compile": HERE + "the source of `cases/steps.py`, for the sandbox",
-    "cases/rewriting.py: rewrite: compile": PARSED + "tests, for the sandbox",
-    "cases/steps.py: Recorder.function: eval": FENCED + "the name of the function",
-    "cases/steps.py: _run_prompt: exec": FENCED + "the prompt",
-    "cases/steps.py: _tests: __import__": FENCED + "what the tests import",
-    "cases/steps.py: _tests: exec": FENCED + "the tests",
-    "cases/steps.py: open_program: compile": FENCED + "the program",
-    "cases/steps.py: open_program: exec": FENCED + "the program",
     "cli/options.py: command: import_module": HERE + "one of the ten verbs",
     "cli/train.py: _trackio: import_module": HERE + "trackio",
     "cli/train.py: _wandb: import_module": HERE + "wandb",

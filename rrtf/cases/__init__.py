@@ -3,6 +3,6 @@
 The paper shows three hand-picked tasks (Figs 6 to 8) and one overlap of solved sets (Fig 5);
 here both come from the scores, so that nobody chooses the flattering ones.
 
-Modules: `choice` (which tasks), `replay` with `rewriting` and `steps` (the first failing test),
-`sheets` (one task, its answers side by side; kinds of failures).
+Modules: `choice` (which tasks), `sheets` (one task, its answers and their first failing tests side
+by side; kinds of failures).
 """

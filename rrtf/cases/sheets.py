@@ -1,21 +1,35 @@
 """One task on a sheet: what was asked, every answer, its first failing test and the difference."""
 
+import ast
+import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
-from rrtf.cases import replay
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox.wire import REASONS
 from rrtf.stats import parse_label
+
+Pieces = list[tuple[str, bool]]
+LONG = 600  # characters of an assertion that are shown
+
+CLOSE = 1e-6  # relative difference of numbers that count as equal beside others that do not
+_STRING = r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
+_NUMBER = r"(?<![\w.])-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_TOKEN = re.compile(rf"({_STRING})|({_NUMBER})|(\w+)|(.)", re.DOTALL)
+_INSIDE = re.compile(r"\\.|.", re.DOTALL)
+_SIGN = re.compile(r"within (\S+) of |(?:[<>!]=?|is not|in|not in|holding|not holding) ")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """One model's greedy answer to a chosen task and the first test it fails.
 
-    The fields from `how` on are those of `replay.Failure`, empty for an answer that passes.
+    The fields from `test` on are those of its `Execution`, and `assertion` the statement on the
+    line that is named there; empty for an answer that passes.
     """
 
     kind: str
@@ -30,17 +44,11 @@ class Case:
     reason: str
     n_passed: int
     n_tests: int
-    how: str = ""
     test: int = 0
     assertion: str = ""
     called: str = ""
     expected: str = ""
-    returned: str = ""
-    tolerance: float = 0.0
-    said: str = ""
-
-
-_COPIED = ("how", "test", "assertion", "called", "expected", "returned", "tolerance", "said")
+    got: str = ""
 
 
 def describe(
@@ -48,40 +56,45 @@ def describe(
     problems: Sequence[Problem],
     responses: Sequence[Response],
     executions: Sequence[Execution],
-    call: Callable[..., list[tuple]],
     *,
     shown: Sequence[str],
 ) -> list[Case]:
     """The greedy answers of the `shown` methods to the chosen tasks.
 
     Of a method with several trainings the first is shown that ends as most of them do (passes or
-    fails). A task of the kind "only X" also shows X. `call` is `executor.call`: failing
-    answers run there once more, up to the test they fail. Methods without an answer are left out.
+    fails). A task of the kind "only X" also shows X. Methods without an answer are left out.
     """
     tasks = {problem.task_id: problem for problem in problems}
     answers = _greedy(responses, executions)
-    wanted = []
+    cases = []
     for kind, name in chosen:
         for method in dict.fromkeys([*shown, kind.removeprefix("only ")]):
-            if (method, name) in answers:
-                trainings = answers[method, name]
-                seed = typical({at: run.outcome for at, (_, run) in trainings.items()})
-                wanted.append((kind, (method, seed, len(trainings)), *trainings[seed]))
-    found = {
-        (failure.task_id, failure.source): failure
-        for failure in replay.failures(
-            problems, [row[2] for row in wanted], [row[3] for row in wanted], call
-        )
-    }
-    cases = []
-    for kind, training, text, run in wanted:
-        failure, problem = found.get((run.task_id, run.source)), tasks[run.task_id]
-        told = {name: getattr(failure, name) for name in _COPIED} if failure else {}
-        cases.append(
-            Case(kind, run.task_id, problem.prompt, problem.reference, *training,
-                 text.text, run.outcome, run.reason, run.n_passed, run.n_tests, **told)
-        )  # fmt: skip
+            if (method, name) not in answers:
+                continue
+            trainings, task = answers[method, name], tasks[name]
+            seed = typical({at: run.outcome for at, (_, run) in trainings.items()})
+            text, run = trainings[seed]
+            told = (run.failed_test, assertion(task.tests, run), run.called, run.expected, run.got)
+            cases.append(
+                Case(kind, name, task.prompt, task.reference, method, seed, len(trainings),
+                     text.text, run.outcome, run.reason, run.n_passed, run.n_tests, *told)
+            )  # fmt: skip
     return cases
+
+
+def assertion(tests: str, run: Execution) -> str:
+    """The statement of the tests that failed first, of one that holds others its first line."""
+    lines = tests.splitlines()
+    if not 0 < run.failed_line <= len(lines):
+        return ""
+    text = lines[run.failed_line - 1].strip()
+    try:
+        nodes = [n for n in ast.walk(ast.parse(tests)) if isinstance(n, ast.Assert)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        nodes = []
+    here = (ast.get_source_segment(tests, n) for n in nodes if n.lineno == run.failed_line)
+    text = next(here, None) or text
+    return text if len(text) <= LONG else text[:LONG] + " …"
 
 
 def typical(outcomes: Mapping[int, Outcome]) -> int:
@@ -132,18 +145,110 @@ def sheets(cases: Sequence[Case]) -> list[dict[str, Any]]:
 
 def answer(case: Case) -> dict[str, Any]:
     """One answer of a sheet: verdict, failing test, and expected and returned side by side."""
-    expected, returned = replay.marked(case.expected, case.returned, tolerance=case.tolerance)
-    if not (case.expected and case.returned):
-        expected, returned = [(case.expected, False)], [(case.returned, False)]
+    came = _is_value(case.got)
+    both = case.expected and case.got and came
+    pieces = [(case.expected, False)] if case.expected else [], [(case.got, False)] if came else []
+    expected, returned = marked(case.expected, case.got) if both else pieces
+    called = "" if case.called.partition("(")[2] in case.assertion else case.called
     return {
         "name": case.model + (f"\nseed {case.seed}" if case.n_seeds > 1 else ""),
         "answer": case.answer.strip("\n"),
         "verdict": verdict(case),
-        "test": "\n".join(filter(None, [case.assertion, case.called])),
-        "expected": expected if case.expected else [],
-        "returned": returned if case.returned else [],
-        "said": case.said,
+        "test": "\n".join(filter(None, [case.assertion, called])),
+        "expected": expected,
+        "returned": returned,
+        "said": _said(case, came),
     }
+
+
+def _said(case: Case, came: bool) -> str:
+    """In words why no value came, where none did."""
+    known = "signal" if case.reason.startswith("signal") else case.reason
+    meaning = REASONS.get(known, ("", ""))[1] if case.reason else ""
+    if case.got.startswith("raises"):
+        return case.got
+    return "" if came or case.outcome == Outcome.PASS else meaning or case.reason
+
+
+def _is_value(text: str) -> bool:
+    """Whether `got` of a verdict is a value, and not an exception or what stopped the program."""
+    return bool(text) and not text.startswith(("raises ", "stopped: "))
+
+
+def marked(expected: str, got: str) -> tuple[Pieces, Pieces]:
+    """Both texts in pieces of (text, whether it differs).
+
+    Strings are compared by character, everything else by word and number. Numbers that differ by
+    at most the tolerance of the test, or by a millionth, are not marked beside others that differ
+    by more.
+    """
+    sign = _SIGN.match(expected)
+    tolerance = float(sign.group(1) or 0) if sign else 0.0
+    before = sign.group() if sign else ""
+    a, b = _tokens(expected[len(before) :]), _tokens(got)
+    matcher = SequenceMatcher(None, a, b, autojunk=False)
+    blocks = [(i, j, k, n) for tag, i, j, k, n in matcher.get_opcodes() if tag != "equal"]
+    if matcher.ratio() < 0.5:
+        blocks = _one_block(a, b)
+    apart = [pair for block in blocks for pair in _apart(a, b, block, tolerance)] or [
+        pair for block in blocks for pair in _whole(block)
+    ]
+    left, right = _pieces(a, {i for i, _ in apart}), _pieces(b, {j for _, j in apart})
+    return [(before, False)] * bool(before) + left, right
+
+
+def _tokens(text: str) -> list[str]:
+    found = []
+    for match in _TOKEN.finditer(text):
+        string = match.group(1)
+        found += _INSIDE.findall(string) if string else [match.group()]
+    return found
+
+
+def _one_block(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int, int, int]]:
+    """Everything between the common beginning and the common end."""
+    start = end = 0
+    shorter = min(len(a), len(b))
+    while start < shorter and a[start] == b[start]:
+        start += 1
+    while end < shorter - start and a[-1 - end] == b[-1 - end]:
+        end += 1
+    block = (start, len(a) - end, start, len(b) - end)
+    return [block] if block[0] < block[1] or block[2] < block[3] else []
+
+
+def _whole(block: tuple[int, int, int, int]) -> list[tuple[int, int]]:
+    """(place in the one or -1, place in the other or -1) of everything in a block."""
+    i, j, k, n = block
+    return [(at, -1) for at in range(i, j)] + [(-1, at) for at in range(k, n)]
+
+
+def _apart(
+    a: Sequence[str], b: Sequence[str], block: tuple[int, int, int, int], tolerance: float
+) -> list[tuple[int, int]]:
+    i, j, k, n = block
+    if j - i != n - k:
+        return _whole(block)
+    pairs = zip(range(i, j), range(k, n), strict=True)
+    return [(x, y) for x, y in pairs if a[x] != b[y] and not _close(a[x], b[y], tolerance)]
+
+
+def _close(a: str, b: str, tolerance: float) -> bool:
+    try:
+        return math.isclose(float(a), float(b), rel_tol=CLOSE, abs_tol=tolerance)
+    except ValueError:
+        return False
+
+
+def _pieces(tokens: Sequence[str], apart: set[int]) -> Pieces:
+    pieces: Pieces = []
+    for at, token in enumerate(tokens):
+        differs = at in apart
+        if pieces and pieces[-1][1] == differs:
+            pieces[-1] = (pieces[-1][0] + token, differs)
+        else:
+            pieces.append((token, differs))
+    return pieces
 
 
 def verdict(case: Case) -> str:
@@ -176,11 +281,10 @@ _TYPE = ("TypeError", "ValueError")
 _NUMBERS = frozenset(("int", "float", "complex"))
 
 
-def kind(run: Execution, failure: replay.Failure | None = None) -> str:
+def kind(run: Execution) -> str:
     """Which of KINDS an answer is.
 
-    The judge reports a wrong type only for values that are no plain data; what else the first
-    failing test was given is known from its `failure`, and without it counts as a wrong value.
+    A wrong type is what the tests could not use, or another type than they expected.
     """
     if run.outcome == Outcome.PASS:
         return "passes"
@@ -189,7 +293,11 @@ def kind(run: Execution, failure: replay.Failure | None = None) -> str:
     if run.reason in _SLOW:
         return "too slow"
     if run.outcome == Outcome.FAILED_TESTS:
-        return _wrong(run, failure)
+        if run.reason == "wrong_type" or returned(run) in ("None", "another type"):
+            return "wrong type"
+        if run.reason != "wrong_value":
+            return "some tests raise"
+        return "some tests wrong" if run.n_passed else "all tests wrong"
     if run.reason in REASONS or run.reason.startswith("signal_"):
         return "stopped"
     if run.reason in _NAME:
@@ -197,42 +305,37 @@ def kind(run: Execution, failure: replay.Failure | None = None) -> str:
     return "type error" if run.reason in _TYPE else "other error"
 
 
-def _wrong(run: Execution, failure: replay.Failure | None) -> str:
-    if run.reason == "wrong_type" or (failure and returned(failure) in ("None", "another type")):
-        return "wrong type"
-    if run.reason != "wrong_value":
-        return "some tests raise"
-    return "some tests wrong" if run.n_passed else "all tests wrong"
-
-
-def returned(failure: replay.Failure) -> str:
+def returned(run: Execution) -> str:
     """What the first failing test was given: None, another type, a wrong value, or nothing."""
-    if len(failure.types) != 2:
-        return {replay.VALUE: "wrong value"}.get(failure.how, "nothing")
-    wanted, got = failure.types
-    if wanted == got or {wanted, got} <= _NUMBERS:
+    if not _is_value(run.got):
+        return "nothing"
+    wanted, got = _type(run.expected), _type(run.got)
+    if not wanted or not got or wanted == got or {wanted, got} <= _NUMBERS:
         return "wrong value"
     return "None" if got == "NoneType" else "another type"
 
 
-def taxonomy(
-    executions: Sequence[Execution],
-    *,
-    shown: Sequence[str],
-    failures: Sequence[replay.Failure] = (),
-) -> dict[str, dict[str, int]]:
+def _type(text: str) -> str:
+    """The type's name of a value as the judge shows it; '' where it shows none."""
+    if not text or _SIGN.match(text) or text[0] == "…" or text in ("a true value", "a false value"):
+        return ""
+    try:
+        return type(ast.literal_eval(text)).__name__
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        first = {"'": "str", '"': "str", "[": "list", "(": "tuple", "{": "dict"}.get(text[0])
+        return first or re.match(r"<?\w*", text).group()
+
+
+def taxonomy(executions: Sequence[Execution], *, shown: Sequence[str]) -> dict[str, dict[str, int]]:
     """`method, greedy` or `method, T=0.8` -> kind -> number of answers, over all training seeds.
 
     Every row has all KINDS and adds up to the number of its answers. `shown` picks and orders
-    methods (all, as they come, where empty). `failures` of the first failing tests refine the
-    kinds (see `kind`); give all of an answer's group or none, else groups do not compare.
+    methods (all, as they come, where empty).
     """
-    known = {(f.task_id, f.source, f.index): f for f in failures}
     counts: dict[tuple[str, float], Counter] = {}
     for run in executions:
         method, _, temperature = parse_label(run.source)
-        found = kind(run, known.get((run.task_id, run.source, run.index)))
-        counts.setdefault((method, temperature), Counter())[found] += 1
+        counts.setdefault((method, temperature), Counter())[kind(run)] += 1
     order = list(shown) or list(dict.fromkeys(method for method, _ in counts))
     keys = sorted((key for key in counts if key[0] in order), key=lambda k: (order.index(k[0]), k))
     return {
@@ -254,12 +357,16 @@ def taxonomy_rows(found: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]
     return [*rows, {"kind": "all answers", **sums, "meaning": ""}]
 
 
-def given(failures: Sequence[replay.Failure]) -> list[dict[str, Any]]:
-    """What the first failing tests were given, counted per method; rows add up to `failing`."""
-    counts: dict[str, Counter] = {}
-    for failure in failures:
-        method = parse_label(failure.source)[0]
-        counts.setdefault(method, Counter())[returned(failure)] += 1
+def given(executions: Sequence[Execution], *, shown: Sequence[str]) -> list[dict[str, Any]]:
+    """What first failing tests of greedy answers were given, a row for each method of `shown`.
+
+    Over all trainings; rows add up to `failing`.
+    """
+    counts: dict[str, Counter] = {name: Counter() for name in shown}
+    for run in executions:
+        method, _, temperature = parse_label(run.source)
+        if method in counts and not temperature and run.outcome != Outcome.PASS:
+            counts[method][returned(run)] += 1
     columns = ("wrong value", "another type", "None", "nothing")
     return [
         {"model": method, **{name: found[name] for name in columns}, "failing": found.total()}

@@ -23,7 +23,8 @@ def grade(given: Given) -> None:
     """Run samples against the tests of their problems: outcomes by reason, and pass@k.
 
     Writes one line per sample, its own fields and task_id, index, passed, outcome, reason,
-    n_passed, n_tests, isolation, reading: beside the samples, or where --out says.
+    n_passed, n_tests, isolation, reading: beside the samples, or where --out says. Where an
+    assertion failed also which was the first: failed_test, failed_line, called, expected, got.
     """
     asked = grading.parse_ks(",".join(given.k)) if given.k else None
     judge = inputs.judge(given, given.tasks)

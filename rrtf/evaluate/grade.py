@@ -12,6 +12,7 @@ from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
 
 KS = (1, 10, 100)
+FIRST_FAILED = ("failed_test", "failed_line", "called", "expected", "got")  # of an `Execution`
 FORM = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
@@ -185,7 +186,7 @@ def execute(
 
 
 def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
-    """One line of the output."""
+    """One line of the output; which assertion failed first stands where one did."""
     row = {
         "task_id": run.task_id,
         "index": run.index,
@@ -196,6 +197,7 @@ def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
         "n_tests": run.n_tests,
         "isolation": run.isolation,
     }
+    row |= {name: value for name in FIRST_FAILED if (value := getattr(run, name))}
     return row if unstable is None else row | {"flaky": unstable}
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 # How a value and what is expected of it are compared; what each form means stands in `judge`.
 EQUAL, UNEQUAL, TRUE, FALSE, IS, IS_NOT, NEAR, NEAR_OR_AT = range(8)
 
-Case = tuple[int, tuple, dict, object]  # form, arguments, keyword arguments, expected
+Case = tuple[int, tuple, dict, object, int]  # form, arguments, keywords, expected, line
 
 _MOST_BITS = 1 << 12  # of an integer that stands in the tests as a power or product
 _COMPARISONS = {ast.Eq: EQUAL, ast.NotEq: UNEQUAL, ast.Is: IS, ast.IsNot: IS_NOT}
@@ -32,9 +32,11 @@ def cases(tree: ast.Module, entry_point: str) -> list[Case] | None:
     `entry_point` is the name that bare assertions call; `check(candidate)` calls its argument.
     """
     try:
-        return [case for case in map(_case, *_statements(tree, entry_point)) if case]
+        asked = zip(*_statements(tree, entry_point), strict=True)
+        found = [(_case(node, name), node.lineno) for node, name in asked]
     except (NotData, TypeError, ValueError, ArithmeticError, RecursionError):
         return None  # TypeError: a list in a set, say; the judge finds out what that means
+    return [(*case, line) for case, line in found if case]
 
 
 def names(tree: ast.Module) -> frozenset[str]:
@@ -90,7 +92,7 @@ def _is_text(node: ast.stmt) -> bool:
     return type(node) is ast.Expr and type(node.value) is ast.Constant
 
 
-def _case(node: ast.stmt, candidate: str) -> Case | None:
+def _case(node: ast.stmt, candidate: str) -> tuple | None:
     """What one statement asserts; None for one that asserts nothing."""
     if type(node) is ast.Pass or _is_text(node):
         return None
@@ -106,7 +108,7 @@ def _case(node: ast.stmt, candidate: str) -> Case | None:
     return _comparison(test.left, type(test.ops[0]), test.comparators[0], candidate)
 
 
-def _comparison(left: ast.expr, operator: type, right: ast.expr, candidate: str) -> Case:
+def _comparison(left: ast.expr, operator: type, right: ast.expr, candidate: str) -> tuple:
     if operator in (ast.Lt, ast.LtE):
         form = NEAR if operator is ast.Lt else NEAR_OR_AT
         call, middle = _distance(left)

@@ -35,6 +35,9 @@ class AsyncStopped(Exception):
     """A StopAsyncIteration of the candidate, likewise."""
 
 
+NOTHING = object()  # in the place of a value that has not come
+
+
 class Gone(Exception):
     """The worker has ended; nothing more comes from it."""
 
@@ -110,6 +113,7 @@ class Channel:
         self.ended = ""  # the reason why the worker is gone
         self.fatal = ""  # the reason of an event that decides the verdict
         self.raised: Exception | None = None  # the latest exception of the candidate
+        self.called, self.came = b"", NOTHING  # the latest call as it was sent, and its value
         self.saw_opaque = False
         self.changes = 0  # how often a call may have changed its arguments
         self.refusal = ""  # the reason why something that the tests wanted was refused
@@ -290,11 +294,17 @@ class Channel:
             payload = b""
         if not payload:
             payload, held = self._table(request)
+        self.called, self.came = payload, NOTHING
         self._send(payload)
-        value = self._reply(held)
+        value = self.came = self._reply(held)
         if isinstance(value, wire.Opaque):  # a function that a call gives is part of the program
             return self.known(value._handle, value._bits, value._kind, answers=True)
         return value
+
+    def last_call(self) -> tuple[str, tuple, dict] | None:
+        """(name, arguments as they were) of the latest call by name; None where there is none."""
+        _, target, args, kwargs = self._decoded(self.called) if self.called else (None,) * 4
+        return (target, args, kwargs) if type(target) is str else None
 
     def apply(self, owner: wire.Opaque, args: tuple, kwargs: dict) -> object:
         """A call of an object of the candidate, which is told nothing unless it `answers`."""

@@ -189,17 +189,12 @@ def _execution(response: Response, problem: Problem, row: tuple | None, level: s
     if row is None:
         n_asserts = _check_message(problem, 0)["n_asserts"]
         row = ("RUNTIME_ERROR", "judge_limit", 0, n_asserts)
-    situation, reason, n_passed, n_tests = row
-    return Execution(
-        response.task_id,
-        response.source,
-        response.index,
-        Outcome[situation],
-        reason,
-        n_passed,
-        n_tests,
-        joint.isolation(problem, level),
-    )
+    situation, reason, n_passed, n_tests, *failing = row
+    isolation = joint.isolation(problem, level)
+    if isolation != level:  # its values have stayed in the program, its lines are not the tests'
+        failing = failing[:1]
+    where = response.task_id, response.source, response.index
+    return Execution(*where, Outcome[situation], reason, n_passed, n_tests, isolation, *failing)
 
 
 def _decoded(row: tuple | None, n_inputs: int) -> tuple[Result, ...]:

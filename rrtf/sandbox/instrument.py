@@ -32,7 +32,7 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     tests that do not compile or assert nothing.
     """
     try:
-        tree = compile(tests, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        tree = compile(tests, counting.TESTS, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         prepared = _as_data(tree, prompt, entry_point) or _as_code(tree, prompt, entry_point)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the tests do not compile: {error}") from None
@@ -94,11 +94,11 @@ def instrument(source: str | ast.Module, entry_point: str = "") -> tuple[types.C
     """
     tree = source
     if isinstance(source, str):
-        tree = compile(source, "tests.py", "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        tree = compile(source, counting.TESTS, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
     parameters = {s.args.args[0].arg for s in tree.body if _is_check(s) and s.args.args}
     _keep_meaning(tree, parameters | {plain_name(entry_point)})
     n_asserts, has_check = rewrite(tree, plain_name(entry_point))
-    return compile(tree, "tests.py", "exec", dont_inherit=True), n_asserts, has_check
+    return compile(tree, counting.TESTS, "exec", dont_inherit=True), n_asserts, has_check
 
 
 def rewrite(tree: ast.Module, candidate: str) -> tuple[int, bool]:
@@ -190,9 +190,11 @@ def _keep_meaning(tree: ast.Module, candidates: set[str]) -> None:
     one that `map` does not swallow, and what an answer is compared with in the same comparison is
     computed, and copied, before the call: a program that changes its argument cannot spoil it.
     """
-    steps, own = [], False
+    steps, own, asserted = [], False, []
     for node in _walk(tree):
-        if isinstance(node, ast.ExceptHandler) and node.type:
+        if isinstance(node, ast.Assert):
+            asserted.append(node)
+        elif isinstance(node, ast.ExceptHandler) and node.type:
             node.type = _with_stopped(node.type)
         elif isinstance(node, ast.Call):
             if _id(node.func) == "next":
@@ -204,6 +206,8 @@ def _keep_meaning(tree: ast.Module, candidates: set[str]) -> None:
             own = True
     for name in () if own else steps:
         name.id = counting.NEXT
+    for node in asserted:
+        _keep_sides(node)
 
 
 def _id(node: ast.AST) -> str:
@@ -229,12 +233,31 @@ def _compare_before(node: ast.Compare, candidates: set[str]) -> None:
     if calls and plain and "Name" in plain_right:
         again = ast.parse("lambda: 0", mode="eval").body
         again.body = copy.deepcopy(right)
-        given = [ast.Constant(form), _call(counting.BEFORE, right, {}), left, again]
+        before = ast.Call(_name(counting.BEFORE, {}), [ast.Constant(form), right], [])
+        given = [ast.Constant(form), before, left, again]
         node.left = ast.Call(_name(counting.COMPARED, {}), given, [])
         node.ops, node.comparators = [ast.Is()], [ast.Constant(True)]
     elif calls_right and "Name" in plain:
         node.left = _call(counting.FIXED, left, {})
     ast.fix_missing_locations(node)
+
+
+def _keep_sides(node: ast.Assert) -> None:
+    """`assert left == right`, compared by a hook that keeps both sides in case it fails."""
+    test = node.test
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
+        return
+    left, right = test.left, test.comparators[0]
+    if _id(getattr(left, "func", None)) == counting.COMPARED:
+        return
+    fixed = _id(getattr(left, "func", None)) == counting.FIXED
+    swapped = isinstance(right, ast.Call | ast.Name) and (fixed or isinstance(left, _VALUES))
+    given = [ast.Constant(type(test.ops[0]).__name__), ast.Constant(swapped), left, right]
+    call = ast.Call(_name(counting.SIDES, {}), given, [])
+    node.test = ast.fix_missing_locations(ast.copy_location(call, test))
+
+
+_VALUES = (ast.Constant, ast.UnaryOp, ast.List, ast.Tuple, ast.Dict, ast.Set)
 
 
 def _content(node: ast.expr, candidates: set[str]) -> tuple[bool, set[str]]:

@@ -22,7 +22,7 @@ from importlib import import_module
 from types import CodeType, CoroutineType
 
 from rrtf.sandbox import counting, expectations, wire
-from rrtf.sandbox.channel import Channel, Gone, SandboxError
+from rrtf.sandbox.channel import NOTHING, Channel, Gone, SandboxError
 
 FLUSH_SECONDS = 0.1
 MAX_RESULTS = 2 << 20  # bytes of what one program gives to the caller
@@ -53,13 +53,13 @@ class Check:
         """What runs the tests against the program behind `channel`, which starts after this."""
         raise NotImplementedError
 
-    def verdict(self, program: str, channel: Channel, seed: int) -> tuple[str, str, int, int]:
-        """(situation, reason, assertions passed, assertions)."""
+    def verdict(self, program: str, channel: Channel, seed: int) -> tuple:
+        """(situation, reason, assertions passed, assertions, *`counting.Failing`)."""
         run = self.assertions(channel, seed)
         situation, reason = channel.load(program, self.entry_point)
         if situation and not channel.ended:
             channel.dismiss()
-        tally = counting.Tally(channel)
+        tally, came = counting.Tally(channel), counting.window(counting.raising(channel.raised))
         try:
             run(tally)
         except SystemExit as error:
@@ -72,14 +72,15 @@ class Check:
         channel.dismiss()
         n_tests = max(tally.reached, self.n_asserts if tally.incomplete or situation else 0, 1)
         if situation:
-            return situation, reason, 0, n_tests
+            return situation, reason, 0, n_tests, *counting.NONE_FAILED[:-1], came
         passed = tally.passed
         if not tally.reached and not tally.incomplete:  # it may have been about an exception
             passed = 1 if channel.raised else 0
             tally.first = tally.first or "no_assertion"
             n_tests = n_tests if passed else max(n_tests, self.n_asserts)
             tally.all_raised = False
-        return (*_judgement(channel, tally, passed, n_tests), passed, n_tests)
+        judged = _judgement(channel, tally, passed, n_tests)
+        return *judged, passed, n_tests, *(tally.failing if judged[1] else counting.NONE_FAILED)
 
 
 class CodeCheck(Check):
@@ -138,9 +139,11 @@ class DataCheck(Check):
         def run(tally: counting.Tally) -> None:
             requests = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
             ahead = _sent_ahead(channel, requests)
-            for request, (form, _, _, expected) in zip(requests, self.cases, strict=True):
+            for request, (form, _, _, expected, line) in zip(requests, self.cases, strict=True):
+                tally.case, channel.came = (request, _EXPECTED[form], expected, line), NOTHING
                 try:
                     value = channel.next_value() if ahead else channel.ask(*request)
+                    channel.came = value
                     tally.holds(_HOLDS[form](value, expected))
                 except Exception as error:
                     tally.raised(error)
@@ -165,6 +168,19 @@ _HOLDS: tuple[Callable[[object, object], object], ...] = (
     lambda value, expected: value is not expected,
     lambda value, expected: abs(value - expected[0]) < expected[1],
     lambda value, expected: abs(value - expected[0]) <= expected[1],
+)
+
+
+# What a form expects: (what is said before the value, the value).
+_EXPECTED: tuple[Callable[[object], tuple[str, object]], ...] = (
+    lambda expected: ("", expected),
+    lambda expected: ("!= ", expected),
+    lambda expected: ("a true value", NOTHING),
+    lambda expected: ("a false value", NOTHING),
+    lambda expected: ("", expected),
+    lambda expected: ("is not ", expected),
+    lambda expected: (f"within {expected[1]!r} of ", expected[0]),
+    lambda expected: (f"within {expected[1]!r} of ", expected[0]),
 )
 
 
