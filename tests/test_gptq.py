@@ -16,7 +16,7 @@ import pytest
 from rrtf.engines import UnsupportedModel
 from rrtf.engines import ctranslate2 as engines_ctranslate2
 from rrtf.engines.ctranslate2 import PRECISIONS, choose_device
-from rrtf.quantize import auto_gptq, gptq, variants
+from rrtf.quantize import gptq, variants
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT = ROOT / "data/nano/models/student"
@@ -179,12 +179,12 @@ def test_a_missing_lane_says_how_to_make_it_and_what_needs_none(monkeypatch, tmp
 def test_a_lane_with_other_versions_is_refused_with_what_it_has(monkeypatch):
     monkeypatch.setenv("RRTF_AUTO_GPTQ", sys.executable)
     with pytest.raises(ValueError, match=r"auto-gptq is missing \(needs 0.7.1\), transformers \d"):
-        auto_gptq.check_lane()
+        gptq.check_lane()
 
 
 def test_the_versions_asked_of_the_lane_are_those_of_its_lock():
     lines = (ROOT / "requirements-auto-gptq.lock").read_text().lower().replace("_", "-")
-    for name, wanted in auto_gptq.PINS.items():
+    for name, wanted in gptq.PINS.items():
         assert f"\n{name}=={wanted}\n" in lines
 
 
@@ -394,7 +394,7 @@ def test_the_calibration_set_is_recorded(made, texts):
 @pytest.fixture(scope="module")
 def ready():
     try:
-        auto_gptq.check_lane()
+        gptq.check_lane()
     except (FileNotFoundError, ValueError) as error:
         pytest.skip(str(error))
 
@@ -403,7 +403,13 @@ def ids(pairs):
     from rrtf.engines.transformers import open_tokenizer
 
     tokenizer = open_tokenizer(STUDENT)
-    return [(tokenizer.encode(head), tokenizer.encode(tail)) for head, tail in pairs]
+    return [[tokenizer.encode(head), tokenizer.encode(tail)] for head, tail in pairs]
+
+
+def nll_by_auto_gptq(folders, pairs):
+    return gptq.ask("nll", models=[str(folder.resolve()) for folder in folders], pairs=ids(pairs))[
+        "nll"
+    ]
 
 
 @pytest.mark.slow
@@ -411,7 +417,7 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_auto_gptq_made(ready, texts, full
     wanted = {"auto-gptq-int4": tmp_path / "int4"}
     found = measured(wanted, tmp_path, calibration=texts[0], pairs=texts[1])["auto-gptq-int4"]
     assert found["name"].startswith("auto-gptq-by-gptqmodel-")
-    (theirs,) = auto_gptq.nll([tmp_path / "int4"], ids(texts[1]))
+    (theirs,) = nll_by_auto_gptq([tmp_path / "int4"], texts[1])
     assert theirs == pytest.approx(full, abs=BOUND["int4"])
     assert found["nll"] == pytest.approx(theirs, abs=SAME)
     entry = json.loads((tmp_path / "int4" / "calibration.json").read_text())
@@ -429,7 +435,7 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_gptqmodel_made(ready, made, texts
     tensors = load_file(file)
     del tensors["lm_head.weight"]
     save_file(tensors, file, {"format": "pt"})
-    *scores, silently_wrong = auto_gptq.nll([*theirs, untied], ids(texts[1]))
+    *scores, silently_wrong = nll_by_auto_gptq([*theirs, untied], texts[1])
     assert scores == pytest.approx([entry["nll"] for entry in found.values()], abs=SAME)
     # Why the tied layer is written out: memory that nobody filled is in its place, often nan.
     assert not silently_wrong <= max(scores) + 0.5

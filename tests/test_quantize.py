@@ -9,7 +9,7 @@ import pytest
 
 from rrtf import engines, stats
 from rrtf.engines import Completion
-from rrtf.quantize import jobs, measuring
+from rrtf.quantize import gptq, jobs, measuring
 from rrtf.quantize import table as quantize_table
 from rrtf.quantize.jobs import Jobs
 from rrtf.quantize.table import Measured, Settings, records, rows, shown, sources
@@ -339,9 +339,9 @@ def test_an_unknown_variant_and_one_that_comes_twice_are_named():
 def test_a_slow_process_is_ended_and_a_failing_one_says_its_last_line(tiny_model, tmp_path):
     slow = Jobs(tiny_model, tmp_path, timeout=0.05).make("ctranslate2-int8", [])
     assert slow.status == "failed: not done after 0.05 s"
-    assert jobs._reason(1, "a\nValueError: b\n\n") == "ValueError: b"
-    assert jobs._reason(-9, "a") == "killed by signal 9"
-    assert jobs._reason(3, "") == "exit status 3"
+    assert gptq.reason(1, "a\nValueError: b\n\n") == "ValueError: b"
+    assert gptq.reason(-9, "a") == "killed by signal 9"
+    assert gptq.reason(3, "") == "exit status 3"
 
 
 @pytest.mark.slow
