@@ -841,25 +841,6 @@ def toys(problems, tmp_path):
     return tmp_path / "toys.jsonl"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["--variant", "int3"], "'int3'"),
-        (["--variant", "full", "--variant", "full"], "'full'"),
-        (["--variant", "gptq-int4"], "--calibration"),
-        (["--variant", "full", "--problems", "nowhere"], "nowhere"),
-        (["--variant", "full", "--out", "TOYS"], "--out TOYS"),
-        (["--variant", "gptq-int8", "--calibration", "TOYS.none.jsonl"], "TOYS.none.jsonl"),
-        (["--variant", "full", "--model", "none-there"], "none-there"),
-    ],
-)
-def test_what_a_caller_gets_wrong_is_named_and_exits_2(arguments, told, toys, tiny_model):
-    given = [text.replace("TOYS", str(toys)) for text in arguments]
-    found = verb("--model", tiny_model, *given)
-    assert found.exit_code == 2, found.output
-    assert told.replace("TOYS", str(toys)) in found.output
-
-
 def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
     toys, tiny_model, tmp_path
 ):
@@ -870,42 +851,6 @@ def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
     path.write_text('{"text": "x = 1"}\n{"prompt": "def f():\\n"}\n{"code": 1}\n')
     with pytest.raises(ValueError, match=r"rows.jsonl:3: expected a text, or prompt"):
         jobs.calibration(str(path), ["gptq-int8"], ask)
-
-
-@pytest.mark.slow
-def test_a_variant_becomes_a_folder_and_is_not_made_again(tiny_model, tmp_path):
-    out = tmp_path / "out"
-    found = verb("--model", tiny_model, "--variant", "ctranslate2-int8", "--out", out)
-    assert found.exit_code == 0, found.output
-    assert (out / "ctranslate2-int8" / "model.bin").exists() and "1 variants in" in found.output
-    made = (out / "ctranslate2-int8" / "model.bin").stat().st_mtime_ns
-    assert verb("--model", tiny_model, "--variant", "ctranslate2-int8", "--out", out).exit_code == 0
-    assert (out / "ctranslate2-int8" / "model.bin").stat().st_mtime_ns == made
-
-
-@pytest.mark.slow
-def test_a_variant_that_this_model_does_not_allow_exits_2_and_says_what_it_does(
-    tiny_model, toys, tmp_path
-):
-    found = verb("--model", tiny_model, "--variant", "gptq-int8", "--calibration", toys)
-    assert found.exit_code == 2, found.output
-    assert "no multiple of the 128 weights" in found.output and "ctranslate2-int8" in found.output
-
-
-@pytest.mark.slow
-def test_with_problems_the_table_has_rates_times_and_hashes(toys, tiny_model, tmp_path):
-    out = tmp_path / "out"
-    found = verb(
-        "--model", tiny_model, "--variant", "ctranslate2-float32", "--problems", toys,
-        "--out", out, "--n", 2, "--max-new-tokens", 8,
-    )  # fmt: skip
-    rows = json.loads((out / "quantization.json").read_text()) if found.exit_code == 0 else []
-    if found.exit_code == 1:  # a random model need not write Python
-        assert "nothing to compare with" in found.output
-        return
-    assert [row["variant"] for row in rows] == ["full", "ctranslate2-float32"]
-    times = json.loads((out / "timing.json").read_text())
-    assert {row["batch"] for row in times} == {1, 32}
 
 
 @pytest.mark.slow
