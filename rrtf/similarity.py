@@ -166,6 +166,11 @@ def needed(
     return [body[at] for at in sorted(found)]
 
 
+def names(*nodes: ast.AST) -> set[str]:
+    """The names that stand anywhere in `nodes`, attributes left out."""
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
 def canonical_functions(source: str) -> dict[str, str]:
     """Each top-level function or method of `source` without what its author chose freely.
 

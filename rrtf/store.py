@@ -108,21 +108,32 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 if line.strip():
                     yield number, _value(line, path, number)
     except _DAMAGED as error:
-        raise _damaged(path, number, error) from error
+        told = f"gzip file after line {number} ({error})"
+        raise ValueError(f"{path}: truncated or damaged {told}") from error
+
+
+def _value(line: bytes, path: Path, number: int) -> Any:
+    where = f"{path}:{number}"
+    try:
+        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: not UTF-8 text ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not a JSON line ({error})") from error
 
 
 def lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """(number, line) of an open file; ValueError for one that is longer than `LONGEST`."""
-    number = 0
-    while line := file.readline(_PIECE):
-        number += 1
-        pieces, size = [line], len(line)
-        while len(line) == _PIECE and not line.endswith(b"\n"):
-            line = file.readline(_PIECE)
-            pieces.append(line)
-            size += len(line)
-            if size > LONGEST:
-                raise ValueError(f"{name}:{number}: a line of more than {LONGEST >> 20} MiB")
+    number, pieces, size = 1, [], 0
+    while piece := file.readline(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > LONGEST:
+            raise ValueError(f"{name}:{number}: a line of more than {LONGEST >> 20} MiB")
+        if len(piece) < _PIECE or piece.endswith(b"\n"):
+            yield number, b"".join(pieces)
+            number, pieces, size = number + 1, [], 0
+    if pieces:
         yield number, b"".join(pieces)
 
 
@@ -137,20 +148,6 @@ def _whole(path: Path) -> bytes:
             if len(found) > most:
                 raise ValueError(f"{path}: unpacks to more than {most >> 20} MiB; unpack it first")
     return bytes(found)
-
-
-def _damaged(path: Path, number: int, error: Exception) -> ValueError:
-    return ValueError(f"{path}: truncated or damaged gzip file after line {number} ({error})")
-
-
-def _value(line: bytes, path: Path, number: int) -> Any:
-    where = f"{path}:{number}"
-    try:
-        return json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: not UTF-8 text ({error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not a JSON line ({error})") from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
@@ -215,11 +212,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def sha256(path: Path) -> str:
     """Hash of a file, or of a folder's files with their relative names."""
     if path.is_dir():
-        lines = [
-            f"{sha256(p)}  {p.relative_to(path)}"
-            for p in sorted(path.rglob("*"))
-            if p.is_file() and not p.name.startswith(".")
-        ]
+        files = (p for p in sorted(path.rglob("*")) if p.is_file() and not p.name.startswith("."))
+        lines = [f"{sha256(file)}  {file.relative_to(path)}" for file in files]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -227,10 +221,8 @@ def sha256(path: Path) -> str:
 
 def to_row(record: Any) -> dict[str, Any]:
     """A record as JSON-ready fields; a Problem gets HumanEval's names."""
-    row = asdict(record)
-    if isinstance(record, Problem):
-        row = {HUMANEVAL_NAMES.get(name, name): value for name, value in row.items()}
-    return {name: _plain(value) for name, value in row.items()}
+    names = HUMANEVAL_NAMES if isinstance(record, Problem) else {}
+    return {names.get(name, name): _plain(value) for name, value in asdict(record).items()}
 
 
 def _plain(value: Any) -> Any:
@@ -248,18 +240,13 @@ def from_row(row: Mapping[str, Any], kind: type[Record], where: str = "row") -> 
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {type(row).__name__}")
+    names = HUMANEVAL_NAMES if kind is Problem else {}
     values = dict(row)
-    if kind is Problem:
-        for ours, theirs in HUMANEVAL_NAMES.items():
-            values.setdefault(ours, values.get(theirs, ""))
+    for ours, theirs in names.items():
+        values.setdefault(ours, values.get(theirs, ""))
     wanted = {f.name: f for f in fields(kind)}
     required = [n for n, f in wanted.items() if f.default is f.default_factory]
-    missing = [
-        HUMANEVAL_NAMES.get(n, n) if kind is Problem else n
-        for n in required
-        if values.get(n) is None
-    ]
-    if missing:
+    if missing := [names.get(n, n) for n in required if values.get(n) is None]:
         raise ValueError(f"{where}: {kind.__name__} without {', '.join(missing)}")
     if not is_unicode(row):
         raise ValueError(f"{where}: half a surrogate pair, no Unicode")
@@ -413,10 +400,7 @@ class Stage:
     def save(self, name: str, records: Iterable[Any]) -> Path:
         """Writes records (`.jsonl`, `.parquet`) or a value (`.json`) into the stage's folder."""
         path = self.folder / name
-        if path.suffix == ".json":
-            write_json(path, records)
-        else:
-            write(path, records)
+        (write_json if path.suffix == ".json" else write)(path, records)
         return self.keep(name)
 
     def keep(self, name: str) -> Path:
@@ -455,19 +439,12 @@ class Stage:
         `counts` are whole numbers (in, kept, dropped by reason); `figures` the few key numbers
         that the index shows.
         """
-        manifest = {
-            "stage": self.name,
-            "profile": self.profile,
-            "settings": self.settings,
-            "inputs": self.inputs,
-            "outputs": self.outputs,
-            "beside": self.beside,
-            "counts": dict(counts),
-            "figures": dict(figures or {}),
-            "seconds": round(time.monotonic() - self.started, 1),
-            "versions": _versions(),
-            "device": _device(),
-        }
+        of = ("settings", "inputs", "outputs", "beside")
+        manifest = {"stage": self.name, "profile": self.profile}
+        manifest |= {name: getattr(self, name) for name in of}
+        manifest |= {"counts": dict(counts), "figures": dict(figures or {})}
+        manifest["seconds"] = round(time.monotonic() - self.started, 1)
+        manifest |= {"versions": _versions(), "device": _device()}
         (self.folder / ".progress").unlink(missing_ok=True)
         path = self.folder / "manifest.json"
         write_json(path, manifest)
@@ -498,12 +475,9 @@ def read_progress(folder: Path) -> dict | None:
 
 def manifest(profile: str, stage: str) -> dict | None:
     """The manifest of a finished stage, or None."""
-    path = config.run_dir(profile) / config.stage_name(stage) / "manifest.json"
-    if not path.exists():
-        return None
     try:
-        found = read_json(path)
-    except ValueError:
+        found = read_json(config.run_dir(profile) / config.stage_name(stage) / "manifest.json")
+    except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) and "settings" in found else None
 
@@ -560,10 +534,8 @@ def assigned(notebook: Path) -> list[str]:
     """The names that the cell tagged `parameters` sets, in order."""
     for cell in cells(notebook):
         if "parameters" in cell["metadata"].get("tags", []):
-            tree = parse(text(cell), f"{notebook}, parameters cell")
-            targets = [
-                t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets
-            ]
+            body = parse(text(cell), f"{notebook}, parameters cell").body
+            targets = [t for node in body if isinstance(node, ast.Assign) for t in node.targets]
             return [target.id for target in targets if isinstance(target, ast.Name)]
     raise ValueError(f"{notebook}: no cell is tagged `parameters`")
 

@@ -1,21 +1,34 @@
-"""Planted leaks are found, by the detector that should; what is clean stays."""
+"""The audit: planted leaks are found, by the detector that should, and what is clean stays."""
 
+import ast
 import copy
+import gzip
+import json
 import os
+import re
+import sys
+import types
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import restyling
 from conftest import AUDIT
 from conftest import call as fenced_call
+from conftest import judge as fenced_judge
+from typer.testing import CliRunner
 
-from rrtf import probes, store
-from rrtf.audit import detectors, verdict, views
+from rrtf import benchmarks, probes, similarity, store
+from rrtf.__main__ import app
+from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit import plants as audit_plants
+from rrtf.audit import rows as audit_rows
 from rrtf.audit.rows import Corpus, Row, from_fields, from_problem, guess_fields
 from rrtf.figures import charts, tables
-from rrtf.records import Problem, Response
+from rrtf.records import Leak, Problem, Response
+from rrtf.sandbox import lanes
 
 
 @dataclass(frozen=True)
@@ -94,46 +107,41 @@ def planted() -> verdict.Audit:
     return run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6)
 
 
-def test_a_verbatim_copy_is_found_by_every_detector(planted):
-    assert found(planted, "verbatim") == set(planted.detectors)
-    assert len(planted.detectors) == 12
+@pytest.mark.parametrize(
+    ("name", "by", "not_by", "reason"),
+    [
+        ("verbatim", {"exact text", "5-gram", "embedding", "behaviour"}, set(), "exact text"),
+        ("layout", {"normalised text"}, {"exact text"}, "normalised text"),
+        ("renamed", {"code", "behaviour"}, {"exact text"}, "code"),
+        ("restyled", {"behaviour"}, {"code", "minhash code"}, "behaviour"),
+        ("clean", set(), {"behaviour", "code"}, None),
+    ],
+)
+def test_a_plant_is_found_by_the_detectors_that_should_and_goes_for_the_first(
+    planted, name, by, not_by, reason
+):
+    assert by <= found(planted, name) and not not_by & found(planted, name)
+    assert planted.dropped.get(name) == reason
 
 
-def test_renamed_variables_are_found_by_code_and_behaviour(planted):
-    assert {"code", "behaviour"} <= found(planted, "renamed")
-    assert "exact text" not in found(planted, "renamed")
-
-
-def test_a_restyled_solution_is_found_by_behaviour_alone(planted):
-    assert found(planted, "restyled") == {"behaviour"}
+def test_the_tables_count_the_same_findings(planted):
+    assert found(planted, "verbatim") == set(planted.detectors) and len(planted.detectors) == 12
     assert "restyled" in {leak.task_id for (leak,) in views.only_by(planted, "behaviour")}
-
-
-def test_a_clean_row_is_found_by_nothing_and_stays(planted):
-    assert found(planted, "clean") == set()
-    assert "clean" not in planted.dropped
-
-
-def test_changed_layout_and_case_are_found_by_normalised_text(planted):
-    assert "normalised text" in found(planted, "layout")
-    assert "exact text" not in found(planted, "layout")
+    counted = views.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
+    assert counted["in"] == counted["kept"] + sum(counted["dropped"].values()) == len(PLANTS)
+    matrix, table = views.agreement_matrix(planted), views.detector_rows(planted)
+    assert matrix == [list(column) for column in zip(*matrix, strict=True)]
+    assert [matrix[i][i] for i in range(len(matrix))] == [row["pairs"] for row in table]
+    hidden = {row["what"]: row["count"] for row in views.out_of_sight(planted)}
+    assert hidden["tasks that no 8-gram finds: too short, or all shared with others"] == 3
+    assert hidden["rows that repeat another's function"] == 2
+    assert run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6) == planted
 
 
 def test_reordered_sentences_are_found_by_words_but_excused_when_the_programs_differ(planted):
     excused = {leak.detector for leak in planted.collisions if leak.task_id == "reordered"}
     assert {"5-gram", "minhash text"} <= excused
     assert found(planted, "reordered") == set()
-
-
-def test_rows_in_are_rows_kept_and_rows_dropped_by_reason(planted):
-    assert dict(planted.dropped) == {
-        "verbatim": "exact text",
-        "layout": "normalised text",
-        "renamed": "code",
-        "restyled": "behaviour",
-    }
-    counted = views.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
-    assert counted["in"] == counted["kept"] + sum(counted["dropped"].values()) == len(PLANTS)
 
 
 def test_the_removal_policy_decides_what_goes():
@@ -201,17 +209,6 @@ def test_an_identical_program_runs_once():
     assert len(seen) == 1
 
 
-def test_the_same_audit_twice_gives_the_same_findings(planted):
-    assert run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6) == planted
-
-
-def test_the_agreement_matrix_is_symmetric_and_counts_pairs_on_its_diagonal(planted):
-    matrix = views.agreement_matrix(planted)
-    assert matrix == [list(column) for column in zip(*matrix, strict=True)]
-    table = views.detector_rows(planted)
-    assert [matrix[i][i] for i in range(len(matrix))] == [row["pairs"] for row in table]
-
-
 def test_the_worst_pair_is_the_one_most_detectors_found(planted):
     worst = views.worst_pairs(planted, 3)
     assert worst[0][0].task_id == "verbatim"
@@ -262,18 +259,19 @@ def test_behaviour_recalls_every_disguise_and_exact_text_only_the_copy(nano_prob
     assert audit_plants.recall_rows([], call, AUDIT, n_random=20) == []
 
 
-def test_only_problems_with_a_specification_can_be_disguised():
-    with pytest.raises(ValueError, match="t/sum"):
-        audit_plants.planted(TASKS, seed=1)
-
-
-def test_wrong_arguments_name_the_mistake():
-    with pytest.raises(ValueError, match="'telepathy'"):
-        run([PLANTS["clean"]], remove_on=["telepathy"])
-    with pytest.raises(ValueError, match="clean: occurs more than once"):
-        run([PLANTS["clean"], PLANTS["clean"]])
-    with pytest.raises(ValueError, match="no program was observed"):
-        verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, AUDIT, behaviour={})
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (lambda: run([PLANTS["clean"]], remove_on=["telepathy"]), "'telepathy'"),
+        (lambda: run([PLANTS["clean"], PLANTS["clean"]]), "clean"),
+        (lambda: verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, AUDIT,
+                               behaviour={}), "behaviour"),
+        (lambda: audit_plants.planted(TASKS, seed=1), "t/sum"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_name_the_mistake(work, told):
+    with pytest.raises(ValueError, match=told):
+        work()
 
 
 def test_free_rows_take_the_last_function_as_their_program():
@@ -309,32 +307,19 @@ def test_the_sandbox_sees_what_the_programs_return():
     assert seen == detectors.observe(members, call, n_random=4, seed=1)
 
 
-def test_the_pictures_show_every_detector(planted):
+def test_the_pictures_show_every_detector_and_every_kind_of_row(planted):
     found = charts.found_and_chance(views.detector_rows(planted))
     heat = charts.heat(planted.detectors, views.agreement_matrix(planted), "both")
     for figure in (found, heat):
         ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
         assert ticks == list(planted.detectors)
-
-
-def test_the_words_and_behaviour_picture_counts_the_rows_of_each_kind():
     near = [views.Neighbour("a", "x", 1.0, 0.1), views.Neighbour("b", "x", 0.5, 0.9)]
     legend = charts.words_and_behaviour(near).axes[0].get_legend()
     shown = [text.get_text() for text in legend.get_texts()]
     assert shown == ["other function (1)", "same function (1)"]
-
-
-def test_pairs_side_by_side_mark_what_is_shared_and_escape_the_rest():
     shown = tables.side_by_side([("a < b", "if x < 1: return one two", "while x < 1: stop")]).data
-    assert "a &lt; b" in shown
-    assert shown.count(';color:inherit">x &lt; 1:</mark>') == 2
+    assert "a &lt; b" in shown and shown.count(';color:inherit">x &lt; 1:</mark>') == 2
     assert "No pairs" in tables.side_by_side([]).data
-
-
-def test_what_is_out_of_sight_is_counted(planted):
-    counted = {row["what"]: row["count"] for row in views.out_of_sight(planted)}
-    assert counted["tasks that no 8-gram finds: too short, or all shared with others"] == 3
-    assert counted["rows that repeat another's function"] == 2
 
 
 def test_one_leak_shows_two_programs_with_one_set_of_answers(nano_problems):
@@ -360,3 +345,553 @@ def test_a_wrong_answer_that_solves_a_held_out_problem_is_found():
     stranger = replace(right, task_id="another")
     with pytest.raises(ValueError, match="another: an answer, but no such problem"):
         verdict.audit_answers({"all": [stranger]}, [asked], {"test": TASKS}, **how)
+
+
+ADD = "def add(a, b):\n    return a + b\n"
+
+
+@pytest.mark.parametrize(
+    "row, told",
+    [
+        ({"instruction": "a", "input": "", "output": "b"},
+         "description: instruction, input; answer: output"),
+        ({"prompt": "a", "completion": "b", "id": "x"}, "description: prompt; answer: completion"),
+        ({"text": "a", "meta": {"a": 1}}, "description: text"),
+        ({"content": "a", "path": "x"}, "description: content"),
+        ({"messages": [{"role": "user", "content": "a"}], "n": 3}, "description: messages"),
+        ({"problem": "a", "solution": "b", "tests": "c"},
+         "description: problem; answer: solution"),
+    ],
+)  # fmt: skip
+def test_the_fields_are_guessed_by_their_names_and_told(row, told):
+    assert audit_rows.guess_fields([row], where="f").told() == told
+    with pytest.raises(ValueError, match=r"f: .*body, title"):
+        audit_rows.guess_fields([{"body": "a", "title": "b", "n": 3}], where="f")
+    assert audit_rows.named_fields(["title", "response"]) == audit_rows.Fields(
+        ("title",), ("response",)
+    )
+
+
+@pytest.mark.parametrize(
+    "text, words, code",
+    [
+        (ADD, "", ADD),
+        (f"Here it is:\n```python\n{ADD}```\nDone.", "Here it is:\n\nDone.", ADD),
+        (f"~~~\n{ADD}~~~", "", ADD),
+        (f"As follows.\n\n{ADD}\nPrints 15.", "As follows.", ADD + "\n"),
+        (f"```java\nint x;\n```\n{ADD}", f"```java\nint x;\n```\n{ADD}", ""),
+        ("Add two numbers.", "Add two numbers.", ""),
+        ("[1, 2, 3]", "[1, 2, 3]", ""),
+        ("print(1)", "", "print(1)"),
+        ("import the data, then def", "import the data, then def", ""),
+    ],
+)
+def test_code_is_told_from_words(text, words, code):
+    assert audit_rows.words_and_code(text) == (words, code)
+
+
+def test_a_row_is_its_question_in_words_and_its_answer_in_code():
+    fields = audit_rows.Fields(("instruction", "input"), ("output",))
+    given = {"instruction": "Fix it.", "input": "def old():\n    pass\n", "output": ADD}
+    row = audit_rows.from_fields(given, task_id="r", fields=fields)
+    assert (row.text, row.code, row.entry_point) == ("Fix it.", ADD, "add")
+    assert "def old" in row.whole, "what only the question holds is searched too"
+    unanswered = audit_rows.from_fields(given | {"output": None}, task_id="r", fields=fields)
+    assert unanswered.entry_point == "old"
+
+
+def test_messages_count_by_their_roles():
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Add."},
+             {"role": "assistant", "content": [{"type": "text", "text": ADD}]}]  # fmt: skip
+    shared = [{"from": "human", "value": "Add."}, {"from": "gpt", "value": ADD}]
+    for name, messages in (("messages", turns), ("conversations", shared)):
+        fields = audit_rows.guess_fields([{name: messages}], where="f")
+        row = audit_rows.from_fields({name: messages}, task_id="r", fields=fields)
+        assert (row.text, row.code) == ("Add.", ADD)
+    with pytest.raises(ValueError, match="f:1: messages: a message of role 'moderator'"):
+        audit_rows.from_fields({"messages": [{"role": "moderator", "content": "a"}]}, task_id="r",
+                          fields=audit_rows.Fields(("messages",), ()), where="f:1")  # fmt: skip
+
+
+def test_a_task_without_a_function_head_is_described_by_its_string_up_to_the_examples():
+    prompt = 'import math\n\n"""\nAdd up.\n\nExample 1:\nInput: 3\n"""\n'
+    task = Problem("t", prompt, "Solution().add", "", "class Solution:\n    pass\n")
+    assert audit_rows.from_problem(task).text == "\nAdd up.\n"
+    nano = audit_rows.from_problem(benchmarks.load("nano-test")[0])
+    assert nano.text and not nano.text.startswith("def")
+
+
+fenced = partial(fenced_call, workers=1, isolation="none", cpu_seconds=1.0)
+judged_by = partial(fenced_judge, workers=1, isolation="none")
+
+
+def exam(name: str, head: str, text: str, body: str, *asserts: str) -> Problem:
+    return Problem(
+        task_id=f"t/{name}",
+        prompt=f'def {name}({head}):\n    """{text}\n    """\n',
+        entry_point=name,
+        tests="def check(candidate):\n" + "".join(f"    assert {line}\n" for line in asserts),
+        reference=f"    {body}\n",
+    )
+
+
+SUM_EVEN = exam("sum_even", "xs", "Return the sum of the even numbers.",
+                "return sum(x for x in xs if x % 2 == 0)",
+                "candidate([1, 2, 4]) == 6", "candidate([]) == 0", "candidate([3, 8]) == 8",
+                )  # fmt: skip
+REPEAT = exam("repeat", "text, times", "Write the text so many times.", "return text * times",
+              "candidate('ab', 2) == 'abab'", "candidate(times=3, text='x') == 'xxx'")  # fmt: skip
+UNIQUE = exam("unique", "xs", "The distinct elements.", "return list(dict.fromkeys(xs))",
+              "set(candidate([3, 1, 3])) == {1, 3}", "set(candidate([2])) == {2}")  # fmt: skip
+METHOD = Problem(
+    "t/method", "class TreeNode:\n    pass\n\n", "Solution().double",
+    "def check(candidate):\n    assert candidate(n=4) == 9\n    assert candidate(n=1) == 3\n",
+    "class Solution:\n    def double(self, n: int) -> int:\n        return 2 * n + 1\n",
+)  # fmt: skip
+EXAMS = [SUM_EVEN, REPEAT, UNIQUE, METHOD]
+
+
+def coded(code: str, task_id: str = "r", text: str = "") -> Row:
+    return Row(task_id, text, code)
+
+
+def passes(code: str, tasks=EXAMS, **options) -> dict[str, str]:
+    """Task -> evidence for one row of this code."""
+    leaks = running.passes_tests([coded(code)], "b", tasks, call=fenced, judge=judged_by, **options)
+    assert all((k.task_id, k.benchmark, k.detector) == ("r", "b", "execution") for k in leaks)
+    return {leak.benchmark_task_id: leak.evidence for leak in leaks}
+
+
+LOOP = "def f(values):\n    t = 0\n    for v in values:\n        if not v % 2:\n            t += v\n    return t\n"  # noqa: E501
+
+
+EVEN = "sum(v for v in vs if v % 2 == 0)"
+HELPED = "import operator\nTWO = 2\ndef even(v):\n    return operator.mod(v, TWO) == 0\n"
+RECURSIVE = (
+    "def sum_even(xs):\n    if not xs:\n        return 0\n"
+    "    return (xs[0] if xs[0] % 2 == 0 else 0) + sum_even(xs[1:])\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "exam"),
+    [
+        (LOOP, "sum_even"),  # other words, another style
+        ("import no_such_module\nname = input('who?')\n" + LOOP + "print(f([1]))\nexit(3)\n",
+         "sum_even"),
+        (HELPED + "def f(vs):\n    return sum(filter(even, vs))\n", "sum_even"),
+        (f"class N:\n    def total(self, vs):\n        return {EVEN}\n", "sum_even"),
+        (f"class N:\n    @staticmethod\n    def t(vs):\n        return {EVEN}\n", "sum_even"),
+        (f"total = lambda vs: {EVEN}\n", "sum_even"),
+        (f"def outer(batches):\n    def total(vs):\n        return {EVEN}\n"
+         "    return list(map(total, batches)), len(batches)\n", "sum_even"),
+        ("def f(count, word):\n    return word * count\n", "repeat"),  # another order
+        ("def twice(n):\n    return 1 + n + n\n", "method"),
+        (METHOD.reference.replace("Solution", "Other"), "method"),
+        (RECURSIVE, "sum_even"),  # bears the name that it is tried under
+        ("def repeat(n, s):\n    return s + repeat(n - 1, s) if n else ''\n", "repeat"),
+        ("def f(xs):\n    return set(xs)\n", "unique"),  # the tests allow another container
+        ("def f(xs):\n    return sum(xs)\n", None),
+        ("def f(xs):\n    raise NotImplementedError\n", None),
+        ("def f(xs:\n", None),
+        ("SELECT name FROM people;", None),
+    ],
+)  # fmt: skip
+def test_a_function_that_solves_a_task_is_found_whatever_it_is_called_and_wherever_it_stands(
+    code, exam
+):
+    assert set(passes(code)) == ({f"t/{exam}"} if exam else set())
+
+
+def test_a_function_that_hangs_on_one_task_is_still_found_with_another():
+    far = exam("far", "n", "Half.", "return n // 2", "candidate(1000000000) == 500000000",
+               "candidate(900000001) == 450000000", "candidate(800000002) == 400000001",
+               )  # fmt: skip
+    slow = "def f(n):\n    t = 0\n    while t < n:\n        t += 1\n    return t * 2 + 1\n"
+    assert set(passes(slow, [far, METHOD])) == {"t/method"}
+
+
+def test_a_function_that_ends_its_process_is_called_again_after_that():
+    leaves = "import os\ndef f(n):\n    if n > 1000:\n        os._exit(1)\n    return n * 2 + 1\n"
+    far = exam("far", "n", "More.", "return n + n + 1", "candidate(10**6) == 2 * 10**6 + 1")
+    for order in ([far, METHOD], [METHOD, far]):
+        assert set(passes(leaves, order)) == {"t/method"}
+
+
+def test_a_task_without_a_reference_is_tried_on_its_tests_at_once():
+    assert set(passes(LOOP, [replace(SUM_EVEN, reference="")])) == {"t/sum_even"}
+
+
+def test_equal_code_runs_once_is_reported_for_every_row_and_saved(tmp_path):
+    asked = []
+
+    def counting(programs, inputs):
+        asked.extend(entry for _, entry in programs)
+        return fenced(programs, inputs)
+
+    rows = [coded(LOOP, "a"), coded(LOOP.replace("values", "numbers"), "b"), coded("x = 1", "c")]
+    how = {"call": counting, "judge": judged_by, "shards": tmp_path}
+    first, again = (running.passes_tests(rows, "b", [SUM_EVEN], **how) for _ in range(2))
+    assert [(leak.task_id, leak.evidence) for leak in first] == [
+        ("a", "f passes 3 of 3 tests"), ("b", "f passes 3 of 3 tests")]  # fmt: skip
+    assert first == again and asked.count("rrtf_timed") == 1
+
+
+def test_the_score_is_the_share_of_further_calls_that_agree():
+    weak = exam("weak", "n", "Double.", "return n + n", "candidate(2) == 4", "candidate(0) == 0")
+    rows = [
+        coded("def f(n):\n    return n * n\n", "square"),
+        coded("def g(k):\n    return 2 * k\n", "g"),
+    ]
+    square, double = running.passes_tests(rows, "b", [weak], call=fenced, judge=judged_by)
+    assert square.score < 0.9 and double.score == 1.0
+
+
+def test_examples_are_what_the_tests_ask_and_the_reference_returns():
+    looped = replace(
+        SUM_EVEN,
+        tests="def check(f):\n    for n in (2, 4):\n        assert f(list(range(n))) >= 0\n",
+    )
+    (exam,) = running.examine([looped], fenced)
+    assert set(map(repr, exam.examples)) == {"(([0, 1, 2, 3],), 2)", "(([0, 1],), 0)"}
+
+
+@pytest.mark.parametrize(("value", "expected", "same"), [
+    (1, 1.0004, True), (1, 1.1, False), (True, 1, True), (10**400, 1.5, False),
+    ([1, 2], (2, 1), True), ([1, 1], {1}, True), ([1], [1, 2], False), ([], [], True),
+    ({"a": [1]}, {"a": (1,)}, True), ({"a": 1}, {"b": 1}, False), ("a", "b", False),
+    (iter([]), [1], True), (iter([]), True, True), (None, 0, False), (1j, 1j, True),
+])  # fmt: skip
+def test_results_are_alike_where_some_test_might_accept_them(value, expected, same):
+    assert running.alike(value, expected) is same
+
+
+def test_functions_have_one_key_if_they_are_the_same_but_for_names():
+    (one,) = running.functions_in(LOOP)
+    (other,) = running.functions_in('def g(ys: list) -> int:\n    """Doc."""\n' + "\n".join(
+        LOOP.replace("values", "ys").replace("v ", "w ").replace("+= v", "+= w")
+        .replace("for v", "for w").splitlines()[1:]))  # fmt: skip
+    (third,) = running.functions_in(LOOP.replace("t = 0", "t = 1"))
+    assert one.key == other.key != third.key
+    assert (one.name, one.least, one.most) == ("f", 1, 1)
+
+
+def test_what_cannot_be_called_by_place_is_no_function_to_try():
+    code = (
+        "async def a(x): return x\ndef b(*, k): return k\ndef c(): return 1\n"
+        "class D:\n    def __init__(self, n): self.n = n\n    def m(self, x): return x\n"
+        "def e(x, y=1, *rest): return x\n"
+    )
+    (only,) = running.functions_in(code)
+    assert (only.name, only.least, only.most) == ("e", 1, running.MOST)
+
+
+BIG = (
+    "def big(xs):\n    "
+    + "\n    ".join(f"a{i} = xs[{i}] + {i}" for i in range(12))
+    + "\n    return a1\n"
+)
+CHANCE_SIDES = Corpus.of_benchmarks({
+    "b": [
+        Row("short", "Join all strings of a list.", "def j(x):\n    return ''.join(x)", "j"),
+        Row("long", "Shuffle numbered pebbles between two baskets.", BIG, "big"),
+    ]
+})  # fmt: skip
+
+
+def judged(text: str, benchmark_task: str, score: float = 1.0, copies: int = 1) -> bool:
+    rows = [coded("", f"r{i}", text) for i in range(copies)]
+    rows += [coded("", f"other{i}", f"Sort the words of a text, letter {i}.") for i in range(20)]
+    leaks = [Leak(f"r{i}", "b", benchmark_task, "execution", score, "f passes 2 of 2 tests")
+             for i in range(copies)]  # fmt: skip
+    return ("r0", "b", benchmark_task) in verdict.coincidences(leaks, Corpus(rows), CHANCE_SIDES)
+
+
+def test_a_short_function_under_other_words_is_a_coincidence_and_under_the_same_words_a_leak():
+    assert judged("Remove the vowels of a text.", "short")
+    assert not judged("Write code that joins the strings of a list", "short")
+
+
+def test_a_long_function_is_a_leak_under_any_words_unless_everybody_has_it_or_it_acts_otherwise():
+    other = "Compute a tax."
+    assert not judged(other, "long")
+    assert judged(other, "long", copies=verdict.COMMON)
+    assert judged(other, "long", score=0.9)
+    assert not judged("Pebbles move between baskets; shuffle them.", "long", score=0.9)
+
+
+LONG = "Return the sum of the squares of all numbers of a list that are not negative."
+SOLUTION = "    return sum(x * x for x in xs if x >= 0)\n"
+
+
+def asked_as(task_id: str, text: str, body: str = SOLUTION, name: str = "f") -> Row:
+    code = f"def {name}(xs):\n{body}"
+    return Row(task_id, text, code, name, answer=body)
+
+
+def plain(task_id: str, text: str, code: str = "") -> Row:
+    return Row(task_id, text, code, "g" * bool(code), answer=code)
+
+
+def both(rows, *tasks) -> tuple[Corpus, Corpus]:
+    return Corpus(rows), Corpus.of_benchmarks({"b": tasks})
+
+
+def named(leaks) -> set[tuple[str, str, str]]:
+    return {(leak.task_id, leak.benchmark_task_id, leak.detector) for leak in leaks}
+
+
+def test_a_description_inside_a_longer_row_is_a_substring_exact_or_normalised():
+    rows = [
+        plain("verbatim", f"Please do this. {LONG} And be quick."),
+        plain("loose", f"Please do this: {LONG.upper()}\nAnd be quick."),
+        plain("reordered", "Of all numbers of a list return the sum of the squares."),
+    ]
+    leaks = detectors.substrings(*both(rows, asked_as("t", LONG, "    pass\n")), n=8)
+    assert named(leaks) == {("verbatim", "t", "exact substring"),
+                            ("verbatim", "t", "normalised substring"),
+                            ("loose", "t", "normalised substring")}  # fmt: skip
+    assert leaks[0].evidence.startswith("description, 16 words: return the sum of")
+
+
+def test_a_solution_inside_a_longer_program_is_a_substring():
+    code = f"import math\n\ndef g(xs):\n    print(xs)\n{SOLUTION}\nprint(g([1]))\n"
+    (exact, loose) = detectors.substrings(
+        *both([plain("r", "Other words.", code)], asked_as("t", LONG)), n=8
+    )
+    assert (exact.detector, loose.detector) == detectors.SUBSTRINGS
+    assert exact.evidence.startswith("solution, ")
+
+
+def test_texts_of_fewer_words_than_asked_for_are_not_looked_for():
+    rows = [plain("r", "Now add one to it and go on with it.")]
+    assert not detectors.substrings(*both(rows, asked_as("t", "Add one to it.", "")), n=5)
+    assert detectors.substrings(*both(rows, asked_as("t", "Add one to it.", "")), n=4)
+
+
+def test_every_substring_is_found_that_a_slow_search_finds():
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice(list("abc"), size=n)) for n in rng.integers(2, 60, 60)]
+    tasks = [asked_as(f"t{i}", text, "") for i, text in enumerate(texts[:30])]
+    rows = [plain(f"r{i}", text) for i, text in enumerate(texts[30:])]
+    slow = {(r.task_id, t.task_id) for r in rows for t in tasks
+            if len(t.text.split()) >= 3 and f" {t.text} " in f" {r.text} "}  # fmt: skip
+    leaks = detectors.substrings(*both(rows, *tasks), n=3)
+    assert {(leak.task_id, leak.benchmark_task_id) for leak in leaks} == slow and slow
+
+
+def test_ngrams_that_tasks_share_identify_none_of_them():
+    asks = "Write a function to find the area of a {}."
+    tasks = [asked_as(name, asks.format(name)) for name in ("rhombus", "pentagon", "hexagon")]
+    rows = [plain("circle", asks.format("circle")), plain("own", asks.format("pentagon"))]
+    leaks = detectors.ngram_overlap(*both(rows, *tasks), n=5, share=0.6)
+    assert named(leaks) == {("own", "pentagon", "5-gram")}
+    again = [*tasks, asked_as("same words", asks.format("pentagon"))]
+    leaks = detectors.ngram_overlap(*both(rows, *again), n=5, share=0.6)
+    assert {leak.benchmark_task_id for leak in leaks} == {"pentagon", "same words"}
+    assert detectors.too_short(Corpus([*tasks, asked_as("short", "Find it.")]), 5) == ("short",)
+
+
+def test_the_method_of_a_class_is_compared_by_its_code():
+    body = "        total = 0\n        for x in xs:\n            total += x\n        return total\n"
+    code = f"class Solution:\n    def add(self, xs):\n{body}"
+    asked = Row("t", LONG, f"import math\n{code}", "Solution().add", answer=code)
+    copy = code.replace("total", "s").replace("add", "plus").replace("xs", "values")
+    (leak,) = detectors.same_code(*both([plain("r", "Other.", copy)], asked))
+    assert leak.benchmark_task_id == "t" and leak.evidence.startswith("def v0(v1, v2):")
+
+
+def test_neighbours_by_tfidf_are_those_of_shared_rare_words():
+    tasks = [asked_as("roman", "Convert a roman numeral to an integer."),
+             asked_as("prime", "Tell whether a number is prime."),
+             asked_as("sum", "Add all numbers of a list.")]  # fmt: skip
+    rows = [plain("near", "Write a program: convert an integer roman numeral."),
+            plain("far", "Which wine goes with fish and a number of herbs?")]  # fmt: skip
+    leaks = detectors.neighbours(*both(rows, *tasks), threshold=0.5)
+    assert named(leaks) == {("near", "roman", "embedding")}
+    same = detectors.neighbours(*both([plain("r", tasks[1].text)], *tasks), threshold=0.99)
+    assert [round(leak.score, 4) for leak in same] == [1.0]
+
+
+def test_a_row_of_unknown_words_resembles_no_task():
+    ours, theirs = detectors.latent([["list", "qux", "quux"], [], ["list"]], [["list", "sum"]])
+    cosines = ours @ theirs.T
+    assert cosines[1, 0] == 0 and cosines[0, 0] < cosines[2, 0] <= 1
+
+
+def test_the_latent_space_of_many_tasks_is_the_same_every_time():
+    words = [[f"w{i % 97}", f"v{i * i % 131}", f"u{i % 7}", f"t{i}"] for i in range(400)]
+    first, second = (detectors.latent(words[:50], words) for _ in range(2))
+    assert first[0].shape == (50, detectors.DIMENSIONS)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    close = detectors.close(*first, 0.5)
+    assert {(i, i) for i in range(50)} <= {(i, j) for i, j, _ in close}
+
+
+def test_any_sentence_model_can_embed(monkeypatch):
+    class Model:
+        def __init__(self, name):
+            self.axes = name.split("-")
+
+        def encode(self, texts, show_progress_bar):
+            return [[2.0 * text.count(axis) for axis in self.axes] for text in texts]
+
+    module = types.ModuleType("sentence_transformers")
+    module.SentenceTransformer = Model
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    rows, tasks = (
+        [plain("r", "red red"), plain("q", "blue")],
+        [asked_as("t", "red"), asked_as("u", "none")],
+    )
+    leaks = detectors.neighbours(
+        *both(rows, *tasks), threshold=0.9, embed=detectors.by_name("red-blue")
+    )
+    assert named(leaks) == {("r", "t", "embedding")}
+    assert leaks[0].evidence == "sentence embeddings"
+
+
+def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ValueError, match=r"any/model.*sentence-transformers"):
+        detectors.by_name("any/model")
+
+
+SETTINGS = replace(AUDIT, remove_on=("exact text", "code"))
+
+
+def judged_rows(rows, tasks, **options) -> verdict.Audit:
+    options = {"generic_nodes": 40, "settings": SETTINGS} | options
+    return verdict.audit(rows, {"b": tasks}, behaviour={}, **options)
+
+
+SHORT = "    return len(xs)\n"
+LARGE = (
+    "    best, run = 0, 0\n    for x in xs:\n        run = run + x if x > 0 else 0\n"
+    "        if run > best:\n            best = run\n    return best - min(xs)\n"
+)
+
+
+def test_generic_code_is_chance_and_larger_code_a_leak():
+    tasks = [
+        asked_as("small", LONG, SHORT),
+        asked_as("large", "Find the best run of a list.", LARGE),
+    ]
+    rows = [plain("a", "Count them.", "def g(v):\n    return len(v)\n"),
+            plain("b", "Do.", f"def g(xs):\n{LARGE}".replace("best", "top"))]  # fmt: skip
+    sizes = [similarity.nodes(similarity.canonical_functions(t.code)["f"]) for t in tasks]
+    assert sizes[0] < 40 <= sizes[1]
+    result = judged_rows(rows, tasks)
+    assert {(k.task_id, k.detector) for k in result.collisions} == {
+        ("a", "code"), ("a", "minhash code")}  # fmt: skip
+    assert dict(result.dropped) == {"b": "code"}
+    assert "fewer than 40 nodes" in result.rule
+
+
+def test_generic_code_under_the_same_words_is_a_leak():
+    result = judged_rows(
+        [plain("a", LONG, "def g(v):\n    return len(v)\n")], [asked_as("small", LONG, SHORT)]
+    )
+    assert not result.collisions and dict(result.dropped) == {"a": "exact text"}
+
+
+def test_findings_of_an_execution_join_the_others_under_the_same_rule():
+    tasks = [
+        asked_as("small", LONG, SHORT),
+        asked_as("large", "Find the best run of a list.", LARGE),
+    ]
+    rows = [plain("a", "Count them."), plain("b", "Find the best run of a list")]
+    assert "execution" not in judged_rows(rows, tasks).detectors
+    passed = [Leak(r, "b", t, "execution", 1.0, "passes 3 of 3 tests")
+              for r, t in (("a", "small"), ("b", "large"))]  # fmt: skip
+    removing = replace(SETTINGS, remove_on=("execution",))
+    result = judged_rows(rows, tasks, executed=passed, settings=removing)
+    assert result.detectors[-1] == "execution"
+    assert dict(result.dropped) == {"b": "execution"}
+    assert [leak.task_id for leak in result.collisions if leak.detector == "execution"] == ["a"]
+    assert result.rule.endswith(f"counts as a leak. {verdict.CHANCE_RULE}")
+
+
+def test_tables_by_task_by_row_and_by_stage_count_the_same_leaks():
+    tasks = [asked_as("t", LONG), asked_as("u", "Find the best run of a list.", LARGE)]
+    rows = [
+        plain("a", LONG),
+        plain("b", LONG, f"def g(xs):\n{LARGE}"),
+        plain("c", "Nothing of it."),
+    ]
+    exact = replace(SETTINGS, remove_on=("exact text",))
+    stages = {"seeds": rows[2:], "final": rows}
+    audits = {name: judged_rows(some, tasks, settings=exact) for name, some in stages.items()}
+    by_task = {(r["benchmark"], r["task"]): r["rows"] for r in views.task_rows(audits["final"])}
+    assert by_task == {("b", "t"): 2, ("b", "u"): 1}
+    by_row = {r["row"]: (r["tasks"], r["removed"]) for r in views.row_rows(audits["final"])}
+    assert by_row == {"a": (1, True), "b": (2, True)}
+    first, last = views.stage_rows(audits)
+    assert (first["set"], first["tasks leaked"], last["tasks leaked"]) == ("seeds", 0, 2)
+    assert (last["exact text"], last["code"], last["rows leaking"]) == (1, 1, 2)
+
+
+NANO = benchmarks.load("nano-validation")
+LEAKED = from_problem(NANO[0])
+HIDING = [
+    {"instruction": "Name a colour.", "input": "", "output": "blue", "n": 1},
+    {"instruction": f"Please do this.\n{LEAKED.text}", "input": "", "output": "```\nx\n```"},
+    {"instruction": "Write the same.", "input": "", "output": LEAKED.code},
+]
+
+
+def verb(*words: object):
+    return CliRunner().invoke(app, ["audit", *map(str, words)])
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    store.write(path, HIDING)
+    return path
+
+
+def test_the_page_stands_alone_and_marks_what_is_shared(file, tmp_path):
+    page = tmp_path / "r.html"
+    assert verb(file, "--benchmarks", "nano-validation", "--report", page).exit_code == 0
+    text = page.read_text()
+    assert "<mark" in text and "The worst pairs" in text and "rows:2" in text
+    assert not re.search(r'(?:src|href)\s*=\s*"', text) and "@import" not in text
+
+
+def test_the_same_rows_in_other_files_have_the_same_certificate_but_for_the_file(file, tmp_path):
+    zipped = tmp_path / "rows.jsonl.gz"
+    zipped.write_bytes(gzip.compress(file.read_bytes()))
+    papers = []
+    for path in (file, zipped):
+        verb(path, "--benchmarks", "nano-validation", "--certificate", tmp_path / "p.json")
+        papers.append(store.read_json(tmp_path / "p.json"))
+    assert papers[0]["sha256"].pop("file") != papers[1]["sha256"].pop("file")
+    assert [paper.pop("what") for paper in papers] == [str(file), str(zipped)]
+    assert papers[0] == papers[1]
+
+
+def test_clean_rows_pass_and_all_stay(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "What rhymes with orange?"}] * 2))
+    result = verb(path, "--benchmarks", "nano-validation,nano-test")
+    assert result.exit_code == 0 and "2 rows: 2 stay, 0 go" in result.stdout
+
+
+@pytest.mark.skipif(lanes.probe() not in lanes.LEVELS[:2], reason="needs an isolated sandbox")
+def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(tmp_path):
+    task = next(t for t in NANO if len(ast.dump(ast.parse(t.prompt + t.reference))) > 900)
+    code = restyling.renamed(restyling.inside(task.prompt + task.reference, task.entry_point))[0]
+    rows = tmp_path / "rows.jsonl"
+    told = "Schreibe ein Programm."
+    store.write(rows, [{"instruction": told, "output": code}, {"instruction": told, "output": "1"}])
+    common = (rows, "--benchmarks", "nano-validation")
+    plain, ran = tmp_path / "plain.jsonl", tmp_path / "ran.jsonl"
+    assert verb(*common, "--out", plain).exit_code == 0
+    assert not list(store.read_rows(plain))
+    saved = tmp_path / "shards"
+    result = verb(*common, "--out", ran, "--execute", "--workers", 1, "--shards", saved)
+    assert result.exit_code == 0, result.stderr
+    found = [row for _, row in store.read_rows(ran)]
+    assert {(row["task_id"], row["detector"]) for row in found} == {("rows:1", "execution")}
+    assert task.task_id in {row["benchmark_task_id"] for row in found}
+    assert any(saved.rglob("*.jsonl"))

@@ -509,7 +509,7 @@ def test_processes_of_another_run_are_left_alone():
 def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "rrtf", "run", "--profile", "smoke"]
     homes = [tmp_path / "first", tmp_path / "second"]
-    # the second makes no variants: that they are the same every time, test_gptq compares sooner
+    # the second makes no variants: that they are the same every time, test_quantize compares sooner
     fewer = [[], ["--set", 'quantize.variants=["full"]']]
     here = {"cwd": config.home(), "stdout": subprocess.DEVNULL}
     runs = [

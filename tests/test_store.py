@@ -1,14 +1,20 @@
 """Records on disk: whole or absent, named where they are wrong; stages that know they are done."""
 
+import functools
 import gzip
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from rrtf import config, store
 from rrtf.records import Execution, Outcome, Problem, RankedGroup, Response, TaskScore
@@ -20,7 +26,6 @@ GROUP = RankedGroup(
     (Outcome.PASS, Outcome.FAILED_TESTS), (3.5, 2.0), 0,
 )  # fmt: skip
 SCORES = [TaskScore("base", "nano", f"t/{i}", 4, i, temperature=0.2) for i in range(3)]
-WHOLE = store.encode(RESPONSES[:1], ".jsonl")
 STAGE = "00_rrtf_by_hand"
 
 
@@ -34,21 +39,12 @@ def opened() -> store.Stage:
     return store.Stage.open(STAGE, config.resolve("smoke", STAGE))
 
 
-# --- records -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-@pytest.mark.parametrize("records", [RESPONSES, [EXECUTION], [GROUP], SCORES], ids=lambda r: "")
+@pytest.mark.parametrize("records", [RESPONSES, [EXECUTION], [GROUP], SCORES, []], ids=lambda r: "")
 def test_records_come_back_equal_from_every_form(tmp_path, name, records):
     path = tmp_path / name
     store.write(path, records)
-    assert store.read(path, type(records[0])) == records
-
-
-def test_no_records_at_all_come_back_as_none(tmp_path):
-    for name in ("a.jsonl", "a.parquet"):
-        store.write(tmp_path / name, [])
-        assert store.read(tmp_path / name, Response) == []
+    assert store.read(path, type(records[0]) if records else Response) == records
 
 
 def test_a_problem_on_disk_has_humanevals_field_names(tmp_path, add_problem):
@@ -67,40 +63,18 @@ def test_humanevals_own_lines_are_read_and_their_other_fields_ignored(tmp_path):
     assert problem.tests == "t" and problem.reference == ""
 
 
-def test_json_lists_lines_and_gzip_are_told_by_the_name(tmp_path):
-    rows = [{"task_id": "a", "source": "s", "index": 0, "text": "", "program": ""}]
-    (tmp_path / "a.json").write_text(json.dumps(rows))
-    (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(rows).encode()))
-    (tmp_path / "b.jsonl").write_text(json.dumps(rows[0]) + "\n\n")
-    found = [store.read(tmp_path / name, Response) for name in ("a.json", "a.json.gz", "b.jsonl")]
-    assert found[0] == found[1] == found[2] == [Response("a", "s", 0, "", "")]
-
-
 @pytest.mark.parametrize(
-    "name, data, says",
+    "row, kind, says",
     [
-        ("a.jsonl", WHOLE + b'{"task', "a.jsonl:2: not a JSON line"),
-        ("a.jsonl", b"[1, 2]\n", "a.jsonl:1: expected a JSON object, found list"),
-        ("a.jsonl", b'{"task_id": "x"}\n', "a.jsonl:1: Response without source, index"),
-        ("a.jsonl", WHOLE + b"\xff\xfe\n", "a.jsonl:2: not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(WHOLE * 999)[:-12], "truncated or damaged gzip"),
-        ("a.jsonl.gz", b"not gzip", "truncated or damaged gzip"),
-        ("a.json", b"[1,", "a.json: not JSON"),
-        ("a.json", b"{}", "a.json: expected a JSON list"),
-        ("a.parquet", b"PAR1 but no more", "a.parquet: "),
+        ([1, 2], Response, "list"),
+        ({"task_id": "x"}, Response, "Response without source, index"),
+        (store.to_row(EXECUTION) | {"outcome": "GREAT"}, Execution, "GREAT"),
     ],
 )
-def test_a_broken_file_is_an_error_that_names_file_and_line(tmp_path, name, data, says):
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(ValueError) as caught:
-        store.read(tmp_path / name, Response)
-    assert says in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    for name in ("none.jsonl", "none.parquet"):
-        with pytest.raises(FileNotFoundError, match=f"{name}: no such file"):
-            store.read(tmp_path / name, Response)
+def test_a_row_that_is_no_record_is_named_by_file_and_line(tmp_path, row, kind, says):
+    (tmp_path / "a.jsonl").write_text("\n" + json.dumps(row))
+    with pytest.raises(ValueError, match=rf"a\.jsonl:2: .*{says}"):
+        store.read(tmp_path / "a.jsonl", kind)
 
 
 def test_half_a_surrogate_pair_is_named_by_file_and_line(tmp_path):
@@ -112,37 +86,19 @@ def test_half_a_surrogate_pair_is_named_by_file_and_line(tmp_path):
             read()
 
 
-def test_a_value_that_is_no_outcome_is_an_error_that_names_the_line(tmp_path):
-    row = store.to_row(EXECUTION) | {"outcome": "GREAT"}
-    (tmp_path / "a.jsonl").write_text(json.dumps(row))
-    with pytest.raises(ValueError, match=r"a\.jsonl:1: .*GREAT"):
-        store.read(tmp_path / "a.jsonl", Execution)
-
-
 @pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [("task_id", 11, "task_id: no text"), ("test", ["x"], "test: no text"),
-     ("spec", {"a": 1}, "spec: no text"), ("depth", "1", "depth: no whole number"),
-     ("depth", True, "depth: no whole number"), ("depth", 1.5, "depth: no whole number")],
+    ("field", "value"),
+    [("task_id", 11), ("test", ["x"]), ("spec", {"a": 1}), ("depth", "1"), ("depth", True),
+     ("depth", 1.5)],
 )  # fmt: skip
-def test_a_field_that_holds_another_kind_of_value_is_named(
-    tmp_path, add_problem, field, value, says
-):
+def test_a_field_that_holds_another_kind_of_value_is_named(tmp_path, add_problem, field, value):
     row = store.to_row(add_problem)
     path = tmp_path / "a.jsonl"
     store.write(path, [row, row | {field: value}])
-    with pytest.raises(ValueError, match=f"a.jsonl:2: {says}"):
+    with pytest.raises(ValueError, match=f"a.jsonl:2: {field}: no "):
         store.read(path, Problem)
     store.write(path, [row | {"spec": None, "depth": None}])
     assert store.read(path, Problem) == [add_problem], "empty is as not given"
-
-
-def test_equal_records_are_equal_bytes():
-    for suffix in (".jsonl", ".parquet"):
-        assert store.encode(SCORES, suffix) == store.encode(list(SCORES), suffix)
-
-
-# --- bytes -------------------------------------------------------------------------------------
 
 
 def test_a_file_killed_while_being_written_is_never_half_there(tmp_path):
@@ -177,15 +133,12 @@ def test_the_hash_of_a_folder_sees_names_and_contents_but_nothing_hidden(tmp_pat
     assert store.sha256(tmp_path / "f") != before
 
 
-# --- shards ------------------------------------------------------------------------------------
-
-
 def echo(batch: list[int]) -> list[Response]:
     return [replace(RESPONSES[0], index=i) for i in batch]
 
 
 def test_finished_shards_are_not_worked_again_and_the_result_is_the_same(tmp_path):
-    worked: list = []
+    worked, told = [], []
 
     def work(batch):
         worked.append(batch)
@@ -196,52 +149,37 @@ def test_finished_shards_are_not_worked_again_and_the_result_is_the_same(tmp_pat
     batches = [[0, 1], [2], [3, 4]]
     with pytest.raises(KeyboardInterrupt):
         store.through_shards(tmp_path, batches, list, work, Response)
-    result = store.through_shards(tmp_path, batches, list, work, Response)
-    assert worked == [[0, 1], [2], [2], [3, 4]]
+    how = {"progress": lambda *at: told.append(at)}
+    result = store.through_shards(tmp_path, batches, list, work, Response, **how)
+    assert worked == [[0, 1], [2], [2], [3, 4]] and told == [(1, 3), (2, 3), (3, 3)]
     assert result == echo([0, 1, 2, 3, 4])
-
-
-def test_another_key_is_another_shard(tmp_path):
-    for setting in (0.2, 0.8):
-        store.through_shards(tmp_path, [[0]], lambda b, s=setting: [b, s], echo, Response)
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_progress_of_shards_is_told_from_first_to_last(tmp_path):
-    told: list = []
-    store.through_shards(
-        tmp_path, [[0], [1]], list, echo, Response, progress=lambda *at: told.append(at)
-    )
-    assert told == [(1, 2), (2, 2)]
-
-
-# --- stages ------------------------------------------------------------------------------------
+    store.through_shards(tmp_path, [[0, 1]], lambda b: [b, 0.8], echo, Response)
+    assert len(list(tmp_path.iterdir())) == 4, "another key is another shard"
 
 
 def test_a_finished_stage_is_fresh_until_settings_inputs_or_outputs_change(home):
+    def stale(**changed):
+        return store.stale("smoke", STAGE, stage.settings | changed)
+
     stage = opened()
-    assert store.stale("smoke", STAGE, stage.settings) == "not run yet"
-    (home / "mine.txt").write_text("1")
-    stage.data(home / "mine.txt")
+    assert stale() == "not run yet"
+    mine = home / "mine.txt"
+    mine.write_text("1")
+    stage.data(mine)
+    stage.data(config.home() / "data" / "README.md")
+    assert list(stage.inputs)[1] == "data/README.md", "by its place in the checkout"
     stage.save("rows.jsonl", RESPONSES)
     stage.finish(counts={"rows": 3})
-    assert store.stale("smoke", STAGE, stage.settings) == ""
-    changed = stage.settings | {"seed": 1}
-    assert store.stale("smoke", STAGE, changed) == "settings changed: seed"
-    (home / "mine.txt").write_text("2")
-    assert "mine.txt changed" in store.stale("smoke", STAGE, stage.settings)
-    (home / "mine.txt").unlink()
-    assert "mine.txt is gone" in store.stale("smoke", STAGE, stage.settings)
-    (home / "mine.txt").write_text("1")
+    assert stale() == "" and "seed" in stale(seed=1)
+    mine.write_text("2")
+    assert "mine.txt changed" in stale()
+    mine.unlink()
+    assert "mine.txt is gone" in stale()
+    mine.write_text("1")
     (stage.folder / "rows.jsonl").write_text("")
-    assert "output rows.jsonl" in store.stale("smoke", STAGE, stage.settings)
-
-
-def test_opening_a_stage_takes_its_manifest_away(home):
-    opened().finish(counts={})
-    assert store.manifest("smoke", STAGE)
+    assert "output rows.jsonl" in stale()
     opened()
-    assert store.manifest("smoke", STAGE) is None
+    assert store.manifest("smoke", STAGE) is None, "opening takes the manifest away"
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": {', "[]", "{}"])
@@ -265,7 +203,7 @@ def test_what_differs_between_equal_runs_stays_outside_the_hashes(home):
 
 
 def test_reading_from_a_stage_that_was_not_run_says_which_to_run(home):
-    with pytest.raises(FileNotFoundError, match="run stage 04_rank first"):
+    with pytest.raises(FileNotFoundError, match="04_rank"):
         opened().input("rank/groups.jsonl")
 
 
@@ -278,9 +216,151 @@ def test_an_input_is_recorded_with_the_hash_it_had_when_read(home):
     assert after.inputs == {f"{STAGE}/rows.jsonl": stage.outputs["rows.jsonl"]}
 
 
-def test_a_file_of_the_checkout_is_recorded_by_its_place_in_it(home):
-    stage = opened()
-    stage.data(config.home() / "data" / "README.md")
-    assert list(stage.inputs) == ["data/README.md"]
-    stage.finish(counts={})
-    assert store.stale("smoke", STAGE, stage.settings) == ""
+ROOT = Path(__file__).resolve().parent.parent
+packed = functools.partial(gzip.compress, mtime=0)  # equal in every process that shares the tests
+ROWS = [{"instruction": "Añade uno.", "output": "x + 1"}, {"instruction": "b", "output": None}]
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+@pytest.mark.parametrize(
+    "name, data",
+    [
+        ("a.jsonl", LINES),
+        ("a.jsonl.gz", packed(LINES)),
+        ("a.json", json.dumps(ROWS).encode()),
+        ("a.json.gz", packed(json.dumps(ROWS).encode())),
+        ("a.json", LINES),  # lines under the name of a list, as the hub has many
+        ("a.jsonl", b"\xef\xbb\xbf" + LINES),
+        ("a.jsonl", LINES.replace(b"\n", b"\r\n") + b"\n\n"),
+        ("a.parquet", store.encode(ROWS, ".parquet")),
+        ("a.parquet.gz", packed(store.encode(ROWS, ".parquet"))),
+    ],
+)
+def test_every_form_gives_the_same_rows(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    found = list(store.rows(str(tmp_path / name)))
+    assert [row for _, row in found] == ROWS
+    assert [where for where, _ in found] == [f"{tmp_path / name}:{n}" for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "name, data, says",
+    [
+        ("a.jsonl", LINES + b'{"a": "\xff"}\n', "a.jsonl:3: .*UTF-8"),
+        ("a.json", b'[\n{"a": "\xff"}\n]', "a.json:2: .*UTF-8"),
+        ("a.jsonl", LINES + b'{"a": \n', "a.jsonl:3: .*JSON"),
+        ("a.json", b'[{"a": 1},', "a.json: .*JSON"),
+        ("a.json", b'{"a": 1}', "a.json: .*list"),
+        ("a.json", LINES + b"{", "a.json:3: .*JSON"),
+        ("a.jsonl.gz", packed(LINES * 9)[:-9], "damaged gzip file after line"),
+        ("a.json.gz", packed(b"[1]" * 99)[:-9], "damaged gzip file"),
+        ("a.jsonl.gz", b"plain text", "damaged gzip file after line 0"),
+        ("a.parquet", b"PAR1", "damaged Parquet file"),
+        ("a.parquet.gz", packed(b"PAR1" * 99)[:-9], "damaged Parquet file"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place(tmp_path, name, data, says):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=f"{name}.*") as caught:
+        list(store.rows(str(tmp_path / name)))
+    assert re.search(says, str(caught.value))
+
+
+def test_a_data_set_is_read_from_its_folder_split_by_split(tmp_path):
+    import datasets
+
+    table = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": table, "test": table.select([1])}).save_to_disk(tmp_path / "s")
+    table.to_parquet(tmp_path / "plain" / "train.parquet")
+    saved = list(store.rows(str(tmp_path / "s")))
+    assert saved[0] == (f"{tmp_path / 's'}:train:1", ROWS[0])
+    assert [row for _, row in saved] == [*ROWS, ROWS[1]]
+    assert [row for _, row in store.rows(str(tmp_path / "plain"))] == ROWS
+
+
+def test_a_name_that_is_neither_file_nor_data_set_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name, says in ((tmp_path / "none.jsonl", "none.jsonl: no such file"),
+                       (tmp_path / "none.parquet", "none.parquet: no such file"),
+                       (tmp_path, "no such folder of a data set"),
+                       ("nobody/has-this-set", "nobody/.*no data set")):  # fmt: skip
+        with pytest.raises(FileNotFoundError, match=says):
+            list(store.rows(str(name)))
+
+
+def test_standard_input_is_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
+    assert list(store.rows("-")) == [("-:1", ROWS[0]), ("-:2", ROWS[1])]
+
+
+BLANKS = packed(b" " * (64 << 20))  # 64 KB; files of several are one line, or one text
+READS = """
+import sys, time
+from rrtf import store
+from rrtf.engines import endpoint
+began = time.monotonic()
+try:
+    print(len(list({}(sys.argv[1]))))
+except ValueError as error:
+    print(error)
+most = store.Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+print(int(most) >> 10, time.monotonic() - began)
+"""
+
+
+def read_apart(path, call="store.rows"):
+    """(what was said or how many rows there were, MiB at most, seconds) in a process."""
+    code, environment = READS.format(call), os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], env=environment, capture_output=True, text=True
+    )
+    said, numbers = done.stdout.splitlines()
+    return said, *map(float, numbers.split())
+
+
+@pytest.mark.parametrize(
+    "name, data, says",
+    [
+        ("a.jsonl.gz", BLANKS * 16, "a.jsonl.gz:1: a line of more than 128 MiB"),
+        ("b.jsonl.gz", BLANKS * 160, "b.jsonl.gz:1: a line of more than 128 MiB"),
+        ("c.jsonl.gz", packed(b'{}\n"') + BLANKS * 16, "c.jsonl.gz:2: a line of more than"),
+        ("d.json.gz", BLANKS * 16, "d.json.gz: unpacks to more than 128 MiB"),
+        ("e.json.gz", packed(b'["') + BLANKS * 160, "e.json.gz: unpacks to more than 1"),
+        ("f.parquet.gz", BLANKS * 16, "f.parquet.gz: unpacks to more than 128 MiB"),
+        ("g.gz", BLANKS * 16, "g.gz:1: a line of more than 128 MiB"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_much_is_refused_soon_and_in_little_memory(
+    tmp_path, name, data, says
+):
+    (tmp_path / name).write_bytes(data)
+    said, size, seconds = read_apart(tmp_path / name)
+    assert says in said and size < 300 and seconds < 10
+
+
+def test_a_parquet_file_that_unpacks_to_much_is_refused(tmp_path):
+    table = pyarrow.table({"text": [" " * (200 << 20)]})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd", use_dictionary=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 1 << 20
+    said, size, _ = read_apart(tmp_path / "a.parquet")
+    assert "unpacks to more than 128 MiB" in said and size < 300
+
+
+def test_a_journal_and_a_value_of_json_have_the_same_bounds(tmp_path):
+    with (tmp_path / "replies.jsonl").open("wb") as file:
+        file.truncate(200 << 20)
+    journal = "(lambda name: endpoint.read(store.Path(name)))"
+    said, size, _ = read_apart(tmp_path / "replies.jsonl", journal)
+    assert "replies.jsonl:1: a line of more than 128 MiB" in said and size < 300
+    (tmp_path / "samples.json.gz").write_bytes(BLANKS * 16)
+    said, size, _ = read_apart(tmp_path / "samples.json.gz", "store.read_json")
+    assert "unpacks to more than 128 MiB" in said and size < 300
+
+
+def test_a_line_of_100_mb_and_a_packed_list_of_one_are_read(tmp_path):
+    line = b'{"a": "' + b"x" * 100_000_000 + b'"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(line, 1) + packed(LINES))
+    found = [row for _, row in store.read_rows(tmp_path / "a.jsonl.gz")]
+    assert len(found[0]["a"]) == 100_000_000 and found[1:] == ROWS
+    (tmp_path / "a.json.gz").write_bytes(packed(json.dumps(ROWS * 50_000).encode()))
+    assert sum(1 for _ in store.read_rows(tmp_path / "a.json.gz")) == 100_000

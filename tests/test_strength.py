@@ -3,11 +3,12 @@
 import ast
 import math
 import os
+from pathlib import Path
 
 import pytest
 from conftest import LIMITS, execute
 
-from rrtf import probes
+from rrtf import probes, store
 from rrtf.records import Outcome, Problem
 from rrtf.strength import examine
 from rrtf.strength.examine import NO_REFERENCE, Strength
@@ -37,75 +38,51 @@ STRONG = (
 BODY = "    if x > 3:\n        return 2 * x\n    return -1\n"
 
 
-# --- mutants -----------------------------------------------------------------------------------
+FAULTS = [  # operator, the body of a function, what is changed for what
+    ("arithmetic", "return x + y", {"x + y -> x - y"}),
+    ("arithmetic", "x //= y\nreturn x", {"x //= y -> x /= y", "x //= y -> x %= y"}),
+    ("comparison", "return x < y", {"x < y -> x <= y", "x < y -> x > y"}),
+    ("comparison", "return x in y", {"x in y -> x not in y"}),
+    ("comparison", "return x is None", {"x is None -> x is not None"}),
+    ("boolean", "return x and y", {"x and y -> x or y", "x and y -> x", "x and y -> y"}),
+    ("negation", "return not x", {"not x -> x"}),
+    ("negation", "return -x", {"-x -> x"}),
+    ("negation", "return -0", set()),  # it is 0, which compiles to what is there already
+    ("negation", "return [a for a in x if a]", {"a -> not a"}),
+    ("condition", "if x: y = 1\nelse: y = 2\nreturn y", {"x -> True", "x -> False"}),
+    ("condition", "return 1 if x < y else 2", {"x < y -> True", "x < y -> False"}),
+    ("constant", "return 7", {"7 -> 8", "7 -> 6"}),
+    ("constant", "return -1", {"1 -> 2", "1 -> 0"}),
+    ("constant", "return 0 * x", {"0 -> 1", "0 -> -1"}),
+    ("constant", "return True", {"True -> False"}),
+    ("constant", "return ''", {"'' -> 'x'"}),
+    ("constant", "return 'a'", {"'a' -> ''", "'a' -> 'ax'"}),
+    ("bounds", "return x[y:]", {"y: -> :", "y: -> y + 1:", "y: -> y - 1:"}),
+    ("bounds", "return x[::2]", {"::2 -> :"}),
+    ("bounds", "return x[y]", {"x[y] -> x[y - 1]"}),
+    ("bounds", "return range(x)",
+     {"range(x) -> range(x + 1)", "range(x) -> range(x - 1)", "range(x) -> range(1, x)"}),
+    ("arguments", "return zip(x, y)", {"zip(x, y) -> zip(y, x)", "zip(x, y) -> zip(x)"}),
+    ("arguments", "return max(x, y)", {"max(x, y) -> max(x)"}),
+    ("arguments", "return sorted(x, reverse=True)", {"sorted(x, reverse=True) -> sorted(x)"}),
+    ("function", "return max(x)", {"max(x) -> min(x)"}),
+    ("function", "return abs(x)", {"abs(x) -> x"}),
+    ("function", "return x.lower()", {"x.lower() -> x.upper()", "x.lower() -> x"}),
+    ("return", "return x == y",
+     {f"return x == y -> return {value}" for value in (None, True, False)}),
+    ("deletion", "x.append(y)\nreturn x", {"x.append(y) -> pass"}),
+    ("deletion", "for a in x:\n    y = a\nreturn y", {"for a in x: ... -> pass"}),
+    ("deletion", "y = x\nx = sorted(x)\nreturn x", {"x = sorted(x) -> pass"}),
+    ("assignment", "x += y\nreturn x", {"x += y -> x = y"}),
+    ("jump", "for a in x:\n    if a: break\n    y = a\nreturn y", {"break -> continue"}),
+    ("jump", "for a in x:\n    if a: continue\n    y = a\nreturn y", {"continue -> break"}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("operator", "body", "expected"),
-    [
-        ("arithmetic", "return x + y", {"x + y -> x - y"}),
-        ("arithmetic", "x //= y\nreturn x", {"x //= y -> x /= y", "x //= y -> x %= y"}),
-        ("comparison", "return x < y", {"x < y -> x <= y", "x < y -> x > y"}),
-        ("comparison", "return x in y", {"x in y -> x not in y"}),
-        ("comparison", "return x is None", {"x is None -> x is not None"}),
-        ("boolean", "return x and y", {"x and y -> x or y", "x and y -> x", "x and y -> y"}),
-        ("negation", "return not x", {"not x -> x"}),
-        ("negation", "return -x", {"-x -> x"}),
-        ("negation", "return [a for a in x if a]", {"a -> not a"}),
-        ("condition", "if x: y = 1\nelse: y = 2\nreturn y", {"x -> True", "x -> False"}),
-        ("condition", "return 1 if x < y else 2", {"x < y -> True", "x < y -> False"}),
-        ("constant", "return 7", {"7 -> 8", "7 -> 6"}),
-        ("constant", "return -1", {"1 -> 2", "1 -> 0"}),
-        ("constant", "return 0 * x", {"0 -> 1", "0 -> -1"}),
-        ("constant", "return True", {"True -> False"}),
-        ("constant", "return ''", {"'' -> 'x'"}),
-        ("constant", "return 'a'", {"'a' -> ''", "'a' -> 'ax'"}),
-        ("bounds", "return x[y:]", {"y: -> :", "y: -> y + 1:", "y: -> y - 1:"}),
-        ("bounds", "return x[::2]", {"::2 -> :"}),
-        ("bounds", "return x[y]", {"x[y] -> x[y - 1]"}),
-        (
-            "bounds",
-            "return range(x)",
-            {
-                "range(x) -> range(x + 1)",
-                "range(x) -> range(x - 1)",
-                "range(x) -> range(1, x)",
-            },
-        ),
-        ("arguments", "return zip(x, y)", {"zip(x, y) -> zip(y, x)", "zip(x, y) -> zip(x)"}),
-        ("arguments", "return max(x, y)", {"max(x, y) -> max(x)"}),
-        (
-            "arguments",
-            "return sorted(x, reverse=True)",
-            {"sorted(x, reverse=True) -> sorted(x)"},
-        ),
-        ("function", "return max(x)", {"max(x) -> min(x)"}),
-        ("function", "return abs(x)", {"abs(x) -> x"}),
-        ("function", "return x.lower()", {"x.lower() -> x.upper()", "x.lower() -> x"}),
-        (
-            "return",
-            "return x == y",
-            {
-                "return x == y -> return None",
-                "return x == y -> return True",
-                "return x == y -> return False",
-            },
-        ),
-        ("deletion", "x.append(y)\nreturn x", {"x.append(y) -> pass"}),
-        ("deletion", "for a in x:\n    y = a\nreturn y", {"for a in x: ... -> pass"}),
-        ("deletion", "y = x\nx = sorted(x)\nreturn x", {"x = sorted(x) -> pass"}),
-        ("assignment", "x += y\nreturn x", {"x += y -> x = y"}),
-        ("jump", "for a in x:\n    if a: break\n    y = a\nreturn y", {"break -> continue"}),
-        ("jump", "for a in x:\n    if a: continue\n    y = a\nreturn y", {"continue -> break"}),
-    ],
-)
+@pytest.mark.parametrize(("operator", "body", "expected"), FAULTS)
 def test_a_mutant_is_the_small_fault_its_operator_says(operator, body, expected):
     assert changes(body, operator) == expected
-
-
-def test_every_operator_has_a_hand_made_example():
-    marks = test_a_mutant_is_the_small_fault_its_operator_says.pytestmark
-    assert {row[0] for row in marks[0].args[1]} == set(OPERATORS)
+    assert {row[0] for row in FAULTS} == set(OPERATORS)
 
 
 PROGRAM = '''import math
@@ -162,30 +139,23 @@ def test_only_what_the_entry_point_needs_is_changed_and_no_text_or_import():
             assert kept in mutant.program.replace('"', "'"), mutant
 
 
-def test_nothing_above_the_first_line_asked_for_is_changed():
-    start = PROGRAM[: PROGRAM.index("    while")].count("\n") + 1
-    found = mutants(PROGRAM, "f", limit=1000, seed=1, first_line=start)
-    assert found and min(mutant.line for mutant in found) >= start
-
-
-def test_mutants_depend_on_the_seed_and_nothing_else_and_a_larger_limit_adds_some():
-    some = mutants(PROGRAM, "f", limit=12, seed=1)
+def test_mutants_depend_on_the_seed_operators_take_turns_and_a_larger_limit_adds_some():
+    some, every = (mutants(PROGRAM, "f", limit=n, seed=1) for n in (12, 1000))
     assert some == mutants(PROGRAM, "f", limit=12, seed=1)
     assert some != mutants(PROGRAM, "f", limit=12, seed=2)
     assert set(some) < set(mutants(PROGRAM, "f", limit=20, seed=1))
     assert mutants(PROGRAM, "f", limit=0, seed=1) == []
-
-
-def test_below_the_limit_operators_take_turns():
-    kinds = {mutant.operator for mutant in mutants(PROGRAM, "f", limit=1000, seed=1)}
+    kinds = {mutant.operator for mutant in every}
     for seed in range(5):
-        some = mutants(PROGRAM, "f", limit=len(kinds), seed=seed)
-        assert {mutant.operator for mutant in some} == kinds
+        found = mutants(PROGRAM, "f", limit=len(kinds), seed=seed)
+        assert {mutant.operator for mutant in found} == kinds
+    start = PROGRAM[: PROGRAM.index("    while")].count("\n") + 1
+    below = mutants(PROGRAM, "f", limit=1000, seed=1, first_line=start)
+    assert below and min(mutant.line for mutant in below) >= start
 
 
-def test_changes_that_compile_to_what_is_there_already_are_no_mutants():
-    """`-0` is 0; `if False: ...` is its deletion; `-1 - 1` is `0 - 2`."""
-    assert changes("return -0", "negation") == set()
+def test_changes_that_compile_to_one_thing_are_one_mutant():
+    """`if False: ...` is its deletion; `-1 - 1` is `0 - 2`."""
     body = "if x: y = 1\nreturn y"
     both = changes(body, "deletion") | changes(body, "condition")
     assert "x -> True" in both and len(both) == 2
@@ -195,19 +165,13 @@ def test_changes_that_compile_to_what_is_there_already_are_no_mutants():
 def test_a_class_with_a_method_is_an_entry_point_too():
     source = "class Solution:\n    def twice(self, n):\n        return n + n\n"
     found = mutants(source, "Solution().twice", limit=10, seed=0)
-    assert {mutant.change for mutant in found} == {
-        "n + n -> n - n",
-        "return n + n -> return None",
-    }
+    assert {m.change for m in found} == {"n + n -> n - n", "return n + n -> return None"}
 
 
 @pytest.mark.parametrize("program", ["def f(:", "def g(x): return x", "f(" * 500])
 def test_a_program_without_its_entry_point_is_refused(program):
     with pytest.raises(ValueError, match="the program does not"):
         mutants(program, "f", limit=3, seed=0)
-
-
-# --- references --------------------------------------------------------------------------------
 
 
 def test_a_reference_is_joined_to_code_and_stands_alone_after_prose():
@@ -219,32 +183,21 @@ def test_a_reference_is_joined_to_code_and_stands_alone_after_prose():
 
 
 def test_a_broken_reference_is_named_with_its_verdict_and_a_missing_one_too():
-    found = examine.broken_references(
-        [
-            problem(STRONG, BODY, task_id="t/right"),
-            problem(STRONG, "    return 2 * x\n", task_id="t/wrong"),
-            problem(STRONG, "    return 2 *\n", task_id="t/syntax"),
-            problem(STRONG, "", task_id="t/none"),
-        ],
-        **FENCES,
-    )
-    assert found == {
-        "t/wrong": "FAILED_TESTS (wrong_value), 6 of 19",
-        "t/syntax": "COMPILE_ERROR (missing_entry_point), 0 of 19",
-        "t/none": NO_REFERENCE,
-    } | {"t/syntax": found["t/syntax"]}
-    assert found["t/syntax"].startswith("COMPILE_ERROR")
+    bodies = {"t/right": BODY, "t/wrong": "    return 2 * x\n", "t/syntax": "    return 2 *\n"}
+    rows = [problem(STRONG, body, task_id=name) for name, body in bodies.items()]
+    found = examine.broken_references([*rows, problem(STRONG, "", task_id="t/none")], **FENCES)
+    assert found.pop("t/syntax").startswith("COMPILE_ERROR")
+    assert found == {"t/wrong": "FAILED_TESTS (wrong_value), 6 of 19", "t/none": NO_REFERENCE}
 
 
 def test_problems_whose_reference_fails_are_dropped_and_counted_others_stay():
-    rows = [problem(STRONG, BODY, task_id=name) for name in "abc"]
-    kept, dropped = examine.drop_broken(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE})
-    assert [p.task_id for p in kept] == ["b", "c"]
+    rows = [problem(STRONG, BODY, task_id=name) for name in "abcd"]
+    broken = {"a": "FAILED_TESTS", "b": NO_REFERENCE}
+    kept, dropped = examine.drop_broken(rows, broken)
+    assert [p.task_id for p in kept] == ["b", "c", "d"]
     assert dropped == {"problem: its own reference fails": 1}
     assert examine.drop_broken(rows, {}) == (rows, {})
-
-
-# --- strength ----------------------------------------------------------------------------------
+    assert list(examine.ledger_row(rows, broken, rows[1:3]).values()) == [4, 1, 1, 2, 1]
 
 
 @pytest.fixture(scope="module")
@@ -278,41 +231,37 @@ def test_every_mutant_is_killed_or_survives_and_the_counts_add_up(measured):
         assert one.strength <= one.discounted <= 1
 
 
-def test_a_fault_that_makes_a_loop_endless_is_killed(measured):
-    one = measured[1]["t/loop"]
-    place = one.changes.index("line 5: n += 1 -> pass")
-    assert one.outcomes[place] == Outcome.RUNTIME_ERROR
-
-
-def test_a_survivor_that_other_inputs_give_away_is_no_suspect(measured):
-    """The weak tests call with 3 alone: `x > 3 -> x >= 3` differs there, and nobody looks."""
-    one = measured[1]["t/weak"]
-    assert "line 3: x > 3 -> x >= 3" in one.changes
-    assert one.outcomes[one.changes.index("line 3: x > 3 -> x >= 3")] == P
-    assert not one.alike[one.changes.index("line 3: x > 3 -> x >= 3")]
-
-
-def test_a_survivor_that_no_input_of_the_tests_kind_tells_apart_is_a_suspect(measured):
-    one = measured[1]["t/domain"]
-    place = one.changes.index("line 3: abs(x) -> x")
-    assert one.outcomes[place] == P and one.alike[place]
-    assert one.strength < one.discounted == 1.0
+@pytest.mark.parametrize(
+    ("name", "change", "outcome", "alike"),
+    [
+        ("t/loop", "line 5: n += 1 -> pass", Outcome.RUNTIME_ERROR, False),  # endless: killed
+        # The weak tests call with 3 alone: it differs there, and nobody looks.
+        ("t/weak", "line 3: x > 3 -> x >= 3", P, False),
+        # No input of the tests' kind tells it apart.
+        ("t/domain", "line 3: abs(x) -> x", P, True),
+    ],
+)
+def test_a_survivor_is_a_suspect_unless_other_inputs_give_it_away(
+    measured, name, change, outcome, alike
+):
+    one = measured[1][name]
+    place = one.changes.index(change)
+    assert (one.outcomes[place], one.alike[place]) == (outcome, alike)
+    assert one.strength < one.discounted == 1.0 or not alike
 
 
 def test_a_failing_reference_is_named_instead_of_measured(measured):
     broken, found = measured
     assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
     assert not set(broken) & set(found)
-    with pytest.raises(ValueError, match="t/broken: its own reference fails"):
-        wrong = problem("assert f(1) == 9", BODY, task_id="t/broken")
-        examine.strengths([wrong], n_mutants=1, seed=0, **FENCES)
 
 
 def test_a_slow_reference_gets_the_full_time_and_its_mutants_too():
     spin = "    import time\n    end = time.process_time() + 0.6\n"
     spin += "    while time.process_time() < end:\n        pass\n    return x\n"
-    (one,) = examine.strengths([problem("assert f(1) == 1", spin)], n_mutants=1, seed=3, **FENCES)
-    assert one.n_mutants == 1
+    slow = problem("assert f(1) == 1", spin)
+    broken, (one,) = examine.examine([slow], n_mutants=1, seed=3, **FENCES)
+    assert not broken and one.n_mutants == 1
 
 
 def strong_as(task_id: str, killed: int, lived: int, alike: int = 0) -> Strength:
@@ -324,27 +273,14 @@ def strong_as(task_id: str, killed: int, lived: int, alike: int = 0) -> Strength
 
 
 def test_the_threshold_drops_exactly_the_weak_and_the_unknown():
-    rows = [problem(WEAK, BODY, task_id=name) for name in ("a", "b", "c", "d", "e")]
-    known = [
-        strong_as("a", 9, 1),
-        strong_as("b", 8, 2),
-        strong_as("c", 7, 3),
-        strong_as("d", 0, 0),
-    ]
+    rows = [problem(WEAK, BODY, task_id=name) for name in ("a", "b", "c", "d", "e", "f")]
+    known = [strong_as("a", 9, 1), strong_as("b", 8, 2), strong_as("c", 7, 3)]
+    known += [strong_as("d", 0, 0), strong_as("f", 7, 3, alike=3)]  # suspects do not count
+    assert (known[-1].strength, known[-1].discounted) == (0.7, 1.0)
     kept, dropped = examine.drop_weak(rows, known, min_strength=0.8)
-    assert [p.task_id for p in kept] == ["a", "b"]
-    assert dropped == {
-        "problem: its tests kill less than 0.8 of the mutants": 1,
-        "problem: the strength of its tests is not known": 2,
-    }
-    assert len(kept) + sum(dropped.values()) == len(rows)
-
-
-def test_suspects_do_not_count_against_the_tests():
-    one = strong_as("a", 8, 2, alike=2)
-    assert (one.strength, one.discounted) == (0.8, 1.0)
-    kept, dropped = examine.drop_weak([problem(WEAK, BODY, task_id="a")], [one], min_strength=0.9)
-    assert len(kept) == 1 and dropped == {}
+    assert [p.task_id for p in kept] == ["a", "b", "f"]
+    assert sorted(dropped.values()) == [1, 2] and len(kept) + 3 == len(rows)
+    assert "0.8" in next(name for name, count in dropped.items() if count == 1)
 
 
 def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
@@ -352,10 +288,9 @@ def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
     assert examine.drop_weak(rows, [], min_strength=0) == (rows, {})
     with pytest.raises(ValueError, match=r"min_strength 1\.5"):
         examine.drop_weak(rows, [], min_strength=1.5)
-    assert math.isnan(strong_as("a", 0, 0).strength)
-
-
-# --- rows to show ------------------------------------------------------------------------------
+    assert math.isnan(strong_as("a", 0, 0).strength), "and has no place in the distribution"
+    found = [strong_as("a", 3, 1), strong_as("c", 0, 0)]
+    assert list(examine.shares(found).values()) == [[0.75], [0.75]]
 
 
 def test_rows_count_every_mutant_once():
@@ -376,26 +311,12 @@ def test_a_threshold_row_says_what_drop_weak_would_drop():
         assert row["dropped, if suspects counted"] >= row["dropped"]
 
 
-def test_a_problem_without_mutants_has_no_place_in_the_distribution():
-    found = [strong_as("a", 3, 1), strong_as("c", 0, 0)]
-    assert list(examine.shares(found).values()) == [[0.75], [0.75]]
-
-
 def test_the_weakest_problems_come_first_with_the_faults_they_miss(measured):
     rows = [problem(WEAK, BODY, task_id=name) for name in ("t/weak", "t/strong", "t/domain")]
     found = [one for one in measured[1].values() if one.task_id != "t/loop"]
     (row,) = examine.missed_rows(rows, found)
     assert row["problem"] == "t/weak" and row["reference"].startswith("if x > 3:")
     assert "x > 3 -> x >= 3" in row["faults missed"].splitlines()
-
-
-def test_the_ledger_adds_up():
-    rows = [problem(WEAK, BODY, task_id=name) for name in "abcd"]
-    row = examine.ledger_row(rows, {"a": "FAILED_TESTS", "b": NO_REFERENCE}, rows[1:3])
-    assert list(row.values()) == [4, 1, 1, 2, 1]
-
-
-# --- further calls -----------------------------------------------------------------------------
 
 
 def test_further_calls_have_the_types_of_those_in_the_tests():
@@ -424,10 +345,6 @@ def test_calls_in_a_loop_over_written_cases_are_found_too():
 
 @pytest.mark.slow
 def test_humanevals_references_are_sound_and_its_tests_kill_most_mutants():
-    from pathlib import Path
-
-    from rrtf import store
-
     file = Path(os.environ.get("RRTF_DATA", "")) / "humaneval" / "HumanEval.jsonl.gz"
     if not file.exists():
         pytest.skip("$RRTF_DATA holds no humaneval/HumanEval.jsonl.gz")

@@ -46,7 +46,7 @@ RUNNING = {
     "engines/vllm.py: Server.__init__: subprocess.Popen": OURS + "its keeper, ends with the pipe",
     "nano/problems.py: run: compile": HERE + "texts of operations.toml, never from a user's file",
     "nano/problems.py: run: exec": HERE + "texts of operations.toml, never from a user's file",
-    "quantize/auto_gptq.py: ask: subprocess.run": OURS + "the lane asks for the signal itself",
+    "quantize/gptq.py: ask: subprocess.run": OURS + "the lane asks for the signal itself",
     "quantize/jobs.py: Jobs._run: subprocess.Popen": OURS + "`end_with_parent`",
     "sandbox/court.py: _Court._fork: os.fork": FENCED + "a judge",
     "sandbox/instrument.py: _as_code: marshal.dumps": "written, and read inside the sandbox",

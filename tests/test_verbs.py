@@ -427,6 +427,8 @@ WRONG = (
     ("evolve code.jsonl --engine URL --model m", 2, "code.jsonl:1: no field with a task's"),
     ("evolve rows.jsonl --engine URL --model m --out x.txt", 2, "--out x.txt", ".jsonl"),
     ("evolve rows.jsonl --engine URL --model m --rename a=b", 2, "--rename", "instruction"),
+    ("evolve rows.jsonl --engine URL --model m --rename a", 2, "--rename", "THEIRS=OURS"),
+    ("evolve rows.jsonl --engine URL --model m --out o.jsonl --dropped o.jsonl", 2, "is --out too"),
     ("evolve rows.jsonl --engine URL --model m --after-failure no", 2, "--after-failure 'no'"),
     ("evolve rows.jsonl --engine URL --model m --tests --agreement 0.5", 2, "--agreement 0.5"),
     ("evolve rows.jsonl --engine URL --model m --attempts 1", 1, "127.0.0.1", "goes on"),

@@ -418,14 +418,14 @@ def close(left: np.ndarray, right: np.ndarray, threshold: float) -> list[tuple[i
 def by_name(model: str) -> Embed:
     """What embeds texts with a sentence model of the hub or a folder.
 
-    ImportError says what to install where `sentence-transformers` is not there.
+    ValueError says what to install where `sentence-transformers` is not there.
     """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ImportError(
+    except ImportError:
+        raise ValueError(
             f"--embedding {model}: needs the package sentence-transformers; "
             "pip install rrtf[embeddings]"
-        ) from error
+        ) from None
     encoder = SentenceTransformer(model)
     return lambda texts: encoder.encode(list(texts), show_progress_bar=False)

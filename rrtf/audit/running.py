@@ -305,7 +305,7 @@ def _function(
     if required or not most or not canonical or _is_property(node):
         return
     owner = name.partition("(")[0]
-    needed = similarity.needed({owner, "*"}, body, defines=_bound, reads=_read)
+    needed = similarity.needed({owner, "*"}, body, defines=_bound, reads=similarity.names)
     others = [ast.unparse(s) for s in needed if "().".join((owner, "")) in name or s is not node]
     key = hashlib.sha256("\n".join([*canonical, *others]).encode()).hexdigest()[:24]
     source = "\n".join(map(ast.unparse, needed))
@@ -341,10 +341,6 @@ def _bound(statement: ast.stmt) -> set[str]:
     return stored.union(*map(_bound, inside))
 
 
-def _read(statement: ast.stmt) -> set[str]:
-    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-
-
 def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
     """(program, entry point) for `executor.call`; its first `after` calls end at once.
 
@@ -374,13 +370,11 @@ def rrtf_asked():
 """
 
 
-def to_ask(function: Function, calls: Sequence[tuple]) -> tuple[str, str]:
-    """(program, entry point) that returns what `function` returned to each of its own calls."""
-    return asked(_loaded(function, ""), _ANSWER, calls)
-
-
 def asked(program: str, answer: str, calls: Sequence[tuple]) -> tuple[str, str]:
-    """The same for `answer`, an expression that names a function of `program`."""
+    """(program, entry point) that returns what `answer` returns to each of `calls`.
+
+    `answer` is an expression that names a function of `program`.
+    """
     return program + _timed(answer, 0) + _ASKED.format(calls=list(calls)), "rrtf_asked"
 
 
@@ -581,7 +575,7 @@ def further(passed: Sequence[tuple[Function, Exam, tuple[int, ...]]], call: Call
         turned = [tuple(one[at] for at in order) for one in calls]
         source = task.prompt + task.reference if task.reference else ""
         programs.append(asked(source, task.entry_point, calls))
-        programs.append(to_ask(function, turned))
+        programs.append(asked(_loaded(function, ""), _ANSWER, turned))
     answers = [found[0] for found in call(programs, [()])] if programs else []
     return [_share(*answers[at : at + 2]) for at in range(0, len(answers), 2)]
 

@@ -44,19 +44,12 @@ class Neighbour:
 
 def out_of_sight(result: Audit) -> list[dict[str, Any]]:
     """Table rows: what no n-gram, or no probe, could see, and how often rows repeat each other."""
-    short = [
-        {
-            "what": f"tasks that no {n}-gram finds: too short, or all shared with others",
-            "count": len(ids),
-        }
-        for n, ids in result.too_short.items()
-    ]
-    silent = [
-        {"what": f"{name} whose program says nothing on the probes", "count": len(ids)}
-        for name, ids in result.unseen.items()
-    ]
-    repeats = sum(len(group) - 1 for group in result.duplicates)
-    return [*short, *silent, {"what": "rows that repeat another's function", "count": repeats}]
+    counts = {f"tasks that no {n}-gram finds: too short, or all shared with others": len(ids)
+              for n, ids in result.too_short.items()}  # fmt: skip
+    for name, ids in result.unseen.items():
+        counts[f"{name} whose program says nothing on the probes"] = len(ids)
+    counts["rows that repeat another's function"] = sum(len(g) - 1 for g in result.duplicates)
+    return [{"what": what, "count": count} for what, count in counts.items()]
 
 
 def detector_rows(result: Audit) -> list[dict[str, Any]]:
@@ -66,24 +59,15 @@ def detector_rows(result: Audit) -> list[dict[str, Any]]:
     reports: its recall where behaviour is taken for the truth (None if there is no such pair).
     Without that detector there is no such column.
     """
-    same = pairs(result.leaks, "behaviour")
-    observed = "behaviour" in result.detectors
-    table = []
+    same, table = pairs(result.leaks, "behaviour"), []
     for name in result.detectors:
         leaks, chance = pairs(result.leaks, name), pairs(result.collisions, name)
-        share = len(leaks & same) / len(same) if same else None
-        table.append(
-            {
-                "detector": name,
-                "pairs": len(leaks) + len(chance),
-                "leaks": len(leaks),
-                "chance": len(chance),
-                "rows leaking": len({pair[0] for pair in leaks}),
-                "tasks leaked": len({pair[1:] for pair in leaks}),
-                **({"found of same function": share} if observed else {}),
-                "removes": name in result.remove_on,
-            }
-        )
+        row = {"detector": name, "pairs": len(leaks) + len(chance), "leaks": len(leaks)}
+        row |= {"chance": len(chance), "rows leaking": len({pair[0] for pair in leaks})}
+        row["tasks leaked"] = len({pair[1:] for pair in leaks})
+        if "behaviour" in result.detectors:
+            row["found of same function"] = len(leaks & same) / len(same) if same else None
+        table.append(row | {"removes": name in result.remove_on})
     return table
 
 
@@ -95,25 +79,15 @@ def agreement_matrix(result: Audit) -> list[list[int]]:
 
 def task_rows(result: Audit) -> list[dict[str, Any]]:
     """One table row per leaked task: how many rows leak it, who says so, the worst row."""
-    return [
-        {"benchmark": benchmark, "task": task, **told}
-        for (benchmark, task), told in _gathered(
-            result.leaks, "row", lambda leak: pair_of(leak)[1:], lambda leak: leak.task_id
-        )
-    ]
+    found = _gathered(result.leaks, "row", lambda k: pair_of(k)[1:], lambda k: k.task_id)
+    return [{"benchmark": benchmark, "task": task, **told} for (benchmark, task), told in found]
 
 
 def row_rows(result: Audit) -> list[dict[str, Any]]:
     """One table row per leaking row: the tasks it leaks, who says so, whether it goes."""
-    return [
-        {"row": row, **told, "removed": row in result.dropped}
-        for row, told in _gathered(
-            result.leaks,
-            "task",
-            lambda leak: leak.task_id,
-            lambda leak: f"{leak.benchmark}: {leak.benchmark_task_id}",
-        )
-    ]
+    named = "{0.benchmark}: {0.benchmark_task_id}".format
+    found = _gathered(result.leaks, "task", lambda leak: leak.task_id, named)
+    return [{"row": row, **told, "removed": row in result.dropped} for row, told in found]
 
 
 def _gathered(
@@ -147,18 +121,11 @@ def stage_rows(audits: Mapping[str, Audit]) -> list[dict[str, Any]]:
     for name, result in audits.items():
         for benchmark in sorted(found) or [""]:
             leaks = [leak for leak in result.leaks if leak.benchmark == benchmark]
-            tasks = {d: len({k.benchmark_task_id for k in leaks if k.detector == d})
-                     for d in result.detectors}  # fmt: skip
-            table.append(
-                {
-                    "set": name,
-                    "rows": result.n_rows,
-                    "benchmark": benchmark,
-                    "rows leaking": len({leak.task_id for leak in leaks}),
-                    "tasks leaked": len({leak.benchmark_task_id for leak in leaks}),
-                    **tasks,
-                }
-            )
+            row = {"set": name, "rows": result.n_rows, "benchmark": benchmark}
+            row["rows leaking"] = len({leak.task_id for leak in leaks})
+            row["tasks leaked"] = len({leak.benchmark_task_id for leak in leaks})
+            row |= {d: len({pair[2] for pair in pairs(leaks, d)}) for d in result.detectors}
+            table.append(row)
     return table
 
 
@@ -167,13 +134,11 @@ def worst_pairs(result: Audit, count: int) -> list[list[Leak]]:
 
     Ties are ordered by the sum of the scores, then by task ids.
     """
-    by_pair: defaultdict[Pair, list[Leak]] = defaultdict(list)
+    found: defaultdict[Pair, list[Leak]] = defaultdict(list)
     for leak in result.leaks:
-        by_pair[pair_of(leak)].append(leak)
-    found = by_pair.values()
-    return sorted(
-        found, key=lambda leaks: (-len(leaks), -sum(k.score for k in leaks), pair_of(leaks[0]))
-    )[:count]
+        found[pair_of(leak)].append(leak)
+    worst = sorted((-len(of), -sum(k.score for k in of), pair) for pair, of in found.items())
+    return [found[pair] for *_, pair in worst[:count]]
 
 
 def only_by(result: Audit, detector: str) -> list[list[Leak]]:
@@ -194,15 +159,14 @@ def compare(
 
     A side of more than `longest` characters, where that is given, is cut, and says so.
     """
-    ours = {row.task_id: row for row in rows}
-    theirs = {(name, task.task_id): task for name, tasks in benchmarks.items() for task in tasks}
+    ours, theirs = {row.task_id: row for row in rows}, Corpus.of_benchmarks(benchmarks).placed
     shown = []
     for leaks in found:
-        row = ours[leaks[0].task_id]
-        task = theirs[leaks[0].benchmark, leaks[0].benchmark_task_id]
+        row_id, *place = pair_of(leaks[0])
+        sides = ours[row_id], theirs[tuple(place)]
         names = ", ".join(f"{leak.detector} ({leak.score:.2f})" for leak in leaks)
-        title = f"{row.task_id} and {task.task_id}: {names}"
-        shown.append((title, *(_shown(side, longest) for side in (row, task))))
+        title = f"{row_id} and {place[1]}: {names}"
+        shown.append((title, *(_shown(side, longest) for side in sides)))
     return shown
 
 
@@ -245,9 +209,8 @@ def nearest(
             if by_kinds[kinds] and probes.is_telling(outputs):
                 same = [probes.agreement(outputs, theirs) for _, theirs in by_kinds[kinds]]
                 task = by_kinds[kinds][same.index(max(same))][0]
-                words = [similarity.words(side.text) for side in (row, task)]
-                resemblance = similarity.jaccard(*words)
-                found.append(Neighbour(row.task_id, task.task_id, max(same), resemblance))
+                alike = similarity.jaccard(*(similarity.words(one.text) for one in (row, task)))
+                found.append(Neighbour(row.task_id, task.task_id, max(same), alike))
     return found
 
 
@@ -286,25 +249,14 @@ def benchmark_rows(result: Audit, sizes: Mapping[str, int]) -> list[dict[str, An
     `leaked` are those that a detector of `remove_on` found, `only resembled` those that others
     did; `only by chance` met none but collisions.
     """
-    table = []
+    removing = [leak for leak in result.leaks if leak.detector in result.remove_on]
+    sides, table = (removing, result.leaks, result.collisions), []
     for name, size in sizes.items():
-        leaks, chance = (
-            [leak for leak in side if leak.benchmark == name]
-            for side in (result.leaks, result.collisions)
-        )
-        found = {leak.benchmark_task_id for leak in leaks}
-        removing = [leak for leak in leaks if leak.detector in result.remove_on]
-        leaked = {leak.benchmark_task_id for leak in removing}
-        table.append(
-            {
-                "benchmark": name,
-                "tasks": size,
-                "leaked": len(leaked),
-                "only resembled": len(found - leaked),
-                "only by chance": len({leak.benchmark_task_id for leak in chance} - found),
-                "rows leaking": len({leak.task_id for leak in removing}),
-            }
-        )
+        of = [{pair for pair in pairs(side) if pair[1] == name} for side in sides]
+        leaked, found, chance = ({pair[2] for pair in side} for side in of)
+        row = {"benchmark": name, "tasks": size, "leaked": len(leaked)}
+        row |= {"only resembled": len(found - leaked), "only by chance": len(chance - found)}
+        table.append(row | {"rows leaking": len({pair[0] for pair in of[0]})})
     return table
 
 
@@ -320,29 +272,24 @@ def certify(
     last = {key: told.pop(key) for key in ("remove_on", "seed")}
     told |= {"generic_nodes": GENERIC_NODES, **last}
     n = settings.substring_words
+    short = sum(len(Corpus([t]).words[0]) < n for of in tasks.values() for t in of)
+    otherwise = "a task told in other words or another language and solved in another way"
+    if "execution" not in result.detectors:
+        otherwise += " (its tests were not run)"
+    digests = {"file": store.sha256(path)} if path.exists() else {}
+    digests |= {what: _digest(of) for what, of in {"rows": rows, **tasks}.items()}
+    bare = sum(not row.entry_point for row in rows)
     return certificate(result, tasks, told) | {
         "what": name,
         "fields": material.fields.told(),
-        "sha256": {
-            **({"file": store.sha256(path)} if path.exists() else {}),
-            "rows": _digest(rows),
-            **{benchmark: _digest(members) for benchmark, members in tasks.items()},
-        },
+        "sha256": digests,
         "rrtf": config.version(),
         "not seen": {
-            "rows without a Python function, seen by text only": sum(
-                not row.entry_point for row in rows
-            ),
+            "rows without a Python function, seen by text only": bare,
             "rows without any text": sum(not row.whole.strip() for row in rows),
             BARE: {b: sum(not t.code for t in members) for b, members in tasks.items()},
-            f"descriptions of fewer than {n} words, which no substring finds": sum(
-                len(Corpus([t]).words[0]) < n for members in tasks.values() for t in members
-            ),
-            "kinds": [
-                "a task told in other words or another language and solved in another way"
-                + ("" if "execution" in result.detectors else " (its tests were not run)"),
-                "what the models saw in their own pre-training",
-            ],
+            f"descriptions of fewer than {n} words, which no substring finds": short,
+            "kinds": [otherwise, "what the models saw in their own pre-training"],
         },
     }
 
@@ -353,19 +300,17 @@ def _digest(rows: Sequence[Row]) -> str:
 
 def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
     """The whole audit as one HTML page that needs nothing else: tables, then the worst pairs."""
-    matrix = [
-        {"": name, **dict(zip(result.detectors, counts, strict=True))}
-        for name, counts in zip(result.detectors, agreement_matrix(result), strict=True)
-    ]
+    names, matrix = result.detectors, agreement_matrix(result)
     shown = {
         "By detector": detector_rows(result),
         "By benchmark": benchmark_rows(result, paper["benchmarks"]),
-        "Pairs that two detectors agree on": matrix,
+        "Pairs that two detectors agree on": [
+            {"": name, **dict(zip(names, counts, strict=True))}
+            for name, counts in zip(names, matrix, strict=True)
+        ],
         "Tasks that leak": task_rows(result),
         "Rows that leak": row_rows(result),
     }
-    found = worst_pairs(result, N_PAIRS)
-    worst = compare(found, material.rows, material.tasks, longest=SHOWN)
     title = escape(f"Leak audit of {paper['what']}")
     told = (
         f"{result.n_rows} rows ({paper['fields']}) against {', '.join(material.tasks)}: "
@@ -375,6 +320,7 @@ def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
     for what, rows in shown.items():
         table = tables.table(rows[:N_LISTED], digits=2, height=30).data if rows else "<p>None.</p>"
         parts.append(f"<h2>{what}{f': {len(rows)}' * (len(rows) > N_LISTED)}</h2>{table}")
+    worst = compare(worst_pairs(result, N_PAIRS), material.rows, material.tasks, longest=SHOWN)
     parts.append(
         f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
         f"of four equal words are marked.</p>{tables.side_by_side(worst).data}"
@@ -383,6 +329,5 @@ def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
     unseen |= {BARE: sum(paper["not seen"][BARE].values())}
     unseen |= dict.fromkeys(paper["not seen"]["kinds"])
     rows = [{"what": what, "count": count} for what, count in unseen.items()]
-    rows = [*out_of_sight(result), *rows]
-    parts.append(f"<h2>Not seen</h2>{tables.table(rows).data}")
+    parts.append(f"<h2>Not seen</h2>{tables.table([*out_of_sight(result), *rows]).data}")
     return _PAGE.format(title=title, body="\n".join(parts))

@@ -33,7 +33,7 @@ def audit(given: Given) -> None:
     if given.execute:
         given.remove_on = [*given.remove_on, detectors.EXECUTION]
     settings = detectors.Settings.of(vars(given))
-    embed = _embedder(given.embedding) if given.embedding else None
+    embed = detectors.by_name(given.embedding) if given.embedding else None
     executed = run_tests(given, material.rows, problems) if given.execute else None
     with screen.progress("auditing") as tick:
         result = verdict.audit(
@@ -102,13 +102,6 @@ def run_tests(
                 rows, name, members, call=call, judge=judge, shards=shards, progress=tick
             )
     return executed
-
-
-def _embedder(model: str) -> Any:
-    try:
-        return detectors.by_name(model)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
 
 
 def _print(console: Console, result: verdict.Audit, paper: Mapping[str, Any]) -> None:

@@ -6,13 +6,11 @@ has a reason.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from rrtf import config, store
+from rrtf import config
 from rrtf.nano import evolution, grammar
 from rrtf.nano import problems as nano_problems
 from rrtf.records import Problem
-from rrtf.store import Stage
 
 SPLIT_SHARES = {"test": 20, "validation": 10}  # percent of a user's own problems held out
 
@@ -123,28 +121,12 @@ def split_problems(
 
 def nano_world(n_seeds: int, workers: int) -> dict[str, list[Problem]]:
     """The small world's `seeds` (the first `n_seeds` of fine-tuning), `validation`, `test`."""
-    world = nano_problems.world(workers)
-    seeds = world["finetune"][0]
-    if n_seeds > len(seeds):
-        raise ValueError(f"n_seeds = {n_seeds}: the small world has {len(seeds)} seeds")
-    held_out = {name: world[name][0] for name in ("validation", "test")}
-    return {"seeds": seeds[:n_seeds], **held_out}
-
-
-def load_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list[Problem]]:
-    """The problems of a run: `seeds`, `evolvable` (those with a specification), and the splits.
-
-    `stage.settings["problems"]` is `nano` or the path of a file in HumanEval form; a file's
-    training part is used as it is.
-    """
-    source = stage.settings["problems"]
-    if source == "nano":
-        for name in ("operations", "vocabulary"):
-            stage.data(config.home() / "data" / "nano" / f"{name}.toml")
-        world = nano_world(n_seeds, workers)
-        return {**world, "evolvable": world["seeds"], "train": world["seeds"]}
-    found = split_problems(store.read(stage.data(Path(source)), Problem), stage.settings["seed"])
-    return {**found, "seeds": found["train"], "evolvable": []}
+    world = {name: rows for name, (rows, *_) in nano_problems.world(workers).items()}
+    if n_seeds > len(world["finetune"]):
+        known = len(world["finetune"])
+        raise ValueError(f"n_seeds = {n_seeds}: the small world has {known} seeds")
+    seeds = world["finetune"][:n_seeds]
+    return {"seeds": seeds, "validation": world["validation"], "test": world["test"]}
 
 
 def one_of_each(problem: Problem, *, seed: int, isolation: str) -> list[dict[str, str]]:

@@ -116,8 +116,8 @@ def function_of(program: str, task: str) -> Function:
     body = ast.parse(program).body
     node = main_function(body)
     others = _needed(node, body)
-    imports = _imports(body, _names(node, *others))
-    if _names(*_signature_parts(node)) & {name for n in others for name in _defines(n)}:
+    imports = _imports(body, similarity.names(node, *others))
+    if similarity.names(*_signature_parts(node)) & {name for n in others for name in _defines(n)}:
         raise ValueError("the signature needs a definition of its own")
     lines = program.splitlines(keepends=True)
     signature, own, indent = _parts(node, lines)
@@ -151,7 +151,7 @@ def main_function(body: Sequence[ast.stmt]) -> ast.FunctionDef:
     if not functions:
         classes = any(isinstance(node, ast.ClassDef) for node in body)
         raise ValueError("a class, no function" if classes else "the code defines no function")
-    called = {name for f in functions for name in _names(*f.body) if name != f.name}
+    called = {name for f in functions for name in similarity.names(*f.body) if name != f.name}
     free = [node for node in functions if node.name not in called]
     taking = [node for node in free or functions if _arity(node.args) != (0, 0)]
     if not taking:
@@ -174,10 +174,6 @@ def _own_nodes(node: ast.FunctionDef) -> Iterable[ast.AST]:
             waiting += ast.iter_child_nodes(part)
 
 
-def _names(*nodes: ast.AST) -> set[str]:
-    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
-
-
 def _signature_parts(node: ast.FunctionDef) -> list[ast.AST]:
     return [node.args, *node.decorator_list, *([node.returns] if node.returns else [])]
 
@@ -191,12 +187,12 @@ def _needed(node: ast.FunctionDef, body: Sequence[ast.stmt]) -> list[ast.stmt]:
 def _free_names(node: ast.stmt) -> set[str]:
     """Names that a statement reads and, if it is a function, does not bind itself."""
     if not isinstance(node, ast.FunctionDef):
-        return _names(node)
+        return similarity.names(node)
     inside = list(ast.walk(node))
     bound = {n.id for n in inside if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     outside = {name for n in inside if isinstance(n, ast.Global) for name in n.names}
     bound |= {n.arg for n in inside if isinstance(n, ast.arg)}
-    return (_names(node) - bound) | outside
+    return (similarity.names(node) - bound) | outside
 
 
 def _imports(body: Sequence[ast.stmt], names: set[str]) -> list[ast.stmt]:
@@ -213,7 +209,7 @@ def _imports(body: Sequence[ast.stmt], names: set[str]) -> list[ast.stmt]:
 def _defines(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
-    return _names(*(node.targets if isinstance(node, ast.Assign) else [node.target]))
+    return similarity.names(*(node.targets if isinstance(node, ast.Assign) else [node.target]))
 
 
 def _first_line(node: ast.stmt) -> int:

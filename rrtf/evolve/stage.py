@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rrtf import prompts, store
+from rrtf import config, prompts, store
 from rrtf.engines import Decoding, endpoint
 from rrtf.evolve import asking, offline, rules
 from rrtf.evolve.asking import Asker, answer_ask, evolve_ask, methods, task_text, version
@@ -143,21 +143,32 @@ class Grown:
 
 
 def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
-    """`seeds`, `evolvable`, `validation` and `test` of a run, as problems.
+    """`seeds`, `evolvable`, `train`, `validation` and `test` of a run, as problems.
 
-    The rows of a file that a model is asked about are held out after they are evolved, by
-    family: until then `validation` and `test` are empty. `rows` are the seeds as instructions.
+    `problems` is `nano`, or the path of a file: without a model one in HumanEval form, whose
+    training part is used as it is. The rows of a file that a model is asked about are held out
+    after they are evolved, by family: until then `validation` and `test` are empty. `rows` are
+    the seeds as instructions, where a model is asked.
     """
-    settings = stage.settings
-    if settings["engine"] == OFFLINE:
-        return offline.load_world(stage, n_seeds=n_seeds, workers=workers)
+    settings, world = stage.settings, {"validation": [], "test": []}
+    asked = settings["engine"] != OFFLINE
     if settings["problems"] == "nano":
-        world = offline.load_world(stage, n_seeds=n_seeds, workers=workers)
-        return world | {"rows": [instruction_of(problem) for problem in world["seeds"]]}
-    path = stage.data(Path(settings["problems"]))
-    rows = read_seeds(store.rows(str(path)), source=path.name.partition(".")[0])[0][:n_seeds]
-    seeds = [as_problem(row) for row in rows]
-    return {"seeds": seeds, "evolvable": seeds, "rows": rows, "validation": [], "test": []}
+        for name in ("operations", "vocabulary"):
+            stage.data(config.home() / "data" / "nano" / f"{name}.toml")
+        world = offline.nano_world(n_seeds, workers)
+        world |= {"evolvable": world["seeds"], "train": world["seeds"]}
+        if asked:
+            world["rows"] = [instruction_of(problem) for problem in world["seeds"]]
+    elif not asked:
+        problems = store.read(stage.data(Path(settings["problems"])), Problem)
+        world = offline.split_problems(problems, settings["seed"])
+        world |= {"seeds": world["train"], "evolvable": []}
+    else:
+        path = stage.data(Path(settings["problems"]))
+        rows = read_seeds(store.rows(str(path)), source=path.name.partition(".")[0])[0][:n_seeds]
+        seeds = [as_problem(row) for row in rows]
+        world |= {"rows": rows, "seeds": seeds, "evolvable": seeds}
+    return world
 
 
 def instruction_of(problem: Problem) -> Instruction:
@@ -223,24 +234,20 @@ def _tested(
     stage: Stage, rows: Sequence[Instruction], ask: Asker, decoding: Decoding, workers: int
 ) -> tuple[list[tuple[Instruction, Problem]], list[Dropped]]:
     """(rows with problems whose reference passes, the others with their reasons), all counted."""
-    settings = stage.settings
-    limits = Limits(
-        settings["cpu_seconds"],
-        settings["wall_seconds"],
-        settings["memory_mb"],
-        settings["isolation"],
-    )
-    execute = partial(executor.execute, workers=workers)
+    of = stage.settings
+    bounds = (of[name] for name in ("cpu_seconds", "wall_seconds", "memory_mb", "isolation"))
+    limits = Limits(*bounds)
     kept, gone = rules.sieve(rows, threshold=rules.NEAR)
     found = add_tests(
         kept,
         ask=ask,
         call=partial(executor.call, limits=limits, workers=workers),
-        answers=settings["test_answers"],
-        inputs=settings["test_inputs"],
-        least_share=settings["test_agreement"],
+        answers=of["test_answers"],
+        inputs=of["test_inputs"],
+        least_share=of["test_agreement"],
         decoding=decoding,
     )
+    execute = partial(executor.execute, workers=workers)
     tested = [problem for _, problem in found.rows]
     broken = examine.broken_references(tested, limits=limits, execute=execute)
     gone += found.dropped

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from math import ceil
 from typing import Any
 
-from rrtf.paper import claims, pairs, printed
-from rrtf.paper.printed import IN_FIG_5, LEVELS, Count, Figures, counts, is_whole, tasks_of
+from rrtf.paper import claims, printed
+from rrtf.paper.printed import IN_FIG_5, LEVELS, Figures, count, is_whole, tasks_of
 
 OURS, RIVAL, BASE = IN_FIG_5
 Fact = dict[str, Any]
@@ -82,17 +82,15 @@ def _training(paper: Figures, alpha: float) -> Iterator[Fact]:
         steps_per_epoch={line["data"]: line["steps per epoch"] for line in sizes},
         times_smaller_batch=training["global_batch"] / min(batches.values()),
     )  # fmt: skip
-    runs = [_count(paper, "figure_4", "humaneval", name) for name in batches]
-    p = pairs.p_range(runs[1], runs[0], alpha=alpha)
+    first, second, *_ = batches
+    p = claims.bounds(paper, "figure_4", (second, first), alpha=alpha)[-1]
     yield _fact(
-        f"gain from {runs[0].name} to {runs[1].name}", "Fig 4", _open(p, alpha),
-        tasks_solved={run.name: run.solved for run in runs},
+        f"gain from {first} to {second}", "Fig 4", _open(p, alpha),
+        tasks_solved={line["data"]: line["solved"] for line in sizes},
         smallest_p=p.smallest, largest_p=p.largest,
     )  # fmt: skip
-    best, headline = (
-        drawn["rows"][-1]["humaneval"],
-        printed.row(paper, "table_3", model=OURS)["humaneval"],
-    )
+    best = drawn["rows"][-1]["humaneval"]
+    headline = printed.row(paper, "table_3", model=OURS)["humaneval"]
     yield _fact(
         "the headline rate against the best point of Fig 4's curve on HumanEval itself",
         "Fig 4, Table 3",
@@ -104,17 +102,16 @@ def _training(paper: Figures, alpha: float) -> Iterator[Fact]:
     stated = paper["data"]["kept_rows"] * training["epochs"] / training["global_batch"]
     yield _fact(
         "updates drawn in Fig 4 and those that rows, epochs and batch give", "Fig 4, section 4.1",
-        "consistent" if abs(updates - stated) < 0.02 * stated else "contradiction",
-        drawn=updates, computed=stated,
+        _consistent(abs(updates - stated) < 0.02 * stated), drawn=updates, computed=stated,
     )  # fmt: skip
 
 
-def _count(paper: Figures, table: str, column: str, name: str) -> Count:
-    return next(counts(paper, table, column, name))
-
-
-def _open(p: pairs.PRange, alpha: float) -> str:
+def _open(p: claims.PRange, alpha: float) -> str:
     return "not shown" if p.smallest >= alpha else "left open"
+
+
+def _consistent(holds: bool) -> str:
+    return "consistent" if holds else "contradiction"
 
 
 def _regions_and_leads(paper: Figures, alpha: float) -> Iterator[Fact]:
@@ -122,18 +119,16 @@ def _regions_and_leads(paper: Figures, alpha: float) -> Iterator[Fact]:
     n_tasks, samples = tasks_of(paper, "humaneval"), paper["evaluation"]["samples"]
     for model in IN_FIG_5:
         rate = printed.row(paper, "table_2", model=model)["pass_at_100"]
-        within, least = (
-            printed.solved_by(paper, model, "pass_at_200"),
-            ceil(rate / 100 * n_tasks - 0.01),
-        )
-        fewer, verdict = ("fewer", "contradiction") if within < least else ("enough", "consistent")
+        within = printed.solved_by(paper, model, "pass_at_200")
+        least = ceil(rate / 100 * n_tasks - 0.01)
+        much = "fewer" if within < least else "enough"
         yield _fact(
-            f"{model} solves {fewer} tasks within {samples} samples for its pass@100",
-            "Fig 5, Table 2", verdict,
+            f"{model} solves {much} tasks within {samples} samples for its pass@100",
+            "Fig 5, Table 2", _consistent(within >= least),
             solved_within_200=within, share_within_200=100 * within / n_tasks,
             pass_at_100=rate, least_tasks_for_pass_at_100=least,
         )  # fmt: skip
-    test = pairs.paired(paper, OURS, RIVAL)
+    test = claims.paired(paper, OURS, RIVAL)
     yield _fact(
         f"greedy lead over {RIVAL} on HumanEval", "Fig 5",
         "within noise" if test.low <= 0 <= test.high else "stands",
@@ -141,15 +136,15 @@ def _regions_and_leads(paper: Figures, alpha: float) -> Iterator[Fact]:
         difference_points=100 * test.difference, interval=[100 * test.low, 100 * test.high],
         p=test.p, test=test.test,
     )  # fmt: skip
-    found = pairs.all_pairs(paper)
+    found = claims.all_pairs(paper)
     named = {f"{pair.a} - {pair.b}, {pair.decoding.replace('_at_', '@')}": p for pair, p in found}
     yield _fact(
         "the pairs of Fig 5, p after Holm over all of them", "Fig 5",
         f"{sum(p < alpha for p in named.values())} of {len(named)} stand",
         p_after_holm=named, tests=[asdict(pair) | {"p_holm": p} for pair, p in found],
     )  # fmt: skip
-    ours, base = (_count(paper, "table_3", "codereval", name) for name in (OURS, BASE))
-    p = pairs.p_range(ours, base, alpha=alpha)
+    how = {"alpha": alpha, "column": "codereval"}
+    ours, base, p = claims.bounds(paper, "table_3", (OURS, BASE), **how)
     yield _fact(
         f"lead over the untuned {BASE} on CoderEval, in functions", "Table 3", _open(p, alpha),
         **{OURS: ours.solved, BASE: base.solved}, lead=ours.solved - base.solved,
@@ -161,7 +156,7 @@ def _what_can_be_found(
     paper: Figures, every: Sequence[claims.ClaimTest], alpha: float, power: float
 ) -> Iterator[Fact]:
     """Leads too small for any test, for the benchmarks, and against a rate reported twice."""
-    least = pairs.least_lead(alpha)
+    least = claims.least_lead(alpha)
     tests = [test for test in every if test.how != "rates"]
     short = {f"{t.a} - {t.b} ({claims.where(t)})": t.lead for t in tests if t.lead < least}
     yield _fact(
@@ -169,7 +164,7 @@ def _what_can_be_found(
         "Tables 3 and 4, Figs 4 and 5", f"{len(short)} of {len(tests)} too small",
         least_tasks_ahead=least, alpha=alpha, too_small=short,
     )  # fmt: skip
-    lines = pairs.detectable_rows(paper, alpha=alpha, power=power)
+    lines = claims.detectable_rows(paper, alpha=alpha, power=power)
     lead, found = list(lines[0])[2:4]
     yield _fact(
         f"leads over {RIVAL} against what the benchmarks can find, in points", "Table 3, Fig 5",
@@ -191,13 +186,12 @@ def _quantised(paper: Figures, alpha: float) -> Iterator[Fact]:
     """Each row of Table 4 against the first one, on the same tasks, and how it was decoded."""
     n_tasks, table = tasks_of(paper, "humaneval"), paper["table_4"]
     rates = {printed.name_of(line): line["humaneval"] for line in table["rows"]}
-    full, *smaller = (_count(paper, "table_4", "humaneval", name) for name in rates)
-    share = full.solved / full.tasks
-    for count in smaller:
-        p = pairs.p_range(count, full, alpha=alpha)
-        more = count.solved - full.solved
+    first, *smaller = rates
+    for name in smaller:
+        own, full, p = claims.bounds(paper, "table_4", (name, first), alpha=alpha)
+        more, share = own.solved - full.solved, full.solved / full.tasks
         yield _fact(
-            f"{count.name} over {full.name} on {full.tasks} tasks", "Table 4",
+            f"{own.name} over {full.name} on {full.tasks} tasks", "Table 4",
             "within noise" if p.smallest >= alpha else claims.settled(p.largest, alpha),
             more_tasks=more, difference_points=100 * more / full.tasks,
             standard_error_points=100 * (share * (1 - share) / full.tasks) ** 0.5,
@@ -229,34 +223,31 @@ def _protocols(paper: Figures) -> Iterator[Fact]:
         for column in ("greedy", "pass_at_200")
     }
     levels = sum(marks["leetcode"][level] for level in LEVELS)
-    names = [
-        (line, name) for line in paper["table_3"]["rows"] for name in ("humaneval", "codereval")
-    ]
-    rates = [is_whole(line[name], marks[name]["tasks"]) for line, name in names]
+    rates = [is_whole(line[name], marks[name]["tasks"]) for line in paper["table_3"]["rows"]
+             for name in ("humaneval", "codereval")]  # fmt: skip
     right = set(regions.values()) == {n_tasks} and levels == marks["leetcode"]["tasks"]
     yield _fact(
         "regions and difficulties add up, greedy rates are whole numbers of tasks",
-        "Fig 5, Table 3", "consistent" if right and all(rates) else "contradiction",
-        regions_of_fig_5=regions, leetcode_levels=levels,
-        whole_rates=f"{sum(rates)} of {len(rates)}",
+        "Fig 5, Table 3", _consistent(right and all(rates)), regions_of_fig_5=regions,
+        leetcode_levels=levels, whole_rates=f"{sum(rates)} of {len(rates)}",
     )  # fmt: skip
     drawn = {name: printed.solved_by(paper, name, "greedy") for name in IN_FIG_5}
-    table = {name: _count(paper, "table_3", "humaneval", name).solved for name in IN_FIG_5}
+    table = {name: count(paper, "table_3", "humaneval", name).solved for name in IN_FIG_5}
     yield _fact(
         "the greedy regions of Fig 5 add up to the counts of Table 3", "Fig 5, Table 3",
-        "consistent" if drawn == table else "contradiction", figure_5=drawn, table_3=table,
+        _consistent(drawn == table), figure_5=drawn, table_3=table,
     )  # fmt: skip
 
 
 def _not_shown(paper: Figures) -> Iterator[Fact]:
     """What the paper did not check, compare or release."""
     n_tasks, study = tasks_of(paper, "humaneval"), paper["leak_study"]
-    named = [name for name, mark in paper["benchmarks"].items() if isinstance(mark, Mapping)]
+    looked_at = study["checked"] + study["by_date_only"]
     yield _fact(
         "leakage: what was checked, and what public corpora of this kind were found to leak",
         study["source"], "cannot be checked", checked=study["checked"],
         by_date_only=study["by_date_only"],
-        unchecked=[n for n in named if n not in study["checked"] + study["by_date_only"]],
+        unchecked=[name for name in printed.BENCHMARKS if name not in looked_at],
         humaneval_percent_leaked_elsewhere={
             f"{leak['corpus']} ({leak['source']})": 100 * leak["tasks"] / n_tasks
             for leak in paper["published_leaks"]

@@ -8,11 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from rrtf import config, stats, store
-from rrtf.paper.pairs import detectable_rows, least_lead, p_range, p_text, paired, spread
-from rrtf.paper.printed import IN_FIG_5, Figures, Row, counts, name_of, row, solved, tasks_of
+from rrtf.paper.claims import PRange, bounds, detectable_rows, least_lead, p_text, paired, spread
+from rrtf.paper.printed import IN_FIG_5, Figures, Row, count_of, name_of, row, tasks_of
 
 OURS, RIVAL, BASE = IN_FIG_5
 
@@ -100,10 +99,8 @@ def _metrics(comparisons: Sequence[Row]) -> list[str]:
 
 
 def _from_fig_5(paper: Figures, a: str, b: str, words: str = "") -> Side:
-    pair = paired(paper, a, b)
-    return Side(
-        pair.difference, pair.low, pair.high, (pair.p,), tasks_of(paper, "humaneval"), words
-    )
+    pair, n_tasks = paired(paper, a, b), tasks_of(paper, "humaneval")
+    return Side(pair.difference, pair.low, pair.high, (pair.p,), n_tasks, words)
 
 
 def _rates(paper: Figures, column: str) -> Side:
@@ -132,12 +129,11 @@ def _ours(comparisons: Sequence[Row], b: str, metric: str) -> tuple[Row | None, 
 
 
 def _quantised(paper: Figures, found: Sequence[Row], name: str, alpha: float) -> Beside:
-    full, small = (next(counts(paper, "table_4", "humaneval", n)) for n in (FULL, name))
-    bounds = p_range(small, full, alpha=alpha)
-    least = bounds.shared_least
+    small, full, p = bounds(paper, "table_4", (name, FULL), alpha=alpha)
+    least = p.shared_least
     widest = spread(small.solved - least, full.solved - least, full.tasks)
     theirs = Side(
-        widest.value, widest.low, widest.high, (bounds.smallest, bounds.largest), full.tasks,
+        widest.value, widest.low, widest.high, (p.smallest, p.largest), full.tasks,
         "interval for the smallest overlap possible",
     )  # fmt: skip
     return Beside(f"{name} over float16", "Table 4", theirs, _variant(found, TWINS[name]))
@@ -145,26 +141,21 @@ def _quantised(paper: Figures, found: Sequence[Row], name: str, alpha: float) ->
 
 def _variant(found: Sequence[Row], name: str) -> Side:
     for line in found:
-        compared = line["status"] == "ok" and line["only_variant"] is not None
-        if line["variant"] == name and compared:
+        if line["variant"] == name and line["status"] == "ok" and line["only_variant"] is not None:
             seen = spread(line["only_variant"], line["only_full"], line["n_tasks"])
-            words = f"{name} against float32"
-            p = (line["p_value"],)
+            p, words = (line["p_value"],), f"{name} against float32"
             return Side(seen.value, seen.low, seen.high, p, line["n_tasks"], words)
     return Side(words=f"{name} was not measured in this run")
 
 
 def _smaller(paper: Figures, found: Sequence[Row]) -> Beside:
-    name = "CTranslate2 int8"
-    printed = by_variant(paper)
+    name, printed = "CTranslate2 int8", by_variant(paper)
     theirs = printed["full"]["memory_gb"] / printed[TWINS[name]]["memory_gb"]
     ours = {line["variant"]: line["size_mb"] for line in found if line["status"] == "ok"}
     there = {"full", TWINS[name]} <= ours.keys()
     words = f"{ours['full'] / ours[TWINS[name]]:.1f} times, weights" if there else "not measured"
-    return Beside(
-        f"{name} is smaller by", "Table 4",
-        Side(words=f"{theirs:.1f} times, GPU memory"), Side(words=words),
-    )  # fmt: skip
+    question, memory = f"{name} is smaller by", Side(words=f"{theirs:.1f} times, GPU memory")
+    return Beside(question, "Table 4", memory, Side(words=words))
 
 
 def _found(paper: Figures, alpha: float, power: float) -> Side:
@@ -184,31 +175,25 @@ def _share_of_ranking(runs: Sequence[Row]) -> Side:
     shares = [100 * run["rank_loss"] / run["loss"] for run in runs if run["method"] == "rrtf"]
     if not shares or not all(map(math.isfinite, shares)):
         return Side(words="no run of rrtf")
-    listed = ", ".join(f"{share:.1f}" for share in shares)
-    return Side(words=f"{listed} percent, by training seed")
+    return Side(words=f"{', '.join(f'{s:.1f}' for s in shares)} percent, by training seed")
 
 
 def _more_data(paper: Figures, alpha: float) -> Side:
-    names = [f"{line['size']:,} rows" for line in paper["figure_4"]["rows"]]
-    small, large = (next(counts(paper, "figure_4", "humaneval", n)) for n in (names[0], names[-1]))
-    bounds = p_range(large, small, alpha=alpha)
-    return Side(
-        (large.solved - small.solved) / large.tasks, p=(bounds.smallest, bounds.largest),
-        n_tasks=large.tasks, words=f"{names[0]} to {names[-1]}, confounded with the batch size",
-    )  # fmt: skip
+    rows = paper["figure_4"]["rows"]
+    names = name_of(rows[-1]), name_of(rows[0])
+    large, small, p = bounds(paper, "figure_4", names, alpha=alpha)
+    words = f"{names[1]} to {names[0]}, confounded with the batch size"
+    more = (large.solved - small.solved) / large.tasks
+    return Side(more, p=(p.smallest, p.largest), n_tasks=large.tasks, words=words)
 
 
 def beside_rows(found: Sequence[Beside]) -> list[dict[str, str]]:
     """The questions with both answers, for a reader."""
     return [
-        {
-            "question": line.question,
-            "place": _unbroken(line.place),
-            "the paper": _text(line.paper),
-            "this run": _text(line.ours),
-        }
+        {"question": line.question, "place": _unbroken(line.place),
+         "the paper": _text(line.paper), "this run": _text(line.ours)}
         for line in found
-    ]
+    ]  # fmt: skip
 
 
 def _text(side: Side) -> str:
@@ -237,15 +222,12 @@ def undisclosed(paper: Figures, profile: str) -> list[dict[str, str]]:
 
     The settings are those of the finished stages, or of the profile where a stage has not run.
     """
-    return [
-        {
-            "not disclosed": gap["what"],
-            "place": _unbroken(gap["source"]),
-            "here": ", ".join(_setting(profile, *name.split(".")) for name in gap["parameters"])
-            or "no parameter",
-        }
-        for gap in paper["not_disclosed"]
-    ]
+    rows = []
+    for gap in paper["not_disclosed"]:
+        here = ", ".join(_setting(profile, *name.split(".")) for name in gap["parameters"])
+        row = {"not disclosed": gap["what"], "place": _unbroken(gap["source"])}
+        rows.append(row | {"here": here or "no parameter"})
+    return rows
 
 
 def _unbroken(place: str) -> str:
@@ -273,22 +255,19 @@ def inference_beside(
     batch. The paper's p is the range that all overlaps of the two models allow.
     """
     printed, first = by_variant(paper), min((row["batch"] for row in timing), default=0)
+    full = printed["full"]
     size = {row["variant"]: row["size_mb"] for row in quantization if row["status"] == "ok"}
     ms = {row["variant"]: row["ms"] for row in timing if row["batch"] == first}
     named = {row["variant"]: row for row in quantization}
     return [
-        {
-            "the paper's": name_of(theirs),
-            "here": variant,
-            "smaller": _times(printed["full"]["memory_gb"], theirs["memory_gb"]),
-            "smaller here": _ratio(size, variant),
-            "faster": _times(printed["full"]["ms_per_token"], theirs["ms_per_token"]),
-            "faster here": _ratio(ms, variant),
-            "tasks": _tasks(paper, theirs, alpha),
-            "tasks here": _tasks_here(named.get(variant)),
-        }
+        {"the paper's": name_of(theirs), "here": variant,
+         "smaller": _times(full["memory_gb"], theirs["memory_gb"]),
+         "smaller here": _ratio(size, variant),
+         "faster": _times(full["ms_per_token"], theirs["ms_per_token"]),
+         "faster here": _ratio(ms, variant),
+         "tasks": _tasks(paper, theirs, alpha), "tasks here": _tasks_here(named.get(variant))}
         for variant, theirs in printed.items()
-    ]
+    ]  # fmt: skip
 
 
 def _times(full: float, small: float) -> str:
@@ -301,21 +280,18 @@ def _ratio(values: Mapping[str, float], variant: str) -> str:
 
 
 def _tasks(paper: Figures, row: Row, alpha: float) -> str:
-    n_tasks = tasks_of(paper, "humaneval")
-    own = solved(row["humaneval"], n_tasks)
-    if name_of(row) == FULL:
-        rate = stats.wilson(own, n_tasks)
-        return f"{own} of {n_tasks} ({100 * rate.low:.1f} to {100 * rate.high:.1f} %)"
-    small, full = (next(counts(paper, "table_4", "humaneval", n)) for n in (name_of(row), FULL))
-    bounds = p_range(small, full, alpha=alpha)
-    p = p_text((bounds.smallest, bounds.largest))
-    return f"{own - full.solved:+d} of {n_tasks}, p = {p}: {_said(bounds, alpha)}"
+    own = count_of(paper, "table_4", "humaneval", row)
+    if own.name == FULL:
+        return f"{own.solved} of {own.tasks} ({own.interval} %)"
+    _, full, found = bounds(paper, "table_4", (own.name, FULL), alpha=alpha)
+    p, said = p_text((found.smallest, found.largest)), _said(found, alpha)
+    return f"{own.solved - full.solved:+d} of {own.tasks}, p = {p}: {said}"
 
 
-def _said(bounds: Any, alpha: float) -> str:
-    if bounds.smallest >= alpha:
+def _said(found: PRange, alpha: float) -> str:
+    if found.smallest >= alpha:
         return "noise, whatever the overlap"
-    return "a difference" if bounds.largest < alpha else "depends on the overlap"
+    return "a difference" if found.largest < alpha else "depends on the overlap"
 
 
 def _tasks_here(row: Row | None) -> str:
@@ -333,16 +309,16 @@ def _tasks_here(row: Row | None) -> str:
 
 def noise_note(paper: Figures, *, alpha: float) -> str:
     """What the lead of the paper's int8 model over its float16 one is worth, in a sentence."""
-    name = next(label for label, variant in TWINS.items() if variant == "ctranslate2-int8")
-    small, full = (next(counts(paper, "table_4", "humaneval", n)) for n in (name, FULL))
+    names = "CTranslate2 int8", FULL
+    small, full, found = bounds(paper, "table_4", names, alpha=alpha)
     share = full.solved / full.tasks
     error = (share * (1 - share) * full.tasks) ** 0.5
-    bounds = p_range(small, full, alpha=alpha)
-    verdict = "inside the noise" if bounds.smallest >= alpha else "not settled by the counts"
+    noise = found.smallest >= alpha
     return (
-        f"{name} solves {small.solved} tasks, {full.name} {full.solved} of {full.tasks}: "
+        f"{small.name} solves {small.solved} tasks, {full.name} {full.solved} of {full.tasks}: "
         f"{small.solved - full.solved:+d}. One standard error of either count is {error:.1f} "
         "tasks. Whatever tasks the two have in common, exact McNemar gives "
-        f"p = {bounds.smallest:.2g} or more; a lead of "
-        f"fewer than {least_lead(alpha)} tasks can never go below {alpha:g}. The lead is {verdict}."
+        f"p = {found.smallest:.2g} or more; a lead of fewer than {least_lead(alpha)} tasks can "
+        f"never go below {alpha:g}. The lead is "
+        f"{'inside the noise' if noise else 'not settled by the counts'}."
     )

@@ -35,6 +35,16 @@ class Count:
         """Over all parts."""
         return sum(tasks for _, tasks in self.parts)
 
+    @property
+    def rate(self) -> stats.Estimate:
+        """The share of tasks solved, with Wilson's interval."""
+        return stats.wilson(self.solved, self.tasks)
+
+    @property
+    def interval(self) -> str:
+        """`54.6 to 69.3`: that of `rate`, in percent."""
+        return f"{100 * self.rate.low:.1f} to {100 * self.rate.high:.1f}"
+
 
 def place() -> Path:
     """The file of the paper's figures; a stage that reads it records its hash."""
@@ -87,12 +97,6 @@ def name_of(found: Mapping[str, Any]) -> str:
     return found["model"] if "model" in found else f"{found['variant']} {found['precision']}"
 
 
-def label_of(found: Mapping[str, Any]) -> str:
-    """The name of a row, with whoever reported its rate."""
-    by = found.get("reported_by")
-    return f"{name_of(found)} ({by})" if by else name_of(found)
-
-
 def counts(paper: Figures, table: str, column: str, name: str) -> Iterator[Count]:
     """The counts of every row of that name; ValueError if there is none or it has no figure."""
     if table == "figure_5":
@@ -101,22 +105,27 @@ def counts(paper: Figures, table: str, column: str, name: str) -> Iterator[Count
     there = [found for found in paper[table]["rows"] if name_of(found) == name]
     if not there:
         raise ValueError(f"paper.toml: {table} has no row of {name}")
-    for found in there:
-        yield Count(label_of(found), _parts(paper, table, column, found), table == "table_2")
+    yield from (count_of(paper, table, column, found) for found in there)
 
 
-def _parts(
-    paper: Figures, table: str, column: str, found: Mapping[str, Any]
-) -> tuple[tuple[int, int], ...]:
+def count(paper: Figures, table: str, column: str, name: str) -> Count:
+    """The first of `counts`."""
+    return next(counts(paper, table, column, name))
+
+
+def count_of(paper: Figures, table: str, column: str, found: Row) -> Count:
+    """The count of one row, named with whoever reported its rate; ValueError as `counts`."""
+    by = found.get("reported_by")
+    name = f"{name_of(found)} ({by})" if by else name_of(found)
     if column == "leetcode":
         marks = paper["benchmarks"]["leetcode"]
-        return tuple((found[f"leetcode_{level}"], marks[level]) for level in LEVELS)
+        return Count(name, tuple((found[f"leetcode_{level}"], marks[level]) for level in LEVELS))
     if column not in found:
-        raise ValueError(f"paper.toml: {table} has no {column} of {label_of(found)}")
+        raise ValueError(f"paper.toml: {table} has no {column} of {name}")
     n_tasks = tasks_of(paper, column if column in paper["benchmarks"] else "humaneval")
     if table == "table_2":
-        return ((round(found[column] / 100 * n_tasks), n_tasks),)
-    return ((solved(found[column], n_tasks), n_tasks),)
+        return Count(name, ((round(found[column] / 100 * n_tasks), n_tasks),), sampled=True)
+    return Count(name, ((solved(found[column], n_tasks), n_tasks),))
 
 
 def solved_by(paper: Figures, model: str, column: str) -> int:
@@ -148,21 +157,13 @@ def sampled_rows(paper: Figures) -> list[dict[str, Any]]:
     The counts behind sampled rates are not printed. Wilson's interval of the nearest whole number
     of tasks is an upper bound of the width: every task's rate is averaged over samples.
     """
-    n_tasks, rows = tasks_of(paper, "humaneval"), []
-    for row in paper["table_2"]["rows"]:
-        rate = stats.wilson(round(row["pass_at_1"] / 100 * n_tasks), n_tasks)
-        rows.append(
-            {
-                "model": row["model"],
-                "size": row.get("size"),
-                "reported by": row.get("reported_by", "the paper"),
-                "pass@1": row["pass_at_1"],
-                "95 %, at most": _percent(rate),
-                "pass@10": row.get("pass_at_10"),
-                "pass@100": row.get("pass_at_100"),
-            }
-        )
-    return rows
+    return [
+        {"model": row["model"], "size": row.get("size"),
+         "reported by": row.get("reported_by", "the paper"), "pass@1": row["pass_at_1"],
+         "95 %, at most": count_of(paper, "table_2", "pass_at_1", row).interval,
+         "pass@10": row.get("pass_at_10"), "pass@100": row.get("pass_at_100")}
+        for row in paper["table_2"]["rows"]
+    ]  # fmt: skip
 
 
 def greedy_rows(paper: Figures) -> list[dict[str, Any]]:
@@ -171,61 +172,48 @@ def greedy_rows(paper: Figures) -> list[dict[str, Any]]:
     for row in paper["table_3"]["rows"]:
         shown = {"model": row["model"], "size": row["size"]}
         for name in BENCHMARKS:
-            (count,) = counts(paper, "table_3", name, row["model"])
-            rate = stats.wilson(count.solved, count.tasks)
-            head = f"{paper['benchmarks'][name]['name']}, of {count.tasks}"
-            percent = row.get(name, 100 * rate.value)
-            shown[head] = f"{count.solved} = {percent:.2f} % ({_percent(rate)})"
+            of = count_of(paper, "table_3", name, row)
+            percent = row.get(name, 100 * of.rate.value)
+            head = f"{paper['benchmarks'][name]['name']}, of {of.tasks}"
+            shown[head] = f"{of.solved} = {percent:.2f} % ({of.interval})"
         rows.append(shown)
     return rows
-
-
-def difficulty_rows(paper: Figures) -> list[dict[str, Any]]:
-    """LeetCode of Table 3 by difficulty: solved of all, with Wilson intervals in percent."""
-    marks = paper["benchmarks"]["leetcode"]
-    return [
-        {"model": row["model"]}
-        | {
-            head: value
-            for level in LEVELS
-            for head, value in (
-                (f"{level}, of {marks[level]}", row[f"leetcode_{level}"]),
-                (f"{level} 95 %", _percent(stats.wilson(row[f"leetcode_{level}"], marks[level]))),
-            )
-        }
-        for row in paper["table_3"]["rows"]
-    ]
 
 
 def greedy_panels(paper: Figures) -> dict[str, list[tuple[str, float, float, float]]]:
     """Table 3 as `charts.intervals` draws it: benchmark -> (model, rate, low, high)."""
     panels = {}
     for name in BENCHMARKS:
-        mark, lines = paper["benchmarks"][name], []
-        for row in paper["table_3"]["rows"]:
-            (count,) = counts(paper, "table_3", name, row["model"])
-            rate = stats.wilson(count.solved, count.tasks)
-            lines.append((row["model"], rate.value, rate.low, rate.high))
-        panels[f"{mark['name']}, {mark['tasks']} tasks"] = lines
+        of = [count_of(paper, "table_3", name, row) for row in paper["table_3"]["rows"]]
+        lines = [(one.name, one.rate.value, one.rate.low, one.rate.high) for one in of]
+        panels[f"{paper['benchmarks'][name]['name']}, {of[0].tasks} tasks"] = lines
     return panels
+
+
+def difficulty_rows(paper: Figures) -> list[dict[str, Any]]:
+    """LeetCode of Table 3 by difficulty: solved of all, with Wilson intervals in percent."""
+    rows = []
+    for row in paper["table_3"]["rows"]:
+        shown = {"model": row["model"]}
+        parts = count_of(paper, "table_3", "leetcode", row).parts
+        for level, part in zip(LEVELS, parts, strict=True):
+            shown[f"{level}, of {part[1]}"] = part[0]
+            shown[f"{level} 95 %"] = Count(level, (part,)).interval
+        rows.append(shown)
+    return rows
 
 
 def inference_rows(paper: Figures) -> list[dict[str, Any]]:
     """Table 4 with counts, Wilson intervals and memory and speed against the first row."""
-    n_tasks, full = tasks_of(paper, "humaneval"), paper["table_4"]["rows"][0]
-    return [
-        {
-            "variant": name_of(row),
-            "GPU GB": row["memory_gb"],
-            "times smaller": full["memory_gb"] / row["memory_gb"],
-            "ms/token": row["ms_per_token"],
-            "times faster": full["ms_per_token"] / row["ms_per_token"],
-            "solved": solved(row["humaneval"], n_tasks),
-            "%": row["humaneval"],
-            "95 %": _percent(stats.wilson(solved(row["humaneval"], n_tasks), n_tasks)),
-        }
-        for row in paper["table_4"]["rows"]
-    ]
+    rows, full = [], paper["table_4"]["rows"][0]
+    for row in paper["table_4"]["rows"]:
+        of = count_of(paper, "table_4", "humaneval", row)
+        shown = {"variant": of.name}
+        for name, key, ratio in (("GPU GB", "memory_gb", "times smaller"),
+                                 ("ms/token", "ms_per_token", "times faster")):  # fmt: skip
+            shown |= {name: row[key], ratio: full[key] / row[key]}
+        rows.append(shown | {"solved": of.solved, "%": row["humaneval"], "95 %": of.interval})
+    return rows
 
 
 def size_rows(paper: Figures) -> list[dict[str, Any]]:
@@ -233,23 +221,12 @@ def size_rows(paper: Figures) -> list[dict[str, Any]]:
 
     `low` and `high` are shares of tasks, `implied batch` is rows per step.
     """
-    n_tasks, rows = tasks_of(paper, "humaneval"), []
+    rows = []
     for row in paper["figure_4"]["rows"]:
-        rate = stats.wilson(solved(row["humaneval"], n_tasks), n_tasks)
+        of, steps = count_of(paper, "figure_4", "humaneval", row), row["steps_per_epoch"]
         rows.append(
-            {
-                "data": name_of(row),
-                "steps per epoch": row["steps_per_epoch"],
-                "implied batch": round(row["size"] / row["steps_per_epoch"]),
-                "solved": solved(row["humaneval"], n_tasks),
-                "best %": row["humaneval"],
-                "95 %": _percent(rate),
-                "low": rate.low,
-                "high": rate.high,
-            }
-        )
+            {"data": of.name, "steps per epoch": steps, "implied batch": round(row["size"] / steps),
+             "solved": of.solved, "best %": row["humaneval"], "95 %": of.interval,
+             "low": of.rate.low, "high": of.rate.high}
+        )  # fmt: skip
     return rows
-
-
-def _percent(rate: stats.Estimate) -> str:
-    return f"{100 * rate.low:.1f} to {100 * rate.high:.1f}"

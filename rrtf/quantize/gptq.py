@@ -1,19 +1,24 @@
-"""GPTQ through gptqmodel: weights in 8 or 4 bits, from a recorded calibration set.
+"""GPTQ: weights in 8 or 4 bits from a recorded calibration set, by gptqmodel or by auto-gptq.
 
-Not covered: mixed bit widths, activation order. On a CPU GPTQ saves space, not time.
+auto-gptq, the paper's quantiser, is archived (last release March 2024) and needs a transformers of
+the year after. So it has a lane: a second Python with `requirements-auto-gptq.lock` (`make
+auto-gptq`) that is only spoken to by `auto_gptq_lane.py`, run by path. What it wrote is migrated
+and run by gptqmodel. Not covered: mixed bit widths, activation order. On a CPU GPTQ saves space,
+not time.
 """
 
 import contextlib
 import hashlib
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rrtf import store
+from rrtf import config, store
 from rrtf.engines import UnsupportedModel, device
 
 THEIRS_ONLY = (
@@ -35,20 +40,13 @@ def to_gptqmodel(source: Path, output: Path) -> Path:
     A tied output layer is left out, as it is there. FileNotFoundError without safetensors
     (pickled `.bin` weights are never opened), ValueError for layouts that are not covered.
     """
-    config, quantised = _settings(source)
-    if quantised.get("is_marlin_format") or quantised.get("awq_gemm_checkpoint"):
-        raise ValueError(f"{source}: a Marlin or AWQ layout; only plain GPTQ weights are migrated")
-    _check_layout(source, quantised)
-    tensors = _tensors(source)
-    _check_groups(source, tensors, quantised)
-    _untie(source, config, tensors)
+    settings, quantised, tensors = _opened(source)
+    _untie(source, settings, tensors)
     kept = {name: value for name, value in quantised.items() if name not in THEIRS_ONLY}
     kept |= {"quant_method": "gptq", "checkpoint_format": "gptq"}
-    if "torch_dtype" in config:
-        config["dtype"] = config.pop("torch_dtype")
-    _write(output, tensors, "model.safetensors", config, kept)
-    copy_tokenizer(source, output)
-    return output
+    if "torch_dtype" in settings:
+        settings["dtype"] = settings.pop("torch_dtype")
+    return _write(source, output, tensors, "model.safetensors", settings, kept)
 
 
 def to_auto_gptq(source: Path, output: Path) -> Path:
@@ -58,22 +56,17 @@ def to_auto_gptq(source: Path, output: Path) -> Path:
     `to_gptqmodel`; ValueError too for what auto-gptq cannot express (`dynamic`, a quantised
     output layer).
     """
-    config, quantised = _settings(source)
-    _check_layout(source, quantised)
+    settings, quantised, tensors = _opened(source)
     for name in ("dynamic", "lm_head"):
         if quantised.get(name):
             raise ValueError(f"{source}: `{name}` is set, which auto-gptq has no place for")
-    tensors = _tensors(source)
-    _check_groups(source, tensors, quantised)
-    _tie(source, config, tensors)
+    _tie(source, settings, tensors)
     wanted = {**(quantised.get("meta") or {}), **quantised}
     kept = {name: wanted[name] for name in SHARED if wanted.get(name) is not None}
     base = f"gptq_model-{kept['bits']}bit-{kept['group_size']}g"
     kept |= {"model_name_or_path": None, "model_file_base_name": base}
     kept |= {"is_marlin_format": False, "quant_method": "gptq"}
-    _write(output, tensors, f"{base}.safetensors", older(config), kept)
-    copy_tokenizer(source, output)
-    return output
+    return _write(source, output, tensors, f"{base}.safetensors", older(settings), kept)
 
 
 def for_transformers_4(folder: Path, output: Path) -> Path:
@@ -88,13 +81,13 @@ def for_transformers_4(folder: Path, output: Path) -> Path:
     return output
 
 
-def older(config: Mapping[str, Any]) -> dict[str, Any]:
+def older(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a model as transformers 4 names them.
 
     It would take unknown names for absent and go on with its defaults: the precision, and the
     base of the rotary positions. ValueError where positions differ by kind of layer.
     """
-    found = dict(config)
+    found = dict(settings)
     found["torch_dtype"] = found.pop("dtype", None) or found.get("torch_dtype")
     rope = found.pop("rope_parameters", None)
     if rope and "rope_theta" not in rope:
@@ -115,7 +108,7 @@ def copy_tokenizer(source: Path, output: Path) -> None:
             store.write_bytes(output / name, (source / name).read_bytes())
 
 
-def skeleton(config: Mapping[str, Any]) -> Any:
+def skeleton(settings: Mapping[str, Any]) -> Any:
     """The unquantised model of these settings, with shapes and without weights.
 
     `UnsupportedModel` where transformers has no such causal language model.
@@ -123,7 +116,7 @@ def skeleton(config: Mapping[str, Any]) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    plain = {name: value for name, value in config.items() if name != "quantization_config"}
+    plain = {name: value for name, value in settings.items() if name != "quantization_config"}
     kind = plain.pop("model_type", "")
     try:
         with torch.device("meta"):
@@ -135,17 +128,17 @@ def skeleton(config: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _ends(config: Mapping[str, Any]) -> tuple[str, str, bool]:
+def _ends(settings: Mapping[str, Any]) -> tuple[str, str, bool]:
     """(name of the embedding's weight, of the output layer's, whether they are one)."""
-    model = skeleton(config)
+    model = skeleton(settings)
     names = {id(module): name for name, module in model.named_modules()}
     first, last = model.get_input_embeddings(), model.get_output_embeddings()
     return f"{names[id(first)]}.weight", f"{names[id(last)]}.weight", first.weight is last.weight
 
 
-def _untie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> None:
+def _untie(source: Path, settings: Mapping[str, Any], tensors: dict[str, Any]) -> None:
     """Leaves out the output layer where the embedding is it."""
-    first, last, tied = _ends(config)
+    first, last, tied = _ends(settings)
     if not tied or last not in tensors:
         return
     if not tensors[first].equal(tensors[last]):
@@ -156,9 +149,9 @@ def _untie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> 
     del tensors[last]
 
 
-def _tie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> None:
+def _tie(source: Path, settings: Mapping[str, Any], tensors: dict[str, Any]) -> None:
     """Writes out the output layer where the embedding is it."""
-    first, last, tied = _ends(config)
+    first, last, tied = _ends(settings)
     if last in tensors:
         return
     if not tied:
@@ -166,23 +159,43 @@ def _tie(source: Path, config: Mapping[str, Any], tensors: dict[str, Any]) -> No
     tensors[last] = tensors[first].clone()
 
 
-def _settings(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(config.json without its quantisation, the quantisation, `quantize_config.json` first)."""
+def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """(config.json without its quantisation, the quantisation, name -> tensor) of a checkpoint."""
+    import torch
+    from safetensors.torch import load_file
+
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder}: not a checkpoint (no config.json)")
-    config = store.read_json(folder / "config.json")
-    quantised = config.pop("quantization_config", None) or {}
+    settings = store.read_json(folder / "config.json")
+    quantised = settings.pop("quantization_config", None) or {}
     if (folder / "quantize_config.json").exists():
         quantised = quantised | store.read_json(folder / "quantize_config.json")
+    _check_layout(folder, quantised)
+    files = sorted(folder.glob("*.safetensors"))
+    pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
+    if not files:
+        raise FileNotFoundError(
+            f"{folder / pickled[0]}: pickled weights are never opened; where you trust them, save "
+            "them again with auto-gptq: model.save_quantized(FOLDER, use_safetensors=True)"
+            if pickled else f"{folder}: no .safetensors weights"
+        )  # fmt: skip
+    tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    for name, order in tensors.items():  # without activation order auto-gptq reads no `g_idx`
+        if name.endswith(".g_idx"):
+            size = quantised["group_size"] if quantised["group_size"] > 0 else len(order)
+            if not torch.equal(order.long(), torch.arange(len(order)) // size):
+                raise ValueError(f"{folder}: {name} is not in groups of {size} as they lie")
+    return settings, quantised, tensors
+
+
+def _check_layout(folder: Path, quantised: Mapping[str, Any]) -> None:
     if not quantised:
         raise ValueError(
             f"{folder}: not a quantised checkpoint (no quantize_config.json, and no "
             "quantization_config in config.json)"
         )
-    return config, quantised
-
-
-def _check_layout(folder: Path, quantised: Mapping[str, Any]) -> None:
+    if quantised.get("is_marlin_format") or quantised.get("awq_gemm_checkpoint"):
+        raise ValueError(f"{folder}: a Marlin or AWQ layout; only plain GPTQ weights are migrated")
     layout = quantised.get("checkpoint_format") or quantised.get("format") or "gptq"
     method = quantised.get("quant_method") or "gptq"
     if (method, layout) != ("gptq", "gptq"):
@@ -191,62 +204,57 @@ def _check_layout(folder: Path, quantised: Mapping[str, Any]) -> None:
         raise ValueError(f"{folder}: desc_act (activation order) is not migrated")
 
 
-def _tensors(folder: Path) -> dict[str, Any]:
-    """name -> tensor of all safetensors files of a folder."""
-    from safetensors.torch import load_file
-
-    files = sorted(folder.glob("*.safetensors"))
-    pickled = [path.name for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt"))]
-    if not files and pickled:
-        raise FileNotFoundError(
-            f"{folder / pickled[0]}: pickled weights are never opened; where you trust them, save "
-            "them again with auto-gptq: model.save_quantized(FOLDER, use_safetensors=True)"
-        )
-    if not files:
-        raise FileNotFoundError(f"{folder}: no .safetensors weights")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
-
-
-def _check_groups(folder: Path, tensors: Mapping[str, Any], quantised: Mapping[str, Any]) -> None:
-    """Without activation order auto-gptq takes groups as they lie and reads no `g_idx`."""
-    import torch
-
-    for name, order in tensors.items():
-        if name.endswith(".g_idx"):
-            size = quantised["group_size"] if quantised["group_size"] > 0 else len(order)
-            if not torch.equal(order.long(), torch.arange(len(order)) // size):
-                raise ValueError(f"{folder}: {name} is not in groups of {size} as they lie")
-
-
 def _write(
+    source: Path,
     output: Path,
     tensors: Mapping[str, Any],
     file: str,
-    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
     quantised: Mapping[str, Any],
-) -> None:
+) -> Path:
+    """Writes a checkpoint to `output`, with the tokenizer of `source`; returns `output`."""
     from safetensors.torch import save
 
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     store.write_bytes(output / file, save(contiguous, metadata={"format": "pt"}))
-    store.write_json(output / "config.json", {**config, "quantization_config": dict(quantised)})
+    store.write_json(output / "config.json", {**settings, "quantization_config": dict(quantised)})
     store.write_bytes(
         output / "quantize_config.json", json.dumps(quantised, indent=2).encode() + b"\n"
     )
+    copy_tokenizer(source, output)
+    return output
 
 
 GROUP = 128  # weights that share a scale
 ROWS = 8  # calibration texts per forward pass
 
 
-def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -> None:
+def make(
+    folder: Path, output: Path, *, bits: int, calibration: Sequence[str], lane: bool = False
+) -> None:
     """Quantises the model in `folder` to `bits` bits (8 or 4) in groups of 128 weights.
 
-    The same texts give the same weights, bit by bit. ValueError for an empty calibration set and
-    for widths that are no multiple of a group.
+    The same texts give the same weights, bit by bit. In the lane `output` is auto-gptq's own
+    checkpoint, its folder `gptqmodel` holds the same weights migrated. ValueError for an empty
+    calibration set and for widths that are no multiple of a group; errors of a lane that is
+    missing or has other versions.
     """
     check(folder, calibration)
     rows = tokens(folder, calibration)
+    versions = (_made_in_lane if lane else _made)(folder, output.resolve(), bits, rows)
+    texts = json.dumps(list(calibration), ensure_ascii=False)
+    entry = {
+        "texts": len(rows),
+        "tokens": sum(len(row) for row in rows),
+        "sha256": hashlib.sha256(texts.encode()).hexdigest(),
+        "settings": {"bits": bits, "group_size": GROUP, "batch_size": ROWS},
+        "versions": versions,
+    }
+    store.write_json(output / "calibration.json", entry)
+
+
+def _made(folder: Path, output: Path, bits: int, rows: list[list[int]]) -> dict[str, str]:
+    """Quantises with gptqmodel; the versions that decided the result."""
     GPTQModel = _library()
     from gptqmodel import QuantizeConfig
 
@@ -255,14 +263,25 @@ def make(folder: Path, output: Path, *, bits: int, calibration: Sequence[str]) -
         bits=bits, group_size=GROUP, offload_to_disk=False, pack_impl="original"
     )
     masked = [{"input_ids": ids, "attention_mask": [1] * len(ids)} for ids in rows]
-    source, target = folder.resolve(), output.resolve()
+    source = folder.resolve()
     # It writes logs where it is started.
     with tempfile.TemporaryDirectory(prefix="rrtf-gptq-") as scratch, contextlib.chdir(scratch):
         quantised = _loaded(GPTQModel, source, settings)
         quantised.quantize(masked, batch_size=ROWS, calibration_data_min_length=1)
-        quantised.save(str(target))
-    versions = {name: version(name) for name in ("gptqmodel", "transformers", "torch")}
-    record(output, calibration, rows, bits=bits, versions=versions)
+        quantised.save(str(output))
+    return {name: version(name) for name in ("gptqmodel", "transformers", "torch")}
+
+
+def _made_in_lane(folder: Path, output: Path, bits: int, rows: list[list[int]]) -> dict[str, Any]:
+    """The same with auto-gptq; what is wrong with the lane is said first."""
+    versions = check_lane()
+    with tempfile.TemporaryDirectory(prefix="rrtf-auto-gptq-") as scratch:
+        model = str(for_transformers_4(folder, Path(scratch) / "model"))
+        how = {"bits": bits, "group_size": GROUP, "batch_size": ROWS, "rows": rows}
+        ask("quantise", model=model, output=str(output), **how)
+    copy_tokenizer(folder, output)
+    to_gptqmodel(output, output / "gptqmodel")
+    return versions
 
 
 def _loaded(GPTQModel: Any, folder: Path, settings: Any) -> Any:
@@ -272,26 +291,6 @@ def _loaded(GPTQModel: Any, folder: Path, settings: Any) -> Any:
         raise UnsupportedModel(
             f"{folder}: gptqmodel does not know this kind of model ({error}); take ctranslate2-int8"
         ) from error
-
-
-def record(
-    output: Path,
-    calibration: Sequence[str],
-    rows: Sequence[Sequence[int]],
-    *,
-    bits: int,
-    versions: Mapping[str, str | None],
-) -> None:
-    """Writes `calibration.json`: what was calibrated on, and how."""
-    texts = json.dumps(list(calibration), ensure_ascii=False)
-    entry = {
-        "texts": len(rows),
-        "tokens": sum(len(row) for row in rows),
-        "sha256": hashlib.sha256(texts.encode()).hexdigest(),
-        "settings": {"bits": bits, "group_size": GROUP, "batch_size": ROWS},
-        "versions": dict(versions),
-    }
-    store.write_json(output / "calibration.json", entry)
 
 
 def check(folder: Path, calibration: Sequence[str]) -> None:
@@ -336,14 +335,19 @@ def tokens(folder: Path, calibration: Sequence[str]) -> list[list[int]]:
     return [tokenizer(text)["input_ids"][:positions] for text in calibration if text.strip()]
 
 
-def open_engine(folder: Path, output: Path, *, threads: int) -> Any:
-    """The GPTQ checkpoint in `output` behind a `Generator`; its name says which kernel runs."""
+def open_engine(folder: Path, output: Path, *, threads: int, lane: bool = False) -> Any:
+    """The GPTQ checkpoint in `output` behind a `Generator`; its name says which kernel runs.
+
+    auto-gptq's weights are run by gptqmodel too, migrated.
+    """
     from rrtf.engines.transformers import TransformersEngine
 
-    loaded = _library().load(str(output.resolve()), device=device()).model
+    made = output / "gptqmodel" if lane else output
+    loaded = _library().load(str(made.resolve()), device=device()).model
     engine = TransformersEngine(folder, threads=threads, loaded=loaded)
     kernels = {type(module).__name__ for module in loaded.modules() if hasattr(module, "qweight")}
-    engine.name = f"gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"
+    by = "auto-gptq-by-" if lane else ""
+    engine.name = f"{by}gptqmodel-{'+'.join(sorted(kernels))}-{engine.name}"
     return engine
 
 
@@ -376,3 +380,71 @@ def _library() -> Any:
             "or take ctranslate2-int8"
         ) from None
     return GPTQModel
+
+
+PROGRAM = Path(__file__).with_name("auto_gptq_lane.py")
+PINS = {"auto-gptq": "0.7.1", "transformers": "4.52.4"}  # what decides whether it works at all
+REPAIR = (
+    "make it with `make auto-gptq`, or name the Python of one in RRTF_AUTO_GPTQ; "
+    "gptq-int8 and gptq-int4 (gptqmodel) need no lane"
+)
+
+
+def python() -> Path:
+    """The lane's Python: $RRTF_AUTO_GPTQ, else that of `.venv-auto-gptq`.
+
+    FileNotFoundError where there is none; the message says what can.
+    """
+    named = os.environ.get("RRTF_AUTO_GPTQ")
+    found = Path(named) if named else config.home() / ".venv-auto-gptq"
+    if found.is_dir():
+        found = found / "bin/python"
+    if not found.exists():
+        raise FileNotFoundError(f"{found}: the auto-gptq lane is not there; {REPAIR}")
+    return found
+
+
+def check_lane() -> dict[str, str | None]:
+    """package -> version in the lane; ValueError where they are not the pinned ones."""
+    found = ask("versions")
+    wrong = [
+        f"{name} {found[name] or 'is missing'} (needs {wanted})"
+        for name, wanted in PINS.items()
+        if found[name] != wanted
+    ]
+    if wrong:
+        raise ValueError(f"{python()}: the auto-gptq lane has {', '.join(wrong)}; {REPAIR}")
+    return found
+
+
+def ask(action: str, **job: Any) -> dict[str, Any]:
+    """The answer of the lane's program to one job.
+
+    `UnsupportedModel` where auto-gptq does not know the architecture, OSError with the last line
+    it wrote where it fails in another way.
+    """
+    with tempfile.TemporaryDirectory(prefix="rrtf-auto-gptq-") as scratch:
+        result = Path(scratch) / "result.json"
+        job |= {"action": action, "result": str(result), "threads": 1}
+        done = subprocess.run(
+            [str(python()), "-I", str(PROGRAM)],  # -I: none of this Python's paths
+            input=json.dumps(job),
+            cwd=scratch,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode == 0 and result.exists():
+            return store.read_json(result)
+    told = reason(done.returncode, done.stderr)
+    if done.returncode == 3:
+        raise UnsupportedModel(f"auto-gptq does not know this model ({told}); take gptq-int8")
+    raise OSError(f"the auto-gptq lane failed: {told}")
+
+
+def reason(status: int, told: str) -> str:
+    """The last line a failed process wrote, or how it ended."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    if status < 0:
+        return f"killed by signal {-status}"
+    return lines[-1][:300] if lines else f"exit status {status}"

@@ -5,7 +5,6 @@ code that measures and the libraries' versions. Asking runs side by side, timing
 """
 
 import ast
-import hashlib
 import json
 import math
 import os
@@ -16,13 +15,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rrtf import config, engines, prompts, store
-from rrtf.quantize import measuring
+from rrtf.quantize import gptq, measuring
 from rrtf.quantize.table import Measured, Settings, sources
 from rrtf.quantize.variants import parts, weight_bytes, weights_hash
 from rrtf.records import Problem, Response
@@ -33,7 +33,18 @@ LIBRARIES = ("torch", "transformers", "ctranslate2", "gptqmodel")
 MODULES = {"make": "variants", "answer": "measuring", "time": "measuring"}
 THREADS = 1  # of a measured model
 Tick = Callable[[int, int], None] | None
-Result = TypeVar("Result")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a process found, as JSON has it."""
+
+    found: dict[str, Any]
+
+
+class Failed(Exception):
+    """A process that ended without a result; says why."""
 
 
 class Jobs:
@@ -43,7 +54,6 @@ class Jobs:
         self.model = engines.model_folder(model).resolve()
         self.folder, self.timeout = folder.resolve(), timeout
         self.identity = store.sha256(self.model)
-        self.code = {what: _code(module) for what, module in MODULES.items()}
         self.running: set[subprocess.Popen] = set()
 
     def output(self, variant: str) -> Path:
@@ -61,13 +71,14 @@ class Jobs:
             return Measured(variant, "ok", weight_bytes=size, weights_sha256=digest)
         job: dict[str, Any] = {"what": "make", "variant": variant, "threads": THREADS}
         job["calibration"] = list(calibration) if "gptq" in parts(variant)[0] else []
-        place = self.output(variant)
-        marker = self.folder / f".{variant}.json"
+        place, marker = self.output(variant), self.folder / f".{variant}.json"
         if place.exists() and not marker.exists():
             raise ValueError(f"{place}: exists and no quantisation made it; name another folder")
-        if not (marker.exists() and place.exists()):
-            store.write_json(marker, {})  # what appears there from now on is ours
-        found = self._done(job, marker)
+        shard = store.shard_path(self.folder / ".results", self._key(job))
+        if not (place.exists() and store.read_json(marker) == shard.name):
+            shard.unlink(missing_ok=True)
+            store.write_json(marker, shard.name)  # what appears there from now on is of this job
+        found = self._done(job)
         if "failure" in found:
             return Measured(variant, found["failure"])
         seconds = {"make": found["seconds"]}
@@ -78,25 +89,28 @@ class Jobs:
         """What a process of kind `what` found of a variant that was made, or its `failure`."""
         job = {"what": what, "variant": entry.variant, "threads": THREADS}
         job |= {"weights": entry.weights_sha256, "weight_bytes": entry.weight_bytes, **asked}
-        return self._done(job, None)
+        return self._done(job)
 
-    def _done(self, job: dict[str, Any], marker: Path | None) -> dict[str, Any]:
+    def _key(self, job: Mapping[str, Any]) -> list[Any]:
+        """All that the result of a job depends on."""
+        return [dict(job), self.identity, _code(MODULES[job["what"]]), _versions()]
+
+    def _done(self, job: dict[str, Any]) -> dict[str, Any]:
         """The saved result of a job, or that of a process that does it now."""
-        key = _key(job | {"model": self.identity, "code": self.code[job["what"]]})
-        path = marker or self.folder / ".results" / f"{job['variant']}-{job['what']}-{key}.json"
-        if path.exists():
-            found = store.read_json(path)
-            if isinstance(found, dict) and found.get("key") == key:
-                return found
+        folder = self.folder / ".results"
+        try:
+            return store.through_shards(folder, [job], self._key, self._work, Result)[0].found
+        except Failed as error:
+            return {"failure": f"failed: {error}"}
+
+    def _work(self, job: dict[str, Any]) -> list[Result]:
         place = {"model": str(self.model), "output": str(self.output(job["variant"]))}
         with tempfile.TemporaryDirectory(prefix="rrtf-quantize-") as scratch:
             result = Path(scratch) / "result.json"
             failure = self._run(job | place | {"result": str(result)}, scratch)
             if failure or not result.exists():
-                return {"failure": f"failed: {failure or 'no result'}"}
-            found = store.read_json(result) | {"key": key}
-        store.write_json(path, found)
-        return found
+                raise Failed(failure or "no result")
+            return [Result(store.read_json(result))]
 
     def _run(self, job: Mapping[str, Any], scratch: str) -> str:
         """Why the process of a job failed, or `''`; libraries leave their logs in `scratch`."""
@@ -125,11 +139,11 @@ class Jobs:
         finally:
             self.running.discard(child)
             _end(child)
-        return _reason(child.returncode, told) if child.returncode else ""
+        return gptq.reason(child.returncode, told) if child.returncode else ""
 
     def side_by_side(
-        self, work: Callable[[str], Result], variants: Sequence[str], workers: int, tick: Tick
-    ) -> list[Result]:
+        self, work: Callable[[str], Found], variants: Sequence[str], workers: int, tick: Tick
+    ) -> list[Found]:
         """`work` on all `variants`, `workers` at a time; an interruption ends their processes.
 
         What it does in this process has to bear threads, as Python's own parser does not.
@@ -157,26 +171,19 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
+@cache
 def _code(module: str) -> str:
     """The hash of the code that does the work of a module of this package."""
     return store.code(ast.parse(f"import rrtf.quantize.{module}"))
 
 
-def _key(job: Mapping[str, Any]) -> str:
+@cache
+def _versions() -> dict[str, str]:
     versions = {}
     for name in LIBRARIES:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    text = json.dumps([job, versions], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def _reason(status: int, told: str) -> str:
-    """The last line a failed process wrote, or how it ended."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
-    if status < 0:
-        return f"killed by signal {-status}"
-    return lines[-1][:300] if lines else f"exit status {status}"
+    return versions
 
 
 def measure(

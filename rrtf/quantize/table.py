@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from rrtf import stats
@@ -133,28 +133,30 @@ def rows(
     Holm's correction runs over all tests of the table. Where the first variant failed, nothing is
     compared.
     """
-    passed = shares(executions)
-    both = [
-        [_values(passed, name, tasks) for name in sources(entry.variant, settings.temperature)]
-        if entry.ok
-        else []
-        for entry in measured
-    ]
+    passed, full = shares(executions), measured[0]
     families = [grammar.family(task) for task in tasks]
     if len(set(families)) < 2:
         raise ValueError(f"{len(tasks)} tasks of one family: an interval needs two families")
-    found = []
-    for entry, own in zip(measured, both, strict=True):
+    both = {
+        entry.variant: [_values(passed, name, tasks)
+                        for name in sources(entry.variant, settings.temperature)]
+        for entry in measured if entry.ok
+    }  # fmt: skip
+    table, tests = [], []
+    for entry in measured:
         row = _start(entry, model, settings, len(tasks))
         if entry.ok:
-            row = replace(row, **_rates(*own, families, settings.seed))
-            if entry is not measured[0] and measured[0].ok:
-                row = replace(row, **_against(own, both[0], families, settings.seed))
-                texts = zip(entry.greedy, measured[0].greedy, strict=True)
-                changed = sum(ours.program != theirs.program for ours, theirs in texts)
-                row = replace(row, changed_answers=changed)
-        found.append(row)
-    return _corrected(found)
+            own, against = both[entry.variant], both.get(full.variant)
+            row |= _rates(*own, families, settings.seed)
+            if entry is not full and against:
+                row |= _against(own, against, families, settings.seed)
+                texts = zip(entry.greedy, full.greedy, strict=True)
+                row["changed_answers"] = sum(our.program != their.program for our, their in texts)
+                tests += [(row, "p_value", "p_holm"), (row, "sampled_p", "sampled_p_holm")]
+        table.append(row)
+    for (row, _, name), p in zip(tests, stats.holm([r[raw] for r, raw, _ in tests]), strict=True):
+        row[name] = p
+    return [QuantRow(**row) for row in table]
 
 
 def shares(executions: Sequence[Execution]) -> Passed:
@@ -175,8 +177,8 @@ def _values(passed: Passed, source: str, tasks: Sequence[Problem]) -> list[float
     return [found[task.task_id] for task in tasks]
 
 
-def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> QuantRow:
-    """A row that knows what was made, and of all else that there is no number."""
+def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> dict[str, Any]:
+    """The fields of a row that knows what was made, and of all else that there is no number."""
     empty = {f.name: math.nan if f.type is float else NOT_COUNTED for f in fields(QuantRow)}
     known = {
         "model": model,
@@ -194,7 +196,7 @@ def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> Qua
     }
     if entry.variant == "full" and entry.engine:  # transformers-float32-sdpa
         known["precision"] = entry.engine.split("-")[1]
-    return QuantRow(**(empty | known))
+    return empty | known
 
 
 def _rates(
@@ -202,14 +204,11 @@ def _rates(
 ) -> dict[str, float]:
     solved = stats.wilson(round(sum(greedy)), len(greedy))
     drawn = stats.bootstrap(sampled, families, seed=seed)
-    return {
-        "pass_at_1": solved.value,
-        "low": solved.low,
-        "high": solved.high,
-        "sampled": drawn.value,
-        "sampled_low": drawn.low,
-        "sampled_high": drawn.high,
-    }
+    return _spread("", solved, "pass_at_1") | _spread("sampled_", drawn, "sampled")
+
+
+def _spread(prefix: str, found: stats.Estimate, value: str) -> dict[str, float]:
+    return {value: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
 
 
 def _against(
@@ -223,32 +222,13 @@ def _against(
         [a - b for a, b in zip(*side, strict=True)] for side in zip(own, full, strict=True)
     )
     gained, lost = sum(d > 0 for d in greedy), sum(d < 0 for d in greedy)
-    sure, drawn = (stats.crossed([a], [b], families) for a, b in zip(own, full, strict=True))
-    return {
-        "only_variant": gained,
-        "only_full": lost,
-        "difference": sure.value,
-        "difference_low": sure.low,
-        "difference_high": sure.high,
-        "p_value": stats.mcnemar(gained, lost),
-        "detectable": stats.smallest_detectable(sure.standard_error, sure.df),
-        "sampled_difference": drawn.value,
-        "sampled_difference_low": drawn.low,
-        "sampled_difference_high": drawn.high,
-        "sampled_p": stats.permutation(sampled, families, seed=seed),
-        "sampled_detectable": stats.smallest_detectable(drawn.standard_error, drawn.df),
-    }
-
-
-def _corrected(found: Sequence[QuantRow]) -> list[QuantRow]:
-    """The rows with Holm's adjusted p over every test that the table holds."""
-    compared = [at for at, row in enumerate(found) if not math.isnan(row.p_value)]
-    raw = [p for at in compared for p in (found[at].p_value, found[at].sampled_p)]
-    adjusted = iter(stats.holm(raw))
-    table = list(found)
-    for at in compared:
-        table[at] = replace(table[at], p_holm=next(adjusted), sampled_p_holm=next(adjusted))
-    return table
+    found = {"only_variant": gained, "only_full": lost, "p_value": stats.mcnemar(gained, lost)}
+    found["sampled_p"] = stats.permutation(sampled, families, seed=seed)
+    for prefix, a, b in zip(("", "sampled_"), own, full, strict=True):
+        of = stats.crossed([a], [b], families)
+        found |= _spread(f"{prefix}difference_", of, f"{prefix}difference")
+        found[f"{prefix}detectable"] = stats.smallest_detectable(of.standard_error, of.df)
+    return found
 
 
 def records(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
@@ -271,31 +251,23 @@ def timing(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     """
     from statistics import median
 
-    return [
-        {
-            "variant": entry.variant,
-            "engine": entry.engine,
-            "batch": int(size),
-            "ms": median(values),
-            "lowest": min(values),
-            "highest": max(values),
-            "repetitions": len(values),
-            "memory_mb": entry.time["memory_bytes"][size][0] / 1e6,
-            "process_mb": entry.time["memory_bytes"][size][1] / 1e6,
-            "device": entry.time["device"],
-            "threads": entry.time["threads"],
-            "versions": dict(entry.time["versions"]),
-            "seconds": dict(entry.seconds),
-        }
-        for entry in measured
-        for size, values in entry.time.get("ms", {}).items()
-    ]
+    rows = []
+    for entry in measured:
+        found = entry.time
+        for size, values in found.get("ms", {}).items():
+            above, whole = (peak / 1e6 for peak in found["memory_bytes"][size])
+            row = {"variant": entry.variant, "engine": entry.engine, "batch": int(size)}
+            row |= {"ms": median(values), "lowest": min(values), "highest": max(values)}
+            row |= {"repetitions": len(values), "memory_mb": above, "process_mb": whole}
+            row |= {name: found[name] for name in ("device", "threads", "versions")}
+            rows.append(row | {"seconds": dict(entry.seconds)})
+    return rows
 
 
 def differences(table: Sequence[QuantRow]) -> list[tuple[str, float, float, float]]:
     """(variant and decoding, difference, low, high) against full precision, for the figure."""
-    return [(f"{row.variant}, {one['decoding']}", *span) for row in table
-            for one, span in _compared(row)]  # fmt: skip
+    return [(f"{row.variant}, {one['decoding']}", *span)
+            for row in table for one, span in _compared(row)]  # fmt: skip
 
 
 def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
@@ -305,19 +277,13 @@ def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
     """
     failed = any(row.status != "ok" for row in table)
     return [
-        {
-            "variant": row.variant,
-            "computes in": row.engine or None,
-            "MB": _none(row.size_mb),
-            "NLL": _none(row.nll),
-            "greedy %": _interval(row.pass_at_1, row.low, row.high),
-            f"T = {row.temperature:g} %": _interval(row.sampled, row.sampled_low, row.sampled_high),
-            "changed answers": _none(row.changed_answers),
-            "weights": row.weights_sha256[:8] or None,
-        }
+        {"variant": row.variant, "computes in": row.engine or None, "MB": _none(row.size_mb),
+         "NLL": _none(row.nll), "greedy %": _interval(row.pass_at_1, row.low, row.high),
+         f"T = {row.temperature:g} %": _interval(row.sampled, row.sampled_low, row.sampled_high),
+         "changed answers": _none(row.changed_answers), "weights": row.weights_sha256[:8] or None}
         | ({"status": row.status} if failed else {})
         for row in table
-    ]
+    ]  # fmt: skip
 
 
 def tested(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
@@ -329,20 +295,18 @@ def _compared(row: QuantRow) -> list[tuple[dict[str, Any], tuple[float, float, f
     """(line for a reader, (difference, low, high)) of both decodings; none of full precision."""
     if math.isnan(row.difference):
         return []
+    of, found = asdict(row), []
     ways = (
-        ("greedy", (row.difference, row.difference_low, row.difference_high), row.p_value,
-         row.p_holm, row.detectable, f"{row.only_variant} won, {row.only_full} lost"),
-        (f"T = {row.temperature:g}",
-         (row.sampled_difference, row.sampled_difference_low, row.sampled_difference_high),
-         row.sampled_p, row.sampled_p_holm, row.sampled_detectable,
-         f"{row.n_samples} samples each"),
-    )  # fmt: skip
-    found = []
-    for decoding, span, p, p_holm, detectable, tasks in ways:
+        ("greedy", "", "p_value", f"{row.only_variant} won, {row.only_full} lost"),
+        (f"T = {row.temperature:g}", "sampled_", "sampled_p", f"{row.n_samples} samples each"),
+    )
+    for decoding, prefix, p, tasks in ways:
+        span = tuple(of[f"{prefix}difference{end}"] for end in ("", "_low", "_high"))
         value, low, high = (100 * share for share in span)
         line = {"variant": row.variant, "decoding": decoding}
-        line |= {"points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", "p": p}
-        line |= {"p after Holm": p_holm, "detectable": f"{100 * detectable:.1f}", "tasks": tasks}
+        line |= {"points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", "p": of[p]}
+        line |= {"p after Holm": of[f"{prefix}p_holm"]}
+        line |= {"detectable": f"{100 * of[f'{prefix}detectable']:.1f}", "tasks": tasks}
         found.append((line, span))
     return found
 

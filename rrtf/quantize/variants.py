@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rrtf import engines, store
+from rrtf.quantize import gptq
 
 VARIANTS = (
     "full",
@@ -44,8 +45,8 @@ def make(variant: str, model: str | Path, output: Path, *, calibration: Sequence
             check_precision(precision)
             convert(Path(model), beside, precision=precision)
         else:
-            bits = int(precision.removeprefix("int"))
-            _gptq(library).make(Path(model), beside, bits=bits, calibration=calibration)
+            how = {"bits": int(precision.removeprefix("int")), "lane": library == "auto-gptq"}
+            gptq.make(Path(model), beside, calibration=calibration, **how)
         shutil.rmtree(output, ignore_errors=True)
         beside.rename(output)
     finally:
@@ -76,7 +77,8 @@ def open_variant(
         from rrtf.engines.ctranslate2 import CTranslate2Engine
 
         return CTranslate2Engine(Path(model), threads=threads, dtype=precision, converted=output)
-    return _gptq(library).open_engine(Path(model), output, threads=threads)
+    lane = library == "auto-gptq"
+    return gptq.open_engine(Path(model), output, threads=threads, lane=lane)
 
 
 def held(variant: str, model: str | Path, output: Path, *, threads: int) -> str:
@@ -99,7 +101,7 @@ def held(variant: str, model: str | Path, output: Path, *, threads: int) -> str:
     told = holding.compare(engine, folder)
     if told or library == "ctranslate2":
         return told
-    _gptq("gptq").put_back(engine, folder)
+    gptq.put_back(engine, folder)
     return holding.compare(engine, folder)
 
 
@@ -161,13 +163,6 @@ def parts(variant: str) -> tuple[str, str]:
         raise ValueError(f"unknown variant {variant!r}: expected one of {', '.join(VARIANTS)}")
     library, _, precision = variant.rpartition("-") if variant != "full" else (variant, "", "")
     return library, precision
-
-
-def _gptq(library: str) -> Any:
-    """The module that makes and opens the checkpoints of `gptq` or `auto-gptq`."""
-    from rrtf.quantize import auto_gptq, gptq
-
-    return auto_gptq if library == "auto-gptq" else gptq
 
 
 def round_to(weights: Any, *, bits: int) -> tuple[Any, float]:

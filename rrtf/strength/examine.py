@@ -145,7 +145,14 @@ def examine(
         for p in problems
         if p.task_id not in names
     }
-    return broken, [_strength(p, made[p.task_id], found[p.task_id][1:], alike) for p in sound]
+    measured = []
+    for name in (problem.task_id for problem in sound):
+        changes = [(m.operator, f"line {m.line}: {m.change}", m.program) for m in made[name]]
+        kinds, told, programs = zip(*changes, strict=True) if changes else ((), (), ())
+        outcomes = tuple(verdict.outcome for verdict in found[name][1:])
+        same = tuple(program in alike[name] for program in programs)
+        measured.append(Strength(name, kinds, told, outcomes, same))
+    return broken, measured
 
 
 def broken_references(
@@ -158,21 +165,6 @@ def broken_references(
     """
     how = {"limits": limits, "execute": execute, "progress": progress}
     return examine(problems, n_mutants=0, seed=0, **how)[0]
-
-
-def strengths(
-    problems: Sequence[Problem], *, n_mutants: int, seed: int, limits: Limits, execute: Execute
-) -> list[Strength]:
-    """The strength of the tests of every problem that has a reference; arguments as `examine`.
-
-    ValueError names a problem whose own reference fails: such tests have no strength.
-    """
-    how = {"n_mutants": n_mutants, "seed": seed, "limits": limits, "execute": execute}
-    broken, found = examine(problems, **how)
-    for task_id, reason in broken.items():
-        if reason != NO_REFERENCE:
-            raise ValueError(f"{task_id}: its own reference fails: {reason}")
-    return found
 
 
 def drop_broken(
@@ -246,22 +238,6 @@ def _run(
     return found
 
 
-def _strength(
-    problem: Problem,
-    made: Sequence[Mutant],
-    verdicts: Sequence[Execution],
-    alike: Mapping[str, set[str]],
-) -> Strength:
-    """The record of one problem from its mutants, their verdicts, and those like the reference."""
-    return Strength(
-        task_id=problem.task_id,
-        operators=tuple(mutant.operator for mutant in made),
-        changes=tuple(f"line {mutant.line}: {mutant.change}" for mutant in made),
-        outcomes=tuple(verdict.outcome for verdict in verdicts),
-        alike=tuple(mutant.program in alike[problem.task_id] for mutant in made),
-    )
-
-
 def _alike(
     problems: Sequence[Problem],
     made: Mapping[str, Sequence[Mutant]],
@@ -274,11 +250,14 @@ def _alike(
     for problem in problems:
         rows = zip(made[problem.task_id], found[problem.task_id][1:], strict=True)
         left = [mutant.program for mutant, verdict in rows if _passes(verdict)]
-        calls = _further_calls(problem, left, seed) if left else []
+        reference = reference_program(problem)
+        key = config.derive_seed(seed, "calls", problem.task_id)
+        shown = probes.literal_calls(problem.tests, problem.entry_point) if left else []
+        calls = probes.varied_calls(shown, (reference, *left), count=N_CALLS, seed=key)
         if not calls:
             continue
         asked.append(Problem(problem.task_id, "", "same", f"assert same({calls!r})"))
-        of = {"entry_point": problem.entry_point, "reference": reference_program(problem)}
+        of = {"entry_point": problem.entry_point, "reference": reference}
         for index, program in enumerate(left):
             text = _COMPARISON.format(mutant=program, **of)
             responses.append(Response(problem.task_id, "mutant", index, "", text))
@@ -289,13 +268,6 @@ def _alike(
         if _passes(verdict):
             alike[verdict.task_id].add(program)
     return alike
-
-
-def _further_calls(problem: Problem, left: Sequence[str], seed: int) -> list[dict]:
-    shown = probes.literal_calls(problem.tests, problem.entry_point)
-    programs = (reference_program(problem), *left)
-    key = config.derive_seed(seed, "calls", problem.task_id)
-    return probes.varied_calls(shown, programs, count=N_CALLS, seed=key)
 
 
 def shares(strengths: Sequence[Strength]) -> dict[str, list[float]]:
@@ -321,28 +293,29 @@ def mutant_rows(strengths: Sequence[Strength]) -> list[dict]:
 
 def operator_rows(strengths: Sequence[Strength]) -> list[dict]:
     """Per kind of fault: mutants, how many were killed, missed, or like the reference."""
-    fates = Counter((row["kind of fault"], row["so it is"]) for row in mutant_rows(strengths))
-    rows = []
-    for kind in sorted({kind for kind, _ in fates}):
-        names = ("killed", "missed", "like the reference")
-        counts = {name: fates[kind, name] for name in names}
-        row = {"kind of fault": kind, "mutants": sum(counts.values())} | counts
+    rows: dict[str, Counter] = defaultdict(Counter)
+    for row in mutant_rows(strengths):
+        rows[row["kind of fault"]][row["so it is"]] += 1
+    table = []
+    for kind, fates in sorted(rows.items()):
+        counts = {name: fates[name] for name in ("killed", "missed", "like the reference")}
         seen = counts["killed"] + counts["missed"]
-        rows.append(row | {"missed (%)": 100 * counts["missed"] / seen if seen else None})
-    return sorted(rows, key=lambda row: -(row["missed (%)"] or 0))
+        missed = 100 * counts["missed"] / seen if seen else None
+        row = {"kind of fault": kind, "mutants": fates.total(), **counts}
+        table.append(row | {"missed (%)": missed})
+    return sorted(table, key=lambda row: -(row["missed (%)"] or 0))
 
 
 def threshold_rows(
     strengths: Sequence[Strength], thresholds: Sequence[float] = (0.5, 0.8, 0.9, 1.0)
 ) -> list[dict]:
     """How many of the measured problems each threshold of `drop_weak` would drop."""
-    rows = []
-    for least in thresholds:
-        weak = sum(one.discounted < least for one in strengths)
-        strict = sum(one.strength < least for one in strengths)
-        row = {"min_strength": least, "problems": len(strengths), "dropped": weak}
-        rows.append(row | {"dropped, if suspects counted": strict})
-    return rows
+    return [
+        {"min_strength": least, "problems": len(strengths),
+         "dropped": sum(one.discounted < least for one in strengths),
+         "dropped, if suspects counted": sum(one.strength < least for one in strengths)}
+        for least in thresholds
+    ]  # fmt: skip
 
 
 def missed_rows(
@@ -366,6 +339,6 @@ def ledger_row(
 ) -> dict[str, int]:
     """Problems in, left out by reason, kept; those without a reference are no reason by itself."""
     failing = sum(reason != NO_REFERENCE for reason in broken.values())
-    row = {"problems": len(problems), "own reference fails": failing}
-    row |= {"below min_strength": len(problems) - failing - len(kept), "kept": len(kept)}
-    return row | {"of all, without a reference": len(broken) - failing}
+    weak, unknown = len(problems) - failing - len(kept), len(broken) - failing
+    return {"problems": len(problems), "own reference fails": failing, "below min_strength": weak,
+            "kept": len(kept), "of all, without a reference": unknown}  # fmt: skip

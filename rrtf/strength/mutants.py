@@ -15,32 +15,18 @@ from dataclasses import dataclass
 from rrtf import config, similarity
 
 _CONDITIONS = ("test", "ifs")  # fields of `if`, `while`, `x if c else y`, comprehensions
-_ARITHMETIC: dict[type, tuple[type, ...]] = {
-    ast.Add: (ast.Sub,),
-    ast.Sub: (ast.Add,),
-    ast.Mult: (ast.Add,),
-    ast.Div: (ast.FloorDiv, ast.Mult),
-    ast.FloorDiv: (ast.Div, ast.Mod),
-    ast.Mod: (ast.FloorDiv,),
-    ast.Pow: (ast.Mult,),
-    ast.BitAnd: (ast.BitOr,),
-    ast.BitOr: (ast.BitAnd,),
-    ast.BitXor: (ast.BitOr,),
-    ast.LShift: (ast.RShift,),
-    ast.RShift: (ast.LShift,),
-}
-_COMPARISON: dict[type, tuple[type, ...]] = {
-    ast.Lt: (ast.LtE, ast.Gt),
-    ast.LtE: (ast.Lt, ast.GtE),
-    ast.Gt: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.Gt, ast.LtE),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-}
+# What an operator of arithmetic, and of comparison, is changed for.
+_ARITHMETIC = {
+    ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Add,),
+    ast.Div: (ast.FloorDiv, ast.Mult), ast.FloorDiv: (ast.Div, ast.Mod), ast.Mod: (ast.FloorDiv,),
+    ast.Pow: (ast.Mult,), ast.BitAnd: (ast.BitOr,), ast.BitOr: (ast.BitAnd,),
+    ast.BitXor: (ast.BitOr,), ast.LShift: (ast.RShift,), ast.RShift: (ast.LShift,),
+}  # fmt: skip
+_COMPARISON = {
+    ast.Lt: (ast.LtE, ast.Gt), ast.LtE: (ast.Lt, ast.GtE), ast.Gt: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.Gt, ast.LtE), ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq,),
+    ast.In: (ast.NotIn,), ast.NotIn: (ast.In,), ast.Is: (ast.IsNot,), ast.IsNot: (ast.Is,),
+}  # fmt: skip
 _TWINS = (
     *(("min", "max"), ("any", "all"), ("upper", "lower"), ("lstrip", "rstrip")),
     *(("startswith", "endswith"), ("find", "rfind"), ("ljust", "rjust"), ("keys", "values")),
@@ -175,7 +161,7 @@ def _function(node: ast.AST, _: str) -> Iterator[ast.AST]:
         yield node.func.value
 
 
-def _returned(node: ast.AST, _: str) -> Iterator[ast.AST]:
+def _return(node: ast.AST, _: str) -> Iterator[ast.AST]:
     """Nothing is returned; of a truth value: always one."""
     if isinstance(node, ast.Return) and node.value:
         yield _with(node, value=ast.Constant(None))
@@ -208,23 +194,12 @@ def _jump(node: ast.AST, _: str) -> Iterator[ast.AST]:
 
 
 OPERATORS: dict[str, Callable[[ast.AST, str], Iterator[ast.AST]]] = {
-    "arithmetic": _arithmetic,
-    "comparison": _comparison,
-    "boolean": _boolean,
-    "negation": _negation,
-    "condition": _condition,
-    "constant": _constant,
-    "bounds": _bounds,
-    "arguments": _arguments,
-    "function": _function,
-    "return": _returned,
-    "deletion": _deletion,
-    "assignment": _assignment,
-    "jump": _jump,
-}
+    rule.__name__.removeprefix("_"): rule
+    for rule in (_arithmetic, _comparison, _boolean, _negation, _condition, _constant, _bounds,
+                 _arguments, _function, _return, _deletion, _assignment, _jump)
+}  # fmt: skip
 
 
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _PASSED_OVER = frozenset(
     ("annotation", "returns", "decorator_list", "format_spec", "type_comment", "type_params")
 )
@@ -293,11 +268,11 @@ def mutants(
 
 def _changes(tree: ast.Module, entry_point: str) -> list[_Change]:
     return [
-        _Change(operator, holder, field, index, node, new)
+        _Change(operator, *place, new)
         for definition in _needed(tree, entry_point)
-        for holder, field, index, node in _places(definition)
+        for place in _places(definition)
         for operator, rule in OPERATORS.items()
-        for new in rule(node, field)
+        for new in rule(place[-1], place[1])
     ]
 
 
@@ -318,19 +293,18 @@ def _needed(tree: ast.Module, entry_point: str) -> list[ast.stmt]:
     """The top-level definitions that the entry point uses, itself among them."""
     defined: dict[str, ast.stmt] = {}
     for node in tree.body:
-        if isinstance(node, _DEFINITIONS):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             defined[node.name] = node  # of several the last is the one that is called
         elif isinstance(node, ast.Assign):
             defined |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
     name = entry_point.partition("(")[0]
     if name not in defined:
         raise ValueError(f"the program does not define {entry_point}")
-    return similarity.needed(
-        {name},
-        tree.body,
-        defines=lambda node: [other for other, by in defined.items() if by is node],
-        reads=lambda node: [n.id for n in ast.walk(node) if isinstance(n, ast.Name)],
-    )
+
+    def defines(node: ast.stmt) -> list[str]:
+        return [other for other, by in defined.items() if by is node]
+
+    return similarity.needed({name}, tree.body, defines=defines, reads=similarity.names)
 
 
 def _places(holder: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:

@@ -6,10 +6,12 @@ import sys
 import tomllib
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from rrtf import __main__, config
-from rrtf.cli import options, rank, sample
+from rrtf.cli import options, rank, sample, screen, train
+from rrtf.loss import OBJECTIVES
 
 LINE = "n_mutants = { nano = 8, smoke = 4, all = 12 }"
 NEW = """half_life = { nano = 0.5, smoke = 0.25, all = 2.0, verb = 1.5 }  # X>=0: of a verdict. Ours
@@ -70,25 +72,21 @@ def test_a_new_line_is_an_option_a_parameter_and_what_the_verb_is_given(given):
     assert "Invalid value for '--half-life'" in said(run("rank", *RANK, "--half-life", "-1"))
 
 
-def test_every_line_says_what_it_is_and_every_panel_and_spelling_names_a_line():
-    names = set()
+def test_every_line_says_what_it_is_and_has_the_notebooks_default_unless_a_column_says_otherwise():
+    names, stages = set(), {stage.partition("_")[2] for stage in config.STAGES}
     for verb in __main__.VERBS:
+        stage, lines = (
+            config.resolve("nano", verb) if verb in stages else {},
+            config.lines(verb, verb=True),
+        )
         for option in options.options_of(verb):
             names |= {option.name, f"{verb}.{option.name}"}
             assert option.help, (verb, option.name)
+            if option.name in stage and "verb" not in lines[option.name][1]:
+                assert option.value == stage[option.name], (verb, option.name)
     assert set(config.table("spelling")) | set(config.table("renamed").values()) <= names
     for panel, members in config.table("panels").items():
         assert set(members) <= names, panel
-
-
-def test_the_defaults_of_a_verb_are_those_of_the_notebook_where_no_column_says_otherwise():
-    for verb in __main__.VERBS:
-        stages = [stage.partition("_")[2] for stage in config.STAGES]
-        stage = config.resolve("nano", verb) if verb in stages else {}
-        for option in options.options_of(verb):
-            columns = config.lines(verb, verb=True)[option.name][1]
-            if option.name in stage and "verb" not in columns:
-                assert option.value == stage[option.name], (verb, option.name)
 
 
 @pytest.mark.parametrize(
@@ -120,10 +118,7 @@ def test_old_spellings_work_with_one_note(given):
 
 
 def test_all_objectives_stand_in_the_help_of_train():
-    from rrtf.loss import OBJECTIVES
-
-    words = said(run("train", "--help")).replace(",", " ").split()
-    assert set(OBJECTIVES) <= set(words)
+    assert set(OBJECTIVES) <= set(said(run("train", "--help")).replace(",", " ").split())
 
 
 def test_help_loads_no_heavy_library_and_says_the_version():
@@ -162,9 +157,40 @@ def test_a_container_has_the_cores_of_its_share(tmp_path, monkeypatch, files, ex
     [("", "1", 16), ("3", "1", 3), ("all", "1", 16), ("1", "4", 4), ("2", "4", 2), ("1", "1", 1)],
 )
 def test_threads_are_those_of_omp_num_threads_else_the_cores(monkeypatch, named, beside, expected):
-    from rrtf.cli import train
-
     monkeypatch.setattr(train, "ALL_CORES", 16)
     monkeypatch.setenv("OMP_NUM_THREADS", named)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
     assert train._threads() == expected
+
+
+@pytest.mark.parametrize("command", ["rows = screen.write('-', [{'text': 'é'}])", "print('é')"])
+def test_what_a_terminal_cannot_encode_is_replaced_and_rows_stay_as_they_are(command):
+    program = f"from rrtf.cli import screen\nwith screen.exit_codes():\n    {command}\n"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    shown = b"?\n" if "print" in command else '{"text": "é"}\n'.encode()
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+
+
+def test_only_on_a_terminal_is_a_bar_which_takes_what_the_endpoint_tells(monkeypatch, capsys):
+    with screen.spending("asking") as tell:
+        assert tell is None
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with screen.spending("asking") as tell:
+        tell(3, 10, 45, 105, 7.0)
+        tell(10, 10, 150, 0, 0.0)
+    written = capsys.readouterr().err
+    assert "asking" in written and "10/10" in written and "150 tokens" in written
+    shown = screen.spent(12_300, 95_000, 450.4)
+    assert shown == "12,300 tokens, about 95,000 and 0:07:30 to come"
+
+
+def test_a_narrow_terminal_keeps_names_and_numbers_and_breaks_sentences(capsys):
+    rows = [{"variant": "ctranslate2-float32", "MB": 1.0, "status": "failed: " + "because " * 20}]
+    Console(width=60).print(screen.rows_table(rows))
+    written = capsys.readouterr().out
+    assert "ctranslate2-float32  1.00  failed: because" in written
+    assert written.count("because") == 20 and "…" not in written
