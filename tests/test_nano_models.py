@@ -77,7 +77,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
     found = corpus.batches(rows(900), seed=0, pool=90)[:12]
 
     def go(folder, count):
-        training = pretrain.Pretraining(shape=TINY)
+        training = pretrain.Pretraining(shape=TINY, seed=0)
         return training, list(
             pretrain.advance(
                 training, found[:count], pretrain.trunk_scale, (5,), folder, "t", every=4
@@ -88,7 +88,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
     whole, losses = go(tmp_path / "whole", 12)
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir(exist_ok=True)
-    training = pretrain.Pretraining(shape=TINY)
+    training = pretrain.Pretraining(shape=TINY, seed=0)
     steps = pretrain.advance(
         training, found, pretrain.trunk_scale, (5,), tmp_path / "cut", "t", every=4
     )
@@ -108,7 +108,7 @@ def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
 def test_an_exported_model_loads_as_float32_and_carries_its_card(tmp_path, tokenizer):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    training = pretrain.Pretraining(shape=TINY)
+    training = pretrain.Pretraining(shape=TINY, seed=0)
     pretrain.export(training, tokenizer, tmp_path, {"model": "student", "purpose": "a test"})
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.dtype == torch.float32

@@ -57,7 +57,7 @@ def train_trunk(
     found = corpus.batches(corpus.load_rows(folder / "trunk.safetensors"), seed=0)
     leave = stops(found)
     found = found[: max(leave.values())]
-    training = Pretraining()
+    training = Pretraining(seed=0)
     kept = tuple(leave.values())
     for _ in advance(training, found, trunk_scale, kept, folder, "trunk", progress=progress):
         pass
@@ -73,7 +73,7 @@ def train_branch(folder: Path, name: str, models: Path, *, threads: int) -> dict
     leave = stops(corpus.batches(corpus.load_rows(folder / "trunk.safetensors"), seed=0))[name]
     found = corpus.batches(corpus.load_rows(folder / f"{branch.style}.safetensors"), seed=1)
     found = found[: corpus.upto(found, branch.decay_tokens)]
-    training = Pretraining()
+    training = Pretraining(seed=0)
     load_checkpoint(folder / f"trunk-{leave}.safetensors", training)
     training.step = 0
     list(advance(training, found, falling(len(found)), (), folder, name))
@@ -142,7 +142,7 @@ def stops(found: Sequence[list[Row]]) -> dict[str, int]:
 class Pretraining:
     """A model with its optimizers (Muon for matrices, AdamW for the rest) and its place."""
 
-    def __init__(self, shape: Mapping[str, int] = SHAPE, seed: int = 0):
+    def __init__(self, shape: Mapping[str, int] = SHAPE, *, seed: int):
         import torch
         from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
