@@ -176,7 +176,9 @@ def test_a_model_with_its_card_goes_to_the_hub_and_what_cannot_is_said_before_th
     names = {"config.json", "model.safetensors", "tokenizer.json", "README.md", "training.json"}
     assert names <= sent["files"] and "best/model.safetensors" in sent["files"]
     assert not any(name.startswith((".", "logs")) for name in sent["files"])
-    (tmp_path / "out" / "diary.md").write_text("mine")
+    for name in ("diary.md", "notes.txt", "my_tokens.json", "thesis/config.json"):
+        (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_text("mine")
     run(*to, "me/mine")
     assert Hub.asked[-1][1]["files"] == sent["files"], "again, and nothing that no training made"
     card = (tmp_path / "out" / "README.md").read_text()

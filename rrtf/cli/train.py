@@ -23,7 +23,12 @@ if TYPE_CHECKING:  # what trains loads torch
 
 RATES = config.resolve("gpu80", "train")  # of models of any size, `lr_...`
 WITH_ADAPTERS = 10.0  # times the learning rate: B of an adapter starts at zero
-MADE = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md", "*/README.md"]
+MADE = (  # of a run, what is uploaded; a folder may hold more, which is nobody's business
+    "README.md", "training.json", "config.json", "generation_config.json", "chat_template.jinja",
+    "model.safetensors", "model-*.safetensors", "model.safetensors.index.json", "adapter_*",
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "spiece.model", "sentencepiece*",
+)  # fmt: skip
 LOGGED = ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm")
 
 
@@ -49,10 +54,10 @@ def train(given: Given) -> None:
         name = given.report_to
         raise ValueError(f"--report-to {name}: it is not installed: pip install {name}")
     found, single = load(given)
-    hub = _hub(given.push_to_hub) if given.push_to_hub else None
     folder = engines.model_folder(given.model)
     how = {"model": folder, "output": out, "recipe": recipe, "overwrite": given.overwrite}
     how |= {"validation": validation_of(given)}
+    hub = _hub(given.push_to_hub) if given.push_to_hub else None
     shown = out, given.report_to, given.clip
     with sharding.joined(), _told(*shown, quiet=sharding.rank() > 0) as told:
         training.train(found, told=told, **how)
@@ -112,7 +117,7 @@ def _hub(repository: str) -> Callable[[Path], None]:
     return lambda out: asked(
         "upload_folder",
         folder_path=out,
-        allow_patterns=MADE,
+        allow_patterns=[f"{place}{name}" for place in ("", "best/", "adapter/") for name in MADE],
         ignore_patterns=[".*", "logs/*", "checkpoints/*"],
         commit_message=f"{out.name}, trained by rrtf {config.version()}",
     )
@@ -240,11 +245,10 @@ def _told(
 
 def _seen(look: "Look") -> str:
     """What a look found, in words."""
-    lost = [] if look.loss is None else [f"loss {look.loss:.4f} held out"]
-    solved = look.pass_at_1
-    return ", ".join(
-        lost if solved is None else [*lost, f"pass@1 {100 * solved:.1f} % on validation"]
-    )
+    told = [] if look.loss is None else [f"loss {look.loss:.4f} held out"]
+    if look.pass_at_1 is not None:
+        told.append(f"pass@1 {100 * look.pass_at_1:.1f} % on validation")
+    return ", ".join(told) or "no room for an answer"
 
 
 class Log(NamedTuple):
