@@ -23,12 +23,12 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 95, "config": 145, "stats": 255, "loss": 150, "similarity": 225},
-    {"cluster": 200, "store": 470, "prompts": 445, "probes": 230, "methods": 85, "sandbox": 3785,
+    {"cluster": 200, "store": 445, "prompts": 445, "probes": 230, "methods": 85, "sandbox": 3785,
      "figures": 590},
     {"execution": 200, "rank": 205, "step": 1225, "engines": 2200, "nano": 1080, "strength": 505,
      "paper": 810, "report": 515},
-    {"sample": 275, "train": 465, "evolve": 1065, "audit": 1495, "benchmarks": 800,
-     "quantize": 1180},
+    {"sample": 275, "train": 465, "evolve": 1060, "audit": 1495, "benchmarks": 800,
+     "quantize": 1175},
     {"evaluate": 1375, "plan": 955},
     {"cases": 1065, "ablation": 1085, "cli": 1950},
     {"__main__": 25},

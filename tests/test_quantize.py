@@ -283,6 +283,7 @@ def test_what_was_done_is_not_done_again_unless_something_it_depends_on_changed(
     assert again == [("time", "full"), ("time", "gptq-int8")]
     again = scripted("full", "gptq-int8", calibration=["def f(): pass"])[1]
     assert again == [("make", "gptq-int8")]  # the same weights came out: nothing else to do
+    assert scripted("full", "gptq-int8")[1] == again, "what lies there was made of other texts"
     assert ("answer", "full") in scripted("full", "gptq-int8", max_new_tokens=9)[1]
 
 
