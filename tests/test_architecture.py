@@ -27,7 +27,7 @@ FLOORS = (
      "figures": 590},
     {"execution": 200, "rank": 205, "step": 1225, "engines": 2200, "nano": 1080, "strength": 505,
      "paper": 810, "report": 515},
-    {"sample": 275, "train": 465, "evolve": 1060, "audit": 1495, "benchmarks": 800,
+    {"sample": 275, "train": 465, "evolve": 1060, "audit": 1490, "benchmarks": 800,
      "quantize": 1175},
     {"evaluate": 1375, "plan": 955},
     {"cases": 1065, "ablation": 1085, "cli": 1950},
