@@ -855,6 +855,13 @@ def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
 
 
 @pytest.mark.slow
+def test_problems_that_gptq_read_are_told(toys, tiny_model):
+    found = verb("--model", tiny_model, "--variant", "gptq-int8", "--calibration", toys,
+                 "--problems", toys)  # fmt: skip
+    assert "note: 3 of 3 problems are in" in found.output
+
+
+@pytest.mark.slow
 def test_a_folder_that_no_engine_can_run_is_no_variant(random_model, tmp_path):
     out = tmp_path / "out"
     given = "--variant", "ctranslate2-int8", "--out", out
