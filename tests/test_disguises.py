@@ -9,8 +9,8 @@ import pytest
 import restyling
 from conftest import call, judge
 
-from rrtf import config, similarity
-from rrtf.audit import rows, running
+from rrtf import similarity
+from rrtf.audit import running
 from rrtf.records import Problem
 
 call = partial(call, workers=1, isolation="none", cpu_seconds=1.0)
@@ -115,8 +115,3 @@ def test_names_that_mean_something_elsewhere_stay():
     space: dict = {}
     exec(code, space)
     assert space[new["f"]]([], **{new["n"]: 2}) == 4
-
-
-def test_the_word_lists_are_in_the_project():
-    assert "german" in config.data_text("plants.toml")
-    assert rows.Row("r", "t").code == ""

@@ -783,6 +783,13 @@ def test_a_function_that_changes_its_argument_sees_a_fresh_one_each_time():
     assert "candidate([7]) == [7, 1]" in problem.tests
 
 
+def test_answers_that_are_all_one_text_are_counted():
+    found = _add([code_row(number=n) for n in range(4)])
+    assert (found.n_trials, found.n_alike) == (4, 4)
+    other = "def total(numbers):\n    return sum(n for n in numbers if not (n % 2 and n < 0))\n"
+    assert _add([code_row(other)]).n_alike == 0
+
+
 def test_cutting_rows_into_calls_changes_nothing(monkeypatch):
     rows = [code_row(number=n) for n in range(1, 6)]
     whole = _add(rows)
@@ -968,6 +975,11 @@ def test_no_rounds_sieve_rows_without_a_request(run, teacher, tmp_path):
     assert done.exit_code == 0 and not double.asks
     assert "4 rows -1 another language than Python 3 kept" in words_of(done.output)
     assert "4 rows" in run("--rounds", 0, "--no-clean", "--out", tmp_path / "o.jsonl").output
+
+
+def test_answers_that_are_all_one_text_are_told(run, teacher):
+    teacher()
+    assert "one text" in words_of(run("--rounds", 0, "--tests", "--workers", 1).output)
 
 
 def test_requests_without_a_reply_are_said_and_can_be_asked_again(run, teacher):

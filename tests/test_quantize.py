@@ -283,6 +283,7 @@ def test_what_was_done_is_not_done_again_unless_something_it_depends_on_changed(
     assert again == [("time", "full"), ("time", "gptq-int8")]
     again = scripted("full", "gptq-int8", calibration=["def f(): pass"])[1]
     assert again == [("make", "gptq-int8")]  # the same weights came out: nothing else to do
+    assert scripted("full", "gptq-int8")[1] == again, "what lies there was made of other texts"
     assert ("answer", "full") in scripted("full", "gptq-int8", max_new_tokens=9)[1]
 
 
@@ -851,6 +852,13 @@ def test_calibration_takes_texts_and_problems_and_names_the_line_of_neither(
     path.write_text('{"text": "x = 1"}\n{"prompt": "def f():\\n"}\n{"code": 1}\n')
     with pytest.raises(ValueError, match=r"rows.jsonl:3: expected a text, or prompt"):
         jobs.calibration(str(path), ["gptq-int8"], ask)
+
+
+@pytest.mark.slow
+def test_problems_that_gptq_read_are_told(toys, tiny_model):
+    found = verb("--model", tiny_model, "--variant", "gptq-int8", "--calibration", toys,
+                 "--problems", toys)  # fmt: skip
+    assert "note: 3 of 3 problems are in" in found.output
 
 
 @pytest.mark.slow

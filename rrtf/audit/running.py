@@ -465,22 +465,15 @@ def passes_tests(
     return list(leaks.values())
 
 
-def as_responses(
-    tried: Sequence[tuple[Problem, Function] | tuple[Problem, Function, tuple[int, ...]]],
-) -> list[Response]:
+def as_responses(tried: Sequence[tuple[Problem, Function, Sequence[int]]]) -> list[Response]:
     """What a judge is given: each function, with its order of arguments, as an answer to a task."""
     responses = []
-    for index, (task, function, *order) in enumerate(tried):
+    for index, (task, function, order) in enumerate(tried):
         names = parameters(task) or tuple(f"a{at}" for at in range(function.most))
-        how = (task.entry_point, names, order[0] if order else range(len(names)))
-        program = as_answer(function, *how, _alone(task.prompt))
+        alone = task.prompt if similarity.parsed(task.prompt).body else ""  # where it is a program
+        program = as_answer(function, task.entry_point, names, order, alone)
         responses.append(Response(task.task_id, "row", index, "", program))
     return responses
-
-
-def _alone(prompt: str) -> str:
-    """The prompt where it is a program (imports, classes, a docstring), else nothing."""
-    return prompt if similarity.parsed(prompt).body else ""
 
 
 def promising(

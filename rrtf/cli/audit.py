@@ -91,16 +91,13 @@ def run_tests(
     given: Given, rows: Sequence[Row], problems: Mapping[str, Sequence[Problem]]
 ) -> list[Leak]:
     """The findings of the detector `execution`."""
-    shards = screen.folder(given.shards)
+    shards, executed = screen.folder(given.shards), []
     how = {"limits": inputs.limits(given), "workers": given.workers}
-    call = partial(executor.call, **how)
     judge = partial(execution.execute, cluster="local", shards=shards, **how)
-    executed = []
+    tried = {"call": partial(executor.call, **how), "judge": judge, "shards": shards}
     for name, members in problems.items():
         with screen.progress(f"running on {name}") as tick:
-            executed += running.passes_tests(
-                rows, name, members, call=call, judge=judge, shards=shards, progress=tick
-            )
+            executed += running.passes_tests(rows, name, members, progress=tick, **tried)
     return executed
 
 
@@ -111,9 +108,7 @@ def _print(console: Console, result: verdict.Audit, paper: Mapping[str, Any]) ->
     console.print(screen.rows_table(views.benchmark_rows(result, paper["benchmarks"])))
     told = ", ".join(f"{n} by {name}" for name, n in paper["rows"]["dropped"].items())
     screen.explain(console, f"\n{result.rule}")
-    dropped = len(result.dropped)
-    screen.explain(
-        console,
-        f"{result.n_rows} rows: {result.n_rows - dropped} stay, {dropped} go"
-        f"{f' ({told})' * bool(told)}; removed on {', '.join(result.remove_on)}",
-    )
+    n, dropped = result.n_rows, len(result.dropped)
+    by = f" ({told})" * bool(told)
+    on = f"removed on {', '.join(result.remove_on)}"
+    screen.explain(console, f"{n} rows: {n - dropped} stay, {dropped} go{by}; {on}")

@@ -56,11 +56,9 @@ def saved(given: Given) -> str:
 
 def _replies(given: Given) -> Path:
     """Where replies are saved: as given, beside the output, or in the user's cache."""
-    if given.replies:
-        return Path(given.replies)
-    return (
-        config.cache_dir() / "replies" if given.out in ("", "-") else Path(f"{given.out}.replies")
-    )
+    if given.out in ("", "-"):
+        return Path(given.replies or config.cache_dir() / "replies")
+    return Path(given.replies or f"{given.out}.replies")
 
 
 def methods(numbers: Sequence[int]) -> dict[str, int]:
@@ -205,15 +203,10 @@ def _with_tests(
 def _weak(given: Given, console: Console, problems: Sequence[Problem]) -> dict[str, str]:
     """Why a problem's reference does not pass, or its tests are too weak; prints how strong."""
     least = given.min_strength
+    execute = partial(grade.execute, workers=given.workers, cluster="local")
+    how = {"n_mutants": N_MUTANTS, "seed": given.seed, "limits": inputs.limits(given)}
     with screen.progress("checking tests") as tick:
-        broken, measured = examine.examine(
-            problems,
-            n_mutants=N_MUTANTS,
-            seed=given.seed,
-            limits=inputs.limits(given),
-            execute=partial(grade.execute, workers=given.workers, cluster="local"),
-            progress=tick,
-        )
+        broken, measured = examine.examine(problems, execute=execute, progress=tick, **how)
     whole, _ = examine.drop_broken(problems, broken)
     strong, _ = examine.drop_weak(whole, measured, min_strength=least)
     told = f"tests: they kill less than {least:g} of the mutants"
@@ -223,9 +216,7 @@ def _weak(given: Given, console: Console, problems: Sequence[Problem]) -> dict[s
     if values:
         killed = sum(one.n_killed for one in measured)
         mutants = sum(one.n_mutants - one.n_alike for one in measured)
-        screen.say(
-            console,
-            f"tests of {len(values)} problems kill {killed} of {mutants} mutants that differ "
-            f"from their reference; of the median problem {100 * values[len(values) // 2]:.0f} %",
-        )
+        kills = f"tests of {len(values)} problems kill {killed} of {mutants} mutants that differ"
+        median = f"of the median problem {100 * values[len(values) // 2]:.0f} %"
+        screen.say(console, f"{kills} from their reference; {median}")
     return weak

@@ -76,12 +76,9 @@ def _measured(
     console, times = Console(highlight=False), quantize_table.timing(found)
     counts = f"{table[0].n_tasks} tasks, greedy and {table[0].n_samples} samples each"
     screen.say(console, f"{name}: {counts}")
-    for rows in (
-        quantize_table.shown(table),
-        quantize_table.tested(table),
-        quantize_table.time_lines(times),
-    ):
-        if rows:
+    shown = (quantize_table.shown, table), (quantize_table.tested, table)
+    for lines, of in (*shown, (quantize_table.time_lines, times)):
+        if rows := lines(of):
             console.print()
             console.print(screen.rows_table(rows))
     screen.explain(console, f"\n{quantize_table.ran_on(times)}")
@@ -93,14 +90,10 @@ def _measured(
 
 def _sizes(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return [
-        {
-            "variant": entry.variant,
-            "MB": entry.weight_bytes / 1e6 if entry.ok else None,
-            "weights sha256": entry.weights_sha256[:16] or None,
-            "status": entry.status,
-        }
+        {"variant": entry.variant, "MB": entry.weight_bytes / 1e6 if entry.ok else None,
+         "weights sha256": entry.weights_sha256[:16] or None, "status": entry.status}
         for entry in measured
-    ]
+    ]  # fmt: skip
 
 
 def _check_all(measured: Sequence[Measured]) -> None:

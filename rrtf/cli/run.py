@@ -5,6 +5,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -46,30 +47,24 @@ def run(given: Given) -> None:
 
     What is missing is said before anything is spent, and then nothing is run. --check only looks.
     """
-    console = Console(highlight=False)
-    overrides = pipeline.settings(given.set, given.problems or None, given.model or None)
-    stages = pipeline.selected(given.start or None, given.only or None)
-    found = list(needs(given.profile, stages, overrides))
+    model, problems = given.model or None, given.problems or None
+    start, only = given.start or None, given.only or None
+    overrides = pipeline.settings(given.set, problems, model)
+    found = list(needs(given.profile, pipeline.selected(start, only), overrides))
     missing = [one for one in found if one.there is False]
     if given.check or missing:
         words = {True: "ok", False: "MISSING", None: ""}
-        rows = [[one.what, one.needed, one.found, words[one.there]] for one in found]
-        rows = rows if given.check else [row for row in rows if row[-1] == words[False]]
-        console.print(screen.table(["what", "needed", "found", ""], rows, left=range(4)))
+        shown = found if given.check else missing
+        rows = [[one.what, one.needed, one.found, words[one.there]] for one in shown]
+        table = screen.table(["what", "needed", "found", ""], rows, left=range(4))
+        Console(highlight=False).print(table)
     if missing:
         raise OSError(f"{len(missing)} of {len(found)} things are missing; nothing was run")
     if given.check:
         return
-    index = pipeline.run(
-        given.profile,
-        start=given.start or None,
-        only=given.only or None,
-        force=given.force,
-        overrides=given.set,
-        model=given.model or None,
-        problems=given.problems or None,
-        say=lambda line: print(line, flush=True),
-    )
+    say = partial(print, flush=True)
+    how = {"start": start, "only": only, "model": model, "problems": problems, "say": say}
+    index = pipeline.run(given.profile, force=given.force, overrides=given.set, **how)
     print(f"\nOpen {index}\nThe same results for programs: {index.with_name('summary.json')}")
 
 

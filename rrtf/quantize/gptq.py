@@ -41,7 +41,7 @@ def to_gptqmodel(source: Path, output: Path) -> Path:
     (pickled `.bin` weights are never opened), ValueError for layouts that are not covered.
     """
     settings, quantised, tensors = _opened(source)
-    _untie(source, settings, tensors)
+    _head(source, settings, tensors, own=False)
     kept = {name: value for name, value in quantised.items() if name not in THEIRS_ONLY}
     kept |= {"quant_method": "gptq", "checkpoint_format": "gptq"}
     if "torch_dtype" in settings:
@@ -60,7 +60,7 @@ def to_auto_gptq(source: Path, output: Path) -> Path:
     for name in ("dynamic", "lm_head"):
         if quantised.get(name):
             raise ValueError(f"{source}: `{name}` is set, which auto-gptq has no place for")
-    _tie(source, settings, tensors)
+    _head(source, settings, tensors, own=True)
     wanted = {**(quantised.get("meta") or {}), **quantised}
     kept = {name: wanted[name] for name in SHARED if wanted.get(name) is not None}
     base = f"gptq_model-{kept['bits']}bit-{kept['group_size']}g"
@@ -136,27 +136,20 @@ def _ends(settings: Mapping[str, Any]) -> tuple[str, str, bool]:
     return f"{names[id(first)]}.weight", f"{names[id(last)]}.weight", first.weight is last.weight
 
 
-def _untie(source: Path, settings: Mapping[str, Any], tensors: dict[str, Any]) -> None:
-    """Leaves out the output layer where the embedding is it."""
+def _head(source: Path, settings: Mapping[str, Any], tensors: dict[str, Any], *, own: bool) -> None:
+    """Writes out the output layer where the embedding is it (`own`), or leaves it out there."""
     first, last, tied = _ends(settings)
-    if not tied or last not in tensors:
-        return
-    if not tensors[first].equal(tensors[last]):
-        raise ValueError(
-            f"{source}: {last} differs from {first}, but config.json ties them; "
-            "set tie_word_embeddings to false there if the two were trained apart"
-        )
-    del tensors[last]
-
-
-def _tie(source: Path, settings: Mapping[str, Any], tensors: dict[str, Any]) -> None:
-    """Writes out the output layer where the embedding is it."""
-    first, last, tied = _ends(settings)
-    if last in tensors:
-        return
-    if not tied:
-        raise ValueError(f"{source}: no {last}, and config.json does not tie it to {first}")
-    tensors[last] = tensors[first].clone()
+    if own and last not in tensors:
+        if not tied:
+            raise ValueError(f"{source}: no {last}, and config.json does not tie it to {first}")
+        tensors[last] = tensors[first].clone()
+    elif not own and tied and last in tensors:
+        if not tensors[first].equal(tensors[last]):
+            raise ValueError(
+                f"{source}: {last} differs from {first}, but config.json ties them; "
+                "set tie_word_embeddings to false there if the two were trained apart"
+            )
+        del tensors[last]
 
 
 def _opened(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -15,7 +15,7 @@ import restyling
 
 from rrtf import config
 from rrtf.audit.rows import Row, from_problem
-from rrtf.audit.running import Function, Judge, as_responses
+from rrtf.audit.running import Function, Judge, as_responses, parameters
 from rrtf.records import Outcome, Problem
 
 _CUT = re.compile(r"^\s*(>>>|assert\b|(for )?examples?\b.*:?\s*$|example:)", re.I | re.M)
@@ -152,9 +152,10 @@ def sound(plants: Sequence[Plant], problems: Sequence[Problem], judge: Judge) ->
     """The plants whose solution still passes all tests of its task."""
     asked = {plant.task_id for plant in plants}
     tasks = {problem.task_id: problem for problem in problems if problem.task_id in asked}
-    tried = [
-        (tasks[plant.task_id], Function(plant.solver, plant.solution, least=0, most=0, key=""))
-        for plant in plants
-    ]
+    tried = []
+    for plant in plants:
+        task = tasks[plant.task_id]
+        solver = Function(plant.solver, plant.solution, least=0, most=0, key="")
+        tried.append((task, solver, range(len(parameters(task)))))
     verdicts = judge(list(tasks.values()), as_responses(tried))
     return [p for p, v in zip(plants, verdicts, strict=True) if v.outcome is Outcome.PASS]
