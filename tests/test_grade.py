@@ -117,7 +117,7 @@ def test_there_is_one_verdict_per_line_in_the_order_of_the_lines(tmp_path, toy):
     assert verdicts[3]["reason"] == "KeyError"
     assert list(verdicts[0]) == [
         "task_id", "completion", "index", "passed", "outcome", "reason", "n_passed", "n_tests",
-        "isolation", "reading",
+        "isolation", *grade.FIRST_FAILED, "reading",
     ]  # fmt: skip
     assert [v["index"] for v in verdicts] == [0, 0, 1, 2]
     assert [v["reading"] for v in verdicts[:3]] == ["text: continuation"] * 2 + ["as it is"]
@@ -134,7 +134,8 @@ def test_the_output_takes_the_form_that_its_name_asks_for(tmp_path, toy, name):
     files = [tmp_path / name, tmp_path / f"again-{name}"]
     for path in files:
         assert run("grade", toy, samples_file, "--out", path).exit_code == 0
-    assert [row["passed"] for _, row in store.read_rows(files[0])] == [True, False]
+    found = [row for _, row in store.read_rows(files[0])]
+    assert [(row["passed"], row.get("got")) for row in found] == [(True, None), (False, "1")]
     if "gz" in name:
         assert gzip.decompress(files[0].read_bytes())
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -501,33 +502,33 @@ def runs(source: str, *passed: tuple[str, int, int]) -> list[Execution]:
 
 def test_rates_are_means_of_the_estimator_of_chen_et_al():
     executions = runs("m", ("a", 5, 2), ("b", 4, 0), ("c", 6, 6))
-    found = grade.sample_rates(executions, {"m": (1, 3)})
+    found = grade.sample_rates(executions, {"m": (1, 3)})[""]
     expected = (1 - comb(3, 3) / comb(5, 3) + 0 + 1) / 3
-    assert found[1].estimate.value == pytest.approx(expected, abs=1e-12)
-    assert found[0].estimate.value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
-    assert found[0].n_samples == (4, 6) and found[0].n_tasks == 3
+    assert found[1].value == pytest.approx(expected, abs=1e-12)
+    assert found[0].value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
+    assert found[0].n_samples == 4 and found[0].n_tasks == 3
     assert found[1].interval == "Wilson, effective n"
-    assert found[1].estimate.low < expected < found[1].estimate.high
-    assert grade.sample_rates(executions, {"m": (1, 3)}) == found
+    assert found[1].low < expected < found[1].high
+    assert grade.sample_rates(executions, {"m": (1, 3)})[""] == found
 
 
 def test_single_samples_get_wilsons_interval_and_equal_rates_one_of_their_own():
     executions = runs("m", *[(f"t{i}", 1, i % 4 == 0) for i in range(40)])
-    (rate,) = grade.sample_rates(executions, {"m": (1,)})
-    assert rate.estimate == stats.wilson(10, 40) and rate.interval == "Wilson"
-    (rate,) = grade.sample_rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})
-    assert rate.estimate.low < 0.5 < rate.estimate.high
-    (rate,) = grade.sample_rates(runs("m", ("a", 2, 1)), {"m": (1,)})
-    assert rate.estimate.value == 0.5 and isnan(rate.estimate.low)
+    (rate,) = grade.sample_rates(executions, {"m": (1,)})[""]
+    wilson = stats.wilson(10, 40)
+    assert (rate.value, rate.low, rate.high) == (wilson.value, wilson.low, wilson.high)
+    assert rate.interval == "Wilson"
+    (rate,) = grade.sample_rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})[""]
+    assert rate.low < 0.5 < rate.high
+    (rate,) = grade.sample_rates(runs("m", ("a", 2, 1)), {"m": (1,)})[""]
+    assert rate.value == 0.5 and isnan(rate.low)
 
 
 def test_many_tasks_do_not_fill_the_memory():
     tasks = [(f"t{i}", 2, i % 3) for i in range(30_000)]
-    (rate,) = grade.sample_rates(runs("m", *tasks), {"m": (1,)})
-    assert rate.estimate.value == pytest.approx(0.5)
-    assert rate.estimate.high - rate.estimate.low == pytest.approx(
-        2 * 1.96 * 0.408 / 173.2, rel=0.01
-    )
+    (rate,) = grade.sample_rates(runs("m", *tasks), {"m": (1,)})[""]
+    assert rate.value == pytest.approx(0.5)
+    assert rate.high - rate.low == pytest.approx(2 * 1.96 * 0.408 / 173.2, rel=0.01)
 
 
 # --- rank --------------------------------------------------------------------------------------
