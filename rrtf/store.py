@@ -292,8 +292,10 @@ def encode(records: Iterable[Any], suffix: str) -> bytes:
         import pyarrow
         import pyarrow.parquet
 
+        names = dict.fromkeys(name for row in rows for name in row)  # also those of later rows
+        table = pyarrow.Table.from_pylist([{n: row.get(n) for n in names} for row in rows])
         buffer = pyarrow.BufferOutputStream()
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+        pyarrow.parquet.write_table(table, buffer)
         return buffer.getvalue().to_pybytes()
     return b"".join(map(_line, rows))
 

@@ -226,6 +226,10 @@ def test_the_judge_says_which_assertion_failed_first_and_both_its_sides(
          ("from collections import *\ndef f(x):\n    return deque(), 2.5, b'', frozenset(), int\n",
          "(deque(None,), 2.5, b'', frozenset(), int)"),
         ("def f(x):\n    return 10 ** 5000, {1: {}}, set()\n", "(<int>, {1: {}}, set())"),
+        ("def f(x):\n    return [type('\\x1b[2J', (), {})()], '\\x1b[2J'\n",
+         "([<object>], '\\x1b[2J')"),
+        ("def f(x):\n    raise type('E', (Exception,), {'__str__': 5})(f, '\\n')\n",
+         "raises E('')"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -256,6 +260,8 @@ def test_a_value_however_large_or_shared_costs_the_judge_little(value):
     body = body if value == "nested" else f"    return {value}\n"
     run = run_of(check("assert candidate(1) == 1"), "def f(x):\n" + body)
     assert run.outcome == Outcome.FAILED_TESTS and 0 < len(run.got) <= 400
+    run = run_of(check("assert candidate(1) == 1"), "raise ValueError('x' * 10**6)\n")
+    assert run.got.startswith("raises ValueError('xxx") and len(run.got) <= 400
 
 
 def test_a_program_that_does_not_load_says_why():

@@ -197,7 +197,7 @@ def test_a_node_judges_what_json_brings_it_or_says_why_it_may_not(monkeypatch):
         "versions": {},
     }
     found = json.loads(json.dumps(execution.judge(json.loads(json.dumps(job)), 1)))
-    assert found == [["t", Outcome.PASS, "", 1, 1, lanes.probe()]]
+    assert found == [["t", Outcome.PASS, "", 1, 1, lanes.probe(), 0, 0, "", "", ""]]
     with pytest.raises(RuntimeError, match="other packages"):
         execution.judge(job | {"versions": {"numpy": "0.1"}}, 1)
     monkeypatch.setattr("rrtf.sandbox.lanes.probe", lambda: "process")

@@ -7,17 +7,16 @@ import signal
 import subprocess
 import sys
 import time
-from math import comb, isnan
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from rrtf import __main__, stats, store
+from rrtf import __main__, store
 from rrtf.benchmarks import catalogue
 from rrtf.cli import screen
-from rrtf.evaluate import grade, samples
-from rrtf.records import Execution, Outcome, Problem, RankedGroup
+from rrtf.evaluate import grade, results, samples
+from rrtf.records import Execution, Outcome, Problem, RankedGroup, TaskScore
 from rrtf.sandbox import joint
 
 C, R, F, P = Outcome
@@ -75,9 +74,6 @@ def refused(tmp_path, toy, rows, *options) -> str:
     return result.stderr
 
 
-# --- grade: what comes out ---------------------------------------------------------------------
-
-
 def test_the_command_prints_outcomes_by_reason_and_pass_at_k_of_hand_counted_samples(tmp_path):
     """add passes 2 of 3, neg 1 of 3: pass@1 = 1/2, pass@2 = (1 + 2/3) / 2 = 5/6."""
     problems = lines(tmp_path / "p.jsonl", [ADD, NEG])
@@ -117,7 +113,7 @@ def test_there_is_one_verdict_per_line_in_the_order_of_the_lines(tmp_path, toy):
     assert verdicts[3]["reason"] == "KeyError"
     assert list(verdicts[0]) == [
         "task_id", "completion", "index", "passed", "outcome", "reason", "n_passed", "n_tests",
-        "isolation", "reading",
+        "isolation", *grade.FIRST_FAILED, "reading",
     ]  # fmt: skip
     assert [v["index"] for v in verdicts] == [0, 0, 1, 2]
     assert [v["reading"] for v in verdicts[:3]] == ["text: continuation"] * 2 + ["as it is"]
@@ -134,7 +130,8 @@ def test_the_output_takes_the_form_that_its_name_asks_for(tmp_path, toy, name):
     files = [tmp_path / name, tmp_path / f"again-{name}"]
     for path in files:
         assert run("grade", toy, samples_file, "--out", path).exit_code == 0
-    assert [row["passed"] for _, row in store.read_rows(files[0])] == [True, False]
+    found = [row for _, row in store.read_rows(files[0])]
+    assert [(row["passed"], row.get("got")) for row in found] == [(True, None), (False, "1")]
     if "gz" in name:
         assert gzip.decompress(files[0].read_bytes())
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -161,20 +158,11 @@ def test_problems_and_samples_may_come_in_every_form_of_file(tmp_path, form):
     assert "pass@1" in result.stderr
 
 
-@pytest.mark.parametrize("which", ["problems", "samples"])
-def test_one_of_the_two_may_come_from_standard_input(tmp_path, toy, which):
-    rows = [answer(), answer("t/neg", "    return -a\n")]
-    other = lines(tmp_path / "s.jsonl", rows)
-    arguments = ("-", other) if which == "problems" else (toy, "-")
-    text = Path(toy).read_text() if which == "problems" else Path(other).read_text()
-    result = run("grade", *arguments, stdin=text)
+def test_problems_may_come_from_standard_input(tmp_path, toy):
+    other = lines(tmp_path / "s.jsonl", [answer(), answer("t/neg", "    return -a\n")])
+    result = run("grade", "-", other, stdin=Path(toy).read_text())
     assert result.exit_code == 0, result.output
     assert "pass@1  100.00" in result.stdout
-
-
-def test_both_from_standard_input_cannot_be(toy):
-    result = run("grade", "-", "-", stdin="")
-    assert result.exit_code == 2 and "only one of the two" in result.stderr
 
 
 def test_equal_completions_are_samples_of_their_own(tmp_path, toy):
@@ -244,9 +232,6 @@ def test_shards_hold_what_was_judged(tmp_path, toy):
     assert first.exit_code == 0 and list((tmp_path / "shards").iterdir())
     assert run(*command, "--out", tmp_path / "b.jsonl").exit_code == 0
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-
-
-# --- grade: bad input --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -346,7 +331,7 @@ def test_a_k_that_n_does_not_allow_is_refused_if_asked_for_and_left_out_if_not(t
     result = run("grade", toy, tmp_path / "samples.jsonl")
     assert "pass@1 " in result.stdout and "pass@10" not in result.stdout
     assert "9 to 10" in result.stdout
-    for bad in ("0", "a", "1.5", "-1"):
+    for bad in ("a", "1.5", "-1"):
         assert "expected whole numbers from 1 on" in refused(tmp_path, toy, rows, f"--k={bad}")
 
 
@@ -374,17 +359,10 @@ def test_files_that_cannot_be_read_or_written_are_named_before_anything_runs(tmp
     good = lines(tmp_path / "s.jsonl", [answer(), answer("t/neg")])
     (tmp_path / "folder.jsonl").mkdir()
     for arguments, says in [
-        ((toy, tmp_path / "none.jsonl"), "none.jsonl: no such file"),
         ((toy, tmp_path), "a folder; expected TASK/0.py"),
-        ((toy, good, "--out", "v.txt"), "expected a name that ends in .jsonl or .parquet"),
         ((toy, good, "--out", tmp_path / "folder.jsonl"), "is a folder"),
-        ((toy, good, "--out", good), "is one of the inputs"),
         ((toy, good, "--out", f"{good}/v.jsonl"), "cannot be written to"),
-        ((toy, good, "--extract", "best"), "--extract 'best': expected one of auto, verbatim, raw"),
-        ((toy, good, "--isolation", "iron"), "--isolation 'iron'"),
         ((toy, good, "--cpu-seconds", "inf"), "Invalid value for '--cpu-seconds'"),
-        ((toy, good, "--workers", "-1"), "Invalid value for '--workers'"),
-        ((toy, good, "--cluster", "steam"), "--cluster 'steam'"),
     ]:
         result = run("grade", *arguments)
         assert result.exit_code == 2, arguments
@@ -487,9 +465,6 @@ def test_an_interrupted_run_leaves_with_130_no_output_and_shards_that_it_goes_on
     assert sum(row["passed"] for _, row in store.read_rows(out)) == 532
 
 
-# --- the functions -----------------------------------------------------------------------------
-
-
 def runs(source: str, *passed: tuple[str, int, int]) -> list[Execution]:
     """Executions from (task, n, c)."""
     return [
@@ -499,38 +474,24 @@ def runs(source: str, *passed: tuple[str, int, int]) -> list[Execution]:
     ]
 
 
-def test_rates_are_means_of_the_estimator_of_chen_et_al():
-    executions = runs("m", ("a", 5, 2), ("b", 4, 0), ("c", 6, 6))
-    found = grade.sample_rates(executions, {"m": (1, 3)})
-    expected = (1 - comb(3, 3) / comb(5, 3) + 0 + 1) / 3
-    assert found[1].estimate.value == pytest.approx(expected, abs=1e-12)
-    assert found[0].estimate.value == pytest.approx((2 / 5 + 0 + 1) / 3, abs=1e-12)
-    assert found[0].n_samples == (4, 6) and found[0].n_tasks == 3
-    assert found[1].interval == "Wilson, effective n"
-    assert found[1].estimate.low < expected < found[1].estimate.high
-    assert grade.sample_rates(executions, {"m": (1, 3)}) == found
-
-
-def test_single_samples_get_wilsons_interval_and_equal_rates_one_of_their_own():
-    executions = runs("m", *[(f"t{i}", 1, i % 4 == 0) for i in range(40)])
-    (rate,) = grade.sample_rates(executions, {"m": (1,)})
-    assert rate.estimate == stats.wilson(10, 40) and rate.interval == "Wilson"
-    (rate,) = grade.sample_rates(runs("m", *[(f"t{i}", 2, 1) for i in range(40)]), {"m": (1,)})
-    assert rate.estimate.low < 0.5 < rate.estimate.high
-    (rate,) = grade.sample_rates(runs("m", ("a", 2, 1)), {"m": (1,)})
-    assert rate.estimate.value == 0.5 and isnan(rate.estimate.low)
+def test_rates_are_those_of_evaluation_over_all_tasks_and_by_group():
+    executions = runs("m", ("a", 5, 2), ("b", 4, 0), ("c", 6, 6)) + runs("x", ("a", 1, 1))
+    found = grade.sample_rates(executions, {"m": (1, 3), "x": (1,)}, {"a": "g", "b": "h", "c": "g"})
+    scores = [TaskScore("m", "", t, n, c) for t, n, c in (("a", 5, 2), ("b", 4, 0), ("c", 6, 6))]
+    assert found[""][:2] == results.rates("m", scores, (1, 3))
+    assert [row.value for row in found[""]] == pytest.approx([1.4 / 3, (0.9 + 0 + 1) / 3, 1])
+    assert [(row.model, row.metric, row.n_tasks) for row in found["g"]] == [
+        ("m", "pass@1", 2), ("m", "pass@3", 2), ("x", "pass@1", 1),
+    ]  # fmt: skip
+    assert [row.value for row in found["h"]] == [0, 0]
 
 
 def test_many_tasks_do_not_fill_the_memory():
     tasks = [(f"t{i}", 2, i % 3) for i in range(30_000)]
-    (rate,) = grade.sample_rates(runs("m", *tasks), {"m": (1,)})
-    assert rate.estimate.value == pytest.approx(0.5)
-    assert rate.estimate.high - rate.estimate.low == pytest.approx(
-        2 * 1.96 * 0.408 / 173.2, rel=0.01
-    )
+    (rate,) = grade.sample_rates(runs("m", *tasks), {"m": (1,)})[""]
+    assert rate.value == pytest.approx(0.5)
+    assert rate.high - rate.low == pytest.approx(2 * 1.96 * 0.408 / 173.2, rel=0.01)
 
-
-# --- rank --------------------------------------------------------------------------------------
 
 RESPONSES = [
     answer("t/add", RIGHT, source="teacher"),
@@ -718,11 +679,8 @@ def test_what_cannot_be_ranked_is_named(tmp_path, toy):
         assert result.exit_code == 2 and says in result.stderr, result.output
     good = lines(tmp_path / "r.jsonl", RESPONSES)
     for options, says in [
-        (("--pairing", "some"), "--pairing 'some'"),
-        (("--filter", "best"), "--filter 'best'"),
         (("--set", "rank.score=1"), "'rank.score'"),
         (("--set", "rank.tie_break=5"), "tie_break 5.0"),
-        (("--prompt-format", "chatty"), "--prompt-format 'chatty'"),
     ]:
         result = run("rank", toy, good, "--teacher", "teacher", *options)
         assert result.exit_code == 2 and says in result.stderr, result.output
@@ -774,9 +732,6 @@ def test_a_ledger_that_does_not_add_up_is_an_error():
         screen.ledger("problems", 3, {"x": 1}, "kept", 1)
 
 
-# --- the package as a stranger meets it --------------------------------------------------------
-
-
 PUBLISHED = {
     "starcoder2-15b-instruct/humaneval.jsonl.gz": 72.561,
     "qwen2.5-coder-1.5b/humaneval.jsonl.gz": 43.902,
@@ -811,9 +766,6 @@ def test_limits_are_what_was_asked_for_or_what_the_benchmark_needs():
     assert (found.cpu_seconds, found.wall_seconds) == (2.0, 6.0)
     assert grade.limits("humaneval+", **asked).cpu_seconds > 2.0
     assert grade.limits("humaneval+", **asked | {"cpu_seconds": 5.0}).wall_seconds == 15.0
-
-
-# --- joint, packages, since, by ------------------------------------------------------------------
 
 
 def test_a_file_that_asks_for_joint_tests_is_refused_until_that_is_accepted(tmp_path):

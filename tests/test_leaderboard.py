@@ -1,6 +1,7 @@
 """The board and the command `evaluate`: ranks, paired tests, and who is put on it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 
 from rrtf import __main__, stats, store
 from rrtf.cli import evaluate
-from rrtf.evaluate import entries, grade, results, samples
-from rrtf.records import Problem, Response, TaskScore
+from rrtf.evaluate import entries, exam, grade, results, samples
+from rrtf.records import Leak, Problem, Response, TaskScore
 
 BODIES = {  # right for so many of the tasks of `tasks`
     "good": "    return a + {0}\n",
@@ -66,9 +67,6 @@ def scores(**solved: list[int]) -> list[TaskScore]:
     ]
 
 
-# --- the board ---------------------------------------------------------------------------------
-
-
 def board_of(rows, margin=0.02):
     return results.board(rows, margin=margin, seed=0)
 
@@ -77,18 +75,6 @@ def test_entries_are_ranked_and_equal_rates_share_a_rank():
     board = board_of(scores(low=[1, 0, 0, 0], a=[1, 1, 0, 0], b=[0, 0, 1, 1]))
     assert [(entry.name, entry.rank) for entry in board.entries] == [("a", 1), ("b", 1), ("low", 3)]
     assert [entry.told_apart for entry in board.entries] == [None, False, False]
-
-
-def test_rates_are_those_of_the_estimator_with_the_one_interval_of_the_package():
-    many = [TaskScore("m", "toy", f"t{i}", 10, i % 11, 0, 0.8) for i in range(30)]
-    (entry,) = board_of(many).entries
-    assert [rate.metric for rate in entry.rates] == ["pass@1", "pass@10"]
-    for rate, k in zip(entry.rates, (1, 10), strict=True):
-        values = [stats.pass_at_k(10, i % 11, k) for i in range(30)]
-        expected, how = stats.rate(values)
-        interval = (expected.value, expected.low, expected.high)
-        assert (rate.value, rate.low, rate.high) == pytest.approx(interval, abs=1e-12)
-        assert rate.interval == how and rate.n_tasks == 30 and rate.n_samples == 10
 
 
 def test_single_samples_are_compared_by_mcnemar_and_holm_runs_over_all_pairs():
@@ -178,9 +164,6 @@ def test_the_matrix_of_many_entries_is_printed_in_blocks_that_fit(capsys):
     assert shown.count("+12.3*") == len(cells)
 
 
-# --- the command -------------------------------------------------------------------------------
-
-
 def test_files_become_a_board_with_paired_tests(tmp_path, toy):
     files = [f"{kind}={lines(tmp_path / f'{kind}.jsonl', rows(kind))}" for kind in BODIES]
     result = run(toy, *files)
@@ -238,27 +221,19 @@ def test_every_file_has_its_own_fields_and_extraction(tmp_path, toy):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ((), "nothing to evaluate"),
-        (("x=none.jsonl",), "none.jsonl: no such file"),
-        (("{a}", "{a}"), "two entries named 'a'"),
         (("=x",), "'=x': expected NAME=FILE"),
-        (("{a}", "--extract", "b=raw"), "--extract b=raw: no entry 'b'; there are a"),
         (("{a}", "--extract", "best"), "--extract 'best': expected auto"),
         (("{a}", "--extract", "raw", "--extract", "program"), "raw and program for all"),
         (("{a}", "--rename", "b:x=y"), "--rename b:x=y: no entry 'b'"),
         (("{a}", "--rename", "x"), "--rename 'x': expected THEIRS=OURS"),
         (("{a}", "--temperature", "a=hot"), "--temperature hot: expected a number"),
-        (("{a}", "--k", "5"), "--k 5: no entry has so many samples"),
-        (("{a}", "--out", "{a}"), "is a file; expected a folder"),
         (("-", "b=-"), "only one file of samples can be standard input"),
         (("--model", "nano-nobody"), "the shipped model 'nano-nobody' is not there"),
         (("--model", "./nowhere"), "nowhere: no such model folder"),
-        (("{short}",), "no sample for 6 of 12 tasks: t/7"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_named_before_anything_runs(tmp_path, toy, arguments, says):
     named = {"a": lines(tmp_path / "a.jsonl", rows("good"))}
-    named["short"] = lines(tmp_path / "short.jsonl", rows("good", tasks=range(1, 7)))
     result = run(toy, *(text.format(**named) for text in arguments), stdin="")
     assert result.exit_code == 2, result.output
     assert says in result.stderr and result.stdout == ""
@@ -297,9 +272,6 @@ def test_a_shipped_model_is_sampled_judged_and_kept(tmp_path, toy):
     assert written == ["nano-teacher-slips.jsonl", "s.jsonl"]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.stdout == found.stdout
-
-
-# --- the forms of published samples ------------------------------------------------------------
 
 
 def known() -> list[Problem]:
@@ -362,3 +334,94 @@ def test_what_an_entry_was_sampled_at_is_stated_or_follows_from_its_samples(tmp_
         (one,) = entries.entrants([text.format(file)], temperature=stated)
         found = entries.read([one], tasks)[0]
         assert {response.source for response in found} == {expected}
+
+
+def one_each(model: str, answers: str, **fields) -> list[TaskScore]:
+    """One sample a task, `1` for a right one."""
+    return [TaskScore(model, "b", f"t/{i}", 1, int(c), **fields) for i, c in enumerate(answers)]
+
+
+def test_every_task_is_flagged_or_clean_and_the_parts_add_up():
+    found = exam.by_leak(one_each("m", "1110100000"), {"t/0", "t/1", "t/2", "t/3"})
+    (every,), (clean,), (leaking,) = (found[part] for part in exam.PARTS)
+    assert (every.n_tasks, clean.n_tasks, leaking.n_tasks) == (10, 6, 4)
+    assert (every.value, clean.value, leaking.value) == (0.4, pytest.approx(1 / 6), 0.75)
+    interval = stats.wilson(3, 4)
+    assert (leaking.low, leaking.high) == (interval.low, interval.high)
+
+
+def test_several_samples_give_pass_at_k_of_every_part_and_model():
+    rows = [TaskScore(m, "b", f"t/{i}", 4, c) for m in "xy" for i, c in enumerate((4, 1, 0))]
+    found = exam.by_leak(rows, {"t/0"}, ks=(1, 2, 10))
+    assert [(r.model, r.metric) for r in found["clean"]] == [
+        ("x", "pass@1"), ("x", "pass@2"), ("y", "pass@1"), ("y", "pass@2")]  # fmt: skip
+    assert found["clean"][1].value == pytest.approx(stats.pass_at_k(4, 1, 2) / 2)
+    assert found["flagged"][0].value == 1.0
+
+
+def test_seeds_and_temperatures_are_kept_apart():
+    rows = one_each("m", "10", seed=1) + one_each("m", "11", seed=2)
+    assert [r.value for r in exam.by_leak(rows, set())["all"]] == [0.5, 1.0]
+
+
+def test_a_part_without_tasks_has_no_rate():
+    found = exam.by_leak(one_each("m", "10"), set())
+    assert found["flagged"] == [] and found["clean"][0] == found["all"][0]
+
+
+def test_the_whole_is_the_rate_of_the_board():
+    rows = one_each("m", "110") + one_each("n", "100")
+    whole = {row.model: row for row in exam.by_leak(rows, {"t/0"})["all"]}
+    for entry in results.board(rows, margin=0.02, seed=0).entries:
+        assert entry.rates[0] == whole[entry.name]
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="t/9: flagged, but without a score"):
+        exam.by_leak(one_each("m", "10"), {"t/9"})
+    with pytest.raises(ValueError, match="one benchmark"):
+        exam.by_leak([], set())
+    with pytest.raises(ValueError, match="two scores of one task"):
+        exam.by_leak(one_each("m", "1") * 2, set())
+
+
+def test_the_flagged_tasks_are_those_of_the_benchmark_asked_for():
+    leaks = [Leak("r", name, f"{name}/1", "code", 1.0, "") for name in ("a", "b")]
+    assert exam.flagged_tasks(leaks, "a") == {"a/1"}
+    assert exam.flagged_tasks([], "a") == set()
+    with pytest.raises(ValueError, match="no leak of c: these are of a, b"):
+        exam.flagged_tasks(leaks, "c")
+
+
+def test_a_published_model_s_rate_is_that_of_its_parts_together():
+    name = "generations/starcoder2-15b-instruct/humaneval.eval_results.json.gz"
+    path = Path(os.environ.get("RRTF_DATA", "")) / name
+    if not os.environ.get("RRTF_DATA") or not path.exists():
+        pytest.skip("RRTF_DATA names no folder with published generations")
+    runs = store.read_json(path)["eval"]
+    rows = [TaskScore("starcoder2", "humaneval", task, 1, int(run[0]["base_status"] == "pass"))
+            for task, run in runs.items()]  # fmt: skip
+    found = exam.by_leak(rows, {task for task in runs if int(task.partition("/")[2]) < 40})
+    (every,), (clean,), (leaking,) = (found[part] for part in exam.PARTS)
+    assert round(100 * every.value, 1) == 72.6
+    assert (leaking.n_tasks, clean.n_tasks) == (40, 124)
+    together = 40 * leaking.value + 124 * clean.value
+    assert together == pytest.approx(164 * every.value)
+
+
+def test_the_verb_prints_the_parts_under_the_board(tmp_path, toy):
+    leaks, mine = tmp_path / "leaks.jsonl", lines(tmp_path / "mine.jsonl", rows("fair"))
+    found = [Leak("r", "toy", f"t/{i}", "execution", 1.0, "") for i in (1, 2, 3)]
+    store.write(leaks, found)
+    done = run(toy, mine, "--flagged", leaks)
+    assert done.exit_code == 0, done.output
+    shown = [line.split()[:5] for line in done.output.splitlines() if line.startswith("mine")]
+    assert shown == [
+        ["mine", "pass@1", "12", "all", "50.00"],
+        ["mine", "pass@1", "9", "clean", "44.44"],
+        ["mine", "pass@1", "3", "flagged", "66.67"],
+    ]
+    assert "easier than the others" in " ".join(done.output.split())
+    store.write(leaks, [Leak("r", "mbpp", "t/1", "code", 1.0, "")])
+    done = run(toy, mine, "--flagged", leaks)
+    assert done.exit_code == 2 and "no leak of toy: these are of mbpp" in done.output

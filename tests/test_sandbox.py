@@ -241,15 +241,6 @@ def test_equal_calls_give_equal_verdicts_whatever_they_draw_and_hash():
     assert values[0] == values[1]
 
 
-def test_verdicts_that_hang_on_chance_are_flagged():
-    chance = "def f(): return next(iter({'a', 'b', 'c', 'd', 'e', 'f', 'g'}))"
-    steady = "def f(): return 'a'"
-    tests = "assert f() in ('a', 'b', 'c')"
-    how = {"execute": execute, "hash_seeds": range(8)}
-    found = executor.unstable([problem(tests)], respond(chance, steady), **how)
-    assert found == [True, False]
-
-
 # --- calls -------------------------------------------------------------------------------------
 
 

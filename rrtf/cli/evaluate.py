@@ -33,7 +33,7 @@ def evaluate(given: Given) -> None:
         screen.tell(f"note: --engine {given.cluster} is --cluster {given.cluster} now")
     named = {"extract": given.extract, "renamed": given.rename, "temperature": given.temperature}
     every = entries.entrants(given.entries, given.model, **named)
-    asked = grade.parse_ks(",".join(given.k)) if given.k else grade.KS
+    asked = grade.parse_ks(",".join(given.k)) if given.k else results.KS
     judge = inputs.judge(given, given.tasks)
     screen.check_folder(given.out)
     _check_models(given, every)

@@ -13,6 +13,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import grade as grading
 from rrtf.evaluate import samples
+from rrtf.evaluate.results import Result
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution
 from rrtf.sandbox import executor
@@ -57,8 +58,8 @@ def grade(given: Given) -> None:
     console = Console(stderr=out == "-", highlight=False)
     console.print(screen.reason_table(executions))
     console.print()
-    rates = grading.sample_rates(executions, ks_of) + grading.rates_by(executions, ks_of, groups)
-    console.print(_rates(rates, n_tasks))
+    rates = grading.sample_rates(executions, ks_of, groups)
+    console.print(_rates(rates, executions, groups, n_tasks))
     for line in _closing(executions, unstable, absent, unknown):
         screen.say(console, line)
     screen.say(
@@ -100,19 +101,26 @@ def saved(given: Given) -> str:
     return screen.goes_on_from(given.shards)
 
 
-def _rates(rates: Sequence[grading.Rate], n_tasks: int) -> Table:
+def _rates(
+    rates: Mapping[str, Sequence[Result]],
+    executions: Sequence[Execution],
+    groups: Mapping[str, str],
+    n_tasks: int,
+) -> Table:
     """In percent with their intervals, and how many of `n_tasks` they speak of."""
-    named = any(rate.source for rate in rates)
-    grouped = any(rate.group for rate in rates)
-    first = [name for name, shown in (("source", named), ("of", grouped)) if shown]
+    found = [(group, rate) for group, own in rates.items() for rate in own]
+    named = any(rate.model for _, rate in found)
+    heads = ["source"] * named + ["of"] * bool(groups)
+    sizes = grading.sizes(executions)
     rows = []
-    for rate in rates:
-        whose = [*([rate.source] if named else []), *([rate.group or "all"] if grouped else [])]
+    for group, rate in found:
+        whose = [rate.model] * named + [group or "all"] * bool(groups)
         tasks = f"{n_tasks}" if rate.n_tasks == n_tasks else f"{rate.n_tasks} of {n_tasks}"
-        cells = [f"pass@{rate.k}", *screen.percent(rate.estimate), tasks]
-        rows.append([*whose, *cells, screen.span(*rate.n_samples), rate.interval])
-    at = len(first)
-    heads = [*first, "", "%", "95 % interval", "tasks", "n", "by"]
+        own = [n for task, n in sizes[rate.model].items() if not group or groups[task] == group]
+        counts = [tasks, screen.span(min(own), max(own)), rate.interval]
+        rows.append([*whose, rate.metric, *screen.percent(rate), *counts])
+    at = len(heads)
+    heads += ["", "%", "95 % interval", "tasks", "n", "by"]
     return screen.table(heads, rows, left=(*range(at + 1), at + 2, at + 5))
 
 

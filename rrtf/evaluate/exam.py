@@ -271,7 +271,7 @@ def by_leak(
 ) -> dict[str, list[Result]]:
     """Part (PARTS) -> pass@k of every model, seed and temperature on the tasks of that part.
 
-    An empty part has no rows. `ks` as `results.rates`. ValueError for scores of several
+    An empty part has no rows. Besides `ks` it has pass@1. ValueError for scores of several
     benchmarks, a flagged task without a score, or a task that one model answers twice.
     """
     names = {row.benchmark for row in scores}
@@ -286,7 +286,7 @@ def by_leak(
             raise ValueError(f"{model}: two scores of one task")
         sides = {part: [r for r in own if _is_in(part, r.task_id in flagged)] for part in PARTS}
         for part, members in sides.items():
-            found[part] += rates(model, members, ks) if members else []
+            found[part] += rates(model, members, [1, *ks]) if members else []
     return found
 
 

@@ -2,37 +2,21 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from rrtf import config, execution, stats, store
-from rrtf.records import Execution, Outcome, Problem, Response
+from rrtf import config, execution, store
+from rrtf.evaluate.results import KS, Result, rates
+from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
 
-KS = (1, 10, 100)
 FIRST_FAILED = ("failed_test", "failed_line", "called", "expected", "got")  # of an `Execution`
 FORM = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """pass@k of one source with its 95 % interval, `interval` says of which kind.
-
-    `n_samples` holds the fewest and the most samples of a task.
-    """
-
-    source: str
-    k: int
-    estimate: stats.Estimate
-    n_tasks: int
-    n_samples: tuple[int, int]
-    interval: str
-    group: str = ""
 
 
 def load_problems(
@@ -248,33 +232,25 @@ def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
         )
 
 
-def sample_rates(executions: Sequence[Execution], ks: Mapping[str, Sequence[int]]) -> list[Rate]:
-    """pass@k of every source for its `ks`, over the tasks it answered.
-
-    The intervals cover the choice of tasks (`stats.rate`).
-    """
-    found = []
-    passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
-    for source, of_task in sorted(sizes(executions).items()):
-        for k in ks[source]:
-            values = [
-                stats.pass_at_k(n, passed.get(source, {}).get(task, 0), k)
-                for task, n in of_task.items()
-            ]
-            estimate, interval = stats.rate(values)
-            spread = min(of_task.values()), max(of_task.values())
-            found.append(Rate(source, k, estimate, len(values), spread, interval))
-    return found
-
-
-def rates_by(
+def sample_rates(
     executions: Sequence[Execution],
     ks: Mapping[str, Sequence[int]],
-    groups: Mapping[str, str],
-) -> list[Rate]:
-    """`rates` of the tasks of every group (task_id -> group), in the order of their first tasks."""
-    found = []
-    for group in dict.fromkeys(groups.values()):
-        members = [run for run in executions if groups[run.task_id] == group]
-        found += [replace(rate, group=group) for rate in sample_rates(members, ks)]
+    groups: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, list[Result]]:
+    """pass@k of every source for its `ks`, over the tasks it answered: under '', then by group.
+
+    `groups` (task_id -> group) come in the order of their first tasks. The intervals cover the
+    choice of tasks (`stats.rate`).
+    """
+    counts, passed = sizes(executions), sizes([r for r in executions if r.outcome == Outcome.PASS])
+    found: dict[str, list[Result]] = {}
+    for group in ("", *dict.fromkeys(groups.values())):
+        for source, of_task in sorted(counts.items()):
+            right = passed.get(source, {})
+            own = [
+                TaskScore(source, group, task, n, right.get(task, 0))
+                for task, n in of_task.items()
+                if not group or groups[task] == group
+            ]
+            found.setdefault(group, []).extend(rates(source, own, ks[source]) if own else [])
     return found

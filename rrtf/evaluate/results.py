@@ -7,7 +7,6 @@ from itertools import combinations, pairwise
 from typing import Any, TypeVar
 
 from rrtf import stats
-from rrtf.evaluate.grade import KS
 from rrtf.records import Execution, TaskScore
 from rrtf.stats import Estimate, Metric, label
 
@@ -30,6 +29,7 @@ class Result:
 
 
 Row = TypeVar("Row", TaskScore, Result)
+KS = (1, 10, 100)  # of pass@k, where nobody asks for others
 ALPHA = 0.05  # level of every test here
 
 
@@ -89,7 +89,7 @@ def grid(scores: Sequence[TaskScore], method: str, metric: Metric) -> dict[int, 
 
 
 def rates(name: str, scores: Sequence[TaskScore], ks: Sequence[int]) -> list[Result]:
-    """pass@1 and those of `ks` that the fewest samples of a task allow, of one model under `name`.
+    """Those pass@k of `ks` that the fewest samples of a task allow, of one model under `name`.
 
     The intervals cover the choice of tasks (`stats.rate`).
     """
@@ -104,7 +104,7 @@ def rates(name: str, scores: Sequence[TaskScore], ks: Sequence[int]) -> list[Res
             stats.rate([stats.pass_at_k(row.n, row.c, k) for row in scores], groups),
             **who,
         )
-        for k in sorted({1, *ks})
+        for k in sorted({*ks})
         if k <= least
     ]
 
@@ -160,8 +160,7 @@ def by_model(rows: Sequence[Result]) -> list[dict[str, str]]:
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         cells = table.setdefault(row.model, {"model": row.model})
-        shown = (100 * row.value, 100 * row.low, 100 * row.high)
-        cells[row.metric] = "{:.1f} [{:.1f}, {:.1f}]".format(*shown)
+        cells[row.metric] = _percent(row, 1)
         cells["trainings"] = str(max(row.n_seeds, int(cells.get("trainings", 0))))
     return list(table.values())
 
@@ -450,7 +449,7 @@ def board(
     if not common:
         raise ValueError(f"{', '.join(answers)}: no task that all of them answered")
     used = {name: {task: of[task] for task in common} for name, of in answers.items()}
-    found = {name: rates(name, list(of.values()), ks) for name, of in used.items()}
+    found = {name: rates(name, list(of.values()), [1, *ks]) for name, of in used.items()}
     order = sorted(used, key=lambda name: -found[name][0].value)
     pairs = _compared(used, order, margin=margin, seed=seed)
     entries = [
@@ -542,25 +541,23 @@ def matrix(found: Board) -> dict[tuple[str, str], str]:
 
 def board_panels(found: Board) -> dict[str, list[tuple[str, float, float, float]]]:
     """Metric -> (entry, value, low, high) by rank, as `charts.intervals` takes them."""
-    rates = [rate for entry in found.entries for rate in entry.rates]
-    metrics = dict.fromkeys(rate.metric for rate in rates)
-    every = {metric: [r for r in rates if r.metric == metric] for metric in metrics}
-    whole = {metric: rows for metric, rows in every.items() if len(rows) == len(found.entries)}
-    return {m: [(r.model, r.value, r.low, r.high) for r in rows] for m, rows in whole.items()}
+    every = panels([rate for entry in found.entries for rate in entry.rates])
+    return {metric: rows for metric, rows in every.items() if len(rows) == len(found.entries)}
 
 
 def rows(found: Board) -> list[dict[str, Any]]:
     """The board as rows of a table: rates in percent with their intervals."""
     return [
         {"#": entry.rank, "entry": entry.name, "n": entry.n_samples[0]}
-        | {r.metric: "{:.2f} [{:.2f}, {:.2f}]".format(*_percent(r)) for r in entry.rates}
+        | {rate.metric: _percent(rate, 2) for rate in entry.rates}
         | {"from the first": _STANDING[entry.told_apart]}
         for entry in found.entries
     ]
 
 
-def _percent(rate: Result) -> tuple[float, float, float]:
-    return 100 * rate.value, 100 * rate.low, 100 * rate.high
+def _percent(rate: Result, digits: int) -> str:
+    value, low, high = (f"{100 * share:.{digits}f}" for share in (rate.value, rate.low, rate.high))
+    return f"{value} [{low}, {high}]"
 
 
 def alike(

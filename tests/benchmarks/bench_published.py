@@ -157,8 +157,8 @@ def compare(one: Published, data: Path, workers: int) -> bool:
 
 
 def rate(executions: Sequence[Execution], k: int) -> float:
-    (found,) = grade.sample_rates(executions, {"": (k,)})
-    return 100 * found.estimate.value
+    (found,) = grade.sample_rates(executions, {"": (k,)})[""]
+    return 100 * found.value
 
 
 # --- answers in other forms --------------------------------------------------------------------
