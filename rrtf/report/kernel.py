@@ -15,7 +15,7 @@ from typing import TextIO
 
 from rrtf import config, store
 
-MARKER = "RRTF_RUN"  # environment variable every process of a run inherits
+MARKER = store.RUN_MARKER
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # more threads than cores are ten times slower; stages raise it
