@@ -294,6 +294,29 @@ def test_the_kernel_is_the_runners_interpreter_with_fixed_threads_and_hashes(pla
     assert row == {"python": sys.executable, "threads": "1", "hashes": "0"}
 
 
+def test_the_kernel_of_jupyterlab_is_this_interpreter_and_says_nothing_while_it_imports(tmp_path):
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import KernelManager
+
+    place = kernel.install(str(tmp_path))
+    assert store.read_json(place)["argv"][0] == sys.executable
+    specs = KernelSpecManager(kernel_dirs=[str(place.parent.parent)])
+    manager = KernelManager(kernel_name="rrtf", kernel_spec_manager=specs)
+    manager.start_kernel()
+    client, said = manager.blocking_client(), []
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        cell = "import gptqmodel\nfrom rrtf import engines\nprint(1 + 1, 'OMP' in str(dir()))"
+        client.execute_interactive(
+            cell, timeout=120, output_hook=lambda m: said.append(str(m["content"]))
+        )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert not [text for text in said if "stderr" in text or "error" in text.lower()], said
+
+
 def test_two_runs_from_scratch_write_the_same_report(place):
     write_notebook(place / "notebooks", FIRST, "{'a', 'b', 'c'}")
     go(place)

@@ -359,10 +359,8 @@ def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xscale("symlog", linthresh=10)
     _rows(axes, (row["detector"] for row in rows), top=0.5)
     leaks, chance = (max(rows, key=lambda row: row[name]) for name in ("leaks", "chance"))
-    said = (
-        f"{leaks['detector']} finds most leaks ({leaks['leaks']})" if leaks["leaks"] else "no leak"
-    )
-    said += f", {chance['detector']} most chance ({chance['chance']})" * bool(chance["chance"])
+    said = f"most leaks: {leaks['detector']} ({leaks['leaks']})" if leaks["leaks"] else "no leak"
+    said += f"; most by chance: {chance['detector']} ({chance['chance']})" * bool(chance["chance"])
     axes.set(title=said, xlabel="pairs of a training row and a held-out task")
     axes.margins(x=0.1)
     axes.legend(loc="upper right")
