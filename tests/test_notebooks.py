@@ -149,7 +149,7 @@ def test_a_notebook_ends_with_two_things_to_try_its_module_and_where_to_go_on(pa
     last = store.text(store.cells(path)[-1])
     assert len(re.findall(r"^- ", last, re.MULTILINE)) == 2 and "**Try it.**" in last
     links = re.findall(r"\]\(([^)]+)\)", last)
-    assert any(link.endswith((".ipynb", "index.html")) for link in links)
+    assert any(link.endswith(".ipynb") for link in links)
     own = [FOLDER / link for link in links if link.startswith("../rrtf/")]
     assert own and all(place.exists() for place in own)
     known = config.resolve("nano", path.stem)

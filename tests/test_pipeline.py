@@ -41,7 +41,7 @@ def write_notebook(folder: Path, stage: str, act: str, *, save: str = SAVE, **ch
         code("setup", SETUP.format(stage=stage)),
         code("act", act),
         code("save", save),
-        markdown("next", "The loss is $p_i = x_1 * x_2 * x_3$; on: [next](01_evolve.ipynb)."),
+        markdown("next", "Is $p_i = x_1 * x_2 * x_3$; [a](01_evolve.ipynb), [b](../rrtf/loss.py)."),
     ]
     path = folder / f"{stage}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +194,7 @@ def test_the_page_reads_offline_and_says_nothing_of_the_machine(place):
     assert "http://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")
     assert "https://" not in page and "src=" not in page and page.count("<script") == 1
     assert "<math" in page and "<mi>p</mi>" in page and "$" not in page.split("<main>")[1]
+    assert 'href="../../rrtf/loss.py"' in page
     assert 'href="01_evolve.html"' in page and "<title>Tiny 00_rrtf_by_hand · rrtf" in page
     assert "noise" not in page + executed and str(place) not in page + executed
     assert "papermill" not in executed
@@ -256,6 +257,12 @@ def test_a_term_of_ours_leads_to_the_glossary_where_a_page_first_uses_it():
     shown = pages.link_terms(text, linked)
     assert shown.startswith("# A leak\n`leak`, [a leak](x.html), $leak$; a [leak](glossary.html#")
     assert shown.endswith("two leaks, leaked; [Holm](glossary.html#Holm)") and len(linked) == 2
+
+
+def test_every_term_that_pages_link_has_its_place_in_the_glossary(place):
+    text = pages.write_glossary("smoke").read_text()
+    assert all(f'id="{anchor}"' in text for anchor in pages.terms().values())
+    assert "glossary.html#" not in text, "it does not link itself"
 
 
 def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():

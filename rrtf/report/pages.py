@@ -141,6 +141,7 @@ def page(notebook: Mapping[str, Any], name: str, profile: str, foot: str = "") -
     body, _ = exporter.from_notebook_node(node, resources={"rrtf": around})
     for token, formula in formulas.items():
         body = body.replace(token, formula)
+    body = body.replace('href="../', 'href="../../')  # a page lies one folder deeper than notebooks
     return re.sub(r'href="((?:\d\d|appendix)_\w+)\.ipynb', r'href="\1.html', body)
 
 
