@@ -1,4 +1,4 @@
-# Two commands matter: `make reports` and `make test`. Everything else serves them.
+# Three commands matter: `make reports`, `make lab` and `make test`. Everything else serves them.
 #
 #   PROFILE=nano       which column of rrtf/profiles.toml `make reports` runs
 #   ARGS=              more for the run: make reports ARGS="--model bigcode/starcoderbase-1b"
@@ -31,7 +31,7 @@ LANE := .venv-auto-gptq
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports test install peers auto-gptq models gpu ablation lint clean
+.PHONY: help reports lab test install peers auto-gptq models gpu ablation lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,6 +40,12 @@ reports: $(READY)  ## run the notebooks of PROFILE (nano) and render their repor
 	@echo "== reports: the $(PROFILE) profile; what is up to date is skipped"
 	@$(RUN) -m rrtf run --profile $(PROFILE) $(ARGS) || { code=$$?; \
 	  echo "== reports: stopped with exit code $$code; the lines above name the stage"; exit $$code; }
+
+lab: $(READY)  ## JupyterLab in notebooks/, with the kernel rrtf; ARGS=--no-browser on a server
+	@$(RUN) -c "from rrtf.report import kernel; kernel.install()" || { \
+	  echo "== lab: the kernel could not be installed; the lines above say why"; exit 1; }
+	@echo "== lab: opens notebooks/; start with 00_rrtf_by_hand.ipynb"
+	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
 test: $(READY)  ## make the environment if need be and run the tests
 	@echo "== test: pytest over tests/"

@@ -354,6 +354,9 @@ def through_shards(
     return results
 
 
+RUN_MARKER = "RRTF_RUN"  # environment variable that every process of the runner inherits
+
+
 @dataclass
 class Stage:
     """One stage's folder under one profile: what it loads, what it saves, its manifest."""
@@ -374,7 +377,6 @@ class Stage:
         settings = config.declared(name, namespace)
         folder = config.run_dir(settings["profile"]) / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "manifest.json").unlink(missing_ok=True)
         return cls(name, settings["profile"], settings, folder)
 
     def input(self, name: str) -> Path:
@@ -406,23 +408,36 @@ class Stage:
         return self.keep(name)
 
     def keep(self, name: str) -> Path:
-        """Records a file or folder that something else wrote into the stage's folder."""
+        """Records a file or folder that something else wrote into the stage's folder.
+
+        What was finished there before is over with the first of them, and not with opening.
+        """
+        (self.folder / "manifest.json").unlink(missing_ok=True)
         path = self.folder / name
         self.outputs[name] = sha256(path)
         return path
 
     def progress(self, what: str) -> Callable[..., None]:
-        """A callback `(done, total, ...)` by which a long step tells the runner where it is."""
+        """A callback `(done, total, ...)` by which a long step tells where it is.
+
+        It tells the runner, and where a person runs the notebook, a line below the cell.
+        """
         path = self.folder / ".progress"
-        told = -1.0
+        told, started = -1.0, time.monotonic()
+        show = _bar if RUN_MARKER not in os.environ and "ipykernel" in sys.modules else None
+        shown: list[Any] = []
 
         def tell(done: int, total: int, *_: float) -> None:
             nonlocal told
             if time.monotonic() - told >= 0.2 or done >= total:
                 told = time.monotonic()
                 beside = path.with_name(".progress.part")
-                beside.write_text(json.dumps({"what": what, "done": done, "total": total}))
+                seconds = round(told - started, 1)
+                now = {"what": what, "done": done, "total": total, "seconds": seconds}
+                beside.write_text(json.dumps(now))
                 os.replace(beside, path)
+                if show:
+                    show(now, shown)
 
         return tell
 
@@ -467,8 +482,27 @@ def _device() -> str:
     return f"cpu, {os.cpu_count()} cores, {platform.machine()}"
 
 
+def meter(now: Mapping[str, Any]) -> str:
+    """What `Stage.progress` told as a line: what, a bar, done of total, elapsed and left."""
+    from tqdm.std import tqdm
+
+    done, total, seconds = (now[name] for name in ("done", "total", "seconds"))
+    return tqdm.format_meter(done, total, seconds, ncols=78, prefix=now["what"])
+
+
+def _bar(now: Mapping[str, Any], shown: list[Any]) -> None:
+    """The meter below the running cell; `shown` holds the handle of the line that is there."""
+    from IPython.display import display
+
+    line = {"text/plain": meter(now)}
+    if shown:
+        shown[0].update(line, raw=True)
+    else:
+        shown.append(display(line, raw=True, display_id=True))
+
+
 def read_progress(folder: Path) -> dict | None:
-    """What `Stage.progress` told last: `{"what", "done", "total"}`, or None."""
+    """What `Stage.progress` told last: `{"what", "done", "total", "seconds"}`, or None."""
     try:
         return json.loads((folder / ".progress").read_text())
     except (OSError, ValueError):

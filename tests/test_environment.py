@@ -124,9 +124,14 @@ def test_the_program_of_the_auto_gptq_lane_needs_only_what_its_lock_holds():
 
 
 @pytest.mark.parametrize(
-    "target, says", [("reports", "-m rrtf run --profile nano"), ("test", "-m pytest")]
+    "target, says",
+    [
+        ("reports", "-m rrtf run --profile nano"),
+        ("test", "-m pytest"),
+        ("lab", "-m jupyterlab --notebook-dir=notebooks"),
+    ],
 )
-def test_the_two_commands_run_in_their_environment_or_in_the_one_at_hand(target, says):
+def test_the_main_commands_run_in_their_environment_or_in_the_one_at_hand(target, says):
     own = subprocess.run(
         ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
     )

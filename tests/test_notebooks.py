@@ -15,8 +15,8 @@ FOLDER = config.home() / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 STAGES = [path for path in NOTEBOOKS if path.stem in (*config.STAGES, *config.APPENDICES)]
 ORDER = (
-    "title", "parameters", "setup", "load", "look-input", "by-hand", "act", "look-", "checks",
-    "save", "next",
+    "title", "parameters", "setup", "load", "look-input", "by-hand", "act", "look-", "answer",
+    "checks", "save", "next",
 )  # fmt: skip
 FORBIDDEN = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.While, ast.Try)
 PATHLIKE = re.compile(r"^[\w.-]*/[\w./-]+$|\.(jsonl?|parquet|safetensors)$")
@@ -71,7 +71,7 @@ def test_a_notebook_is_small_and_its_cells_are_smaller(path):
         for cell in code_cells(path)
         if cell["id"] != "parameters"
     ]
-    assert len(cells) <= 25 and sum(lines) <= 80
+    assert len(cells) <= 25 and sum(lines) <= 90
     assert statistics.median(lines) <= 5
     for cell in code_cells(path):
         wide = [line for line in store.text(cell).splitlines() if len(line) > 88]
@@ -142,6 +142,25 @@ def test_a_stage_opens_itself_checks_and_finishes(path):
     assert re.search(rf"store\.Stage\.open\(['\"]{word}['\"], globals\(\)\)", text["setup"])
     assert "assert " in text["checks"]
     assert "stage.finish(" in text["save"] and "counts=" in text["save"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_a_notebook_ends_with_two_things_to_try_its_module_and_where_to_go_on(path):
+    last = store.text(store.cells(path)[-1])
+    assert len(re.findall(r"^- ", last, re.MULTILINE)) == 2 and "**Try it.**" in last
+    links = re.findall(r"\]\(([^)]+)\)", last)
+    assert any(link.endswith(".ipynb") for link in links)
+    own = [FOLDER / link for link in links if link.startswith("../rrtf/")]
+    assert own and all(place.exists() for place in own)
+    known = config.resolve("nano", path.stem)
+    for name, value in re.findall(r"`(\w+) = ([^`]+)`", last):
+        assert isinstance(ast.literal_eval(value), type(known[name])), f"{name} = {value}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_words_in_subscripts_stand_upright(path):
+    text = "".join(store.text(c) for c in store.cells(path) if c["cell_type"] == "markdown")
+    assert not re.findall(r"_\{[A-Za-z]{2,}[,}]", text)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)

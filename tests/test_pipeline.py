@@ -41,7 +41,7 @@ def write_notebook(folder: Path, stage: str, act: str, *, save: str = SAVE, **ch
         code("setup", SETUP.format(stage=stage)),
         code("act", act),
         code("save", save),
-        markdown("next", "The loss is $p_i = x_1 * x_2 * x_3$; on: [next](01_evolve.ipynb)."),
+        markdown("next", "Is $p_i = x_1 * x_2 * x_3$; [a](01_evolve.ipynb), [b](../rrtf/loss.py)."),
     ]
     path = folder / f"{stage}.ipynb"
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,9 +192,10 @@ def test_the_page_reads_offline_and_says_nothing_of_the_machine(place):
     folder = config.report_dir("smoke")
     page, executed = ((folder / f"{FIRST}{kind}").read_text() for kind in (".html", ".ipynb"))
     assert "http://" not in page.replace("http://www.w3.org/1998/Math/MathML", "")
-    assert "https://" not in page and "<script" not in page
+    assert "https://" not in page and "src=" not in page and page.count("<script") == 1
     assert "<math" in page and "<mi>p</mi>" in page and "$" not in page.split("<main>")[1]
-    assert 'href="01_evolve.html"' in page
+    assert 'href="../../rrtf/loss.py"' in page
+    assert 'href="01_evolve.html"' in page and "<title>Tiny 00_rrtf_by_hand · rrtf" in page
     assert "noise" not in page + executed and str(place) not in page + executed
     assert "papermill" not in executed
 
@@ -205,11 +206,63 @@ def test_the_index_and_the_summary_gather_what_the_stages_found(place):
     write_notebook(place / "notebooks", "06_evaluate", "1", save=save)
     go(place, "00,06")
     index = (config.report_dir("smoke") / "index.html").read_text()
-    assert f'<a href="{FIRST}.html">' in index and "<br>Does it run?</td>" in index
+    assert f'<a href="{FIRST}.html">' in index and "Does it run?</span>" in index
     assert "<b>0.25</b> n" in index and index.count("not run</td>") == 7 + len(config.CLOSING)
     summary = store.read_json(config.report_dir("smoke") / "summary.json")
     assert summary["profile"] == "smoke" and list(summary["seconds"]) == [FIRST, "06_evaluate"]
     assert summary["results"] == [{"n": 1}] and summary["quantization"] == []
+
+
+ANSWER = (
+    "from IPython.display import HTML, Image\n"
+    "display(HTML('<p class=\"rrtf-answer\">RRTF &amp; more: +7.8</p>'))\n"
+    "Image(data=b'\\x89PNG\\r\\n\\x1a\\nxx', format='png')"
+)
+
+
+def test_a_page_and_the_index_begin_with_the_answer_that_the_notebook_comes_to_last(place):
+    path = write_notebook(place / "notebooks", "06_evaluate", "(1, 2)")
+    whole = json.loads(path.read_text())
+    whole["cells"].insert(4, code("answer", ANSWER))
+    path.write_text(json.dumps(whole))
+    go(place, "06")
+    folder = config.report_dir("smoke")
+    executed, told = store.read_json(folder / "06_evaluate.ipynb"), "RRTF &amp; more: +7.8"
+    idents = [cell["id"] for cell in executed["cells"]]
+    assert idents.index("act") < idents.index("answer") < idents.index("save"), "story order"
+    page = (folder / "06_evaluate.html").read_text().split("<main>")[1]
+    assert page.index("<h1") < page.index(told) < page.index("Does it run")
+    assert page.index("(1, 2)") < page.index("</details>", page.index("cell-id=act")), "folded"
+    index = (folder / "index.html").read_text().split("<main>")[1]
+    assert index.count(told) == 3 and "data:image/png;base64," in index, "headline, alt, its line"
+
+
+def test_the_foot_names_commit_date_and_machine_and_every_page_has_its_neighbours(place):
+    for stage in (FIRST, "appendix_validation"):
+        write_notebook(place / "notebooks", stage, "1")
+    go(place)
+    go(place, "validation")
+    folder = config.report_dir("smoke")
+    receipt = store.read_json(config.run_dir("smoke") / FIRST / pipeline.RECEIPT)
+    for name in (FIRST, "index"):
+        foot = (folder / f"{name}.html").read_text().split("<footer>")[1]
+        assert f"commit {receipt['commit']} · date {receipt['date']} · cpu" in foot
+    last = (folder / "appendix_validation.html").read_text()
+    assert 'href="appendix_paper_audit.html" rel="prev"' in last and "index.html" in last
+
+
+def test_a_term_of_ours_leads_to_the_glossary_where_a_page_first_uses_it():
+    linked: set[str] = set()
+    text = "# A leak\n`leak`, [a leak](x.html), $leak$; a leak, two leaks, leaked; Holm"
+    shown = pages.link_terms(text, linked)
+    assert shown.startswith("# A leak\n`leak`, [a leak](x.html), $leak$; a [leak](glossary.html#")
+    assert shown.endswith("two leaks, leaked; [Holm](glossary.html#Holm)") and len(linked) == 2
+
+
+def test_every_term_that_pages_link_has_its_place_in_the_glossary(place):
+    text = pages.write_glossary("smoke").read_text()
+    assert all(f'id="{anchor}"' in text for anchor in pages.terms().values())
+    assert "glossary.html#" not in text, "it does not link itself"
 
 
 def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():
@@ -246,6 +299,29 @@ def test_the_kernel_is_the_runners_interpreter_with_fixed_threads_and_hashes(pla
     go(place)
     row = json.loads((config.run_dir("smoke") / FIRST / "rows.jsonl").read_text())
     assert row == {"python": sys.executable, "threads": "1", "hashes": "0"}
+
+
+def test_the_kernel_of_jupyterlab_is_this_interpreter_and_says_nothing_while_it_imports(tmp_path):
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import KernelManager
+
+    place = kernel.install(str(tmp_path))
+    assert store.read_json(place)["argv"][0] == sys.executable
+    specs = KernelSpecManager(kernel_dirs=[str(place.parent.parent)])
+    manager = KernelManager(kernel_name="rrtf", kernel_spec_manager=specs)
+    manager.start_kernel()
+    client, said = manager.blocking_client(), []
+    try:
+        client.start_channels()
+        client.wait_for_ready(timeout=120)
+        cell = "import gptqmodel\nfrom rrtf import engines\nprint(1 + 1, 'OMP' in str(dir()))"
+        client.execute_interactive(
+            cell, timeout=120, output_hook=lambda m: said.append(str(m["content"]))
+        )
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert not [text for text in said if "stderr" in text or "error" in text.lower()], said
 
 
 def test_two_runs_from_scratch_write_the_same_report(place):
@@ -490,7 +566,9 @@ def test_formulas_become_mathml_and_code_and_prices_stay():
 def test_a_running_stage_tells_how_far_it_is(place):
     stage = store.Stage.open(FIRST, config.resolve("smoke", FIRST))
     stage.progress("programs")(3, 10)
-    assert store.read_progress(stage.folder) == {"what": "programs", "done": 3, "total": 10}
+    told = store.read_progress(stage.folder)
+    assert (told["what"], told["done"], told["total"]) == ("programs", 3, 10)
+    assert "programs:  30%" in store.meter(told) and "3/10 [00:" in store.meter(told)
     stage.finish(counts={})
     assert store.read_progress(stage.folder) is None
 

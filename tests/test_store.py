@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow
 import pytest
@@ -178,8 +179,35 @@ def test_a_finished_stage_is_fresh_until_settings_inputs_or_outputs_change(home)
     mine.write_text("1")
     (stage.folder / "rows.jsonl").write_text("")
     assert "output rows.jsonl" in stale()
-    opened()
-    assert store.manifest("smoke", STAGE) is None, "opening takes the manifest away"
+
+
+def test_opening_a_stage_changes_nothing_and_its_first_save_takes_the_manifest_away(home):
+    opened().finish(counts={})
+    stage = opened()
+    assert store.manifest("smoke", STAGE)
+    stage.save("other.jsonl", [])
+    assert store.manifest("smoke", STAGE) is None
+
+
+def test_where_a_person_runs_a_notebook_a_line_below_the_cell_says_how_long_it_takes(
+    home, monkeypatch
+):
+    shown, lines = [], []
+    handle = SimpleNamespace(update=lambda line, raw: lines.append(line["text/plain"]))
+
+    def display(line, raw, display_id):
+        shown.append(line["text/plain"])
+        return handle
+
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(display=display))
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    opened().progress("updates")(5, 5)
+    tell = opened().progress("updates")
+    tell(1, 2), tell(2, 2)
+    assert len(shown) == 2 and len(lines) == 1 and "2/2 [00:0" in lines[0]
+    monkeypatch.setenv(store.RUN_MARKER, "a run")
+    opened().progress("updates")(5, 5)
+    assert len(shown) == 2, "the runner shows it"
 
 
 @pytest.mark.parametrize("text", ["", '{"settings": {', "[]", "{}"])

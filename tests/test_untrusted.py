@@ -48,6 +48,7 @@ RUNNING = {
     "nano/problems.py: run: exec": HERE + "texts of operations.toml, never from a user's file",
     "quantize/gptq.py: ask: subprocess.run": OURS + "the lane asks for the signal itself",
     "quantize/jobs.py: Jobs._run: subprocess.Popen": OURS + "`end_with_parent`",
+    "report/pipeline.py: _commit: subprocess.run": "git, which names the checkout's commit",
     "sandbox/court.py: _Court._fork: os.fork": FENCED + "a judge",
     "sandbox/instrument.py: _as_code: marshal.dumps": "written, and read inside the sandbox",
     "sandbox/instrument.py: compile_prompt: compile": PARSED + "a prompt, for the judge",

@@ -313,9 +313,12 @@ def _difference(
     return stats.crossed(*rows, families(scores), paired=paired), *rows
 
 
-def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, float]]:
-    """(name, difference, low, high) of every comparison, as `charts.differences` takes them."""
-    return [(f"{row.a} - {row.b}", row.difference, row.low, row.high) for row in rows]
+def differences(rows: Sequence[Comparison]) -> list[tuple[str, float, float, float, bool]]:
+    """(name, difference, low, high, told apart) of each, as `charts.differences` takes them."""
+    return [
+        (f"{row.a} - {row.b}", row.difference, row.low, row.high, row.p_holm < ALPHA)
+        for row in rows
+    ]
 
 
 def verdict(row: Comparison) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, median
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
     from rrtf.stats import Estimate
 
 
+SMOOTHED = 10  # updates of a running mean
+
+
 def _rows(axis: Axes, names: Iterable[str], *, top: float = 0.6, bottom: float = 0.5) -> None:
     """A line for each name, the first on top."""
     names = list(names)
@@ -23,13 +28,11 @@ def _rows(axis: Axes, names: Iterable[str], *, top: float = 0.6, bottom: float =
     axis.grid(axis="y", visible=False)
 
 
-def _reach(
-    axis: Axes, y: float, span: Sequence[float], shade: str, *, hollow: bool = False
-) -> None:
+def _reach(axis: Axes, y: float, span: Sequence[float], shade: str, *, filled: bool = True) -> None:
     """`span` (value, low, high) in percent, as a dot on its interval."""
     value, *ends = (100 * share for share in span)
     axis.plot(ends, [y, y], color=shade, linewidth=2.2)
-    face = "white" if hollow and ends[0] <= 0 <= ends[1] else shade
+    face = shade if filled else "white"
     axis.plot(value, y, "o", markersize=6, color=shade, markerfacecolor=face)
 
 
@@ -60,20 +63,25 @@ def intervals(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -
         for at, (name, *span) in enumerate(lines):
             _reach(axis, at, span, colour(name, at))
             _note(axis, f"{100 * span[0]:.1f}", (100 * span[0], at), (0, 5))
-        axis.set(title=title, xlabel="tasks solved (%)")
+        least, most = (end(lines, key=lambda line: line[1]) for end in (min, max))
+        said = f"{100 * least[1]:.1f} ({least[0]}) to {100 * most[1]:.1f} ({most[0]})"
+        axis.set(title=f"{title}\n{said}", xlabel="tasks solved (%)")
         axis.margins(x=0.12)
         axis.grid(axis="y", visible=False)
     return figure
 
 
 def differences(
-    rows: Sequence[tuple[str, float, float, float]], *, margin: float, title: str = ""
+    rows: Sequence[tuple[str, float, float, float, bool]], *, margin: float, title: str = ""
 ) -> Figure:
-    """Paired differences (name, value, low, high) in points, zero and +-`margin` marked.
+    """Paired differences (name, value, low, high, told apart) in points.
 
-    The dot of an interval that holds zero is hollow.
+    Zero and +-`margin` are marked.
+    A dot is filled where the difference is told apart from zero by the verdict of its table, which
+    knows how many comparisons were made; an interval alone does not. `title` stands before what
+    was found.
     """
-    figure, axis = canvas(width=7.0, height=1.0 + 0.34 * len(rows))
+    figure, axis = canvas(width=7.0, height=1.25 + 0.34 * len(rows))
     if margin:
         axis.axvspan(-100 * margin, 100 * margin, color="#EFEFEF", zorder=0)
         axis.annotate(
@@ -81,13 +89,22 @@ def differences(
             color="#666666", bbox={"color": "#EFEFEF", "pad": 0.5},
         )  # fmt: skip
     axis.axvline(0, color="#333333", linewidth=1)
-    for at, (_, *span) in enumerate(rows):
-        _reach(axis, at, span, PALETTE[0], hollow=True)
+    for at, (_, *span, apart) in enumerate(rows):
+        _reach(axis, at, span, PALETTE[0], filled=apart)
         _note(axis, f"{100 * span[0]:+.1f}", (100 * span[2], at), (6, 0), left=True)
     _rows(axis, (row[0] for row in rows), top=1)
-    axis.set(title=title, xlabel="difference (points of tasks solved)")
+    found = [f"{name} {100 * value:+.1f}" for name, value, *_, apart in rows if apart]
+    said = ", ".join(found) if len(found) <= NAMED else f"{len(found)} of {len(rows)} differences"
+    said = f"{said} told apart from zero" if found else "no difference is told apart from zero"
+    axis.set_title(fill(f"{title}: {said}" if title else said, FULL_WIDTH))
+    axis.set(
+        xlabel="difference (points of tasks solved); filled: told apart after Holm's correction"
+    )
     axis.margins(x=0.1)
     return figure
+
+
+NAMED, FULL_WIDTH = 3, 88  # names that a title holds; characters of a title over the whole width
 
 
 def steps(
@@ -114,7 +131,10 @@ def steps(
     axis.bar(last, level, color=COLOURS["rrtf"], width=0.6)
     _note(axis, f"{level:.1f}", (last, level), (0, 4))
     axis.set_xticks(range(last + 1), [name.replace(" (", "\n(") for name in names])
-    axis.set(ylabel="tasks solved (%)")
+    most = max(parts, key=lambda part: abs(part[1]), default=("", 0.0, 0.0, 0.0))
+    said = f"{start[0]} to {end}: {level - 100 * start[1]:+.1f} points"
+    said += f", of which {most[0].partition(' (')[0]} {100 * most[1]:+.1f}" * bool(parts)
+    axis.set(title=said, ylabel="tasks solved (%)")
     axis.margins(y=0.2)
     axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
@@ -122,10 +142,21 @@ def steps(
 
 
 def curves(
-    lines: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    against: str = "",
 ) -> Figure:
-    """One line per name through its (x, y) points, named at its right end without overlap."""
+    """One line per name through its (x, y) points, named at its right end without overlap.
+
+    With `against`, the name of one of them, differences to that line, which is zero then.
+    """
     figure, axis = canvas(width=7.0, height=3.6)
+    if against in lines:
+        zero = dict(lines[against])
+        lines = {name: [(x, y - zero[x]) for x, y in points] for name, points in lines.items()}
+        y_label = f"{y_label}, above {against}"
     for at, (name, points) in enumerate(lines.items()):
         xs, ys = zip(*points, strict=True)
         axis.plot(xs, ys, "o-", color=colour(name, at), markersize=3, label=name)
@@ -138,7 +169,13 @@ def curves(
             fontsize=8.5, color=colour(name, list(lines).index(name)),
             arrowprops={"arrowstyle": "-", "color": "#BBBBBB", "linewidth": 0.7},
         )  # fmt: skip
-    axis.set(xlabel=x_label, ylabel=y_label)
+    widths = []
+    for at in (0, -1):
+        ys = {name: points[at][1] for name, points in lines.items()}
+        widths.append(f"{max(ys.values()) - min(ys.values()):.1f}")
+    (first, _), (last, _) = (next(iter(lines.values()))[at] for at in (0, -1))
+    said = f"best and worst lie {widths[0]} apart at {x_label} = {first:g}"
+    axis.set(title=f"{said}, {widths[1]} at {last:g}", xlabel=x_label, ylabel=y_label)
     return figure
 
 
@@ -190,9 +227,25 @@ def stacked(counts: Mapping[str, Mapping[str, int]], order: Mapping[str, str]) -
                for part, shade in used.items()]  # fmt: skip
     figure.legend(handles=patches, loc="outside upper left", ncols=min(len(patches), LEGEND))
     _rows(axis, counts, top=0.5)
-    axis.set(xlabel="share of answers (%)", xlim=(0, 100))
+    axis.set(title=_widest(counts), xlabel="share of answers (%)", xlim=(0, 100))
     axis.grid(visible=False)
     return figure
+
+
+def _widest(counts: Mapping[str, Mapping[Any, float]]) -> str:
+    """Where the rows differ most, as a title: the part with its smallest and largest share."""
+    shares: dict[Any, list[tuple[float, str]]] = {}
+    for part in {part: 0 for found in counts.values() for part in found}:
+        shares[part] = sorted(
+            (100 * found.get(part, 0) / (sum(found.values()) or 1), name)
+            for name, found in counts.items()
+        )
+    if not shares:
+        return ""
+    part = max(shares, key=lambda one: shares[one][-1][0] - shares[one][0][0])
+    (low, least), (high, most) = shares[part][0], shares[part][-1]
+    name = str(part).replace("_", " ").lower()
+    return f"widest apart in {name}: {low:.0f} % ({least}) to {high:.0f} % ({most})"
 
 
 LEGEND = 5  # parts in a row of the legend
@@ -292,7 +345,8 @@ def grouped_bars(
         left = [i - 0.4 + (place + 0.5) * width for i in range(len(keys))]
         axes.bar(left, heights, width * 0.92, label=name, color=colour(name, place))
     axes.set_xticks(range(len(keys)), [str(key) for key in keys])
-    axes.set(xlabel=x_label, ylabel=f"share of {y_label}" if share else y_label)
+    said = _widest(groups) if share and len(groups) > 1 else ""
+    axes.set(title=said, xlabel=x_label, ylabel=f"share of {y_label}" if share else y_label)
     axes.legend()
     return figure
 
@@ -309,7 +363,10 @@ def found_and_chance(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.bar_label(bars, padding=3, fontsize=8)
     axes.set_xscale("symlog", linthresh=10)
     _rows(axes, (row["detector"] for row in rows), top=0.5)
-    axes.set(xlabel="pairs of a training row and a held-out task")
+    leaks, chance = (max(rows, key=lambda row: row[name]) for name in ("leaks", "chance"))
+    said = f"most leaks: {leaks['detector']} ({leaks['leaks']})" if leaks["leaks"] else "no leak"
+    said += f"; most by chance: {chance['detector']} ({chance['chance']})" * bool(chance["chance"])
+    axes.set(title=said, xlabel="pairs of a training row and a held-out task")
     axes.margins(x=0.1)
     axes.legend(loc="upper right")
     return figure
@@ -328,7 +385,9 @@ def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> F
             axes.text(x, y, str(count), ha="center", va="center", fontsize=8, color=ink)
     axes.set_xticks(range(len(names)), list(names), rotation=40, ha="right")
     axes.set_yticks(range(len(names)), list(names))
-    axes.set_title(label)
+    both = [(counts[y][x], names[y], names[x]) for y in range(len(names)) for x in range(y)]
+    most = max(both, default=(0, "", ""))
+    axes.set_title(f"{label}: most by {most[1]} and {most[2]} ({most[0]})" if most[0] else label)
     axes.grid(visible=False)
     return figure
 
@@ -343,7 +402,11 @@ def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
             alpha=0.9 if same else 0.35, color=PALETTE[5] if same else PALETTE[0],
             label=f"{name} ({len(dots)})", linewidths=0,
         )  # fmt: skip
-    axes.set(xlim=(-0.02, 1.02), xlabel="words in common (Jaccard)", ylabel="equal outputs")
+    same = [n.resemblance for n in neighbours if n.agreement == 1.0]
+    few = sum(words < 0.5 for words in same)
+    said = f"{few} of {len(same)} rows of the same function share less than half of the words"
+    axes.set(title=said, xlabel="words in common (Jaccard)", ylabel="equal outputs")
+    axes.set_xlim(-0.02, 1.02)
     axes.legend(loc="lower right")
     return figure
 
@@ -359,7 +422,8 @@ def histograms(
         weights = [1 / len(values) for _ in values]
         style = {"histtype": "step", "linewidth": 1.5, "color": colour(name, place)}
         axes.hist(values, bins=edges, weights=weights, label=name, **style)
-    axes.set(xlabel=label, ylabel=f"share of {of}")
+    middles = [f"{name} {median(values):.3g}" for name, values in groups.items() if values]
+    axes.set(title=f"median: {', '.join(middles)}", xlabel=label, ylabel=f"share of {of}")
     axes.legend()
     return figure
 
@@ -383,6 +447,8 @@ def paired(names: Sequence[str], cells: Mapping[tuple[str, str], str]) -> Figure
     axis.set_yticks(range(side - 1), [f"{at} {name}" for at, name in enumerate(names[:-1], 1)])
     axis.xaxis.tick_top()
     axis.set(xlim=(0.5, side - 0.5), ylim=(side - 1.5, -0.5))
+    apart, equal = (sum(text.endswith(mark) for text in cells.values()) for mark in "*=")
+    axis.set_title(f"{apart} of {len(cells)} pairs told apart, {equal} equal within the margin")
     axis.set_xlabel(f"{side} is {names[-1]}; * told apart, = equal within the margin")
     axis.grid(visible=False)
     axis.tick_params(length=0)
@@ -416,7 +482,10 @@ def p_ranges(rows: Sequence[tuple[str, float, float, str]], *, alpha: float) -> 
     _rows(axis, (row[0] for row in rows), bottom=0.4)
     axis.set(xlabel="p after Holm, from smallest to largest possible", xscale="log",
              xlim=(floor / 2, 1.6))  # fmt: skip
-    there = {row[3] for row in rows}
+    there = Counter(row[3] for row in rows)
+    axis.set_title(
+        ", ".join(f"{n} {kind}" for kind, n in there.items()) + f", of {len(rows)} tests"
+    )
     _line_legend(figure, {k: v for k, v in SHADES.items() if k in there}, linewidth=3)
     return figure
 
@@ -441,6 +510,9 @@ def data_sizes(rows: Sequence[Mapping[str, Any]], *, stated_batch: int) -> Figur
         axis.set(title=name, xlim=(1, 20 * max(values)), xscale="log")
         axis.grid(axis="y", visible=False)
     batches.axvline(stated_batch, color="#333333", linewidth=1, linestyle=":")
+    implied = sorted(row["implied batch"] for row in rows)
+    said = f"the steps imply batches of {implied[0]:,} to {implied[-1]:,}; stated: {stated_batch:,}"
+    figure.suptitle(said, fontsize=10)
     rates.set(title="HumanEval, best point (%)")
     rates.margins(x=0.15)
     return figure
@@ -458,10 +530,13 @@ def answers(lines: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Fi
     for at, line in enumerate(lines.values()):
         for name, span in line.items():
             y = at + 0.3 * names.index(name) - 0.15
-            _reach(axis, y, span, shades[name], hollow=True)
+            _reach(axis, y, span, shades[name], filled=span[1] > 0 or span[2] < 0)
             _note(axis, f"{100 * span[0]:+.1f}", (100 * span[2], y), (6, 0), left=True)
     _rows(axis, lines)
-    axis.set(xlabel="difference (points of tasks solved)")
+    above = [f"{sum(line[name][1] > 0 for line in lines.values() if name in line)} ({name})"
+             for name in names]  # fmt: skip
+    axis.set_title(f"intervals above zero, of {len(lines)} questions: {', '.join(above)}")
+    axis.set(xlabel="difference (points of tasks solved); filled: its own interval excludes zero")
     axis.margins(x=0.1)
     _line_legend(figure, shades, marker="o")
     return figure
@@ -472,29 +547,91 @@ def by_update(
     *,
     y_label: str,
     zero: bool = False,
-    over: int = 10,
+    over: int = SMOOTHED,
 ) -> Figure:
-    """One quantity over the updates of several runs, as running means over `over` of their values.
+    """One quantity over the updates, a line per method: the mean of its runs in their range.
 
-    For short runs over a third of their values. Runs of one method share its colour; single
-    updates are drawn faintly behind the means.
+    Runs are shown as running means over `over` of their values, short ones over a third.
     """
     figure, axis = canvas(width=7.0, height=3.2)
-    seen: set[str] = set()
-    for at, (run, points) in enumerate(lines.items()):
-        method = run.rsplit("-s", 1)[0]
-        xs, ys = zip(*points, strict=True)
+    for at, (method, runs) in enumerate(_of_methods(lines).items()):
         shade = colour(method, at)
-        span = max(1, min(over, len(ys) // 3))
-        means = [sum(ys[end - span : end]) / span for end in range(span, len(ys) + 1)]
-        axis.plot(xs, ys, color=shade, alpha=0.12, linewidth=0.7)
-        axis.plot(xs[span - 1 :], means, color=shade, label=None if method in seen else method)
-        seen.add(method)
+        xs, means, lows, highs = _band([_smooth(points, over) for points in runs])
+        axis.fill_between(xs, lows, highs, color=shade, alpha=0.2, linewidth=0)
+        axis.plot(xs, means, color=shade, label=method, linestyle=("-", "--")[at % 2])
+    falls = [
+        f"{name} {first:.3g} to {last:.3g}" for name, (first, last) in ends(lines, over).items()
+    ]
+    axis.set_title(fill("; ".join(falls), FULL_WIDTH), fontsize=8.5)
     axis.set(xlabel="update", ylabel=y_label)
     if zero:
         axis.set_ylim(bottom=0)
     axis.legend(ncols=3)
     return figure
+
+
+def ends(
+    lines: Mapping[str, Sequence[tuple[int, float]]], over: int = SMOOTHED
+) -> dict[str, tuple[float, float]]:
+    """Method -> (first, last) of the mean line that `by_update` draws of its runs."""
+    found = {}
+    for method, runs in _of_methods(lines).items():
+        _, means, *_ = _band([_smooth(points, over) for points in runs])
+        found[method] = means[0], means[-1]
+    return found
+
+
+def apart_by_update(
+    lines: Mapping[str, Sequence[tuple[int, float]]], a: str, b: str, *, y_label: str
+) -> Figure:
+    """How far two methods lie apart at each update: a - b, mean and range over common seeds.
+
+    For quantities whose lines would lie on each other. The title gives the largest mean difference
+    beside the quantity's own mean.
+    """
+    figure, axis = canvas(width=7.0, height=2.6)
+    pairs = zip(*(_of_methods(lines).get(name, []) for name in (a, b)), strict=False)
+    gaps = [
+        [(x, one - other) for (x, one), (_, other) in zip(*map(_smooth, pair), strict=True)]
+        for pair in pairs
+    ]
+    axis.axhline(0, color="#333333", linewidth=1)
+    if gaps:
+        xs, means, lows, highs = _band(gaps)
+        axis.fill_between(xs, lows, highs, color=PALETTE[0], alpha=0.25, linewidth=0)
+        axis.plot(xs, means, color=PALETTE[0])
+        own = [y for run in _of_methods(lines)[b] for _, y in run]
+        most = max(means, key=abs)
+        axis.set_title(
+            f"{a} and {b} differ by {most:+.2g} at most; {b} has {mean(own):.2g} on average"
+        )
+    axis.set(xlabel="update", ylabel=f"{y_label}: {a} - {b}")
+    return figure
+
+
+Points = Sequence[tuple[int, float]]  # (update, value)
+
+
+def _of_methods(lines: Mapping[str, Points]) -> dict[str, list[Points]]:
+    found: dict[str, list[Points]] = {}
+    for run, points in lines.items():
+        found.setdefault(run.rsplit("-s", 1)[0], []).append(points)
+    return found
+
+
+def _smooth(points: Points, over: int = SMOOTHED) -> list[tuple[int, float]]:
+    """Running means over `over` values, or over a third of a short run."""
+    ys = [y for _, y in points]
+    span = max(1, min(over, len(ys) // 3))
+    ends = range(span, len(ys) + 1)
+    return [(points[end - 1][0], mean(ys[end - span : end])) for end in ends]
+
+
+def _band(runs: Sequence[Points]) -> tuple[list, list, list, list]:
+    """x, and mean, least and largest y of runs over the same updates."""
+    columns = [[y for _, y in column] for column in zip(*runs, strict=False)]
+    xs = [x for x, _ in runs[0]][: len(columns)]
+    return xs, *([end(column) for column in columns] for end in (mean, min, max))
 
 
 def hinge(rows: Sequence[Mapping[str, Any]]) -> Figure:
@@ -512,7 +649,9 @@ def hinge(rows: Sequence[Mapping[str, Any]]) -> Figure:
         label = f"{row['student']}, weight {weight:g}"
         axis.plot([gap], [row["L_rank"]], "o", color=shade, label=label, zorder=3)
     axis.axvline(0, color="#999999", linewidth=0.8)
-    axis.set(xlabel="p_tea - p_stu (nats per token)", ylabel="L_rank of the pair")
+    wrong = sum(gap < 0 for gap in gaps)
+    said = f"{wrong} of {len(rows)} pairs are in the wrong order and push; the others are silent"
+    axis.set(title=said, xlabel="p_tea - p_stu (nats per token)", ylabel="L_rank of the pair")
     axis.legend(title="student's situation")
     return figure
 
@@ -523,8 +662,10 @@ def loss_curve(points: Sequence[tuple[int, float]], x_label: str, y_label: str) 
     window = max(1, len(points) // 100)
     chunks = [points[i : i + window] for i in range(0, len(points), window)]
     steps = [chunk[-1][0] for chunk in chunks]
-    axes.plot(steps, [sum(loss for _, loss in c) / len(c) for c in chunks], color=PALETTE[0])
-    axes.set(xlabel=x_label, ylabel=y_label)
+    means = [mean(loss for _, loss in chunk) for chunk in chunks]
+    axes.plot(steps, means, color=PALETTE[0])
+    said = f"from {means[0]:.3g} to {means[-1]:.3g}" if means else ""
+    axes.set(title=said, xlabel=x_label, ylabel=y_label)
     return figure
 
 
@@ -546,6 +687,9 @@ def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
         label = f"{method} ({variant})" if variant else method
         axes.plot(xs, ys, dashes[place % 4], marker="o", color=colour(method), label=label)
     axes.axhline(base, color=colour("base"), linewidth=1, label="base")
+    best = max(rows, key=lambda row: row["pass@1"])
+    said = f"best: {best['method']} {best['variant']} at {best['learning_rate']:g}"
+    axes.set_title(f"{said}, {100 * best['pass@1']:.1f} % (base {100 * base:.1f} %)")
     axes.set(xscale="log", xlabel="learning rate", ylabel="pass@1 on validation")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

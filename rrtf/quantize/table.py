@@ -264,9 +264,11 @@ def timing(measured: Sequence[Measured]) -> list[dict[str, Any]]:
     return rows
 
 
-def differences(table: Sequence[QuantRow]) -> list[tuple[str, float, float, float]]:
-    """(variant and decoding, difference, low, high) against full precision, for the figure."""
-    return [(f"{row.variant}, {one['decoding']}", *span)
+def differences(
+    table: Sequence[QuantRow], *, alpha: float
+) -> list[tuple[str, float, float, float, bool]]:
+    """(variant and decoding, difference, low, high, told apart) against full precision."""
+    return [(f"{row.variant}, {one['decoding']}", *span, one["p after Holm"] < alpha)
             for row in table for one, span in _compared(row)]  # fmt: skip
 
 

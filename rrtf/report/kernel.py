@@ -15,7 +15,7 @@ from typing import TextIO
 
 from rrtf import config, store
 
-MARKER = "RRTF_RUN"  # environment variable every process of a run inherits
+MARKER = store.RUN_MARKER
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # more threads than cores are ten times slower; stages raise it
@@ -29,6 +29,9 @@ ENVIRONMENT = {
     "JUPYTER_PLATFORM_DIRS": "1",  # silences a notice of jupyter_core
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # silences a notice of the debugger
 }
+
+LOUD = ("torchao", "torch.utils._pytree")  # say at import what concerns nobody here
+QUIET = f"import logging; [logging.getLogger(one).setLevel('ERROR') for one in {LOUD}]"
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FRAME = re.compile(r"File (\S+?):(\d+), in (\w+)")
@@ -85,6 +88,23 @@ def execute(
                 raise
             raise StageError(_unstarted(notebook, error, log)) from None
     return store.read_json(scratch)
+
+
+def install(prefix: str = sys.prefix) -> Path:
+    """The kernel `rrtf` for JupyterLab, below `prefix`: this interpreter in a run's environment.
+
+    Its first cell stays free of notices that libraries give while they are imported.
+    """
+    from ipykernel import kernelspec
+
+    quiet = {"PYTHONWARNINGS": "ignore:IProgress not found"}  # of tqdm, without ipywidgets
+    names = {"kernel_name": "rrtf", "display_name": "rrtf"}
+    folder = kernelspec.install(**names, prefix=prefix, env=ENVIRONMENT | quiet)
+    place = Path(folder) / "kernel.json"
+    spec = store.read_json(place)
+    spec["argv"].append(f"--IPKernelApp.exec_lines={QUIET}")
+    store.write_json(place, spec)
+    return place
 
 
 def _unstarted(notebook: Path, error: Exception, log: Path) -> str:

@@ -9,11 +9,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rrtf import config, store
+
+ANSWER = "answer"  # the id of the cell that a page begins with
+HEADLINE = "06_evaluate"  # whose answer the index begins with
+ORIGIN = ("commit", "date")  # of a receipt, shown in the foot
+EXTRAS = (("glossary.html", "glossary"),)  # pages beside those of the notebooks: file, title
 
 _MATH = re.compile(
     r"(?P<code>```.*?```|`[^`\n]+`)"
@@ -98,24 +104,36 @@ def take_formulas(text: str, formulas: dict[str, str]) -> str:
     return _MATH.sub(replace, text)
 
 
-def page(notebook: Mapping[str, Any], name: str, profile: str) -> str:
-    """The notebook as one HTML page over nbconvert's `lab` template."""
+def page(notebook: Mapping[str, Any], name: str, profile: str, foot: str = "") -> str:
+    """The notebook as one HTML page over nbconvert's `lab` template, its answer first.
+
+    `foot` says what the page comes from. The notebook itself keeps the order of its story.
+    """
     import nbformat
     from nbconvert import HTMLExporter
 
-    shown = deepcopy(dict(notebook))
-    ids = [cell.get("id") for cell in shown["cells"]]
-    if "injected-parameters" in ids:
-        shown["cells"] = [cell for cell in shown["cells"] if cell["id"] != "parameters"]
+    shown = deepcopy(dict(notebook)) | {"cells": _in_reading_order(notebook["cells"])}
     formulas: dict[str, str] = {}
+    linked = {"glossary"} if name == "glossary" else set()
     for cell in shown["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = take_formulas("".join(cell["source"]), formulas)
-    around = _neighbours(name) | {
+            text = "".join(cell["source"])
+            text = text if linked == {"glossary"} else link_terms(text, linked)
+            cell["source"] = take_formulas(text, formulas)
+        else:
+            cell["metadata"]["value"] = _bare(cell)
+    heading = title(shown["cells"])[0] or name
+    shown["metadata"] = dict(shown["metadata"]) | {"title": f"{heading} · rrtf, {profile} run"}
+    around = {
+        "before": _beside(name, profile, -1),
+        "after": _beside(name, profile, 1),
+        "extras": extras(profile),
+        "contents": contents(shown["cells"]),
         "profile": profile,
         "stage": name,
-        "heading": title(shown["cells"])[0] or name,
+        "foot": foot,
         "css": _template("report.css"),
+        "script": _template("report.js"),
     }
     folder = str(files("rrtf.report").joinpath("templates"))
     exporter = HTMLExporter(template_name="report", extra_template_basedirs=[folder])
@@ -123,7 +141,82 @@ def page(notebook: Mapping[str, Any], name: str, profile: str) -> str:
     body, _ = exporter.from_notebook_node(node, resources={"rrtf": around})
     for token, formula in formulas.items():
         body = body.replace(token, formula)
+    body = body.replace('href="../', 'href="../../')  # a page lies one folder deeper than notebooks
     return re.sub(r'href="((?:\d\d|appendix)_\w+)\.ipynb', r'href="\1.html', body)
+
+
+def _in_reading_order(cells: Sequence[Mapping[str, Any]]) -> list[dict]:
+    """Heading, answer, what the notebook says of itself, and the rest; parameters only once."""
+    found = [dict(deepcopy(cell)) for cell in cells]
+    if any(cell.get("id") == "injected-parameters" for cell in found):
+        found = [cell for cell in found if cell["id"] != "parameters"]
+    answers = [cell for cell in found if cell.get("id") == ANSWER]
+    if not answers or found[0]["cell_type"] != "markdown":
+        return found
+    heading, _, rest = "".join(found[0]["source"]).partition("\n")
+    about = found[0] | {"id": "about", "source": rest.strip()}
+    others = [cell for cell in found[1:] if cell.get("id") != ANSWER]
+    return [found[0] | {"source": heading}, *answers, about, *others]
+
+
+def _bare(cell: dict) -> str:
+    """Takes the value that a cell ends with out of its outputs where it is shown only as text.
+
+    Such values (sizes, paths) serve who works on the notebook; the page shows them with the code.
+    """
+    plain = [out for out in cell["outputs"] if out["output_type"] == "execute_result"
+             and set(out["data"]) == {"text/plain"}]  # fmt: skip
+    cell["outputs"] = [out for out in cell["outputs"] if out not in plain]
+    return "\n".join("".join(out["data"]["text/plain"]) for out in plain)
+
+
+def answer(notebook: Mapping[str, Any]) -> tuple[str, str]:
+    """(sentence, figure as base64 PNG) of an executed notebook's answer; `''` for what it lacks."""
+    cells = [cell for cell in notebook["cells"] if cell.get("id") == ANSWER]
+    shown = [out.get("data", {}) for cell in cells for out in cell.get("outputs", [])]
+    texts = ["".join(data.get("text/html", "")) for data in shown]
+    words = " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", "", text) for text in texts)
+    figures = ["".join(data["image/png"]) for data in shown if "image/png" in data]
+    return html.unescape(words).strip(), "".join(figures[:1])
+
+
+def contents(cells: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(anchor, heading) of every section, as nbconvert names them; none where there are few."""
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    found = [(line.replace(" ", "-"), line) for line in re.findall(r"^## (.+)$", text, re.M)]
+    return found if len(found) > 3 else []
+
+
+@cache
+def terms() -> dict[str, str]:
+    """Term -> anchor of every entry of the glossary; an entry names its spellings by commas."""
+    heads = re.findall(r"^## (.+)$", _template("glossary.md"), re.M)
+    return {term: head.replace(" ", "-") for head in heads for term in head.split(", ")}
+
+
+def link_terms(text: str, linked: set[str]) -> str:
+    """Markdown in which the first use on a page of each of our terms leads to the glossary.
+
+    `linked` are the anchors that the page has linked; those that are new come to it. Code,
+    formulas, links and headings stay as they are.
+    """
+    words = "|".join(sorted(map(re.escape, terms()), key=len, reverse=True))
+    whole = re.compile(rf"{_MATH.pattern}|\[[^]]*\]\([^)]*\)|^#[^\n]*|\b(?P<term>{words})\b",
+                       re.DOTALL | re.MULTILINE)  # fmt: skip
+
+    def replace(match: re.Match) -> str:
+        anchor = terms().get(match["term"] or "", "")
+        if not anchor or anchor in linked:
+            return match[0]
+        linked.add(anchor)
+        return f"[{match[0]}](glossary.html#{anchor})"
+
+    return whole.sub(replace, text)
+
+
+def extras(profile: str) -> list[tuple[str, str]]:
+    """(file, title) of the pages beside the notebooks' that there are: glossary and the like."""
+    return [one for one in EXTRAS if (config.report_dir(profile) / one[0]).exists()]
 
 
 def look() -> str:
@@ -136,20 +229,40 @@ def _template(name: str) -> str:
     return files("rrtf.report").joinpath("templates", "report", name).read_text(encoding="utf-8")
 
 
-def _neighbours(name: str) -> dict[str, str]:
-    if name not in config.STAGES:
-        return {"before": "", "after": ""}
-    at = config.STAGES.index(name)
-    before = config.STAGES[at - 1] if at else ""
-    return {"before": before, "after": config.STAGES[at + 1] if name != config.STAGES[-1] else ""}
+def _beside(name: str, profile: str, step: int) -> str:
+    """The page before or after, of all that a plain run makes and of the appendices at hand."""
+    folder = config.report_dir(profile)
+    usual = (*config.STAGES, *config.CLOSING)
+    chain = [stage for stage in (*config.STAGES, *config.APPENDICES)
+             if stage in usual or stage == name or (folder / f"{stage}.html").exists()]  # fmt: skip
+    at = chain.index(name) + step if name in chain else -1
+    return chain[at] if 0 <= at < len(chain) else ""
 
 
-def write_page(notebook: Mapping[str, Any], name: str, profile: str) -> Path:
+def foot(profile: str, stage: str, receipt: Mapping[str, Any]) -> str:
+    """Where a page comes from: run, commit, date, machine and versions, as far as is known."""
+    done = store.manifest(profile, stage) or {}
+    known = [f"{profile} run", *(f"{name} {receipt[name]}" for name in ORIGIN if name in receipt)]
+    versions = [f"{name} {version}" for name, version in done.get("versions", {}).items()]
+    return " · ".join(filter(None, [*known, done.get("device"), ", ".join(versions)]))
+
+
+def write_page(notebook: Mapping[str, Any], name: str, profile: str, foot: str) -> Path:
     """Writes the executed notebook and its HTML page into the profile's report folder."""
     folder = config.report_dir(profile)
     store.write_json(folder / f"{name}.ipynb", notebook)
     path = folder / f"{name}.html"
-    store.write_bytes(path, page(notebook, name, profile).encode())
+    store.write_bytes(path, page(notebook, name, profile, foot).encode())
+    return path
+
+
+def write_glossary(profile: str) -> Path:
+    """`glossary.html`, which the pages link where they first use a term."""
+    cell = {"cell_type": "markdown", "id": "title", "metadata": {}}
+    cells = [cell | {"source": _template("glossary.md")}]
+    whole = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    path = config.report_dir(profile) / "glossary.html"
+    store.write_bytes(path, page(whole, "glossary", profile).encode())
     return path
 
 
@@ -173,46 +286,71 @@ def write_index(
     titles: Mapping[str, tuple[str, str]],
     seconds: Mapping[str, float],
     *,
+    foot: str = "",
     failed: str = "",
 ) -> Path:
-    """`index.html`: a line per stage with its question, status, minutes and key numbers.
+    """`index.html`: the headline with its figure, then a line per stage with its answer.
 
     `titles` (heading, question) names the stages to list, in order; `seconds` is by stage;
-    `failed` is the stage that just failed, if any.
+    `failed` is the stage that just failed, if any. The answers are those of the pages.
     """
     folder = config.report_dir(profile)
+    found = {stage: _answered(profile, stage) for stage in titles}
     rows = [
-        _row(profile, stage, names, seconds.get(stage), stage == failed)
+        _row(profile, stage, names, found[stage][0], _standing(profile, stage, seconds, failed))
         for stage, names in titles.items()
     ]
-    text = _template("index.html").replace("{{css}}", _template("report.css"))
+    sentence, figure = found.get(HEADLINE, ("", ""))
+    image = f'<img src="data:image/png;base64,{figure}" alt="{html.escape(sentence)}">'
     total = sum(seconds.get(stage, 0.0) for stage in config.STAGES + config.CLOSING) / 60
-    for name, value in {"profile": profile, "minutes": f"{total:.1f}"}.items():
-        text = text.replace(f"{{{{{name}}}}}", html.escape(value))
-    path = folder / "index.html"
-    store.write_bytes(path, text.replace("{{rows}}", "\n".join(rows)).encode())
-    return path
+    values = {
+        "css": _template("report.css"),
+        "profile": html.escape(profile),
+        "minutes": f"{total:.1f}",
+        "headline": f'<p class="rrtf-answer">{html.escape(sentence)}</p>' * bool(sentence),
+        "figure": image * bool(figure),
+        "extras": " ".join(f'<a href="{file}">{name}</a>' for file, name in extras(profile)),
+        "foot": html.escape(foot),
+        "rows": "\n".join(rows),
+    }
+    text = re.sub(r"\{\{(\w+)\}\}", lambda name: values[name[1]], _template("index.html"))
+    store.write_bytes(folder / "index.html", text.encode())
+    return folder / "index.html"
 
 
-def _row(
-    profile: str, stage: str, names: tuple[str, str], seconds: float | None, failed: bool
-) -> str:
+def _answered(profile: str, stage: str) -> tuple[str, str]:
+    path = config.report_dir(profile) / f"{stage}.ipynb"
+    there = store.manifest(profile, stage) and path.exists()
+    return answer(store.read_json(path)) if there else ("", "")
+
+
+def _standing(profile: str, stage: str, seconds: Mapping[str, float], failed: str) -> str:
+    """`failed`, `not run`, or the minutes that a finished stage took."""
+    there = (config.report_dir(profile) / f"{stage}.html").exists()
+    if stage == failed:
+        return "failed"
+    if not there or not store.manifest(profile, stage):
+        return "not run"
+    return f"{seconds[stage] / 60:.1f}" if stage in seconds else ""
+
+
+def _row(profile: str, stage: str, names: tuple[str, str], answered: str, standing: str) -> str:
+    """A stage's line; a stage without an answer shows the key numbers of its manifest."""
     done = store.manifest(profile, stage)
-    there = done is not None and (config.report_dir(profile) / f"{stage}.html").exists()
-    status = "failed" if failed else "done" if there else "not run"
+    there = (config.report_dir(profile) / f"{stage}.html").exists() and done
     heading, question = (html.escape(text) for text in names)
-    link = f'<a href="{stage}.html">{stage}</a>' if there else stage
+    link = f'<a href="{stage}.html">{heading}</a>' if there else heading
     executed = f' <a class="quiet" href="{stage}.ipynb">ipynb</a>' if there else ""
-    minutes = f"{seconds / 60:.1f}" if seconds is not None else ""
-    numbers = "".join(
+    numbers = " ".join(
         f"<span><b>{html.escape(shown(value))}</b> {html.escape(name.replace('_', ' '))}</span>"
         for name, value in (done["figures"].items() if there else ())
     )
+    kind = standing.replace(" ", "-") if standing in ("failed", "not run") else "n"
     return (
         f'<tr><td class="stage">{link}{executed}</td>'
-        f'<td class="question"><strong>{heading}</strong><br>{question}</td>'
-        f'<td class="{status.replace(" ", "-")}">{status}</td><td class="n">{minutes}</td>'
-        f'<td class="figures">{numbers}</td></tr>'
+        f'<td class="question"><span class="quiet">{question}</span>'
+        f"<br>{html.escape(answered) or numbers}</td>"
+        f'<td class="{kind}">{standing}</td></tr>'
     )
 
 

@@ -9,6 +9,7 @@ work since the last shard, and the same command goes on from there.
 import fcntl
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +68,7 @@ def run(
     steps = [_step(profile, name, changed, notebooks) for name in selected(start, only)]
     with locked(profile):
         kernel.end_processes(_mark(profile))
+        pages.write_glossary(profile)
         failed = ""
         try:
             for step in steps:
@@ -194,9 +196,9 @@ def _execute(step: Step, say: Callable[[str], None]) -> float:
             f"done\n  the notebook as far as it came: {scratch}"
         )
     seconds = round(time.monotonic() - started, 1)
-    pages.write_page(pages.clean(executed), step.stage, profile)
     receipt = {"source": step.source, "manifest": store.sha256(manifest), "seconds": seconds}
-    store.write_json(step.folder / RECEIPT, receipt | {"look": pages.look()})
+    receipt |= {"commit": _commit(), "date": time.strftime("%Y-%m-%d")}
+    _write(step, pages.clean(executed), receipt)
     scratch.unlink()
     scratch.with_suffix(".log").replace(step.folder / "stderr.log")
     return seconds
@@ -215,13 +217,30 @@ def _forget_other_code(step: Step) -> None:
 
 def _refresh(step: Step) -> None:
     """Renders a report again whose page is gone, or whose prose or style changed since."""
-    profile, path = str(step.parameters["profile"]), _executed(step)
+    path = _executed(step)
     executed, receipt = store.read_json(path), _receipt(step.folder)
     present = pages.with_prose(executed, store.cells(step.notebook))
     same = present == executed and receipt.get("look") == pages.look()
     if not same or not path.with_suffix(".html").exists():
-        pages.write_page(present, step.stage, profile)
-        store.write_json(step.folder / RECEIPT, receipt | {"look": pages.look()})
+        _write(step, present, receipt)
+
+
+def _write(step: Step, executed: Mapping, receipt: Mapping) -> None:
+    """The page of an executed notebook, and the receipt of what it was rendered with."""
+    profile = str(step.parameters["profile"])
+    foot = pages.foot(profile, step.stage, receipt)
+    pages.write_page(executed, step.stage, profile, foot)
+    store.write_json(step.folder / RECEIPT, dict(receipt) | {"look": pages.look()})
+
+
+def _commit() -> str:
+    """The commit that this checkout stands at, with `+` where files differ from it."""
+    git = ["git", "-C", str(config.home()), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        told = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return told.stdout.strip() or "unknown"
 
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
@@ -240,7 +259,11 @@ def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
         for name, path in paths.items()
     }
     pages.write_summary(profile, seconds)
-    return pages.write_index(profile, titles, seconds, failed=failed)
+    commits = {name: receipt["commit"] for name, receipt in receipts.items() if "commit" in receipt}
+    one = {"commit": ", ".join(dict.fromkeys(commits.values()))} if commits else {}
+    dates = [receipt["date"] for receipt in receipts.values() if "date" in receipt]
+    foot = pages.foot(profile, names[0], one | ({"date": max(dates)} if dates else {}))
+    return pages.write_index(profile, titles, seconds, foot=foot, failed=failed)
 
 
 def _mark(profile: str) -> str:
@@ -281,7 +304,7 @@ def _watched(step: Step, say: Callable[[str], None]) -> Iterator[Callable[[str, 
 
     def now() -> str:
         progress = store.read_progress(step.folder)
-        inside = f" · {progress['what']} {progress['done']}/{progress['total']}" if progress else ""
+        inside = f" · {store.meter(progress)}" if progress else ""
         elapsed = _duration(time.monotonic() - started)
         return f"{step.stage:16} {elapsed} · {place[0]}{inside}"
 
