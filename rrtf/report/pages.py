@@ -189,6 +189,9 @@ def write_index(
     total = sum(seconds.get(stage, 0.0) for stage in config.STAGES + config.CLOSING) / 60
     for name, value in {"profile": profile, "minutes": f"{total:.1f}"}.items():
         text = text.replace(f"{{{{{name}}}}}", html.escape(value))
+    there = (folder / "samples.html").exists()
+    answers = 'Every answer: <a href="samples.html">samples.html</a>.' * there
+    text = text.replace("{{answers}}", answers)
     path = folder / "index.html"
     store.write_bytes(path, text.replace("{{rows}}", "\n".join(rows)).encode())
     return path
