@@ -222,8 +222,8 @@ def test_a_run_leaves_its_page_with_the_way_of_every_problem(tmp_path, monkeypat
         folder = config.run_dir("smoke") / config.stage_name(word)
         for name, rows in tables.items():
             store.write(folder / f"{name}.jsonl", rows)
-        settings = {"settings": {"prompt_format": "starcoder"}, "outputs": {}}
-        store.write_json(folder / "manifest.json", settings)
+        manifest = {"settings": {"prompt_format": "starcoder"}, "inputs": {}, "outputs": {}}
+        store.write_json(folder / "manifest.json", manifest)
     page = samples.write_run("smoke")
     table = unpacked(page.read_bytes())
     assert column(table, "stage") == ["training"] * 4 + ["evaluation"]
@@ -243,6 +243,10 @@ def test_a_run_leaves_its_page_with_the_way_of_every_problem(tmp_path, monkeypat
     page.write_bytes(page.read_bytes() + b" ")
     samples.write_run("smoke")
     assert page.read_bytes().endswith(b" "), "nothing changed, nothing is written"
+    late = manifest | {"inputs": {"03_sample/responses.jsonl": "of before"}}
+    store.write_json(config.run_dir("smoke") / "04_rank" / "manifest.json", late)
+    table = unpacked(samples.write_run("smoke").read_bytes())
+    assert set(column(table, "outcome")) == {"not judged", "PASS"}, "what it read is gone"
 
 
 def test_every_verb_that_judges_writes_the_page(tmp_path):

@@ -311,12 +311,13 @@ def _static(rows: Sequence[Mapping[str, Any]]) -> str:
         for who, total in totals.items()
     ]
     first = [
-        [row["stage"], row["model"], row["task"], f"{row['index']}", row["outcome"], row["reason"],
-         "" if row["total"] is None else f"{row['passed']} of {row['total']}", row["used"]]
+        [row["outcome"], row["task"], row["model"], f"{row['index']}", row["reason"],
+         "" if row["total"] is None else f"{row['passed']}/{row['total']}", row["used"],
+         row["stage"]]
         for row in rows[:STATIC]
     ]  # fmt: skip
     code = [row["program"] for row in rows[:STATIC]]
-    heads = ["stage", "source", "task", "#", "verdict", "reason", "tests", "training"]
+    heads = ["verdict", "task", "source", "#", "reason", "tests", "training", "stage"]
     return (
         f"{_table(['stage', 'source', 'answers', *kinds], sums)}"
         f"<h2>The first {len(first)} answers</h2>{_table(heads, first, code)}"
@@ -341,22 +342,39 @@ def write_run(profile: str) -> Path | None:
 
     None, and no page, where no stage has answers; a page is left as it is while nothing changed.
     """
-    path = config.report_dir(profile) / PAGE
-    words = ("evolve", "audit", "sample", "rank", "train", "evaluate")
-    names = {word: config.stage_name(word) for word in words}
-    done = {word: told for word, name in names.items() if (told := store.manifest(profile, name))}
+    path, done = config.report_dir(profile) / PAGE, _finished(profile)
     if not {"sample", "evaluate"} & done.keys():
         path.unlink(missing_ok=True)
         return None
-    looks = [Path(__file__), *(Path(__file__).parent / "templates" / "report").glob("samples.*")]
-    of = [store.sha256(one) for one in looks] + [told["outputs"] for told in done.values()]
+    looks = (Path(__file__).parent / "templates" / "report").glob("samples.*")
+    of = [store.sha256(one) for one in [Path(__file__), *sorted(looks)]] + [
+        told["outputs"] for told in done.values()
+    ]
     stamp = hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]
     if not path.exists() or stamp not in path.open(encoding="utf-8").readline():
-        run = _Run({word: config.run_dir(profile) / names[word] for word in done}, done)
+        place = config.run_dir(profile)
+        run = _Run({word: place / config.stage_name(word) for word in done}, done)
         title = f"Every answer of the {profile} run"
         more = {"stories": run.stories(), "stamp": stamp, "index": "index.html"}
         store.write_bytes(path, page(run.problems(), run.parts(), title=title, **more))
     return path
+
+
+_STAGES = ("evolve", "audit", "sample", "rank", "train", "evaluate")
+
+
+def _finished(profile: str) -> dict[str, dict]:
+    """The manifests of the stages that are finished and read what those before them have now."""
+    names = {word: config.stage_name(word) for word in _STAGES}
+    done, made = {}, {}
+    for word, name in names.items():
+        told = store.manifest(profile, name)
+        read = told["inputs"].items() if told else ()
+        of_stages = [(key, sha) for key, sha in read if key.partition("/")[0] in names.values()]
+        if told and all(made.get(key) == sha for key, sha in of_stages):
+            done[word] = told
+            made |= {f"{name}/{file}": sha for file, sha in told["outputs"].items()}
+    return done
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
 const FILTERS = [["stage", "stage"], ["model", "source"], ["outcome", "verdict"], ["used", "training"]];
 // name, head, width, whether a number; shown where any answer has it
 const COLUMNS = [
-  ["outcome", "verdict", "8.5rem"], ["task", "task", "minmax(8rem, 1.5fr)"], ["model", "source", "minmax(6rem, 1fr)"],
+  ["outcome", "verdict", "8.5rem"], ["task", "task", "minmax(7rem, 2fr)"], ["model", "source", "minmax(5rem, 1fr)"],
   ["index", "#", "2.2rem", 1], ["tests", "tests", "4rem", 1], ["score", "score", "3rem", 1], ["rank", "rank", "2.6rem", 1],
   ["mean", "log P", "3.6rem", 1], ["tokens", "tokens", "3.6rem", 1], ["reason", "reason", "minmax(5rem, 1fr)"],
   ["used", "training", "minmax(7rem, 1fr)"], ["stage", "stage", "5.5rem"]];
@@ -122,7 +122,7 @@ function draw() {
   const rows = $("rows"), height = rowHeight();
   const first = Math.max(0, Math.floor(rows.scrollTop / height) - SPARE);
   const last = Math.min(order.length, Math.ceil((rows.scrollTop + rows.clientHeight) / height) + SPARE);
-  const spacer = make("div", "");
+  const spacer = make("div", "spacer");
   spacer.style.height = `${order.length * height}px`;
   rows.replaceChildren(spacer, ...range(last - first).map((at) => row(first + at, height)));
   const here = order.indexOf(chosen);
@@ -198,7 +198,7 @@ function beside(i, run) {
   const [left, right] = first.map((one) => one === i ? run : program(one));
   const head = make("div", "head", make("pre", "", name(first[0])), make("pre", "", name(first[1])));
   const both = [left, right].map((said) => lines(said.replace(/\n$/, "")));
-  return [make("h3", "", "Side by side"), make("div", "bar", "with", select), make("div", "diff", head, ...compare(...both))];
+  return [make("h3", "", "Side by side"), make("div", "bar", make("label", "", "with ", select)), make("div", "diff", head, ...compare(...both))];
 }
 
 function compare(left, right) {
