@@ -160,6 +160,14 @@ def test_data_is_never_markup():
     assert "://" not in re.sub(r"<!DOCTYPE[^>]*>", "", markup), "no address outside the page"
 
 
+def test_the_script_is_short_takes_no_text_for_markup_and_fetches_nothing():
+    script = samples._template("samples.js")
+    assert len(script.splitlines()) <= 300
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\b(eval|fetch|import)\(", script
+    )
+
+
 def test_the_same_records_give_the_same_bytes():
     assert made() == made()
 
@@ -439,6 +447,16 @@ def test_the_page_is_read_by_keyboard(browser, small):
     browser.press("ArrowDown")
     assert not browser.run(OPEN), "nothing is found, nothing opens"
     assert not browser.complaints()
+
+
+def test_a_browser_that_cannot_unpack_shows_the_tables_without_a_script(browser, small):
+    off = {"source": "delete window.DecompressionStream"}
+    mark = browser.ask("Page.addScriptToEvaluateOnNewDocument", **off)
+    browser.open(small)
+    browser.ask("Page.removeScriptToEvaluateOnNewDocument", **mark)
+    assert browser.run("document.querySelectorAll('td').length") > 40
+    assert "cannot unpack" in browser.run("document.body.innerText")
+    assert not browser.run("document.querySelectorAll('img').length") and not browser.complaints()
 
 
 @pytest.mark.parametrize("width", [1400, 390])

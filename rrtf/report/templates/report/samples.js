@@ -252,7 +252,7 @@ function way(i) {
   const told = story.map(([what, said]) => make("li", "", `${what}: ${said}`)), first = late < 0 ? told.length : late;
   const [given, judged] = [false, true].map((last) => answersTo(own).filter((j) => last === (value("stage", j) === "evaluation")));
   list.append(...told.slice(0, first), ...chips(given), ...told.slice(first), ...chips(judged));
-  return [make("h3", "", "The way of the problem"), list, make("p", "", link("all answers to it", {task: own, sample: ""}))];
+  return [make("h3", "", "The problem from its seed on"), list, make("p", "", link("all answers to it", {task: own, sample: ""}))];
 }
 
 function pressed(event) {
@@ -291,9 +291,8 @@ unpack().then((found) => {
   tasks = new Map(table.tasks.map((one) => [one.task_id, one]));
   $("main").hidden = false;
   start();
-  document.documentElement.dataset.ready = Math.round(performance.now());
 }).catch((error) => {
   const holder = document.querySelector("noscript");
   const said = new DOMParser().parseFromString(holder.textContent, "text/html").body;
   holder.replaceWith(make("p", "", `This browser cannot unpack the answers (${error}).`), said);
-});
+}).finally(() => { document.documentElement.dataset.ready = Math.round(performance.now()); });
