@@ -35,6 +35,20 @@ def test_the_tokens_of_a_response_add_up_to_its_row(tiny_model):
     assert len(explain.token_rows(GROUP, 2, model=tiny_model, limit=4)) == 4
 
 
+def test_the_rows_of_a_group_hold_its_losses_and_every_token_by_model(tiny_model):
+    (before, after) = explain.likelihood_rows(
+        [GROUP], {"before": tiny_model, "after": tiny_model}, weights=PAPER
+    )
+    assert after == before | {"model": "after"}
+    ours = explain.library_loss([GROUP], model=tiny_model, weights=PAPER)
+    assert before["L_rank"] == pytest.approx(ours["L_rank"], abs=1e-3)
+    assert before["L_ft"] == pytest.approx(ours["L_ft"], abs=1e-3)
+    assert ["".join(tokens) for tokens in before["tokens"]] == [
+        f"{text}<|endoftext|>" for text in GROUP.responses
+    ]
+    assert sum(before["log_probs"][0]) == pytest.approx(-ours["L_ft"], abs=1e-2)
+
+
 def test_a_pair_in_the_right_order_is_silent_and_a_wrong_one_weighted_by_its_scores():
     rows = [
         {"task": "t", "source": "teacher", "outcome": "PASS", "r": 3.5, "p": -1.0},

@@ -17,6 +17,7 @@ from rrtf.cli.options import Given
 from rrtf.engines import Decoding
 from rrtf.evaluate import entries, exam, grade, results, samples
 from rrtf.records import Problem, Response
+from rrtf.report.samples import Part, write_answers
 from rrtf.sample import Author
 from rrtf.stats import label
 
@@ -36,6 +37,7 @@ def evaluate(given: Given) -> None:
     asked = grade.parse_ks(",".join(given.k)) if given.k else results.KS
     judge = inputs.judge(given, given.tasks)
     screen.check_folder(given.out)
+    screen.check_out(given.report, given.tasks, option="--report", ends=(".html",))
     _check_models(given, every)
     name = samples.name_of(given.tasks)
     leaks = store.read_rows(Path(given.flagged)) if given.flagged else ()
@@ -62,6 +64,10 @@ def evaluate(given: Given) -> None:
         console.print(_parts(exam.by_leak(rows, answered, ks=asked)))
         screen.explain(console, exam.CAUTION)
     screen.say(console, f"isolation: {screen.levels(executions)}; {len(executions)} samples")
+    if given.report:
+        part = Part("given", responses, executions)
+        write_answers(given.report, tasks, [part], title=f"Answers to {given.tasks}")
+        screen.say_written(console, given.report, "every answer")
     if out:
         files = entries.files(board, tasks, responses, executions, rows)
         entries.save(out, board, files, _settings(given, every))

@@ -16,6 +16,7 @@ from rrtf.evaluate import samples
 from rrtf.evaluate.results import Result
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution
+from rrtf.report.samples import Part, logs_of, write_answers
 from rrtf.sandbox import executor
 from rrtf.sandbox.joint import SUFFIX
 
@@ -31,6 +32,7 @@ def grade(given: Given) -> None:
     judge = inputs.judge(given, given.tasks)
     out = _results_file(given)
     screen.check_out(out, given.tasks, given.samples)
+    screen.check_out(given.report, given.tasks, given.samples, option="--report", ends=(".html",))
     data = screen.folder(given.data)
     groups = grading.groups(given.tasks, given.by, data=data) if given.by else {}
     tasks, found, unknown = inputs.load(given, given.samples)
@@ -55,6 +57,11 @@ def grade(given: Given) -> None:
     if out:
         marks = unstable or [None] * len(executions)
         screen.write(out, _rows(found, lost, map(grading.verdict, executions, marks)))
+    if given.report:
+        part = Part(
+            "given", responses, executions, logs=logs_of((s.response, s.row) for s in found)
+        )
+        write_answers(given.report, tasks, [part], title=f"Answers to {given.tasks}")
     console = Console(stderr=out == "-", highlight=False)
     console.print(screen.reason_table(executions))
     console.print()
@@ -67,6 +74,7 @@ def grade(given: Given) -> None:
         f"isolation: {screen.levels(executions)}; {len(executions)} samples in {seconds:.1f} s",
     )
     screen.say_written(console, out, f"{len(executions)} verdicts")
+    screen.say_written(console, given.report, "every answer")
 
 
 def _rows(found: Sequence[Sample], lost: Mapping[str, str], verdicts: Iterator[dict]) -> list[dict]:

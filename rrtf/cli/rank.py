@@ -15,6 +15,7 @@ from rrtf.cli.options import Given
 from rrtf.evaluate import samples
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
+from rrtf.report.samples import Part, Ranking, logs_of, write_answers
 from rrtf.sample import TEACHER, of_one_teacher
 from rrtf.strength import examine
 
@@ -40,6 +41,7 @@ def rank(given: Given) -> None:
         raise ValueError("no file of responses is named")
     named = _named(given)
     screen.check_out(given.out, given.tasks, *named.values())
+    screen.check_out(given.report, given.tasks, *named.values(), option="--report", ends=(".html",))
     tasks, found, unknown = _read(given, named)
     teachers = list(dict.fromkeys(given.teacher))
     for name in teachers or [""]:
@@ -48,6 +50,7 @@ def rank(given: Given) -> None:
     executions = _executions(kept, ranked, judge)
     answers = [sample.response for sample in ranked]
     taken, runs, others = of_one_teacher(answers, executions, teachers)
+    style = given.prompt_format or RECORDED
     groups, left_out = ranking.rank(
         kept,
         taken,
@@ -57,7 +60,7 @@ def rank(given: Given) -> None:
         tie_break=given.tie_break,
         pass_ratio=given.pass_ratio,
         prompts=_prompts_read(given, kept, found),
-        prompt_format=given.prompt_format or RECORDED,
+        prompt_format=style,
     )
     pair = partial(ranking.pairs, groups, pairing=given.pairing, seed=given.seed)
     before, _ = pair(teacher_filter="none")
@@ -70,6 +73,11 @@ def rank(given: Given) -> None:
         rows = keep
     if given.out:
         screen.write(given.out, rows if given.pairs else after)
+    if given.report:
+        ranks = Ranking(groups, after, style, teachers)
+        logs = logs_of((sample.response, sample.row) for sample in ranked)
+        part = Part("given", answers, executions, ranks, logs)
+        write_answers(given.report, kept, [part], title=f"Ranked answers to {given.tasks}")
     console = Console(stderr=given.out == "-", highlight=False)
     console.print(screen.reason_table(executions))
     console.print("\npairs by situation, and those the filter keeps")
@@ -98,6 +106,7 @@ def rank(given: Given) -> None:
         screen.say(console, f"of these pairs, {words}: {count}{drop}")
     screen.say(console, f"isolation: {screen.levels(executions)}")
     screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
+    screen.say_written(console, given.report, "every answer")
 
 
 # What is counted of pairs, and left out by `--drop-NAME`: in words, and whether a row is such.

@@ -20,7 +20,7 @@ from typing import TextIO
 
 from rrtf import config, store
 from rrtf.records import Problem
-from rrtf.report import kernel, pages
+from rrtf.report import kernel, pages, samples
 from rrtf.report.kernel import StageError
 
 RECEIPT = "run.json"  # beside the manifest: what the runner knows and the notebook does not
@@ -244,7 +244,7 @@ def _commit() -> str:
 
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
-    """Writes `index.html` and `summary.json` from what is finished by now."""
+    """Writes `index.html`, `samples.html` and `summary.json` from what is finished by now."""
     there = [name for name in config.APPENDICES if store.manifest(profile, name)]
     names = list(dict.fromkeys([*config.STAGES, *config.CLOSING, *there]))
     receipts = {name: _receipt(config.run_dir(profile) / name) for name in names}
@@ -259,6 +259,7 @@ def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
         for name, path in paths.items()
     }
     pages.write_summary(profile, seconds)
+    samples.write_run(profile)
     commits = {name: receipt["commit"] for name, receipt in receipts.items() if "commit" in receipt}
     one = {"commit": ", ".join(dict.fromkeys(commits.values()))} if commits else {}
     dates = [receipt["date"] for receipt in receipts.values() if "date" in receipt]

@@ -13,7 +13,7 @@ import torch
 
 from rrtf import loss
 from rrtf.records import Outcome, RankedGroup, TrainStep
-from rrtf.step import batches, networks, packing
+from rrtf.step import batches, likelihood, networks, packing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -136,6 +136,43 @@ def library_loss(
     with torch.no_grad():
         parts = loss.rrtf(batch, *scorer(batch), weights)
     return {"L": float(parts.loss), "L_rank": float(parts.rank), "L_ft": float(parts.ft)}
+
+
+def likelihood_rows(
+    groups: Sequence[RankedGroup], models: Mapping[str, str | Path], *, weights: loss.Weights
+) -> list[dict[str, Any]]:
+    """One row per model and group: L_rank, L_ft, and of each response its tokens and their log P.
+
+    In float32, to four decimals. Groups for which a model has no positions are left out; without
+    any no model is opened.
+    """
+    rows, sizes = [], {group.task_id: len(group.responses) for group in groups}
+    for name, model in models.items() if groups else ():
+        network, tokenizer = packing.load(model, dropout=0.0, threads=1)
+        most = network.config.max_position_embeddings
+        examples, _ = batches.prepare(groups, tokenizer, objective="rrtf", max_length=most)
+        scorer = _settled(network, examples)
+        for example in examples:
+            if len(example.scores) < sizes[example.task_id]:
+                continue
+            batch = batches.collate([example], device=network.device)
+            with torch.no_grad():
+                logs = scorer(batch, scorer.way)
+            sums = likelihood.response_sums(logs, batch["response"], len(example.scores))
+            parts = loss.rrtf(batch, *sums, weights)
+            own = [batch["response"] == k for k in range(len(example.scores))]
+            rows.append(
+                {
+                    "task_id": example.task_id,
+                    "model": name,
+                    "L_rank": round(float(parts.rank), 4),
+                    "L_ft": round(float(parts.ft), 4),
+                    "tokens": [[tokenizer.decode([t]) for t in batch["targets"][k].tolist()]
+                               for k in own],
+                    "log_probs": [[round(v, 4) for v in logs[k].tolist()] for k in own],
+                }
+            )  # fmt: skip
+    return rows
 
 
 def gradient_rows(
