@@ -26,7 +26,7 @@ FLOORS = (
     {"cluster": 200, "store": 470, "prompts": 445, "probes": 230, "methods": 85, "sandbox": 3785,
      "figures": 735},
     {"execution": 200, "rank": 205, "step": 1225, "engines": 2200, "nano": 1080, "strength": 550,
-     "paper": 895, "report": 640},
+     "paper": 895, "report": 650},
     {"sample": 275, "train": 465, "evolve": 1070, "audit": 1555, "benchmarks": 800,
      "quantize": 1220},
     {"evaluate": 1375, "plan": 955},
