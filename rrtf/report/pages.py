@@ -19,7 +19,8 @@ from rrtf import config, store
 ANSWER = "answer"  # the id of the cell that a page begins with
 HEADLINE = "06_evaluate"  # whose answer the index begins with
 ORIGIN = ("commit", "date")  # of a receipt, shown in the foot
-EXTRAS = (("samples.html", "every answer"), ("glossary.html", "glossary"))  # pages beside those of the notebooks: file, title
+# pages beside those of the notebooks: file, title
+EXTRAS = (("samples.html", "every answer"), ("glossary.html", "glossary"))
 
 _MATH = re.compile(
     r"(?P<code>```.*?```|`[^`\n]+`)"
