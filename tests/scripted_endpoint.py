@@ -104,7 +104,6 @@ BEHAVIOURS: dict[str, bytes | Callable] = {
     "no finish reason": bad({"choices": [{"message": {"content": "x"}, "finish_reason": None}]}),
     "a refusal": error(422, "not such a text"),
     "counts that are words": bad({"usage": {"prompt_tokens": "1", "completion_tokens": True}}),
-    "bytes that are not UTF-8": http(200, b'{"choices": "\xff\xfe"}'),
     "empty body": http(200, b""),
     "no content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "wrong content type": http(200, b"<html>please log in</html>", "text/html"),
@@ -112,19 +111,14 @@ BEHAVIOURS: dict[str, bytes | Callable] = {
     "compressed": http(200, b"\x1f\x8b", more="Content-Encoding: gzip\r\n"),
     "cut stream": http(200, json.dumps(good("x")).encode()[:40], length=400) + CUT.encode(),
     "cut chunk": CHUNKED + b"400\r\n{" + CUT.encode(),
-    "cut headers": b"HTTP/1.1 200 OK\r\nContent-Ty" + CUT.encode(),
     "no answer": CUT.encode(),
     "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n" + CUT.encode(),
     "a length beyond memory": http(200, b"{", length=10**15),
     "a chunk beyond memory": CHUNKED + b"FFFFFFFFFFFF\r\n{" + CUT.encode(),
     "reset": _reset,
     "slow": lambda writer: asyncio.sleep(3600),
-    "dripping headers": lambda writer: _drip(writer, b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 90),
     "dripping body": lambda writer: _drip(writer, http(200, b" " * 9000)),
     "endless body": lambda writer: _endless(writer, CHUNKED, b"1000\r\n" + b" " * 4096 + b"\r\n"),
-    "endless headers": lambda writer: _endless(writer, b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 99),
-    "endless line": lambda writer: _endless(writer, b"HTTP/1.1 200 OK\r\nX: ", b"y" * 4096),
-    "endless interim": lambda writer: _endless(writer, b"", b"HTTP/1.1 100 Go\r\n\r\n" * 99),
     "unasked bytes": http(200, json.dumps(good("x")).encode()) + b"HTTP/1.1 200 OK\r\n",
     "400": error(400, "the prompt is too long"),
     "401": error(401, KEY_ECHOED),
@@ -234,7 +228,8 @@ class ScriptedEndpoint:
             await done(writer)
             return False
         if KEY_ECHOED.encode() in done:
-            sent = head.partition("Authorization: Bearer ")[2].split("\r\n")[0]
+            header = next((x for x in head.split("\r\n") if "authorization" in x.lower()), "")
+            sent = header.rpartition(" ")[2]
             done = error(401, f"{KEY_ECHOED} {sent}")
         writer.write(done.removesuffix(CUT.encode()))
         await writer.drain()

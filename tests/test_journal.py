@@ -1,8 +1,5 @@
 """Appended rows: whole lines after whatever happens, one writer at a time."""
 
-import json
-import threading
-
 import pytest
 
 from rrtf.engines.endpoint import Journal, read
@@ -73,25 +70,6 @@ def test_a_journal_has_one_writer_and_any_number_of_readers(tmp_path):
         assert list(read(path)) == [{"a": 1}]
     with Journal(path):
         pass
-
-
-def test_rows_of_many_threads_never_mix(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    with Journal(path) as journal:
-
-        def work(name: int) -> None:
-            for number in range(50):
-                journal.append({"name": name, "number": number, "text": "x" * 5000})
-
-        threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert sorted((r["name"], r["number"]) for r in rows) == [
-        (name, number) for name in range(8) for number in range(50)
-    ]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -1,40 +1,37 @@
 """Asking any OpenAI-compatible endpoint: vLLM, `transformers serve`, a hosted API.
 
 `ask` sends many requests at a time and saves each reply the moment it came, so that a killed run
-goes on where it was; `recorded` reads what was saved. Modules: `messages` (records and their
-JSON), `line` (one connection, one deadline), `attempt` (what a server's behaviour means), `desk`
-(what the workers share). Servers that take no seed, `max_completion_tokens` for `max_tokens`, or no
+goes on where it was; `recorded` reads what was saved. Connections are those of the `openai`
+client; what its errors mean (`Client`), the journal, the spend limit and the order of requests
+(`Work`) are ours. Servers that take no seed, `max_completion_tokens` for `max_tokens`, or no
 temperature are asked as they want it (`Dialect`). Not covered: streamed replies, SOCKS. A server's
-sampling may not follow the seed (that of
-`transformers serve` does not once requests run side by side): the saved replies are what repeats.
+sampling may not follow the seed (that of `transformers serve` does not once requests run side by
+side): the saved replies are what repeats.
 """
 
+import asyncio
 import fcntl
 import hashlib
-import http.client
-import io
 import ipaddress
 import json
 import math
 import os
 import re
-import select
-import socket
-import ssl
-import threading
 import time
 import warnings
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
-from rrtf import config, store
+from rrtf import store
 from rrtf.config import derive_seed
 from rrtf.engines import (
     NO_ROOM,
@@ -160,8 +157,8 @@ def _request(ask: Ask, model: str) -> dict[str, Any]:
     return request | {"messages": pairs}
 
 
-def body(asks: Sequence[Ask], endpoint: Endpoint, without: Collection[str] = ()) -> bytes:
-    """The JSON that is sent for asks that differ in their consecutive seeds alone.
+def body(asks: Sequence[Ask], endpoint: Endpoint, without: Collection[str] = ()) -> dict[str, Any]:
+    """What is sent for asks that differ in their consecutive seeds alone.
 
     vLLM gives the answers of one request the seeds `seed`, `seed` + 1, ...; others get one ask.
     `without`: fields that the server does not take (`Dialect`).
@@ -173,30 +170,27 @@ def body(asks: Sequence[Ask], endpoint: Endpoint, without: Collection[str] = ())
         request |= {"n": len(asks), **VLLM}
     if "max_tokens" in without:
         request["max_completion_tokens"] = request["max_tokens"]
-    request = {name: value for name, value in request.items() if name not in without}
-    return json.dumps(request, sort_keys=True).encode()
+    return {name: value for name, value in request.items() if name not in without}
 
 
 class Dialect:
-    """The fields that a server does not take, as its refusals tell; any thread may add to them."""
+    """The fields that a server does not take, as its refusals tell."""
 
     def __init__(self, address: str):
         self.address = address
         self.without: set[str] = set()
-        self._lock = threading.Lock()
 
-    def learn(self, refusal: str, sent: bytes) -> bool:
+    def learn(self, refusal: str, sent: Collection[str]) -> bool:
         """Whether a refusal names a field that was sent and that it can be asked without.
 
         That is noted once. What is out of a range is no such field: the user has to see to it.
         """
         fields = [name for name in FIELDS if re.search(rf"\b{name}\b", refusal)]
-        named = [name for name in fields if f'"{name}"'.encode() in sent]
+        named = [name for name in fields if name in sent]
         if not named or _OF_VALUES.search(refusal) or TOO_LONG.search(refusal):
             return False
-        with self._lock:
-            new = not self.without.issuperset(named)
-            self.without.update(named)
+        new = not self.without.issuperset(named)
+        self.without.update(named)
         if new:
             instead = ["with max_completion_tokens instead"] * ("max_tokens" in named)
             told = " and ".join([f"without {', '.join(named)}", *instead])
@@ -331,7 +325,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
 
 
 class Journal:
-    """A journal opened for appending; any thread may append.
+    """A journal opened for appending, by one thread.
 
     OSError where the file cannot be written, or where another process has it open.
     """
@@ -339,7 +333,6 @@ class Journal:
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -366,17 +359,14 @@ class Journal:
     def append(self, row: Mapping[str, Any]) -> None:
         """Writes one row; after an OSError (a full disk, say) the file is as it was before."""
         line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        with self._lock:
-            try:
-                self._write(line)
-            except OSError as error:
-                os.ftruncate(self._file, self._size)
-                raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
-            self._size += len(line)
-            due = time.monotonic() - self._synced > SYNC_SECONDS
-            if due:
-                self._synced = time.monotonic()
-        if due:  # not under the lock: a disk may take its time, and only this thread waits
+        try:
+            self._write(line)
+        except OSError as error:
+            os.ftruncate(self._file, self._size)
+            raise OSError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
+        self._size += len(line)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._synced = time.monotonic()
             os.fdatasync(self._file)
 
     def _write(self, line: bytes) -> None:
@@ -386,9 +376,8 @@ class Journal:
 
     def close(self) -> None:
         """Brings all rows to the disk and gives the lock back."""
-        with self._lock:
-            os.fdatasync(self._file)
-            os.close(self._file)
+        os.fdatasync(self._file)
+        os.close(self._file)
 
     def __enter__(self) -> "Journal":
         return self
@@ -397,55 +386,29 @@ class Journal:
         self.close()
 
 
-class TooLong(Exception):
-    """The answer has more bytes than any valid one."""
+LONGEST_WAIT = 900.0  # seconds that a Retry-After may ask for before we rather stop
+AGAIN = (408, 409, 425, 429)  # of the 4xx, those that another attempt may mend; and all 5xx
+SHOWN = 300  # characters of a server's message in ours
 
 
-class Unreachable(OSError):
-    """There was no connection to send anything over."""
+class Refused(Exception):
+    """No attempt will bring a reply to this ask; others may get theirs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer as it came: `headers` by lower-case name, `body` whole."""
+class Again(Exception):
+    """Another attempt may bring a reply.
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
+    `wait` is what the server asked for in seconds, 0 where it did not say; `unreachable` where
+    there was no connection at all.
+    """
 
-
-class _Inflow(io.RawIOBase):
-    """What a socket brings until `deadline` (monotonic seconds), at most `limit` bytes."""
-
-    def __init__(self, sock: socket.socket, deadline: float, limit: int):
-        self.sock, self.deadline, self.limit = sock, deadline, limit
-        self.raw = sock.makefile("rb", buffering=0)  # keeps the socket open, as http.client expects
-
-    def makefile(self, mode: str) -> io.BufferedReader:
-        """What http.client reads from; it takes this object for the socket."""
-        return io.BufferedReader(self, 1 << 16)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if self.limit <= 0:
-            raise TooLong
-        self.sock.settimeout(left)
-        count = self.raw.readinto(memoryview(buffer)[: self.limit])
-        self.limit -= count
-        return count
-
-    def close(self) -> None:
-        self.raw.close()
-        super().close()
+    def __init__(self, reason: str, *, wait: float = 0.0, unreachable: bool = False):
+        super().__init__(reason)
+        self.wait, self.unreachable = wait, unreachable
 
 
-def _bounded(sock: socket.socket, *args, deadline: float, limit: int, **kwargs):
-    return http.client.HTTPResponse(_Inflow(sock, deadline, limit), *args, **kwargs)
+class SpendLimit(OSError):
+    """The tokens allowed are spent. What came is saved; with a higher limit it goes on."""
 
 
 def check_address(base_url: str) -> None:
@@ -473,145 +436,6 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def proxy_of(base_url: str) -> str | None:
-    """The proxy that the environment names for an address; never one for this very machine."""
-    from urllib.request import getproxies, proxy_bypass
-
-    parts = urlsplit(base_url)
-    if is_loopback(parts.hostname) or proxy_bypass(parts.hostname):
-        return None
-    proxy = getproxies().get(parts.scheme)
-    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
-
-
-class Line:
-    """A connection that is opened when needed, used again, and opened anew when it broke."""
-
-    def __init__(self, base_url: str):
-        self.base_url = base_url
-        parts = urlsplit(base_url)
-        proxy = proxy_of(base_url)
-        peer = parts if proxy is None else urlsplit(proxy)
-        plainly = peer is not parts and parts.scheme == "http"
-        self._connection = _connection(parts, peer)
-        self._prefix = (f"http://{parts.netloc}" if plainly else "") + parts.path.rstrip("/")
-        self._headers = _proxy_headers(peer) if plainly else {}
-
-    def exchange(
-        self,
-        method: str,
-        path: str,
-        headers: dict[str, str],
-        body: bytes | None = None,
-        *,
-        timeout: float,
-        limit: int,
-    ) -> Answer:
-        """Sends and receives within `timeout` seconds, at most `limit` bytes.
-
-        `Unreachable` or another OSError (TimeoutError, ConnectionError, ...), `TooLong`, or
-        http.client.HTTPException for an answer that is cut or no HTTP: the connection is closed.
-        """
-        deadline = time.monotonic() + timeout
-        connection = self._connection
-        try:
-            connection.response_class = partial(_bounded, deadline=deadline, limit=limit)
-            self._connect(timeout)
-            connection.request(method, self._prefix + path, body, {**headers, **self._headers})
-            response = connection.getresponse()
-            return _read(response, limit)
-        except BaseException:
-            connection.close()
-            raise
-
-    def _connect(self, timeout: float) -> None:
-        connection = self._connection
-        if connection.sock is not None and _readable(connection.sock):
-            connection.close()  # the server hung up since, or speaks unasked
-        if connection.sock is None:
-            connection.timeout = timeout
-            try:
-                connection.connect()
-            except ssl.SSLCertVerificationError:
-                raise
-            except OSError as error:
-                raise Unreachable(error.strerror or str(error)) from error
-        connection.sock.settimeout(timeout)
-
-    def cut(self) -> None:
-        """Ends an exchange that another thread waits in, with an error there."""
-        sock = self._connection.sock
-        try:
-            if sock is not None:
-                sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it ended by itself meanwhile
-
-    def close(self) -> None:
-        self._connection.close()
-
-
-def _readable(sock: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _connection(parts, peer) -> http.client.HTTPConnection:
-    """To `peer` (the server itself or a proxy), through it to the server where that is https."""
-    if peer is not parts and (peer.scheme != "http" or not peer.hostname):
-        raise ValueError("the environment names a proxy that is none of http://; unset it")
-    if parts.scheme == "http":
-        return http.client.HTTPConnection(peer.hostname, peer.port or 80)
-    if peer is parts:
-        return http.client.HTTPSConnection(parts.hostname, parts.port or 443)
-    connection = http.client.HTTPSConnection(peer.hostname, peer.port or 80)
-    connection.set_tunnel(parts.hostname, parts.port or 443, _proxy_headers(peer))
-    return connection
-
-
-def _proxy_headers(peer) -> dict[str, str]:
-    if not peer.username:
-        return {}
-    from base64 import b64encode
-
-    user = f"{unquote(peer.username)}:{unquote(peer.password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(user.encode()).decode()}"}
-
-
-def _read(response: http.client.HTTPResponse, limit: int) -> Answer:
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    if response.length is not None and response.length > limit:
-        raise TooLong
-    body = response.read(limit + 1)
-    if response.length:
-        raise http.client.IncompleteRead(body, response.length)
-    if len(body) > limit:
-        raise TooLong
-    return Answer(response.status, headers, body)
-
-
-LONGEST_WAIT = 900.0  # seconds that a Retry-After may ask for before we rather stop
-AGAIN = (408, 409, 425, 429)  # of the 4xx, those that another attempt may mend; and all 5xx
-SHOWN = 300  # characters of a server's message in ours
-
-
-class Again(Exception):
-    """Another attempt may bring a reply.
-
-    `wait` is what the server asked for in seconds, 0 where it did not say; `unreachable` where
-    there was no connection at all.
-    """
-
-    def __init__(self, reason: str, *, wait: float = 0.0, unreachable: bool = False):
-        super().__init__(reason)
-        self.wait, self.unreachable = wait, unreachable
-
-
-class Refused(Exception):
-    """No attempt will bring a reply to this ask; others may get theirs."""
-
-
 def read_key(endpoint: Endpoint) -> str:
     """The key in the environment, or nothing; ValueError for what no header can carry."""
     secret = os.environ.get(endpoint.api_key_env, "").strip()
@@ -620,129 +444,141 @@ def read_key(endpoint: Endpoint) -> str:
     return secret
 
 
-def headers(secret: str) -> dict[str, str]:
-    """What goes with every request; `secret` only where there is one."""
-    plain = {
-        "Content-Type": "application/json",
-        "Accept": "application/json",
-        "Accept-Encoding": "identity",  # so that the limit of bytes is one of memory too
-        "User-Agent": "rrtf",
-    }
-    return plain | ({"Authorization": f"Bearer {secret}"} if secret else {})
+_LIMIT: ContextVar[int] = ContextVar("bytes that the reply under way may have")
 
 
-def largest(asks: Sequence[Ask]) -> int:
-    """Bytes that a valid answer stays under: long tokens, escaped, and much around them."""
-    return (1 << 20) + 256 * sum(ask.max_tokens for ask in asks)
+async def _bounded(response: Any) -> None:
+    """Reads the body of an httpx response; ValueError where it goes beyond `_LIMIT`."""
+    limit, size, pieces = _LIMIT.get(), 0, []
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise ValueError("a compressed body, which was not asked for")
+    told = response.headers.get("content-length", "")
+    if told.isdecimal() and int(told) > limit:
+        raise ValueError(f"more than {limit} bytes")
+    async for piece in response.aiter_raw():
+        size += len(piece)
+        if size > limit:
+            raise ValueError(f"more than {limit} bytes")
+        pieces.append(piece)
+    response._content = b"".join(pieces)  # what `aread` looks for first
 
 
-def attempt(
-    line: Line,
-    asks: Sequence[Ask],
-    endpoint: Endpoint,
-    secret: str,
-    *,
-    timeout: float,
-    dialect: Dialect,
-) -> list[Reply]:
-    """The replies to asks that go out as one, or what `exchange` raises."""
-    bounds = {"timeout": timeout, "limit": largest(asks)}
-    while True:
-        sent = body(asks, endpoint, dialect.without)
-        try:
-            answer = exchange(line, path(asks[0]), sent, endpoint, secret, **bounds)
-            break
-        except Refused as refusal:
-            if not dialect.learn(str(refusal), sent):
-                raise
-    try:
-        return parse(answer, len(asks))
-    except ValueError as error:
-        raise Again(_shown(str(error), secret)) from None
+class Client:
+    """`openai.AsyncOpenAI` for one endpoint: single attempts, whose troubles are told as ours.
 
-
-def exchange(
-    line: Line,
-    where: str,
-    sent: bytes,
-    endpoint: Endpoint,
-    secret: str,
-    *,
-    timeout: float,
-    limit: int,
-) -> bytes:
-    """The JSON that answers a POST to the path `where`.
-
-    `Again`, or `Refused`, or an OSError that says why to ask nothing more.
+    No redirect is followed, and no proxy of the environment stands before this very machine.
+    `async with` closes it; ValueError for a key that no header can carry.
     """
-    try:
-        bounds = {"timeout": timeout, "limit": limit}
-        answer = line.exchange("POST", where, headers(secret), sent, **bounds)
-    except TooLong:
-        raise Again(f"more than {limit} bytes") from None
-    except TimeoutError:
-        raise Again(f"no whole answer within {timeout:g} s") from None
-    except ssl.SSLCertVerificationError as error:
-        raise OSError(f"{endpoint.base_url}: its certificate is not trusted: {error}") from None
-    except http.client.IncompleteRead:
-        raise Again("the answer was cut off") from None
-    except http.client.HTTPException as error:
-        raise Again(f"no HTTP: {_shown(repr(error), secret)}") from None
-    except OSError as error:
-        said = error.strerror or str(error)
-        raise Again(said, unreachable=isinstance(error, Unreachable)) from None
-    if answer.status != 200:
-        _complain(answer, line, where, endpoint, secret)
-    kind = answer.headers.get("content-type", "none").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise Again(f"content type {_shown(kind, secret)} instead of application/json")
-    if answer.headers.get("content-encoding", "identity") != "identity":
-        raise Again("a compressed body, which was not asked for")
-    return answer.body
 
+    def __init__(self, endpoint: Endpoint, timeout: float):
+        import httpx
+        import openai
 
-def _complain(answer, line: Line, where: str, endpoint: Endpoint, secret: str) -> None:
-    """Raises what follows from a status that is not 200."""
-    status, said = answer.status, _message(answer.body, secret)
-    what = f"HTTP {status}" + (f": {said}" if said else "")
-    if status in AGAIN or status >= 500:
-        wait = retry_after(answer.headers.get("retry-after", ""))
-        if wait > LONGEST_WAIT:
-            raise OSError(
-                f"{endpoint.base_url} asks to come back in {wait:.0f} s ({what}); what came is "
-                "saved, the same command goes on from there"
+        self.endpoint, self.timeout, self.secret = endpoint, timeout, read_key(endpoint)
+        self.root = endpoint.base_url.rstrip("/")
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        here = is_loopback(urlsplit(endpoint.base_url).hostname)
+        way = {"transport": httpx.AsyncHTTPTransport(limits=limits)} if here else {"limits": limits}
+        hooks = {"response": [_bounded]}
+        headers = {"Accept-Encoding": "identity"}  # so that a bound of bytes is one of memory
+        # What the environment holds for OpenAI is nothing to other servers.
+        headers |= dict.fromkeys(["OpenAI-Organization", "OpenAI-Project"], openai.Omit())
+        # The client takes a missing key from the single request alone.
+        self.options = {"headers": {} if self.secret else {"Authorization": openai.Omit()}}
+        self.inner = openai.AsyncOpenAI(
+            api_key=self.secret or "none",
+            base_url=endpoint.base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=httpx.AsyncClient(event_hooks=hooks, timeout=None, **way),
+            default_headers=headers,
+        )
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.inner.close()
+
+    async def post(self, where: str, request: Mapping[str, Any], limit: int) -> bytes:
+        """What answers `request` at the path `where`, of at most `limit` bytes.
+
+        `Again`, or `Refused`, or an OSError that says why to ask nothing more.
+        """
+        import httpx
+        import openai
+
+        _LIMIT.set(limit)
+        try:
+            async with asyncio.timeout(self.timeout):
+                answer = await self.inner.post(
+                    self.root + where, body=request, cast_to=httpx.Response, options=self.options
+                )
+        except TimeoutError:
+            raise Again(f"no whole answer within {self.timeout:g} s") from None
+        except openai.APIStatusError as error:
+            answer = error.response
+        except openai.APIConnectionError as error:
+            raise self._broken(error.__cause__) from None
+        if answer.status_code != 200:
+            await self._complain(answer, where)
+        return answer.content
+
+    def _broken(self, cause: BaseException | None) -> Exception:
+        """What a connection that was not had, or broke, comes to."""
+        import httpx
+
+        said = _shown(str(cause) or repr(cause), self.secret)
+        if "CERTIFICATE_VERIFY_FAILED" in said:
+            return OSError(f"{self.endpoint.base_url}: its certificate is not trusted: {said}")
+        return Again(said, unreachable=isinstance(cause, (httpx.ConnectError, httpx.ProxyError)))
+
+    async def _complain(self, answer: Any, where: str) -> None:
+        """Raises what follows from a status that is not 200."""
+        place, status = self.endpoint.base_url, answer.status_code
+        said = _message(answer.content, self.secret)
+        what = f"HTTP {status}" + (f": {said}" if said else "")
+        if status in AGAIN or status >= 500:
+            wait = retry_after(answer.headers.get("retry-after", ""))
+            if wait > LONGEST_WAIT:
+                raise OSError(
+                    f"{place} asks to come back in {wait:.0f} s ({what}); what came is saved, the "
+                    "same command goes on from there"
+                )
+            raise Again(what, wait=wait)
+        if status in (401, 402, 403):
+            given, taken = ("the key in", "was not accepted") if self.secret else (
+                "there is no key in", "(set it)")  # fmt: skip
+            raise PermissionError(
+                f"{place} lets nobody in without its key, and {given} "
+                f"${self.endpoint.api_key_env} {taken}: {what}"
             )
-        raise Again(what, wait=wait)
-    if status in (401, 402, 403):
-        given = "the key in" if secret else "there is no key in"
-        raise PermissionError(
-            f"{endpoint.base_url} lets nobody in without its key, and {given} "
-            f"${endpoint.api_key_env} {'was not accepted' if secret else '(set it)'}: {what}"
-        )
-    if status == 404:
-        raise FileNotFoundError(
-            f"{endpoint.base_url}: no model {endpoint.model!r} there, or no {where} under this "
-            f"address, which mostly ends in /v1 ({what}){_listed(served(line, secret), secret)}"
-        )
-    if 200 < status < 300:
-        raise Again(f"HTTP {status} instead of 200")
-    if status < 400:
-        place = _shown(answer.headers.get("location", "nowhere"), secret)
-        raise OSError(f"{endpoint.base_url} refers to {place} (HTTP {status}): give that address")
-    raise Refused(what)
+        if status == 404:
+            names = _shown(", ".join(await self.served()), self.secret)
+            raise FileNotFoundError(
+                f"{place}: no model {self.endpoint.model!r} there, or no {where} under this "
+                f"address, which mostly ends in /v1 ({what})" + (names and f"; it serves {names}")
+            )
+        if status < 300:
+            raise Again(f"HTTP {status} instead of 200")
+        if status < 400:
+            other = _shown(answer.headers.get("location", "nowhere"), self.secret)
+            raise OSError(f"{place} refers to {other} (HTTP {status}): give that address")
+        raise Refused(what)
 
+    async def served(self) -> list[str]:
+        """The models that the server says it has; none where it does not say so."""
+        import openai
 
-def served(line: Line, secret: str) -> list[str]:
-    """The models that the server says it has; none where it does not say so."""
-    try:
-        answer = line.exchange("GET", "/models", headers(secret), timeout=10, limit=1 << 20)
-        return [str(entry["id"]) for entry in json.loads(answer.body)["data"]]
-    except (OSError, http.client.HTTPException, TooLong, ValueError, KeyError, TypeError):
-        return []
-
-
-def _listed(names: Sequence[str], secret: str) -> str:
-    return f"; it serves {_shown(', '.join(names), secret)}" if names else ""
+        _LIMIT.set(1 << 20)
+        try:
+            async with asyncio.timeout(10):
+                listed = await self.inner.get(
+                    f"{self.root}/models", cast_to=object, options=self.options
+                )
+            return [str(entry["id"]) for entry in listed["data"]]
+        except (OSError, openai.OpenAIError, ValueError, KeyError, TypeError):
+            return []
 
 
 def _message(data: bytes, secret: str) -> str:
@@ -775,150 +611,222 @@ def retry_after(value: str) -> float:
         return 0.0
 
 
-FRUITLESS = 20  # requests in a row without a reply after which the endpoint counts as broken
+def largest(asks: Sequence[Ask]) -> int:
+    """Bytes that a valid answer stays under: long tokens, escaped, and much around them."""
+    return (1 << 20) + 256 * sum(ask.max_tokens for ask in asks)
 
 
-class SpendLimit(OSError):
-    """The tokens allowed are spent. What came is saved; with a higher limit it goes on."""
-
-
-class Gate:
-    """Lets one request through at a time, `interval` seconds after the last, none while held."""
-
-    def __init__(self, interval: float):
-        self.interval = interval
-        self._next = 0.0  # monotonic seconds
-        self._lock = threading.Lock()
-
-    def hold(self, seconds: float) -> None:
-        """Nobody goes through for so long: the server asked for it."""
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-    def through(self, stopped: threading.Event) -> bool:
-        """Waits for one's turn; False where `stopped` came first."""
-        while not stopped.is_set():
-            with self._lock:
-                left = self._next - time.monotonic()
-                if left <= 0:
-                    self._next = time.monotonic() + self.interval
-                    return True
-            stopped.wait(left)
-        return False
-
-
-class Desk:
-    """Asks out and replies in, under one lock; the first error stops all work.
-
-    `asks` by key go to `address`, those whose keys are one of `groups` together; `budget` bounds
-    the tokens (0: no bound), of which `spent` are gone already. `replies` and `error` are the
-    result.
-    """
-
-    def __init__(
-        self,
-        asks: Mapping[str, Ask],
-        groups: Sequence[tuple[str, ...]],
-        address: str,
-        *,
-        budget: int,
-        spent: int,
-    ):
-        self.asks, self.address = asks, address
-        self.budget, self.spent, self.before = budget, spent, spent
-        self.replies: dict[str, Reply] = {}
-        self.error: BaseException | None = None
-        self.stopped = threading.Event()
-        self._answered = self._fruitless = self._pledged = 0
-        self._waiting = deque(groups)
-        self._changed = threading.Condition()
-
-    def take(self) -> tuple[str, ...] | None:
-        """The keys of the next request; None when none is left or all work has stopped.
-
-        While a request could exceed the budget together with those under way, it waits for them.
-        """
-        with self._changed:
-            while self._waiting and not self.stopped.is_set():
-                cost = self._cost(self._waiting[0])
-                if not self.budget or self.spent + self._pledged + cost <= self.budget:
-                    self._pledged += cost
-                    return self._waiting.popleft()
-                if not self._pledged:
-                    self._stop(self._exhausted(cost))
-                else:
-                    self._changed.wait()
-            return None
-
-    def _cost(self, names: Sequence[str]) -> int:
-        return sum(most_tokens(self.asks[name]) for name in names) if self.budget else 0
-
-    def _exhausted(self, cost: int) -> SpendLimit:
-        left = f"{sum(map(len, self._waiting))} of {len(self.asks)} asks were not sent"
-        return SpendLimit(
-            f"{self.address}: {self.spent} of at most {self.budget} tokens are spent and the next "
-            f"ask may take {cost}: {left}; what came is saved, and with a higher limit the same "
-            "command goes on from there"
-        )
-
-    def _uncounted(self) -> SpendLimit:
-        return SpendLimit(
-            f"{self.address}: does not tell the tokens of its replies (no usage), so at most "
-            f"{self.budget} tokens cannot be kept to; ask without such a limit"
-        )
-
-    def put(self, replies: Mapping[str, Reply]) -> None:
-        """Counts the replies to one request: too many errors in a row stop all work.
-
-        One that the server refuses tells against it only while it has answered nothing: prompts
-        that are too long can stand side by side.
-        """
-        with self._changed:
-            self.replies |= replies
-            self._pledged -= self._cost(list(replies))
-            first = next(iter(replies.values()))
-            spent = sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
-            self.spent += spent
-            self._answered += 0 if first.error else len(replies)
-            if self.budget and not first.error and not spent:
-                self._stop(self._uncounted())
-            self._fruitless = self._fruitless + 1 if first.error else 0
-            known = not first.refused or not self._answered + self.before
-            if self._fruitless >= FRUITLESS and known:
-                self._stop(self._broken(first.error))
-            self._changed.notify_all()
-
-    def _broken(self, last: str) -> OSError:
-        return OSError(
-            f"{self.address}: {self._fruitless} asks in a row without a reply; the last: {last} "
-            "(what came is saved, the same command goes on from there)"
-        )
-
-    def stop(self, error: BaseException) -> None:
-        """Ends all work after the replies that are under way; `error` tells why."""
-        with self._changed:
-            self._stop(error)
-
-    def _stop(self, error: BaseException) -> None:
-        self.error = self.error or error
-        self.stopped.set()
-        self._changed.notify_all()
-
-    def outlook(self, seconds: float) -> tuple[int, int, int, int, float]:
-        """(asks done, asks, tokens, tokens to come, seconds to come) after `seconds` of work."""
-        with self._changed:
-            done, tokens = len(self.replies), self.spent - self.before
-            left = len(self.asks) - done
-            to_come = round(tokens / self._answered * left) if self._answered else 0
-            return done, len(self.asks), tokens, to_come, seconds / done * left if done else 0.0
+async def attempt(asks: Sequence[Ask], client: Client) -> list[Reply]:
+    """The replies to asks that go out as one, or what `Client.post` raises."""
+    learnt = dialect(client.endpoint)
+    while True:
+        request = body(asks, client.endpoint, learnt.without)
+        try:
+            answer = await client.post(path(asks[0]), request, largest(asks))
+            return parse(answer, len(asks))
+        except Refused as refusal:
+            if not learnt.learn(str(refusal), request):
+                raise
+        except ValueError as error:
+            raise Again(_shown(str(error), client.secret)) from None
 
 
 FILE = "replies.jsonl"
+FRUITLESS = 20  # requests in a row without a reply after which the endpoint counts as broken
 PATIENCE = 10  # times as many attempts where the server itself says when to come back
 BACKOFF = 1.0  # seconds between the first two attempts
 LONGEST_PAUSE = 60.0  # seconds between two attempts, unless the server asks for more
 TICK = 0.2  # seconds between two calls of `progress`
 Progress = Callable[[int, int, int, int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the requests of a call keep to: how many at a time, attempts for each, seconds between
+    two, seconds for one, and tokens in all (0: no bound)."""
+
+    concurrency: int
+    attempts: int
+    interval: float
+    timeout: float
+    tokens: int
+
+
+class Work:
+    """Asks out and replies in, each saved before it counts; the first error stops all work.
+
+    `spent` tokens are gone already. `replies` by key and `error` are the result.
+    """
+
+    def __init__(
+        self,
+        asks: Mapping[str, Ask],
+        endpoint: Endpoint,
+        journal: Journal,
+        limits: Limits,
+        spent: int,
+    ):
+        self.asks, self.journal, self.limits = asks, journal, limits
+        self.address, self.spent, self.before = endpoint.base_url, spent, spent
+        self.replies: dict[str, Reply] = {}
+        self.error: BaseException | None = None
+        self._client = Client(endpoint, limits.timeout)
+        self._waiting = deque(_groups(asks) if endpoint.vllm else [(name,) for name in asks])
+        self._answered = self._fruitless = self._pledged = 0
+        self._next = 0.0  # monotonic seconds before which no request goes out
+        self._changed, self._stopped = asyncio.Condition(), asyncio.Event()
+
+    async def run(self) -> None:
+        """All of it. Where an error stops it, replies under way are waited for and saved."""
+        async with self._client:
+            workers = min(self.limits.concurrency, len(self._waiting))
+            await asyncio.gather(*(self._serve() for _ in range(workers)))
+
+    async def _serve(self) -> None:
+        try:
+            while (names := await self._take()) is not None:
+                replies = await self._patiently(names)
+                if replies is None:
+                    return
+                await self._put(dict(zip(names, replies, strict=True)))
+        except Exception as error:  # raised again where `ask` was called
+            async with self._changed:
+                self._stop(error)
+
+    async def _take(self) -> tuple[str, ...] | None:
+        """The keys of the next request; None when none is left or all work has stopped.
+
+        While a request could exceed the budget together with those under way, it waits for them.
+        """
+        async with self._changed:
+            while self._waiting and not self._stopped.is_set():
+                cost, most = self._cost(self._waiting[0]), self.limits.tokens
+                if not most or self.spent + self._pledged + cost <= most:
+                    self._pledged += cost
+                    return self._waiting.popleft()
+                if self._pledged:
+                    await self._changed.wait()
+                    continue
+                left = f"{sum(map(len, self._waiting))} of {len(self.asks)} asks were not sent"
+                told = f"{self.spent} of at most {most} tokens are spent and the next ask may take "
+                told += f"{cost}: {left}; what came is saved, and with a higher limit the same "
+                self._stop(SpendLimit(f"{self.address}: {told}command goes on from there"))
+            return None
+
+    def _cost(self, names: Collection[str]) -> int:
+        return sum(most_tokens(self.asks[name]) for name in names) if self.limits.tokens else 0
+
+    async def _put(self, replies: Mapping[str, Reply]) -> None:
+        """Saves and counts the replies to one request: too many errors in a row stop all work.
+
+        One that the server refuses tells against it only while it has answered nothing: prompts
+        that are too long can stand side by side.
+        """
+        for name, reply in replies.items():
+            if not reply.error:
+                self.journal.append(to_row(name, reply))
+        async with self._changed:
+            self.replies |= replies
+            self._pledged -= self._cost(replies)
+            first = next(iter(replies.values()))
+            spent = sum(one.prompt_tokens + one.completion_tokens for one in replies.values())
+            self.spent += spent
+            self._answered += 0 if first.error else len(replies)
+            self._fruitless = self._fruitless + 1 if first.error else 0
+            if self.limits.tokens and not first.error and not spent:
+                told = "does not tell the tokens of its replies (no usage), so at most "
+                told += f"{self.limits.tokens} tokens cannot be kept to; ask without such a limit"
+                self._stop(SpendLimit(f"{self.address}: {told}"))
+            known = not first.refused or not self._answered + self.before
+            if self._fruitless >= FRUITLESS and known:
+                told = f"{self._fruitless} asks in a row without a reply; the last: {first.error}"
+                kept = "what came is saved, the same command goes on from there"
+                self._stop(OSError(f"{self.address}: {told} ({kept})"))
+            self._changed.notify_all()
+
+    def _stop(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self._stopped.set()
+        self._changed.notify_all()
+
+    async def _pause(self, seconds: float) -> bool:
+        """Waits, but no longer than the work goes on; whether it does."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+        return not self._stopped.is_set()
+
+    async def _turn(self) -> bool:
+        """Waits for one's turn: none while the server rests; whether the work goes on."""
+        while (left := self._next - time.monotonic()) > 0 and await self._pause(left):
+            pass
+        self._next = max(self._next, time.monotonic() + self.limits.interval)
+        return not self._stopped.is_set()
+
+    async def _patiently(self, names: Sequence[str]) -> list[Reply] | None:
+        """The replies to the asks of one request, after as many attempts as it takes.
+
+        None where the work stopped meanwhile; ConnectionError where there never was a connection.
+        """
+        failed, most = 0, self.limits.attempts
+        for number in range(1, PATIENCE * most + 1):
+            if not await self._turn():
+                return None
+            try:
+                return await attempt([self.asks[name] for name in names], self._client)
+            except Refused as refusal:
+                return [Reply("", "", 0, 0, error=str(refusal), refused=True)] * len(names)
+            except Again as again:
+                last = again
+            failed += not last.wait
+            if last.wait:
+                self._next = max(self._next, time.monotonic() + last.wait)
+            if failed == most:
+                break
+            doubled = 0 if last.wait else failed - 1
+            if not await self._pause(last.wait + pause(names[0], number, doubled=doubled)):
+                return None
+        if last.unreachable:
+            raise ConnectionError(
+                f"{self.address}: no connection in {number} attempts ({last}); is the server up, "
+                "and is this its address? What came is saved, the same command goes on from there"
+            )
+        error = f"no reply in {number} attempts; the last: {last}"
+        return [Reply("", "", 0, 0, error=error)] * len(names)
+
+    def outlook(self, seconds: float) -> tuple[int, int, int, int, float]:
+        """(asks done, asks, tokens, tokens to come, seconds to come) after `seconds` of work."""
+        done, tokens = len(self.replies), self.spent - self.before
+        left = len(self.asks) - done
+        to_come = round(tokens / self._answered * left) if self._answered else 0
+        return done, len(self.asks), tokens, to_come, seconds / done * left if done else 0.0
+
+
+def pause(name: str, number: int, *, doubled: int) -> float:
+    """Seconds after the attempt of this number, with the jitter that belongs to it alone."""
+    jitter = 0.5 + derive_seed(0, name, number) / 2**64
+    return min(LONGEST_PAUSE, BACKOFF * 2**doubled) * jitter
+
+
+def _beside(work: Coroutine, tick: Callable[[], None] = lambda: None) -> Any:
+    """What `work` returns, in a thread with a loop of its own: a notebook's runs already here.
+
+    `tick` is called meanwhile; its error, or an interruption, ends the work at once.
+    """
+    loop = asyncio.new_event_loop()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            task = loop.create_task(work)
+            running = pool.submit(loop.run_until_complete, task)
+            try:
+                while wait([running], timeout=TICK).not_done:
+                    tick()
+                tick()
+                return running.result()
+            except BaseException:
+                loop.call_soon_threadsafe(task.cancel)
+                raise
+    finally:
+        loop.close()
 
 
 def ask(
@@ -960,20 +868,22 @@ def ask(
     wanted = dict(zip(names, asks, strict=True))
     found, _ = _saved(replies / FILE, wanted)
     if len(found) < len(wanted):
-        secret = read_key(endpoint)
+        read_key(endpoint)
         with Journal(replies / FILE) as journal:
             found, spent = _saved(replies / FILE, wanted)
             missing = {name: one for name, one in wanted.items() if name not in found}
-            groups = _groups(missing) if endpoint.vllm else [(name,) for name in missing]
-            budget = {"budget": max_spend_tokens, "spent": spent}
-            desk = Desk(missing, groups, endpoint.base_url, **budget)
-            gate = Gate(60 / requests_per_minute if requests_per_minute else 0.0)
-            once = partial(attempt, endpoint=endpoint, secret=secret, timeout=timeout,
-                           dialect=dialect(endpoint))  # fmt: skip
-            patience = partial(_patiently, once, gate, desk, attempts=attempts)
-            lines = [Line(endpoint.base_url) for _ in range(min(concurrency, len(groups)))]
-            _work(lines, desk, partial(_serve, patience, desk, journal), progress)
-            found |= desk.replies
+            interval = 60 / requests_per_minute if requests_per_minute else 0.0
+            limits = Limits(concurrency, attempts, interval, timeout, max_spend_tokens)
+            work, started = Work(missing, endpoint, journal, limits, spent), time.monotonic()
+
+            def tick() -> None:
+                if progress:
+                    progress(*work.outlook(time.monotonic() - started))
+
+            _beside(work.run(), tick)
+            if work.error:
+                raise work.error
+            found |= work.replies
     return [found[name] for name in names]
 
 
@@ -1002,31 +912,42 @@ def recorded(folder: Path) -> dict[str, Reply]:
 
 
 def call(
-    endpoint: Endpoint, path: str, request: Mapping[str, Any], *, timeout: float = 120.0
-) -> Any:
-    """The JSON that the server answers to one POST: sent once, not saved.
+    endpoint: Endpoint,
+    requests: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    concurrency: int,
+    timeout: float = 120.0,
+) -> list[Any]:
+    """The JSON that the server answers to (path, body) of each POST: sent once, not saved.
 
     ValueError for what the server refuses; errors else as `ask`.
     """
-    sent, bounds = json.dumps(request).encode(), {"timeout": timeout, "limit": 1 << 28}
-    line = Line(endpoint.base_url)
-    try:
-        return json.loads(exchange(line, path, sent, endpoint, read_key(endpoint), **bounds))
-    except Refused as refusal:
-        raise ValueError(f"{endpoint.base_url}{path}: {refusal}") from None
-    except (Again, ValueError) as error:
-        raise OSError(f"{endpoint.base_url}{path}: {error}") from None
-    finally:
-        line.close()
+
+    async def one(client: Client, turn: asyncio.Semaphore, where: str, request: Mapping) -> Any:
+        try:
+            async with turn:
+                return json.loads(await client.post(where, request, 1 << 28))
+        except Refused as refusal:
+            raise ValueError(f"{endpoint.base_url}{where}: {refusal}") from None
+        except (Again, ValueError) as error:
+            raise OSError(f"{endpoint.base_url}{where}: {error}") from None
+
+    async def work() -> list[Any]:
+        turn = asyncio.Semaphore(concurrency)
+        async with Client(endpoint, timeout) as client:
+            return await asyncio.gather(*(one(client, turn, *request) for request in requests))
+
+    return _beside(work())
 
 
 def ready(endpoint: Endpoint) -> bool:
     """Whether the server is up and says that it has the model."""
-    line = Line(endpoint.base_url)
-    try:
-        return endpoint.model in served(line, read_key(endpoint))
-    finally:
-        line.close()
+
+    async def work() -> bool:
+        async with Client(endpoint, 10.0) as client:
+            return endpoint.model in await client.served()
+
+    return _beside(work())
 
 
 def _check(endpoint, asks, concurrency, attempts, timeout, per_minute, tokens) -> None:
@@ -1054,98 +975,6 @@ def _saved(path: Path, wanted: Mapping[str, Ask]) -> tuple[dict[str, Reply], int
         if name in wanted:
             found[name] = reply
     return found, tokens
-
-
-def _work(
-    lines: Sequence[Line], desk: Desk, serve: Callable[[Line], None], progress: Progress | None
-) -> None:
-    """A thread per line until nothing is left to do; raises what stopped the work.
-
-    An interruption (or an error of `progress`) cuts the lines: nobody waits for their replies.
-    """
-    started = time.monotonic()
-    # Futures, not Thread.join: one that Ctrl-C interrupts holds its thread for dead (Python 3.11).
-    with ThreadPoolExecutor(max(1, len(lines))) as pool:
-        running = {pool.submit(serve, line) for line in lines}
-        try:
-            while running:
-                running = wait(running, timeout=TICK).not_done
-                if progress:
-                    progress(*desk.outlook(time.monotonic() - started))
-        except BaseException as error:
-            desk.stop(error)
-            while running:
-                for line in lines:
-                    line.cut()
-                running = wait(running, timeout=TICK).not_done
-            raise
-    if desk.error:
-        raise desk.error
-
-
-def _serve(patiently: Callable, desk: Desk, journal: Journal, line: Line) -> None:
-    """One worker: takes asks and brings replies, each saved before it counts."""
-    try:
-        while (names := desk.take()) is not None:
-            replies = patiently(line, names)
-            if replies is None:
-                return
-            found = dict(zip(names, replies, strict=True))
-            for name, reply in found.items():
-                if not reply.error:
-                    journal.append(to_row(name, reply))
-            desk.put(found)
-    except BaseException as error:  # raised again where `ask` was called
-        desk.stop(error)
-    finally:
-        line.close()
-
-
-def _patiently(
-    once: Callable[[Line, Sequence[Ask]], list[Reply]],
-    gate: Gate,
-    desk: Desk,
-    line: Line,
-    names: Sequence[str],
-    *,
-    attempts: int,
-) -> list[Reply] | None:
-    """The replies to the asks of one request, after as many attempts as it takes.
-
-    None where the work stopped meanwhile; ConnectionError where there never was a connection.
-    """
-    failed = 0
-    for number in range(1, PATIENCE * attempts + 1):
-        if not gate.through(desk.stopped):
-            return None
-        try:
-            return once(line, [desk.asks[name] for name in names])
-        except Refused as refusal:
-            return [Reply("", "", 0, 0, error=str(refusal), refused=True)] * len(names)
-        except Again as again:
-            last = again
-        failed += not last.wait
-        if last.wait:
-            gate.hold(last.wait)
-        doubled = 0 if last.wait else failed - 1
-        pause = last.wait + _pause(names[0], number, doubled=doubled)
-        if failed == attempts or desk.stopped.wait(pause):
-            break
-    if desk.stopped.is_set() and failed < attempts:
-        return None
-    if last.unreachable:
-        raise ConnectionError(
-            f"{line.base_url}: no connection in {number} attempts ({last}); is the server up, "
-            "and is this its address? What came is saved, the same command goes on from there"
-        )
-    error = f"no reply in {number} attempts; the last: {last}"
-    return [Reply("", "", 0, 0, error=error)] * len(names)
-
-
-def _pause(name: str, number: int, *, doubled: int) -> float:
-    """Seconds after the attempt of this number, with the jitter that belongs to it alone."""
-    jitter = 0.5 + config.derive_seed(0, name, number) / 2**64
-    return min(LONGEST_PAUSE, BACKOFF * 2**doubled) * jitter
 
 
 SEEDS = 2**30  # every server takes these, and the few above them for further samples

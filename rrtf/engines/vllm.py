@@ -14,10 +14,10 @@ import sys
 import time
 import weakref
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rrtf.engines import Completion, Decoding, Message, endpoint
 from rrtf.engines.endpoint import AskingEngine, Endpoint, saving
@@ -193,21 +193,19 @@ class VllmEngine(AskingEngine):
 
     def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
         """As the protocol has it; nothing is recorded. ValueError for a chat message."""
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            running = [pool.submit(self._score, *p) for p in zip(prompts, answers, strict=True)]
-        return [one.result() for one in running]
-
-    def _score(self, prompt: str, answer: str) -> tuple[float, int]:
-        if isinstance(prompt, Message):
+        if any(isinstance(prompt, Message) for prompt in prompts):
             raise ValueError(f"{self.name} scores raw texts; a chat message has no fixed tokens")
-        head, tail = self._tokens(prompt, special=True), self._tokens(answer, special=False)
-        if not tail:
-            return 0.0, 0
-        request = {"model": self.place.model, "prompt": head + tail, "max_tokens": 1}
-        request |= {"temperature": 0, "prompt_logprobs": 1}
-        reply = endpoint.call(self.place, "/completions", request)
+        heads, tails = self._tokens(prompts, special=True), self._tokens(answers, special=False)
+        pairs = list(zip(heads, tails, strict=True))
+        asked = {"model": self.place.model, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+        requests = [("/completions", asked | {"prompt": h + t}) for h, t in pairs if t]
+        replies = iter(endpoint.call(self.place, requests, concurrency=self.concurrency))
+        return [self._score(len(h), t, next(replies)) if t else (0.0, 0) for h, t in pairs]
+
+    def _score(self, length: int, tail: list[int], reply: Any) -> tuple[float, int]:
+        """(log-probability, tokens) of the tokens behind the first `length` in a reply."""
         try:
-            found = reply["choices"][0]["prompt_logprobs"][len(head) :]
+            found = reply["choices"][0]["prompt_logprobs"][length:]
             # By token: the likeliest one stands beside the one that is there.
             values = [row[str(token)]["logprob"] for row, token in zip(found, tail, strict=True)]
         except (KeyError, IndexError, TypeError, ValueError):
@@ -217,10 +215,12 @@ class VllmEngine(AskingEngine):
             ) from None
         return sum(values), len(tail)
 
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
+    def _tokens(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         root = replace(self.place, base_url=self.place.base_url.rstrip("/").removesuffix("/v1"))
-        request = {"model": self.place.model, "prompt": text, "add_special_tokens": special}
-        return endpoint.call(root, "/tokenize", request)["tokens"] if text else []
+        asked = {"model": self.place.model, "add_special_tokens": special}
+        requests = [("/tokenize", asked | {"prompt": text}) for text in texts if text]
+        replies = iter(endpoint.call(root, requests, concurrency=self.concurrency))
+        return [next(replies)["tokens"] if text else [] for text in texts]
 
 
 def start(model: str | Path, *, replies: Path, **options) -> VllmEngine:

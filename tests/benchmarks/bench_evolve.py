@@ -59,7 +59,7 @@ def bare(url: str, n: int, concurrency: int) -> int:
     """The least that a client in Python does: nothing is checked, bounded, retried or saved."""
     parts = urlsplit(url)
     place = Endpoint(url, "scripted")
-    bodies = iter([endpoint.body([ask], place) for ask in asks(n)])
+    bodies = iter([json.dumps(endpoint.body([ask], place)) for ask in asks(n)])
     taking, answered = threading.Lock(), []
 
     def work() -> None:
