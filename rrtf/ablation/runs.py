@@ -19,7 +19,8 @@ from rrtf.ablation.registration import ALL_TESTS, ANCHORS, HOME, Arm, Registrati
 from rrtf.ablation.sets import Answers
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
-from rrtf.nano import grammar, pretrain
+from rrtf.nano import corpus, grammar, pretrain
+from rrtf.nano import problems as nano_problems
 from rrtf.records import Outcome, Problem, RankedGroup, Response
 from rrtf.sandbox.executor import Limits
 
@@ -206,20 +207,37 @@ def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def bases(plan: Registration, folder: Path, *, studies: Sequence[str]) -> dict[str, Path]:
-    """The start models of these studies in the world at hand; those that are missing are trained.
+def bench(
+    plan: Registration,
+    trained_on: Sequence[Problem],
+    *,
+    studies: Sequence[str],
+    limits: Limits,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Bench:
+    """The bench of the world at hand, with the start models that these studies begin with.
 
-    Minutes for each million parameters, from the data that `corpus.prepare` wrote into `folder`.
+    A second world has no stage 02: it trains on the first problems of its fine-tuning split, as
+    many as `trained_on`. Start models that are missing are pre-trained: minutes for each million
+    parameters.
     """
-    names = dict.fromkeys(arm.base for arm in plan.arms if arm.study in studies)
-    found = {"": engines.model_folder(plan.base)}
-    for name in filter(None, names):
-        own = dict(plan.bases[name])
-        if own.pop("world", HOME) == grammar.world():
-            how = {"seed": own.pop("seed", 0), "shape": own, "threads": 1}
-            where = (name.replace(" ", "-"), folder / "bases")
-            found[name] = pretrain.train_base(folder, *where, **how)
-    return found
+    if grammar.world() != HOME:
+        every, _ = nano_problems.world(workers)["finetune"]
+        trained_on = every[: len(trained_on)]
+    how = {"isolation": limits.isolation, "workers": workers, "progress": progress}
+    validation, test = sets.drawn(plan, trained_on=trained_on, **how)
+    here = [arm for arm in plan.arms if arm.study in studies and plan.world(arm) == grammar.world()]
+    bases = {"": engines.model_folder(plan.base)}
+    for name in dict.fromkeys(arm.base for arm in here if arm.base):
+        corpus.prepare(folder / grammar.world(), workers=workers, progress=progress)
+        own = {k: v for k, v in plan.bases[name].items() if k != "world"}
+        shape = {"seed": own.pop("seed", 0), "shape": own, "threads": 1}
+        place = folder / grammar.world(), name.replace(" ", "-"), folder / "bases"
+        bases[name] = pretrain.train_base(*place, **shape)
+    drawn = tuple(trained_on), tuple(map(tuple, validation)), tuple(test)
+    return Bench(plan, *drawn, bases, limits, folder)
 
 
 def anchors(bench: Bench, seed: int) -> list[Line]:
@@ -270,12 +288,12 @@ def carry_out(
         lines.update({(line.arm, line.seed, line.learning_rate): line for line in found})
         store.write(ledger, [lines[place] for place in sorted(lines)])
 
-    for seed in range(ANCHOR_SEEDS):
+    for seed in range(ANCHOR_SEEDS if jobs and grammar.world() == HOME else 0):
         if (ANCHORS[-1], seed, 0.0) not in lines:
             keep(anchors(bench, seed))
     waiting = [job for job in jobs if not _is_there(job, bench.plan, lines)]
-    for seed in sorted({seed for _, seed in waiting}):
-        student(bench, "", seed, ALL_TESTS)
+    for base, seed in sorted({(arm.base, seed) for arm, seed in waiting}):
+        student(bench, base, seed, ALL_TESTS)
     done = len(jobs) - len(waiting)
     for _, found in side_by_side(partial(unit, bench), waiting, processes=workers):
         keep(found)
@@ -283,6 +301,12 @@ def carry_out(
         if progress:
             progress(done, len(jobs))
     return list(lines.values())
+
+
+def of_world(plan: Registration, lines: Sequence[Line]) -> list[Line]:
+    """The lines of arms in the world at hand, whose test problems are the same."""
+    away = {arm.name for arm in plan.arms if plan.world(arm) != grammar.world()}
+    return [line for line in lines if line.arm not in away]
 
 
 def _is_there(job: tuple[Arm, int], plan: Registration, lines: Mapping[tuple, Line]) -> bool:
