@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LANE = ROOT / "rrtf/quantize/auto_gptq_lane.py"  # is run by a Python of its own
 OF_CUDA = ("nvidia-", "cuda-", "triton")  # come with torch's CUDA build, pinned by torch itself
 # Import name -> package, where unequal
-IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel", "markdown_it": "markdown-it-py"}
+IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel", "markdown_it": "markdown-it-py",
+                "websocket": "websocket-client"}  # fmt: skip
 
 
 def plain(name: str) -> str:

@@ -238,16 +238,16 @@ def test_a_page_and_the_index_begin_with_the_answer_that_the_notebook_comes_to_l
 
 
 def test_the_foot_names_commit_date_and_machine_and_every_page_has_its_neighbours(place):
-    for stage in (FIRST, "appendix_validation"):
+    for stage in (FIRST, "appendix_leaderboard"):
         write_notebook(place / "notebooks", stage, "1")
     go(place)
-    go(place, "validation")
+    go(place, "leaderboard")
     folder = config.report_dir("smoke")
     receipt = store.read_json(config.run_dir("smoke") / FIRST / pipeline.RECEIPT)
     for name in (FIRST, "index"):
         foot = (folder / f"{name}.html").read_text().split("<footer>")[1]
         assert f"commit {receipt['commit']} · date {receipt['date']} · cpu" in foot
-    last = (folder / "appendix_validation.html").read_text()
+    last = (folder / "appendix_leaderboard.html").read_text()
     assert 'href="appendix_paper_audit.html" rel="prev"' in last and "index.html" in last
 
 

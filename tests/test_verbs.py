@@ -524,7 +524,8 @@ WRONG = (
     ("plan --gpus -1", 2, "Invalid value for '--gpus'"),
 )  # fmt: skip
 OBJECTIVES = (
-    "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "cpo-hinge",
+    "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "simpo-sft",
+    "cpo-hinge",
     "pro",
 )  # fmt: skip
 
