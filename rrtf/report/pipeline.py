@@ -234,13 +234,17 @@ def _write(step: Step, executed: Mapping, receipt: Mapping) -> None:
 
 
 def _commit() -> str:
-    """The commit that this checkout stands at, with `+` where files differ from it."""
-    git = ["git", "-C", str(config.home()), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """The commit that this checkout stands at, with `+` where files but reports differ from it."""
+    asked = (["rev-parse", "--short", "HEAD"], ["diff", "--quiet", "HEAD", "--", ":!reports"])
+    git = ["git", "-C", str(config.home())]
     try:
-        told = subprocess.run(git, capture_output=True, text=True, check=False)
+        told, same = (
+            subprocess.run([*git, *what], capture_output=True, text=True, check=False)
+            for what in asked
+        )
     except OSError:
         return "unknown"
-    return told.stdout.strip() or "unknown"
+    return told.stdout.strip() + "+" * (same.returncode == 1) or "unknown"
 
 
 def _summarise(profile: str, notebooks: Path, failed: str) -> Path:
