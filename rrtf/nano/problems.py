@@ -28,7 +28,6 @@ N_TESTS = 12
 CPU_SECONDS = 0.25  # of one call: CPU time, so that a busy machine draws the same problems
 MEMORY_MB = 2048  # of a process that computes outputs
 GRAMMAR_SEED = 1  # the world is one fixed world; run seeds change samples and training, not it
-SIZES = {"test": 600, "validation": 300, "finetune": 1000}  # each split avoids those before it
 DEPTHS = {"finetune": {2: 2, 3: 1}, "pretrain": {1: 20, 2: 50, 3: 25, 4: 5}}  # depth: weight
 HELD_OUT_DEPTHS = {2: 1, 3: 1, 4: 1}
 SLACK = 1.5  # drawn on top in each shard, because the behaviours of shards can collide
@@ -361,7 +360,7 @@ def world(workers: int, *, last: str = "finetune") -> dict[str, tuple[list[Probl
     """
     found: dict[str, tuple[list[Problem], list[str]]] = {}
     avoid: list[str] = []
-    for split, count in SIZES.items():
+    for split, count in vocabulary()["sizes"].items():  # each avoids those before it
         problems, keys, _ = build(split, count, avoid=avoid, workers=workers)
         found[split] = (problems, keys)
         avoid += keys
