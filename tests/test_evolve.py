@@ -891,7 +891,7 @@ def test_the_notebook_runs_through_an_endpoint_by_its_parameters_alone(tmp_path,
     monkeypatch.setattr(endpoint, "ask", lambda asks, **_: teacher(asks))
     changed = {"profile": "smoke", "problems": str(tmp_path / "rows.jsonl"), "rounds": 1}
     changed |= {"engine": URL, "model": "m", "n_seeds": 24, "workers": 1}
-    names: dict = {}
+    names: dict = {"display": lambda *_: None}
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for cell in store.cells(config.home() / "notebooks" / "01_evolve.ipynb"):
             if cell["cell_type"] == "code":
