@@ -157,6 +157,7 @@ def settled(text: str, place: Path) -> str:
         (r"(done in|took) [\d min]+ s", r"\1 N s"),
         (r'("(?:seconds|device)": )("[^"\n]*"|[\d.]+)', r"\1N"),
         (r'("(?:source|manifest|look)": )"[0-9a-f]{32,64}"', r"\1N"),
+        (r'("(?:commit|date)": )"[^"\n]*"', r"\1N"),
         (r'("versions": )\{[^}]*\}', r"\1N"),
         (r'("nll": \d+\.\d{4})\d+', r"\1"),
         (r"(?ms)^variant +ms/token.*?\n\n.*?\n(?=\d+ variants)", "TIMES\n"),
