@@ -228,6 +228,10 @@ GOOD, BAD = [1] * 30 + [0] * 10, [1] * 10 + [0] * 30
 
 
 def test_a_question_is_answered_by_the_marks_of_the_seeds_that_both_arms_have():
+    lines = [line("filtered, DPO", seed, 1e-5, [1], GOOD) for seed in range(2)]
+    lines += [line("filtered, literal RRTF", seed, 1e-4, [1], BAD) for seed in range(5)]
+    few = results.scores(lines, PROBLEMS, family=grammar.family)
+    assert results.answered(PLAN, few, seed=1) == {}, "a registered seed is missing"
     lines = [line("filtered, DPO", seed, 1e-5, [1], GOOD) for seed in range(3)]
     lines += [
         line("filtered, literal RRTF", s, 1e-4, [1], BAD if s < 3 else GOOD) for s in range(5)
@@ -241,10 +245,10 @@ def test_a_question_is_answered_by_the_marks_of_the_seeds_that_both_arms_have():
 
 
 def test_a_row_without_training_is_compared_with_every_seed():
-    lines = [line("wrong ones, imitation", seed, 1e-5, [1], BAD) for seed in range(3)]
+    lines = [line("wrong ones, imitation", seed, 1e-5, [1], BAD) for seed in range(5)]
     rows = results.scores([*lines, line("base", 0, 0.0, [], GOOD)], PROBLEMS, family=grammar.family)
     (only,) = results.answered(PLAN, rows, seed=1).values()
-    assert (only.difference, only.n_seeds_a, only.n_seeds_b) == (-0.5, 3, 1)
+    assert (only.difference, only.n_seeds_a, only.n_seeds_b) == (-0.5, 5, 1)
 
 
 def test_a_table_says_which_rates_were_chosen_and_what_was_not_run():

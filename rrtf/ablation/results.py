@@ -40,24 +40,32 @@ def scores(
 
 
 def answered(plan: Registration, rows: Sequence[TaskScore], *, seed: int) -> dict[str, Comparison]:
-    """Question -> its contrast on the seeds that both sides have, Holm over all that were run."""
-    there = set(results.methods(rows))
+    """Question -> its contrast on the seeds that both sides have, Holm over all that were run.
+
+    A question whose arms lack a registered seed is not answered yet.
+    """
+    whole = {arm.name for arm in plan.arms if seeds_of(rows, arm.name) >= set(range(arm.seeds))}
+    whole |= {name for name in ANCHORS if seeds_of(rows, name)}
     found = {}
     for question, contrast in plan.questions.items():
         a, b = results.parse_contrast(contrast)
-        if {a, b} <= there:
+        if {a, b} <= whole:
             found[question] = contrasted(plan, rows, a, b, seed=seed)
     adjusted = stats.holm([row.p for row in found.values()])
     pairs = zip(found.items(), adjusted, strict=True)
     return {question: replace(row, p_holm=p) for (question, row), p in pairs}
 
 
+def seeds_of(rows: Sequence[TaskScore], name: str) -> set[int]:
+    """The seeds with which an arm was run."""
+    return {row.seed for row in rows if row.model == name}
+
+
 def contrasted(
     plan: Registration, rows: Sequence[TaskScore], a: str, b: str, *, seed: int
 ) -> Comparison:
     """a - b on the seeds that both have; a row without training has none and keeps its own."""
-    seeds = {name: {row.seed for row in rows if row.model == name} for name in (a, b)}
-    shared = set.intersection(*seeds.values())
+    shared = seeds_of(rows, a) & seeds_of(rows, b)
     if not {a, b} & set(ANCHORS):
         rows = [row for row in rows if row.seed in shared]
     metric = stats.parse_metric(plan.metric)
