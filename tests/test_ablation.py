@@ -129,6 +129,11 @@ def test_fewer_assertions_are_among_more_of_them(world):
         ('data = ["own"]', 'data = ["owned"]', r"'owned' is not in \[data\]"),
         ('objectives = ["DPO", ', 'objectives = ["DPOO", ', r"'DPOO' is not in \[objectives\]"),
         ('filter = "must_fail"', 'filter = "fail"', "filter 'fail': expected one of none"),
+        (
+            'errors = ["random"]',
+            'errors = ["rand"]',
+            "errors 'rand': expected systematic",
+        ),
         ("bases = [", "basis = [", "block of 'bases': unknown 'basis'"),
         ('data = ["own", "wrong ones"]', 'data = ["own", "verified"]', "comes twice"),
     ],
@@ -187,6 +192,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "unit", unit)
     monkeypatch.setattr(runs, "student", lambda *_: None)
     monkeypatch.setattr(runs, "anchors", anchors)
+    monkeypatch.setattr(runs, "key_of", lambda arm, seed, rate, _: f"{arm.name}{seed}{rate}")
     return SimpleNamespace(plan=PLAN), tmp_path / "ablation.jsonl", made
 
 
@@ -209,6 +215,11 @@ def test_what_the_ledger_holds_is_not_run_again_and_an_interruption_keeps_the_re
     lines = runs.carry_out(jobs, where, workers=1, ledger=ledger)
     assert made == jobs and sorted(runs.read(ledger), key=str) == sorted(lines, key=str)
     assert runs.carry_out(jobs, where, workers=1, ledger=ledger) and len(made) == 3
+    (arm, seed), *_ = jobs
+    for other in (row for row in lines if (row.arm, row.seed) == (arm.name, seed)):
+        store.write(ledger, [row if row != other else replace(row, key="") for row in lines])
+        runs.carry_out(jobs, where, workers=1, ledger=ledger)
+        assert made.pop() == jobs[0], "a line of what is no longer asked is made again"
 
 
 def test_every_registered_unit_is_a_job_once_and_what_is_missing_is_said():

@@ -125,6 +125,8 @@ def _arms(block: Mapping[str, Any], table: Mapping[str, Any], path: Path) -> Ite
         raise ValueError(f"{path}: block of {block['study']!r}: unknown {min(strangers)!r}")
     lists = (block.get(name, default) for name, default in axes.items())
     for base, errors, accuracy, tests, data, objective in product(*lists):
+        if errors and errors not in ERRORS:
+            raise ValueError(f"{path}: errors {errors!r}: expected {' or '.join(ERRORS)}")
         for kind, name in (("data", data), ("objectives", objective), ("bases", base)):
             if name and name not in table[kind]:
                 raise ValueError(f"{path}: {name!r} is not in [{kind}]")

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from rrtf import config, engines, execution, prompts, sample, store, train
@@ -31,12 +31,12 @@ ANCHOR_SEEDS = 3  # draws of the rows without training
 class Line:
     """One training, or what a model answers without.
 
-    `prompts` were trained on, `wrong` of them with a target that fails all its tests taken
-    together; `tokens` went through the network in an update, on average. Bit i of `validated` and
+    `prompts` were trained on, `wrong` of them with a target that does not pass the arm's tests;
+    `tokens` went through the network in an update, on average. Bit i of `validated` and
     `solved` (hexadecimal, the first problem is the highest bit) says whether the greedy answer
     solved problem i of the seed's validation problems and of the test problems; `solved` is empty
-    where another rate was chosen. `key` is the hash of what was asked for, `learnt` that of the
-    training set.
+    where another rate was chosen. `key` is the hash of what was asked for (a line with another is
+    no answer to it), `learnt` that of the training set.
     """
 
     study: str
@@ -201,10 +201,15 @@ def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
         plan.data[arm.data],
         {k: v for k, v in plan.objectives[arm.objective].items() if k not in ("rates", "rates_of")},
         [plan.prompts, plan.updates, plan.groups_per_batch, plan.answers, plan.teacher],
-        store.sha256(bench.bases[arm.base]),
+        _identity(bench.bases[arm.base]),
         hashlib.sha256("\n".join(asked).encode()).hexdigest(),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _identity(model: Path) -> str:
+    return store.sha256(model)
 
 
 def bench(
@@ -288,12 +293,14 @@ def carry_out(
         lines.update({(line.arm, line.seed, line.learning_rate): line for line in found})
         store.write(ledger, [lines[place] for place in sorted(lines)])
 
-    for seed in range(ANCHOR_SEEDS if jobs and grammar.world() == HOME else 0):
-        if (ANCHORS[-1], seed, 0.0) not in lines:
-            keep(anchors(bench, seed))
-    waiting = [job for job in jobs if not _is_there(job, bench.plan, lines)]
-    for base, seed in sorted({(arm.base, seed) for arm, seed in waiting}):
-        student(bench, base, seed, ALL_TESTS)
+    seeds = range(ANCHOR_SEEDS if jobs and grammar.world() == HOME else 0)
+    alone = [seed for seed in seeds if (ANCHORS[-1], seed, 0.0) not in lines]
+    for _, found in side_by_side(partial(anchors, bench), alone, processes=workers):
+        keep(found)
+    waiting = [job for job in jobs if not _is_there(job, bench, lines)]
+    first = sorted({(arm.base, seed) for arm, seed in waiting})  # the arms of a seed share them
+    for _ in side_by_side(partial(_prepare, bench), first, processes=workers):
+        pass
     done = len(jobs) - len(waiting)
     for _, found in side_by_side(partial(unit, bench), waiting, processes=workers):
         keep(found)
@@ -309,9 +316,19 @@ def of_world(plan: Registration, lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if line.arm not in away]
 
 
-def _is_there(job: tuple[Arm, int], plan: Registration, lines: Mapping[tuple, Line]) -> bool:
+def _prepare(bench: Bench, start: tuple[str, int]) -> None:
+    """What a start model answers with a seed, into the folder."""
+    student(bench, *start, ALL_TESTS)
+
+
+def _is_there(job: tuple[Arm, int], bench: Bench, lines: Mapping[tuple, Line]) -> bool:
+    """Whether the ledger has what the registration asks for now, at every rate."""
     arm, seed = job
-    return all((arm.name, seed, rate) in lines for rate in plan.rates(arm))
+    places = {(arm.name, seed, rate): rate for rate in bench.plan.rates(arm)}
+    return all(
+        place in lines and lines[place].key == key_of(arm, seed, rate, bench)
+        for place, rate in places.items()
+    )
 
 
 def jobs(plan: Registration, studies: Sequence[str]) -> list[tuple[Arm, int]]:

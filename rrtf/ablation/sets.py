@@ -52,8 +52,7 @@ def training_set(
     as_asked = {"teacher": "teacher", "prompts": asked, "prompt_format": "starcoder"}
     found, _ = rank.rank(problems, both.responses, both.executions, **scored, **as_asked)
     groups = sorted(found, key=lambda g: config.derive_seed(seed, "prompts", g.task_id))
-    every, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=seed)
-    kept = [pair for pair in every if _passes(pair, kind["filter"])]
+    every, kept = (_pairs(groups, by, seed=seed) for by in ("none", kind["filter"]))
     if kind.get("refilled"):
         kept = kept[: plan.prompts]
     else:
@@ -67,15 +66,13 @@ def training_set(
     return methods.training_set("rrhf", whole, [], max_responses=most)[0]
 
 
-def _passes(pair: RankedGroup, by: str) -> bool:
-    """Whether a filter keeps a pair, whose teacher comes first."""
-    taught, answered = pair.outcomes
-    return {
-        "none": True,
-        "drop_below": taught >= answered,
-        "must_pass": taught == Outcome.PASS,
-        "must_fail": taught != Outcome.PASS,
-    }[by]
+def _pairs(groups: Sequence[RankedGroup], by: str, *, seed: int) -> list[RankedGroup]:
+    """`rank.pairs` by one of its filters, or `must_fail`: the pairs that `must_pass` drops."""
+    how = {"pairing": "one", "seed": seed}
+    if by != "must_fail":
+        return rank.pairs(groups, teacher_filter=by, **how)[0]
+    right = {pair.task_id for pair in _pairs(groups, "must_pass", seed=seed)}
+    return [pair for pair in _pairs(groups, "none", seed=seed) if pair.task_id not in right]
 
 
 def own(student: Answers) -> Answers:
