@@ -292,8 +292,35 @@ def test_two_lines_cross_where_their_difference_is_zero_and_the_interval_says_ho
     found, at, span = results.crossing(PLAN, rows, *kinds, errors="systematic", seed=1)
     assert [round(row.difference, 6) for row in found.values()] == [-0.4, 0.0, 0.4] and at == 60
     assert span[0] < 60 < span[1]
+    told = results.overtaking(PLAN, rows, *kinds, errors="systematic", seed=1)
+    assert "equal where the teacher is 60 % right (" in told and "-40.0 [" in told
+    none = results.overtaking(PLAN, rows, *kinds, errors="random", seed=1)
+    assert none.endswith("not run")
     by = results.along(PLAN, rows, "accuracy", errors="systematic", tests=12)
     assert isinstance(by["unverified, SimPO"][60], stats.Estimate)
+
+
+def test_a_made_teacher_is_learnt_from_at_the_neighbouring_rates_chosen_most_often():
+    def chosen(*counts):
+        return [
+            line("filtered, SimPO", seed, rate, [1], [1])
+            for rate, count in zip((1e-5, 3e-5, 1e-4), counts, strict=True)
+            for seed in range(count)
+        ]
+
+    assert results.neighbours(PLAN, chosen(1, 3, 2), "SimPO") == (3e-5, 1e-4)
+    assert results.neighbours(PLAN, chosen(2, 3, 2), "SimPO") == (1e-5, 3e-5)
+    assert results.neighbours(PLAN, [], "SimPO") is None
+
+
+def test_the_map_has_the_order_of_the_registration():
+    names = ("verified, DPO", "verified, imitation", "unverified, SimPO")
+    lines = [line(name, seed, 1e-5, [1], GOOD) for name in names for seed in range(2)]
+    rows = results.scores(lines, PROBLEMS, family=grammar.family)
+    found = results.by_kind(PLAN, rows)
+    assert [*found] == ["unverified", "verified"]
+    assert [*found["verified"]] == ["imitation", "DPO"]
+    assert found["verified"]["DPO"].value == 0.75
 
 
 def test_every_line_of_the_ledger_belongs_to_a_registered_arm_and_rate():

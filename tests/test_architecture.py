@@ -30,7 +30,7 @@ FLOORS = (
     {"sample": 295, "train": 575, "evolve": 1060, "audit": 1490, "benchmarks": 810,
      "quantize": 1180},
     {"evaluate": 1400, "plan": 970},
-    {"cases": 455, "ablation": 635, "cli": 2020},
+    {"cases": 455, "ablation": 645, "cli": 2020},
     {"__main__": 30},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold

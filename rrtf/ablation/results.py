@@ -15,7 +15,7 @@ from rrtf.records import Problem, TaskScore
 from rrtf.stats import Estimate
 
 BENCHMARK = "nano, ablation"
-TEACHERS = "teachers"  # study 2
+FIRST, TEACHERS = "ingredients", "teachers"  # studies 1 and 2
 
 
 def scores(
@@ -86,7 +86,7 @@ def arm_rows(
 ) -> list[dict[str, Any]]:
     """Every arm of `study`, the best first, with its rates and training set; or `not run`."""
     measured = rates(plan, rows)
-    names = [*(ANCHORS if study == "ingredients" else ())]
+    names = [*(ANCHORS if study == FIRST else ())]
     names += [arm.name for arm in plan.arms if arm.study == study]
     arms = {arm.name: arm for arm in plan.arms}
     found = [_arm_row(plan, arms.get(name), name, lines, measured.get(name)) for name in names]
@@ -146,6 +146,31 @@ def curves(lines: Iterable[Line], names: Iterable[str]) -> list[dict[str, Any]]:
     ]
 
 
+def neighbours(
+    plan: Registration, lines: Iterable[Line], objective: str
+) -> tuple[float, float] | None:
+    """The two neighbouring rates of the objective's grid that study 1 chose most often.
+
+    Over its arms and seeds; of pairs chosen equally often the smaller rates; None where none was.
+    """
+    grid = sorted(plan.objectives[objective]["rates"])
+    arms = {arm.name for arm in plan.arms if (arm.study, arm.objective) == (FIRST, objective)}
+    chosen = Counter(line.learning_rate for line in lines if line.n_test and line.arm in arms)
+    pairs = max(pairwise(grid), key=lambda pair: chosen[pair[0]] + chosen[pair[1]])
+    return pairs if chosen else None
+
+
+def by_kind(plan: Registration, rows: Sequence[TaskScore]) -> dict[str, dict[str, Estimate]]:
+    """Kind of data -> objective -> pass@1 of study 1, both in the order of the registration."""
+    measured = rates(plan, rows)
+    found: dict[str, dict[str, Estimate]] = {kind: {} for kind in plan.data}
+    objectives = list(plan.objectives)
+    for arm in sorted(plan.arms, key=lambda arm: objectives.index(arm.objective)):
+        if arm.study == FIRST and (row := measured.get(arm.name)):
+            found[arm.data][arm.objective] = Estimate(row.value, row.low, row.high)
+    return {kind: row for kind, row in found.items() if row}
+
+
 def along(
     plan: Registration, rows: Sequence[TaskScore], axis: str, **fixed: Any
 ) -> dict[str, dict[int, Estimate]]:
@@ -193,6 +218,29 @@ def crossing(
     ends = [_zero({place: getattr(row, end) for place, row in found.items()}) for end in ENDS]
     known = None not in ends
     return found, at, (min(ends), max(ends)) if known else None
+
+
+def overtaking(
+    plan: Registration,
+    rows: Sequence[TaskScore],
+    first: str,
+    second: str,
+    *,
+    errors: str,
+    seed: int,
+) -> str:
+    """`crossing` in a sentence."""
+    found, at, span = crossing(plan, rows, first, second, errors=errors, seed=seed)
+    if not found:
+        return f"{first} against {second}: not run"
+    told = ", ".join(
+        f"{results.points(row.difference)} [{results.points(row.low)}, {results.points(row.high)}]"
+        f" at {place} %"
+        for place, row in found.items()
+    )
+    where = f"equal where the teacher is {at:.0f} % right" if at is not None else "never equal"
+    sure = f" ({span[0]:.0f} to {span[1]:.0f} %)" if span else ""
+    return f"{first} minus {second}: {where}{sure}; {told}"
 
 
 ENDS = ("low", "high")

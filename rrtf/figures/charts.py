@@ -710,3 +710,44 @@ def along(lines: Mapping[str, Mapping[float, Estimate]], label: str) -> Figure:
     axis.set(xlabel=label, ylabel="pass@1, %")
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def by_kind(
+    kinds: Mapping[str, Mapping[str, Estimate]],
+    objectives: Iterable[str],
+    *,
+    base: float,
+    title: str = "",
+) -> Figure:
+    """A map: a row for each kind of data, a column for each objective, in it the share solved.
+
+    In percent, above half the width of its interval; the darker, the further above `base`.
+    """
+    columns = [name for name in objectives if any(name in row for row in kinds.values())]
+    size = {"width": 1.7 + 0.82 * len(columns), "height": 1.1 + 0.5 * len(kinds)}
+    figure, axis = canvas(**size)
+    best = max(found.value for row in kinds.values() for found in row.values())
+    for at, row in enumerate(kinds.values()):
+        for name, found in row.items():
+            share = max(0.0, (found.value - base) / (best - base)) if best > base else 0.0
+            place, ink = columns.index(name), "white" if share > 0.6 else "#222222"
+            corner = (place - 0.5, at - 0.5)
+            axis.add_patch(_tile(corner, PALETTE[0], share))
+            axis.text(place, at - 0.1, f"{100 * found.value:.1f}", ha="center", va="center",
+                      color=ink, fontsize=10)  # fmt: skip
+            axis.text(place, at + 0.26, f"± {50 * (found.high - found.low):.1f}", ha="center",
+                      va="center", color=ink, fontsize=7)  # fmt: skip
+    _rows(axis, kinds, top=0.5)
+    axis.set_xticks(range(len(columns)), [fill(name, 11) for name in columns])
+    axis.set_xlim(-0.5, len(columns) - 0.5)
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    axis.set_title(fill(title, FULL_WIDTH), pad=10)
+    return figure
+
+
+def _tile(corner: tuple[float, float], shade: str, opacity: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(corner, 1, 1, facecolor=(shade, opacity), edgecolor="white", linewidth=2)

@@ -4,6 +4,7 @@ The HTML is self-contained: no address outside the page, images inline, formulas
 differs between machines (paths, times in metadata, progress bars on stderr) is taken out.
 """
 
+import base64
 import html
 import json
 import re
@@ -249,9 +250,14 @@ def foot(profile: str, stage: str, receipt: Mapping[str, Any]) -> str:
 
 
 def write_page(notebook: Mapping[str, Any], name: str, profile: str, foot: str) -> Path:
-    """Writes the executed notebook and its HTML page into the profile's report folder."""
+    """Writes the executed notebook and its HTML page into the profile's report folder.
+
+    The figure that the page begins with is a file beside them: for a README, which shows no HTML.
+    """
     folder = config.report_dir(profile)
     store.write_json(folder / f"{name}.ipynb", notebook)
+    if figure := answer(notebook)[1]:
+        store.write_bytes(folder / f"{name}.png", base64.b64decode(figure))
     path = folder / f"{name}.html"
     store.write_bytes(path, page(notebook, name, profile, foot).encode())
     return path
