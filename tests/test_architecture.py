@@ -297,7 +297,8 @@ def test_the_project_knows_no_machine():
 def test_documents_and_docstrings_name_files_and_modules_that_there_are():
     """`rrtf/x/y.py` is a file or folder, `rrtf.x.y` a module, or a name that one holds."""
     texts = [ROOT / name for name in ("README.md", "SECURITY.md", "pyproject.toml")]
-    texts += [ROOT / "data" / "README.md", *(ROOT / "data").glob("*.toml"), *FILES]
+    texts += [ROOT / name / "README.md" for name in ("data", "reports", "rrtf", "rrtf/cli")]
+    texts += [*(ROOT / "data").glob("*.toml"), *FILES]
     texts += [*(ROOT / "tests" / "benchmarks").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
     wrong = []
     for path in texts:
