@@ -99,7 +99,7 @@ WEIGHTS = dict.fromkeys(asking.methods(), 1)
         (lambda: evolve([], weights={"shorten": 1}), "shorten"),
         (lambda: offline.split_problems([one("a")] * 2, seed=0), "'a'"),
         (lambda: offline.split_problems([one("a")], seed=0), "1 problems"),
-        (lambda: offline.nano_world(5000, 2), "1000 seeds"),
+        pytest.param(lambda: offline.nano_world(5000, 2), "1000 seeds", marks=pytest.mark.slow),
         (lambda: grown_by(Teacher(), weights={"shorten": 1}), "shorten"),
         (lambda: grown_by(Teacher(), weights=dict.fromkeys(WEIGHTS, 0)), "above 0"),
         (lambda: grown_by(Teacher(), after_failure="again"), "retry or stop"),
@@ -361,6 +361,28 @@ def _failed(text, **how):
 GOOD = f"{PARENT.instruction} Leave out numbers that are odd and negative."
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (GOOD, ""),
+        (f'"{GOOD}"', ""),
+        (PARENT.instruction, "adds nothing"),
+        (PARENT.instruction.upper() + " !!", "adds nothing"),
+        ("Of a list of numbers return the sum", "adds nothing"),
+        (f"{PARENT.instruction} {PARENT.instruction}", "adds nothing"),
+        ("", "only punctuation"),
+        ("... --- ...", "only punctuation"),
+        ("Here it is, and so on.\n", "only punctuation"),
+        (f"<think>\n{GOOD}", "only punctuation"),
+        (f"<think>{GOOD}</think>\n", "only punctuation"),
+        ("[THINK]Hm.", "only punctuation"),
+        ("I'm sorry, but I can't help with rewriting that.", "apology"),
+        ("As an AI language model, I do not evolve tasks myself.", "apology"),
+        (f"#Rewritten Test#\n{GOOD}", "words of the request in the task"),
+        (f"{GOOD} The new task must be harder than the original task.", "words of the request"),
+        (f"{GOOD} {ASKED}", "sentences of the request"),
+    ],
+)
 def test_an_evolution_fails_for_the_reasons_of_wizardlm(text, reason):
     found = _failed(text)
     assert reason in found and bool(found) == bool(reason), found
@@ -533,7 +555,9 @@ def test_of_equal_and_nearly_equal_tasks_the_senior_one_stays():
 @pytest.mark.parametrize(
     ("file", "n", "least", "most"),
     [
-        ("code_alpaca/code_alpaca_20k.json.gz", 20_022, 3_500, 4_500),
+        pytest.param(
+            "code_alpaca/code_alpaca_20k.json.gz", 20_022, 3_500, 4_500, marks=pytest.mark.slow
+        ),
         ("evolved/evol-codealpaca-2k-1.json.gz", 1_966, 400, 600),
     ],
 )
