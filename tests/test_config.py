@@ -31,13 +31,6 @@ def test_the_values_of_one_parameter_have_one_type_in_all_profiles():
 
 def test_a_stage_is_found_by_number_word_or_name():
     assert {config.stage_name(word) for word in ("03", "sample", "03_sample")} == {"03_sample"}
-    with pytest.raises(ValueError, match="unknown stage '3'"):
-        config.stage_name("3")
-
-
-def test_an_unknown_profile_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown profile 'big': expected one of nano, smoke"):
-        config.resolve("big", "evolve")
 
 
 def test_a_shared_override_reaches_every_stage_and_a_stage_override_only_its_own():
@@ -49,11 +42,7 @@ def test_a_shared_override_reaches_every_stage_and_a_stage_override_only_its_own
     assert config.resolve("nano", "evolve", own)["seed"] == 8
 
 
-def test_an_override_of_another_type_is_refused_and_a_whole_number_may_stand_for_a_float():
-    with pytest.raises(ValueError, match=r"evolve\.rounds='many': expected int, like"):
-        config.resolve("nano", "evolve", {"evolve.rounds": "many"})
-    with pytest.raises(ValueError, match="expected int"):
-        config.resolve("nano", "evolve", {"evolve.rounds": True})
+def test_a_whole_number_may_stand_for_a_float():
     values = config.resolve("nano", "00", {"rrtf_by_hand.tie_break": 1})
     assert values["tie_break"] == 1.0 and type(values["tie_break"]) is float
 
@@ -66,39 +55,35 @@ def test_one_value_stands_for_a_list_of_one_and_texts_may_have_commas():
     assert warm == [1.0]
 
 
-def test_a_misspelt_override_is_refused_with_the_nearest_names():
-    config.check_overrides({"evolve.rounds": 1, "shared.seed": 1, "evolve.seed": 1})
-    with pytest.raises(ValueError, match=r"unknown parameter 'evolve\.round'; did you mean evolve"):
-        config.check_overrides({"evolve.round": 1})
-    with pytest.raises(ValueError, match=r"^unknown parameter 'evolve\.shared'"):
-        config.check_overrides({"evolve.shared": 1})
-
-
 @pytest.mark.parametrize(
     "text, value",
-    [
-        ("a.b=3", 3),
-        ("a.b = 1e-4", 1e-4),
-        ("a.b=true", True),
-        ("a.b=[0.2, 1.0]", [0.2, 1.0]),
-        ("a.b=bigcode/starcoder", "bigcode/starcoder"),
-        ('a.b="3"', "3"),
-        ("a.b=", ""),
-        ("a.b=x=y", "x=y"),
-    ],
-)
+    [("a.b=3", 3), ("a.b = 1e-4", 1e-4), ("a.b=true", True), ("a.b=[0.2, 1.0]", [0.2, 1.0]),
+     ("a.b=bigcode/starcoder", "bigcode/starcoder"), ('a.b="3"', "3"), ("a.b=", ""),
+     ("a.b=x=y", "x=y"), ("a.b=1\nvalue2 = 2", "1\nvalue2 = 2")],
+)  # fmt: skip
 def test_an_override_on_the_command_line_is_toml_or_else_a_word(text, value):
     assert config.parse_override(text) == ("a.b", value)
 
 
-@pytest.mark.parametrize("text", ["a.b", "ab=3", "", "=3"])
-def test_an_override_without_stage_or_value_says_what_is_expected(text):
-    with pytest.raises(ValueError, match=r"expected stage\.key=value"):
-        config.parse_override(text)
-
-
-def test_an_override_cannot_smuggle_a_second_value():
-    assert config.parse_override("a.b=1\nvalue2 = 2") == ("a.b", "1\nvalue2 = 2")
+@pytest.mark.parametrize(
+    ("work", "told"),
+    [
+        (lambda: config.stage_name("3"), "stage '3'"),
+        (lambda: config.resolve("big", "evolve"), "'big': expected one of nano, smoke"),
+        (lambda: config.resolve("nano", "evolve", {"evolve.rounds": "many"}),
+         r"evolve\.rounds='many': expected int"),
+        (lambda: config.resolve("nano", "evolve", {"evolve.rounds": True}), "expected int"),
+        (lambda: config.check_overrides({"evolve.round": 1}),
+         r"'evolve\.round'; did you mean evolve"),
+        (lambda: config.check_overrides({"evolve.shared": 1}), r"'evolve\.shared'"),
+        *((lambda text=text: config.parse_override(text), r"stage\.key=value")
+          for text in ("a.b", "ab=3", "", "=3")),
+    ],
+)  # fmt: skip
+def test_what_no_profile_has_is_named(work, told):
+    config.check_overrides({"evolve.rounds": 1, "shared.seed": 1, "evolve.seed": 1})
+    with pytest.raises(ValueError, match=told):
+        work()
 
 
 def test_a_notebook_that_lacks_a_parameter_is_told_which():

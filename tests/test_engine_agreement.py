@@ -149,21 +149,13 @@ def test_a_server_gives_the_same_samples_again_and_the_recording_without_it(
     assert replay.generate(asked, **drawn(**SAMPLED)) == first
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
+@pytest.mark.parametrize("name", NAMES)
+def test_options_out_of_range_and_an_empty_prompt_are_named_by_every_engine(engine_of, name):
+    for change, words in (
         ({"n": 2}, "n = 2 at temperature 0"),
         ({"top_p": 0.0}, "top_p = 0"),
         ({"max_new_tokens": 0}, "max_new_tokens = 0"),
-    ],
-)
-@pytest.mark.parametrize("name", NAMES)
-def test_options_out_of_range_are_named_by_every_engine(engine_of, name, change, words):
-    with pytest.raises(ValueError, match=words):
-        engine_of(name)[2].generate(["x"], **drawn(**GREEDY | change))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_empty_prompt_is_named_by_every_engine(engine_of, name):
-    with pytest.raises(ValueError, match="prompt 1 is empty"):
-        engine_of(name)[2].generate(["x", ""], **drawn(**GREEDY))
+        ({}, "prompt 1 is empty"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            engine_of(name)[2].generate(["x", ""], **drawn(**GREEDY | change))

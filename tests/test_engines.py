@@ -6,11 +6,24 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import drawn
+from transformers import AutoTokenizer
 
-from rrtf import engines
-from rrtf.engines import batches, check_sampling, complete, first_stop, portions, stop_near_end
+from rrtf import engines, store
+from rrtf.engines import (
+    batches,
+    check_sampling,
+    complete,
+    decoding,
+    first_stop,
+    gptbigcode,
+    stop_near_end,
+)
+from rrtf.engines.transformers import choose_attention
 from rrtf.prompts import prompt_ids
+from rrtf.records import Outcome, RankedGroup
+from rrtf.step import batches as step_batches
 
 PROMPTS = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
 GREEDY = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 24, "stops": (), "seed": 0}
@@ -25,56 +38,6 @@ def opened(tiny_model):
     }
 
 
-def test_greedy_text_is_the_same_in_all_engines(opened):
-    texts = {name: engine.generate(PROMPTS, **drawn(**GREEDY)) for name, engine in opened.items()}
-    assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
-    assert len({row[0].text for row in texts["gptbigcode"]}) > 1
-
-
-def test_the_shipped_student_answers_prompts_of_many_lengths_alike_in_all_engines():
-    tasks = ["sort the numbers in ascending order", "add up all the numbers", "reverse the list"]
-    frames = ["Given a list of integers xs, {} and return the result.", "{}", "Take xs: {}."]
-    prompts = [
-        f'def solve(xs):\n    """{frame.format(task)}\n    """'
-        for task in tasks
-        for frame in frames
-    ]
-    assert len(set(map(len, prompts))) > 5
-    stops = ["\ndef", "\nclass"]
-    texts = [
-        [row[0].text for row in engine.generate(prompts, **drawn(**GREEDY | {"stops": stops}))]
-        for engine in (
-            engines.open_engine(name, "nano-student", dtype="float32")
-            for name in ("gptbigcode", "transformers", "ctranslate2")
-        )
-    ]
-    assert texts[0] == texts[1] == texts[2]
-    assert any("return" in text for text in texts[0]), "whole answers, not their tails"
-
-
-def test_greedy_text_with_stops_is_the_same_in_all_engines(opened):
-    whole = opened["gptbigcode"].generate(PROMPTS, **drawn(**GREEDY))
-    stops = ["\n\n", "never"]
-    texts = {
-        name: engine.generate(PROMPTS, **drawn(**GREEDY | {"stops": stops}))
-        for name, engine in opened.items()
-    }
-    assert texts["gptbigcode"] == texts["transformers"] == texts["ctranslate2"]
-    reasons = [row[0].finish_reason for row in texts["gptbigcode"]]
-    assert "stop" in reasons
-    for long, short in zip(whole, texts["gptbigcode"], strict=True):
-        assert short[0].text == long[0].text.partition("\n\n")[0]
-
-
-@pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
-def test_a_seed_decides_the_samples(opened, name):
-    first = opened[name].generate(PROMPTS, **drawn(**SAMPLED))
-    assert first == opened[name].generate(PROMPTS, **drawn(**SAMPLED))
-    assert first != opened[name].generate(PROMPTS, **drawn(**SAMPLED | {"seed": 8}))
-    assert [len(row) for row in first] == [3] * len(PROMPTS)
-    assert len({c.text for row in first for c in row}) > 6
-
-
 def test_scores_are_log_probabilities_and_equal_in_all_engines(opened):
     answers = [" return x", "y = 2", "", "bc"]
     scores = [engine.score(PROMPTS, answers) for engine in opened.values()]
@@ -84,35 +47,25 @@ def test_scores_are_log_probabilities_and_equal_in_all_engines(opened):
     assert scores[0][2] == (0.0, 0)
 
 
-def test_samples_do_not_depend_on_batch_size_or_order(tiny_model):
-    wide = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=64)
-    narrow = engines.open_engine("gptbigcode", tiny_model, dtype="float32", rows=2)
-    result = wide.generate(PROMPTS, **drawn(**SAMPLED))
-    assert narrow.generate(PROMPTS, **drawn(**SAMPLED)) == result
-    assert wide.generate(PROMPTS[::-1], **drawn(**SAMPLED)) == result[::-1]
-
-
-def test_the_same_prompt_twice_gives_independent_samples(opened):
+def test_the_same_prompt_twice_gives_independent_samples_and_bfloat16_is_part_of_the_name(opened):
     first, second = opened["gptbigcode"].generate(["a", "a"], **drawn(**SAMPLED))
     assert first != second
+    assert opened["gptbigcode"].name == "gptbigcode-float32"
 
 
 def test_end_of_text_ends_an_answer(tiny_model):
-    from rrtf.engines.decoding import run
-    from rrtf.engines.gptbigcode import Batch
-
     engine = engines.open_engine("gptbigcode", tiny_model, dtype="float32")
     greedy = engines.Decoding(0.0, 1.0, 24, 0)
-    batch = Batch(engine.model, engine.encode(["a"]))
+    batch = gptbigcode.Batch(engine.model, engine.encode(["a"]))
     how = {"decoding": greedy, "ends": frozenset(), "stopped": lambda row: False}
-    ids, ended = run(batch, None, **how)[0]
+    ids, ended = decoding.run(batch, None, **how)[0]
     assert len(ids) == 24 and not ended
     engine.ends = frozenset([ids[9]])
     answer = engine.generate(["a"], **drawn(**GREEDY))[0][0]
     assert (answer.n_tokens, answer.finish_reason) == (ids.index(ids[9]), "stop")
 
 
-def test_bfloat16_is_part_of_the_name(tiny_model):
+def test_in_bfloat16_a_seed_decides_the_samples_too(tiny_model):
     engine = engines.open_engine("gptbigcode", tiny_model, dtype="bfloat16")
     assert engine.name == "gptbigcode-bfloat16"
     answers = engine.generate(PROMPTS, **drawn(**SAMPLED))
@@ -120,10 +73,6 @@ def test_bfloat16_is_part_of_the_name(tiny_model):
 
 
 def test_draw_follows_the_sorted_nucleus():
-    import torch
-
-    from rrtf.engines import decoding
-
     torch.manual_seed(0)
     logits = torch.randn(1, 200) * 2
     probabilities = torch.softmax(logits, -1)[0]
@@ -140,25 +89,13 @@ def test_draw_follows_the_sorted_nucleus():
         assert ((seen - expected).abs() <= 5 * spread + 1e-9).all()
 
 
-def test_the_nucleus_breaks_ties_by_index():
-    import torch
-
-    from rrtf.engines.decoding import in_nucleus
-
-    flat = torch.full((4, 4), 0.25)
-    inside = in_nucleus(flat, torch.arange(4), 0.5)
+def test_the_nucleus_breaks_ties_by_index_and_impossible_tokens_are_never_drawn():
+    inside = decoding.in_nucleus(torch.full((4, 4), 0.25), torch.arange(4), 0.5)
     assert inside.tolist() == [True, True, False, False]
-
-
-def test_impossible_tokens_are_never_drawn():
-    import torch
-
-    from rrtf.engines.decoding import inverse_cdf
-
     probabilities = torch.zeros(3, 130)
     probabilities[:, [3, 70, 128]] = torch.tensor([0.2, 0.3, 0.5])
     uniforms = torch.tensor([0.0, 0.3, 1 - 2**-24])
-    assert inverse_cdf(probabilities, uniforms).tolist() == [3, 70, 128]
+    assert decoding.inverse_cdf(probabilities, uniforms).tolist() == [3, 70, 128]
 
 
 def test_text_ends_at_the_earliest_stop_whatever_was_generated_beyond():
@@ -204,33 +141,27 @@ def test_an_answer_ends_where_the_positions_do_and_a_prompt_without_room_has_non
     ]  # fmt: skip
     alone = opened[name].generate(asked[1:2], **drawn(**GREEDY | {"max_new_tokens": 16}))
     assert rows[1] == alone[0] and rows[0] == opened[name].generate(["a"], **drawn(**GREEDY))[0]
-    with pytest.raises(ValueError, match="prompt 0 is empty"):
-        list(portions([0], n=1, rows=1, max_new_tokens=1, positions=8))
 
 
-def test_a_missing_model_and_an_unknown_engine_are_named(tiny_model, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        engines.open_engine("auto", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
-        engines.open_engine("auto", tmp_path)
-    with pytest.raises(FileNotFoundError, match="nano-nothing"):
-        engines.resolve_model("nano-nothing")
-    with pytest.raises(ValueError, match=r"unknown engine 'vlm'.*auto, transformers"):
-        engines.open_engine("vlm", tiny_model)
-
-
-def test_an_engine_names_one_that_can_run_the_architecture(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(engines.UnsupportedModel, match="ctranslate2 or transformers"):
-        engines.open_engine("gptbigcode", tmp_path)
+def test_a_missing_model_an_unknown_engine_and_one_that_cannot_run_the_model_are_named(
+    tiny_model, tmp_path
+):
+    store.write_json(tmp_path / "llama" / "config.json", {"model_type": "llama"})
+    (tmp_path / "llama" / "tokenizer.json").write_text("{}")
+    for name, folder, kind, told in (
+        ("auto", tmp_path / "nowhere", FileNotFoundError, "nowhere"),
+        ("auto", tmp_path, FileNotFoundError, r"no config\.json"),
+        ("auto", "nano-nothing", FileNotFoundError, "nano-nothing"),
+        ("vlm", tiny_model, ValueError, r"'vlm'.*auto, transformers"),
+        ("gptbigcode", tmp_path / "llama", engines.UnsupportedModel, "ctranslate2 or transformers"),
+    ):
+        with pytest.raises(kind, match=told):
+            engines.open_engine(name, folder)
 
 
 def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_transformers(
     tiny_model, tmp_path
 ):
-    import shutil
-
     from transformers import LlamaConfig, LlamaForCausalLM, Starcoder2Config, Starcoder2ForCausalLM
 
     sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "eos_token_id": 0}
@@ -247,15 +178,6 @@ def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_t
         engine = engines.open_engine("auto", folder)
         assert engine.name == name
         assert engine.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
-
-
-def test_attention_is_chosen_by_device_precision_and_package():
-    import torch
-
-    from rrtf.engines.transformers import choose_attention
-
-    assert choose_attention("cpu", torch.bfloat16) == "sdpa"
-    assert choose_attention("cuda", torch.float32) == "sdpa"
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -289,7 +211,6 @@ TEMPLATE = (
 def chat_model(tiny_model, tmp_path):
     """The tiny model with a chat template, and a tokenizer that begins every text with a token."""
     from tokenizers import processors
-    from transformers import AutoTokenizer
 
     folder = tmp_path / "chat"
     shutil.copytree(tiny_model, folder)
@@ -303,28 +224,23 @@ def chat_model(tiny_model, tmp_path):
 
 
 def test_a_chat_model_is_asked_in_the_template_of_its_tokenizer(chat_model, tiny_model):
-    ask = engines.chat_template(chat_model)
-    assert ask("Add.") == "<|endoftext|>[user]Add.[model]"
+    chat = engines.chat_template(chat_model)("Add.")
+    assert chat == "<|endoftext|>[user]Add.[model]"
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    for text in ("Add.", chat):  # a first token that the template has written is not put twice
+        assert prompt_ids(tokenizer, text).count(0) == 1
     with pytest.raises(ValueError, match="no chat template"):
         engines.chat_template(tiny_model)
-
-
-def test_a_first_token_that_the_template_has_written_is_not_put_there_twice(chat_model):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(chat_model)
-    plain, chat = "Add.", engines.chat_template(chat_model)("Add.")
-    assert prompt_ids(tokenizer, plain).count(0) == 1
-    assert prompt_ids(tokenizer, chat).count(0) == 1
+    tokenizer.chat_template = "{{ raise_exception('no system message') }}"
+    tokenizer.save_pretrained(chat_model)
+    with pytest.raises(ValueError, match=r"chat: its chat template refuses .*no system message"):
+        engines.chat_template(chat_model)("Add.")
 
 
 @pytest.mark.parametrize("style", ["starcoder", "chat"])
 def test_a_model_is_trained_on_the_very_tokens_that_it_is_sampled_with(
     chat_model, add_problem, style, monkeypatch
 ):
-    from rrtf.records import Outcome, RankedGroup
-    from rrtf.step import batches as step_batches
-
     opened = engines.open_engine("transformers", chat_model)
     text = engines.asker(chat_model, style)(add_problem)
     seen, encode = [], opened.tokenizer.encode
@@ -433,6 +349,7 @@ def test_models_without_fused_attention_run_by_their_plain_one(random_model, kin
     more = {"rotary_dim": 4} if kind == "codegen" else {"head_dim": 32}
     engine = engines.open_engine("transformers", random_model(kind, **more))
     assert engine.name == "transformers-float32-eager"
+    assert choose_attention("cuda", torch.float32) == "sdpa"
     assert engine.generate(PROMPTS, **drawn(**GREEDY))[0][0].n_tokens > 0
 
 
@@ -489,16 +406,6 @@ def test_a_text_ends_at_the_same_tokens_in_every_engine(random_model, where, kin
     assert all(rows == texts[0] for rows in texts)
 
 
-def test_a_template_that_refuses_is_named_with_what_it_says(chat_model):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(chat_model)
-    tokenizer.chat_template = "{{ raise_exception('no system message') }}"
-    tokenizer.save_pretrained(chat_model)
-    with pytest.raises(ValueError, match=r"chat: its chat template refuses .*no system message"):
-        engines.chat_template(chat_model)("Add.")
-
-
 @pytest.mark.parametrize("name", ["gptbigcode", "transformers", "ctranslate2"])
 def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
     code = 'END = "<|endoftext|>"'
@@ -511,9 +418,6 @@ def test_special_tokens_in_code_are_text_to_every_engine(opened, name):
 
 
 def test_special_tokens_in_a_users_message_are_text_to_every_engine_and_in_training(chat_model):
-    from rrtf.records import Outcome, RankedGroup
-    from rrtf.step import batches as step_batches
-
     told = "Split at <|endoftext|> or <|endoftext|>."
     prompt = engines.chat_template(chat_model)(told)
     for name in ("gptbigcode", "transformers", "ctranslate2"):

@@ -128,26 +128,25 @@ def test_the_program_of_the_auto_gptq_lane_needs_only_what_its_lock_holds():
     "target, says",
     [
         ("reports", "-m rrtf run --profile nano"),
-        ("test", "-m pytest"),
+        ("test", '-m pytest -n 2 --dist loadfile -m "not slow"'),
+        ("test-all", "-m pytest -n 2 --dist loadfile  "),
         ("lab", "-m jupyterlab --notebook-dir=notebooks"),
     ],
 )
 def test_the_main_commands_run_in_their_environment_or_in_the_one_at_hand(target, says):
-    own = subprocess.run(
-        ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert f".venv/bin/python {says}" in own.stdout
+    def shown(*variables):
+        command = ["make", "-n", target, "TESTS=2", *variables]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert f".venv/bin/python {says}" in shown()
     for variable in ("SYSTEM=1", "VENV="):
-        at_hand = subprocess.run(
-            ["make", "-n", target, variable], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        assert says in at_hand.stdout and ".venv" not in at_hand.stdout
-        assert "pip install" not in at_hand.stdout
+        at_hand = shown(variable)
+        assert says in at_hand and ".venv" not in at_hand and "pip install" not in at_hand
 
 
-def test_continuous_integration_calls_the_readmes_test_command():
+def test_continuous_integration_runs_all_the_tests_and_the_smoke_profile():
     text = (ROOT / ".ci" / "run").read_text()
-    assert "set -euo pipefail" in text and "\nmake test\n" in text and "--profile smoke" in text
+    assert "set -euo pipefail" in text and "\nmake test-all\n" in text and "--profile smoke" in text
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 

@@ -38,12 +38,9 @@ def nano_seeds():
 
 def evolve(nano_seeds, **options):
     how = {
-        "weights": NANO_WEIGHTS,
-        "isolation": LIMITS.isolation,
-        "seed": 0,
-        "rounds": 1,
+        "weights": NANO_WEIGHTS, "isolation": LIMITS.isolation, "seed": 0, "rounds": 1,
         "workers": 1,
-    }
+    }  # fmt: skip
     return offline.evolve_problems(nano_seeds, **how | options)
 
 
@@ -91,6 +88,9 @@ def one(name, **more):
     return Problem(name, "", "f", "", **more)
 
 
+WEIGHTS = dict.fromkeys(asking.methods(), 1)
+
+
 @pytest.mark.parametrize(
     ("work", "told"),
     [
@@ -99,7 +99,13 @@ def one(name, **more):
         (lambda: evolve([], weights={"shorten": 1}), "shorten"),
         (lambda: offline.split_problems([one("a")] * 2, seed=0), "'a'"),
         (lambda: offline.split_problems([one("a")], seed=0), "1 problems"),
-        (lambda: offline.nano_world(5000, 2), "1000 seeds"),
+        pytest.param(lambda: offline.nano_world(5000, 2), "1000 seeds", marks=pytest.mark.slow),
+        (lambda: grown_by(Teacher(), weights={"shorten": 1}), "shorten"),
+        (lambda: grown_by(Teacher(), weights=dict.fromkeys(WEIGHTS, 0)), "above 0"),
+        (lambda: grown_by(Teacher(), after_failure="again"), "retry or stop"),
+        (lambda: _add([code_row()], least_share=0.5), "0.5"),  # which two outputs could have
+        (lambda: _add([code_row()], least_share=1.1), "1.1"),
+        (lambda: _add([code_row()], answers=1), "1"),
     ],
 )
 def test_what_cannot_be_evolved_or_split_is_named(work, told):
@@ -107,7 +113,6 @@ def test_what_cannot_be_evolved_or_split_is_named(work, told):
         work()
 
 
-WEIGHTS = dict.fromkeys(asking.methods(), 1)
 TASK = "Return the sum of a list of numbers."
 
 
@@ -216,19 +221,6 @@ def test_rows_that_were_evolved_before_are_not_evolved_beside_their_seeds():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"weights": {"shorten": 1}}, "unknown methods"),
-        ({"weights": dict.fromkeys(WEIGHTS, 0)}, "above 0"),
-        ({"after_failure": "again"}, "retry or stop"),
-    ],
-)
-def test_settings_out_of_range_are_refused(change, told):
-    with pytest.raises(ValueError, match=told):
-        grown_by(Teacher(), **change)
-
-
-@pytest.mark.parametrize(
     ("task", "more"), [('Fill "{task} {method}" with <<< and {head}.', ""), ("Reverse.", "[1, 2]")]
 )
 def test_a_task_reaches_the_model_as_it_is_with_its_input(task, more):
@@ -272,20 +264,16 @@ def test_rows_are_read_by_the_names_they_have():
     assert rows[0].output == "x = 1" and rows[0].seed_id == "f/1"
     renamed, _ = _read({"q": "Add.", "prompt": "no"}, renamed={"q": "instruction"})
     assert renamed[0].instruction == "Add."
-
-
-def test_fields_that_only_later_rows_have_are_read_too():
     later = {"instruction": "Sub.", "input": "3", "output": "x"}
     rows, names = _read({"instruction": "Add."}, later)
     assert (rows[0].input, rows[1].input, rows[1].output) == ("", "3", "x") and len(names) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "read"),
-    [("", ""), ("<noinput>", ""), ("No input", ""), ("N/A", ""), (" - ", ""), ("nonempty",) * 2],
-)
-def test_words_for_no_input_are_none(text, read):
-    assert _read({"instruction": "Add.", "input": text})[0][0].input == read
+    for none in ("", "<noinput>", "No input", "N/A", " - "):
+        assert _read({"instruction": "Add.", "input": none})[0][0].input == ""
+    assert _read({"instruction": "Add.", "input": "nonempty"})[0][0].input == "nonempty"
+    family = {"seed_id": "s/1", "parent_id": "s/1", "operator": "deepen", "depth": 1}
+    more = {"generator": "m", "prompt_version": "1-a"}
+    (found,), _ = _read({"task_id": "s/1/r1", "instruction": "Add."} | family | more)
+    assert {name: getattr(found, name) for name in family} == family
 
 
 @pytest.mark.parametrize(
@@ -306,15 +294,6 @@ def test_rows_that_cannot_be_read_are_named(rows, told):
         _read(*rows)
 
 
-def test_a_family_that_rows_bring_is_kept():
-    row = {"task_id": "s/1/r1", "instruction": "Add.", "seed_id": "s/1", "parent_id": "s/1"}
-    row |= {"operator": "deepen", "depth": 1, "generator": "m", "prompt_version": "1-a"}
-    (found,), _ = _read(row)
-    assert (found.seed_id, found.parent_id, found.operator, found.depth) == (
-        "s/1", "s/1", "deepen", 1,
-    )  # fmt: skip
-
-
 def test_a_function_becomes_a_problem_whose_prompt_does_not_show_its_helpers():
     code = (
         "import math\nimport os\n\nLIMIT = 3\n\ndef helper(n):\n    return min(n, LIMIT)\n\n"
@@ -330,29 +309,22 @@ def test_a_function_becomes_a_problem_whose_prompt_does_not_show_its_helpers():
     exec(problem.prompt + problem.reference, space)
     assert space["roots"]([4, 9]) == [3**0.5] * 2
     assert ast.get_docstring(ast.parse(problem.prompt + problem.reference).body[1]).strip() == task
-
-
-def test_rows_without_a_function_keep_their_text_and_code():
-    problem = as_problem(Instruction("t", "Print it.", output="print(1)"))
-    assert (problem.prompt, problem.entry_point, problem.reference) == ("Print it.", "", "print(1)")
+    plain = as_problem(Instruction("t", "Print it.", output="print(1)"))
+    assert (plain.prompt, plain.entry_point, plain.reference) == ("Print it.", "", "print(1)")
 
 
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("def f(x): return x", "one line"),
-        ('def f(x):\n    """Doc."""', "returns nothing"),
-        ("def f():\n    return 1", "no argument"),
-        ("def f(x):\n    print(x)", "returns nothing"),
+        ("def f(x): return x", "one line"), ('def f(x):\n    """Doc."""', "returns nothing"),
+        ("def f():\n    return 1", "no argument"), ("def f(x):\n    print(x)", "returns nothing"),
         ("def f(x):\n    yield x\n    return 1", "generator"),
-        ("class A:\n    def f(self, x):\n        return x", "a class"),
-        ("x = 1", "no function"),
-        ("def f(x:\n", "parse"),
-        ("def f(x, *, y):\n    return x + y", "keyword"),
+        ("class A:\n    def f(self, x):\n        return x", "a class"), ("x = 1", "no function"),
+        ("def f(x:\n", "parse"), ("def f(x, *, y):\n    return x + y", "keyword"),
         ("D = 3\ndef f(x, y=D):\n    return x + y", "signature"),
         ("async def f(x):\n    return x", "no function"),
     ],
-)
+)  # fmt: skip
 def test_code_that_is_not_function_level_says_why(code, reason):
     with pytest.raises(ValueError, match=reason):
         function_of(code, "A task.")
@@ -418,6 +390,16 @@ def test_an_evolution_fails_for_the_reasons_of_wizardlm(text, reason):
     assert _failed(text, finish_reason="length").startswith("cut off")
 
 
+def test_words_that_the_parent_has_are_no_traces_and_fences_inside_are_part_of_the_task():
+    scheduling = "Sort each given task by its deadline and return the names."
+    assert rules.leaves_traces(f"{scheduling} Use a heap of tuples.", scheduling) == ""
+    assert rules.leaves_traces("Sort each given task.", PARENT.instruction)
+    assert rules.leaves_traces("Sort each given task.") == "", "without a parent it may be honest"
+    code = "```python\ndef total(ns):\n    return max(ns)\n```"
+    misdirection = f"{PARENT.instruction}\n\n{code}\nIt is wrong."
+    assert _failed(misdirection) == "" and rules.rewritten(misdirection) == misdirection
+
+
 SAID_AROUND = (
     "{}", "<think>\nMaybe\n```python\nx\n```\n</think>\n\n{}", "Hm.\n</think>\n{}",
     "<thinking>hm</thinking>\n{}", "```text\n{}\n```", "```md\n{}\n```", "````\n{}\n````",
@@ -477,21 +459,6 @@ def test_tasks_that_people_wrote_stay_as_they_are():
     tasks = [row["instruction"].strip() for _, row in store.read_rows(ALPACA)]
     assert len(tasks) == 20022 and all(rules.rewritten(task) == task for task in tasks)
     assert sum(bool(rules.says_more(task, "")) for task in tasks) <= 1
-
-
-def test_words_that_the_parent_has_are_no_traces():
-    scheduling = "Sort each given task by its deadline and return the names."
-    assert rules.leaves_traces(f"{scheduling} Use a heap of tuples.", scheduling) == ""
-    assert rules.leaves_traces("Sort each given task.", PARENT.instruction)
-    assert rules.leaves_traces("Sort each given task.") == "", "without a parent it may be honest"
-
-
-def test_a_misdirection_adds_code_and_is_no_copy():
-    text = (
-        f"{PARENT.instruction}\n\n```python\ndef total(ns):\n    return max(ns)\n```\nIt is wrong."
-    )
-    assert _failed(text) == ""
-    assert rules.rewritten(text) == text, "fences inside are part of the task"
 
 
 LONG_WINDED = "I'm sorry for the length. " + "This step explains a detail. " * 20
@@ -561,37 +528,36 @@ def tasks_as(*texts, **more):
 LONG = "Return the largest number of a list of whole numbers that is divisible by three and by five"
 
 
+def sieved(rows, threshold=rules.NEAR):
+    return rules.sieve(rows, threshold=threshold)
+
+
 def test_of_equal_and_nearly_equal_tasks_the_senior_one_stays():
     other = LONG.replace("five", "seven")
     rows = tasks_as(f"{LONG}.", f"  {LONG.upper()}.\n", f"{other}.", "Reverse the words of a text.")
     for order in (rows, rows[::-1]):
-        kept, dropped = rules.sieve(order, threshold=rules.NEAR)
+        kept, dropped = sieved(order)
         assert {row.task_id for row in kept} == {"s/1", "s/4"}
         assert {row.task_id: why for row, why in dropped} == {
             "s/2": "the same task as another row",
             "s/3": "nearly the same task as another row",
         }
-    assert len(rules.sieve(rows, threshold=0.95)[0]) == 3
-
-
-def test_seniority_is_fewer_rounds_then_the_smaller_number():
-    young, old = tasks_as(LONG, LONG)
+    assert len(sieved(rows, 0.95)[0]) == 3
+    young, old = tasks_as(LONG, LONG)  # fewer rounds, then the smaller number
     for first, name in (({"depth": 1, "task_id": "s/2"}, "s/10"), ({"task_id": "s/9"}, "s/9")):
         pair = [replace(young, **first), replace(old, task_id="s/10")]
-        assert [row.task_id for row in rules.sieve(pair, threshold=rules.NEAR)[0]] == [name]
-
-
-def test_a_child_that_is_near_its_own_parent_stays():
-    rows = tasks_as(LONG, f"{LONG} too", LONG.replace("five", "nine"))
-    family = [replace(row, seed_id="s/1") for row in rows]
-    kept = [len(rules.sieve(some, threshold=rules.NEAR)[0]) for some in (family, rows)]
-    assert kept[0] == 3 > kept[1]
+        assert [row.task_id for row in sieved(pair)[0]] == [name]
+    near = tasks_as(LONG, f"{LONG} too", LONG.replace("five", "nine"))
+    family = [replace(row, seed_id="s/1") for row in near]
+    assert len(sieved(family)[0]) == 3 > len(sieved(near)[0]), "a child may be near its own parent"
 
 
 @pytest.mark.parametrize(
     ("file", "n", "least", "most"),
     [
-        ("code_alpaca/code_alpaca_20k.json.gz", 20_022, 3_500, 4_500),
+        pytest.param(
+            "code_alpaca/code_alpaca_20k.json.gz", 20_022, 3_500, 4_500, marks=pytest.mark.slow
+        ),
         ("evolved/evol-codealpaca-2k-1.json.gz", 1_966, 400, 600),
     ],
 )
@@ -682,12 +648,6 @@ def test_an_output_needs_its_share_of_all_answers(column, answers, share, result
     assert vote(column, answers, share) == result
 
 
-@pytest.mark.parametrize("change", [{"least_share": s} for s in (0.5, 1.1)] + [{"answers": 1}])
-def test_a_share_that_two_outputs_could_have_is_refused(change):
-    with pytest.raises(ValueError, match=str(*change.values())):
-        _add([code_row()], **change)
-
-
 def _verdict(problem, program):
     (run,) = execute([problem], [Response(problem.task_id, "", 0, "", program)], workers=1)
     return run
@@ -695,8 +655,7 @@ def _verdict(problem, program):
 
 def test_tests_compare_floats_with_tolerance_and_the_rest_exactly():
     values = [0.3, [1.0, 2], {"a": (0.1,)}, float("inf"), float("nan"), "x", [1, 2]]
-    tests = write_tests([(n,) for n in range(len(values))], values)
-    problem = Problem("t", "", "f", tests)
+    problem = Problem("t", "", "f", write_tests([(n,) for n in range(len(values))], values))
     right = f"nan, inf = float('nan'), float('inf')\nV = {values!r}\ndef f(n):\n    return V[n]\n"
     run = _verdict(problem, right)
     assert (run.outcome, run.n_passed, run.n_tests) == (Outcome.PASS, 7, 7)
@@ -718,19 +677,26 @@ def test_problems_with_tests_have_a_reference_that_passes_and_tests_that_see():
     assert not broken and all(one.n_mutants and one.strength > 0.5 for one in strengths)
 
 
-def test_rows_are_problems_or_dropped_with_a_reason():
+def test_rows_are_problems_or_dropped_and_a_wrong_answer_gives_way_to_one_that_others_share():
     rows = [code_row(), code_row("print(1)", 2), code_row("def f(:", 3)]
     found = _add(rows)
     assert len(found.rows) + len(found.dropped) == len(rows)
     assert {row.task_id for row, _ in found.dropped} == {"s/2", "s/3"}
-
-
-def test_a_wrong_own_answer_gives_way_to_one_that_the_others_share():
-    wrong = "def total(numbers):\n    return len(numbers)\n"
-    found = _add([code_row(wrong)])
-    ((row, problem),) = found.rows
+    ((row, problem),) = _add([code_row("def total(numbers):\n    return len(numbers)\n")]).rows
     assert "n % 2" in row.output and "n % 2" in problem.reference
     assert _verdict(problem, problem.prompt + problem.reference).outcome == Outcome.PASS
+    changes = "def total(numbers):\n    numbers.append(1)\n    return numbers\n"
+    ((_, problem),) = _add([code_row(changes)], Teacher(again=f"```python\n{changes}```")).rows
+    assert "candidate([7]) == [7, 1]" in problem.tests, "a fresh argument each time"
+
+
+def test_answers_that_are_all_one_text_are_counted_and_told(run, teacher):
+    found = _add([code_row(number=n) for n in range(4)])
+    assert (found.n_trials, found.n_alike) == (4, 4)
+    other = "def total(numbers):\n    return sum(n for n in numbers if not (n % 2 and n < 0))\n"
+    assert _add([code_row(other)]).n_alike == 0
+    teacher()
+    assert "one text" in words_of(run("--rounds", 0, "--tests", "--workers", 1).output)
 
 
 COUNTED = iter(range(1, 100))
@@ -774,20 +740,6 @@ def test_outcomes_that_no_test_can_ask_for_are_dropped_by_reason(code, reason):
     assert not found.rows
     (told,) = found.inputs
     assert reason in told and sum(found.inputs.values()) == 5
-
-
-def test_a_function_that_changes_its_argument_sees_a_fresh_one_each_time():
-    code = "def total(numbers):\n    numbers.append(1)\n    return numbers\n"
-    found = _add([code_row(code)], Teacher(again=f"```python\n{code}```"))
-    ((_, problem),) = found.rows
-    assert "candidate([7]) == [7, 1]" in problem.tests
-
-
-def test_answers_that_are_all_one_text_are_counted():
-    found = _add([code_row(number=n) for n in range(4)])
-    assert (found.n_trials, found.n_alike) == (4, 4)
-    other = "def total(numbers):\n    return sum(n for n in numbers if not (n % 2 and n < 0))\n"
-    assert _add([code_row(other)]).n_alike == 0
 
 
 def test_cutting_rows_into_calls_changes_nothing(monkeypatch):
@@ -858,6 +810,9 @@ def test_nano_seeds_are_put_to_a_model_as_tasks_in_words(stage_of, small_world):
     grown = stage.grow(opened, world, ask=teacher, **HOW)
     assert all('"""' not in row.instruction and "def " in row.output for row in world["rows"])
     assert world["rows"][0].instruction in teacher.asks[0].messages[-1][1]
+    assert as_problem(world["rows"][0]).entry_point == small_world["seeds"][0].entry_point
+    prose = stage.instruction_of(Problem("a/1", "Add two numbers.", "", ""))
+    assert prose.instruction == "Add two numbers."
     assert grown.test == world["test"] and {p.depth for p in grown.train} == {1}
     assert {row.generator for row in grown.rows} == {"m"}
 
@@ -873,14 +828,6 @@ def test_families_of_a_file_are_held_out_whole(stage_of, tmp_path):
     homes = [{family.get(p.task_id, p.task_id) for p in problems} for problems in sets]
     assert not (homes[0] & homes[1] or homes[0] & homes[2] or homes[1] & homes[2])
     assert str(tmp_path / "rows.jsonl") in opened.inputs
-
-
-def test_a_problem_becomes_an_instruction_and_stays_the_same_function(add_problem):
-    row = stage.instruction_of(add_problem)
-    assert row.instruction.startswith("Return the sum.") and row.seed_id == "toy/add"
-    assert seeds.as_problem(row).entry_point == "add"
-    prose = stage.instruction_of(Problem("a/1", "Add two numbers.", "", ""))
-    assert prose.instruction == "Add two numbers."
 
 
 @pytest.mark.slow
@@ -975,11 +922,6 @@ def test_no_rounds_sieve_rows_without_a_request(run, teacher, tmp_path):
     assert done.exit_code == 0 and not double.asks
     assert "4 rows -1 another language than Python 3 kept" in words_of(done.output)
     assert "4 rows" in run("--rounds", 0, "--no-clean", "--out", tmp_path / "o.jsonl").output
-
-
-def test_answers_that_are_all_one_text_are_told(run, teacher):
-    teacher()
-    assert "one text" in words_of(run("--rounds", 0, "--tests", "--workers", 1).output)
 
 
 def test_requests_without_a_reply_are_said_and_can_be_asked_again(run, teacher):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from test_packing import EXAMPLES, network
+from test_step import EXAMPLES, network
 from test_train import _train
 from transformers import AutoConfig, AutoModelForCausalLM, logging
 

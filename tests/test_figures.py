@@ -85,6 +85,12 @@ def test_rates_are_shown_in_percent_with_their_names():
     assert "40.0" in shown and set(style.COLOURS) <= set(shown)
 
 
+def test_the_figure_of_a_short_run_still_has_a_line():
+    figure = charts.by_update({"rrtf-s0": [(1, 0.5), (2, 0.25), (3, 0.0)]}, y_label="violated")
+    (line,) = figure.axes[0].get_lines()
+    assert list(line.get_ydata()) == [0.5, 0.25, 0.0]
+
+
 def test_a_dot_is_filled_by_the_corrected_verdict_and_not_by_its_interval():
     rows = [("a", 0.05, 0.01, 0.09, False), ("b", 0.06, 0.01, 0.09, True)]
     axis = charts.differences(rows, margin=0.0).axes[0]

@@ -42,6 +42,14 @@ def levels() -> tuple[str, ...]:
     return found
 
 
+@pytest.fixture(params=lanes.LEVELS[:2])
+def level(request) -> str:
+    """One of the kernel-enforced levels, if this host allows it."""
+    if request.param not in levels():
+        pytest.skip(f"this host does not allow {request.param}")
+    return request.param
+
+
 def test_levels_agree_and_are_recorded(add_problem):
     programs = ["def add(a, b): return a + b", "def add(a, b): return 3", "def add("]
     responses = respond(*programs, task_id=add_problem.task_id)
@@ -60,14 +68,19 @@ def test_below_the_demanded_level_it_refuses_and_says_what_to_do(add_problem, mo
 
 # --- users and hosts ---------------------------------------------------------------------------
 
-PROBE = (
-    "from rrtf.sandbox import executor, lanes\nfrom rrtf.records import Problem, Response\n"
+FENCED = (
+    "import json, sys\nfrom rrtf.sandbox import executor, lanes\n"
+    "from rrtf.records import Problem, Response\n"
     "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
-    "p = Problem('t', '', 'f', 'assert f() == 1')\n"
+)
+PROBE = (
+    f"{FENCED}p = Problem('t', '', 'f', 'assert f() == 1')\n"
     "answers = [Response('t', 'm', 0, '', 'def f(): return 1')]\n"
     "e = executor.execute([p], answers, limits=limits, workers=1)\n"
     "print(lanes.probe(), e[0].outcome.name, e[0].isolation)\n"
 )
+
+
 DENY = (  # as container runtimes do it: by a filter that the sandbox inherits
     "import os, sys\nfrom rrtf.sandbox import kernel, seccomp\n"
     "column, arch = seccomp._arch()\nkernel.prctl(kernel._NO_NEW_PRIVS, 1)\n"
@@ -133,10 +146,7 @@ def test_at_level_process_a_program_is_never_root():
     assert os.getuid() or (user, group, groups) == (65534, 65534, [])
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_at_the_enforced_levels_a_program_has_no_privilege_left(level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     source = (
         "import ctypes, os\ndef f():\n    libc = ctypes.CDLL(None)\n"
         "    header = (ctypes.c_uint32 * 2)(0x20080522, 0)\n    held = (ctypes.c_uint32 * 6)()\n"
@@ -155,10 +165,7 @@ ON_FILES = (  # hostile programs whose effect depends on whose files they meet
     "write_outside",
 )  # fmt: skip
 JUDGE = (
-    "import json, sys\nfrom rrtf.sandbox import executor\n"
-    "from rrtf.records import Problem, Response\n"
-    "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
-    "programs = json.load(sys.stdin)\n"
+    f"{FENCED}programs = json.load(sys.stdin)\n"
     "tests = 'assert add(1, 2) == 3\\nassert add(0, 0) == 0\\nassert add(-1, 1) == 0'\n"
     "responses = [Response('t', '', i, '', p) for i, p in enumerate(programs)]\n"
     "found = executor.execute([Problem('t', '', 'add', tests)], responses, limits=limits,\n"
@@ -167,10 +174,7 @@ JUDGE = (
 )
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_an_ordinary_users_files_and_the_next_programs_folder_are_safe_too(level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     sources = [hostile(name) for name in ON_FILES]
     writes = "def add(a, b):\n    open('mine', 'w').close()\n    return a + b"
     run = run_python(*ordinary_python(), "-c", JUDGE, level, text=json.dumps([*sources, writes]))
@@ -226,25 +230,19 @@ def wait_until(condition, seconds: float = 10.0) -> bool:
 
 
 BUSY = (
-    "from rrtf.sandbox import executor\nfrom rrtf.records import Problem, Response\n"
-    "limits = executor.Limits(60, 60, 512, 'landlock+seccomp')\n"
+    f"{FENCED}limits = executor.Limits(60, 60, 512, 'landlock+seccomp')\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
     "s = 'import time\\ndef f(): time.sleep({0}) if {0} % 2 else [None for _ in iter(int, 1)]'\n"
     "executor.execute([p], [Response('t', 'm', i, '', s.format(100 + i)) for i in range(4)],\n"
-    "    limits=limits, workers=2, exactly={level!r})\n"
+    "    limits=limits, workers=2, exactly=sys.argv[1])\n"
 )
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
-    code = BUSY.replace("{level!r}", repr(level))
-    caller = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", BUSY, level]
+    caller = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     assert wait_until(lambda: len(descendants(caller.pid)) >= 8, 30), caller.poll()
     started = descendants(caller.pid)
     caller.send_signal(number)
@@ -324,18 +322,13 @@ LEAVES = {
     "flock": "fcntl.flock(open(os.__file__), fcntl.LOCK_EX)",
     "lock of a device": "fcntl.lockf(open('/dev/null', 'r+b', 0), fcntl.LOCK_EX)",
     "flags": "fcntl.fcntl(0, fcntl.F_SETFL, os.O_NONBLOCK | os.O_RDWR)",
-    "append": "fcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)",
-    "position": "os.lseek(1, 100, 0)",
+    "append": "fcntl.fcntl(1, fcntl.F_SETFL, os.O_APPEND)", "position": "os.lseek(1, 100, 0)",
     "size": "os.truncate(1, 1 << 20)",
     "blocks": "ctypes.CDLL(None).fallocate(1, 1, ctypes.c_long(0), ctypes.c_long(1 << 20))",
-    "hint": "fcntl.fcntl(1, 1036, struct.pack('Q', 3))",
-    "mode": "os.fchmod(1, 0o123)",
-    "times": "os.utime(1, (1, 2))",
-    "seals": "fcntl.fcntl(1, 1033, 1)",
-    "attribute": "os.setxattr(1, 'user.x', b'1')",
-    "times of the folder": "os.utime('.', (1, 2))",
-    "mode of the folder": "os.chmod('.', 0o711)",
-    "file": "open('left', 'w').write('x')",
+    "hint": "fcntl.fcntl(1, 1036, struct.pack('Q', 3))", "mode": "os.fchmod(1, 0o123)",
+    "times": "os.utime(1, (1, 2))", "seals": "fcntl.fcntl(1, 1033, 1)",
+    "attribute": "os.setxattr(1, 'user.x', b'1')", "times of the folder": "os.utime('.', (1, 2))",
+    "mode of the folder": "os.chmod('.', 0o711)", "file": "open('left', 'w').write('x')",
     "file and removed": "open('left', 'w').write('x'); os.unlink('left')",
     "environment": "os.environ['LEFT'] = '1'; os.putenv('X', 'y'); os.umask(0); os.chdir('/')",
     "output": "os.write(1, b'x' * 1000); os.write(2, b'y')",
@@ -344,7 +337,7 @@ LEAVES = {
     "memory": "ctypes.memset(id(257) + 24, 7, 1)",
     "thread": "threading.Thread(target=threading.Event().wait, daemon=True).start()",
     "timer": "signal.setitimer(signal.ITIMER_REAL, 50)",
-}
+}  # fmt: skip
 LOOKS = """
 import ctypes, fcntl, os, resource, signal, struct, threading
 def attempt(action):
@@ -420,10 +413,7 @@ def f(path):
 """
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_no_program_reads_where_links_lead_or_what_is_written_beside_a_file(tmp_path, level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("canary")
     link.symlink_to("canary")
@@ -465,10 +455,7 @@ def f():
 """
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_event_loops_run_and_their_sockets_reach_nobody(level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     (found,) = call([(EVENT_LOOPS, "f")], [()], exactly=level)
     assert found[0].value == ([2, 3], b"x", [1] * 9), found
 
@@ -483,15 +470,10 @@ def f(path):
 """
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
 def test_the_standard_librarys_own_shared_libraries_are_there(level):
-    if level not in levels():
-        pytest.skip(f"this host does not allow {level}")
     paths = [":memory:", "own.db"] if level == "namespaces" else [":memory:"]
     code = (
-        "import json, sys\nfrom rrtf.sandbox import executor\n"
-        "source, level, paths = json.load(sys.stdin)\n"
-        "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
+        f"{FENCED}source, level, paths = json.load(sys.stdin)\n"
         "(found,) = executor.call([(source, 'f')], [(p,) for p in paths], limits=limits,\n"
         "                         workers=1, exactly=level)\n"
         "print([r.value or r.error for r in found])\n"
@@ -504,25 +486,20 @@ def test_the_standard_librarys_own_shared_libraries_are_there(level):
             assert found.stdout == f"{[3] * len(paths)}\n", (python, found.stderr)
 
 
-FROM_A_FOLDER = (
-    "import json, sys\nfrom rrtf.sandbox import executor\n"
-    "from rrtf.records import Problem, Response\n"
+FROM_A_FOLDER = FENCED + (
     "p = Problem('t', '', 'f', 'assert f() == 7')\n"
     "s = 'import here_only, os\\ndef f():\\n    from here_only import late\\n'\n"
     's += \'    try: open("mine", "w").close()\\n    except OSError: pass\\n\'\n'
     "s += '    return late.seven()\\n'\n"
-    "limits = executor.Limits(2.0, 6.0, 512, 'landlock+seccomp')\n"
     "found = executor.execute([p], [Response('t', 'm', i, '', s + '#' * i) for i in range(3)],\n"
     "    exactly=sys.argv[1], packages=('here_only',), workers=1, limits=limits)\n"
     "print(*{e.outcome.name + e.reason for e in found})\n"
 )
 
 
-@pytest.mark.parametrize("level", lanes.LEVELS[:2])
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm")
 @pytest.mark.parametrize("where", ["/tmp", "/dev/shm", "a home", "a link", "a file"])
 def test_packages_are_found_wherever_the_environment_lies(tmp_path, where, level):
-    if level not in levels() or not os.access("/dev/shm", os.W_OK):
-        pytest.skip(f"this host does not allow {level}, or has no /dev/shm")
     base = where if where.startswith("/") else "/var/tmp"
     folder = Path(tempfile.mkdtemp(prefix="of its own ", dir=base))
     try:
@@ -645,8 +622,5 @@ def test_neither_the_caller_nor_the_zygotes_load_torch():
         "assert not [n for n in names if n.split('.')[0] in ('rrtf', 'torch', 'numpy', 'site')]\n"
         "assert len(names) < 150, len(names)\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
+    found = run_python(sys.executable, "-c", code)
     assert not found.returncode, found.stderr

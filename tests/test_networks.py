@@ -6,9 +6,8 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from test_train import _same, _weights, recipe
+from test_train import ARCHITECTURES, _resumed, _same, _weights, recipe, stopping
 from test_train import _train as _trained
-from test_trainer import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
 from rrtf import train
@@ -69,19 +68,13 @@ def test_interrupted_adapters_resume_to_the_weights_of_uninterrupted_ones(tiny_m
     made = partial(_train, tiny_model, checkpoint_every=2, lora_dropout=0.1)
     whole = made(tmp_path / "r")
 
-    def interrupt(step, _):
-        if step.step == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        made(tmp_path / "cut" / "r", told=interrupt)
-    saved = sum(
-        file.stat().st_size for file in (tmp_path / "cut" / "r" / "checkpoints").rglob("*.safe*")
-    )
+        made(tmp_path / "cut" / "r", told=stopping(5))
+    kept = (tmp_path / "cut" / "r" / "checkpoints").rglob("*.safe*")
+    saved = sum(file.stat().st_size for file in kept)
     assert saved < 0.9 * 2 * 3 * sum(4 * v.numel() for v in _weights(tiny_model).values())
-    seen: list[int] = []
-    assert made(tmp_path / "cut" / "r", told=lambda now, _: seen.append(now.step)) == whole
-    assert seen == [5, 6] and _same(tmp_path / "cut" / "r", tmp_path / "r")
+    assert _resumed(made, tmp_path / "cut" / "r") == ([5, 6], whole)
+    assert _same(tmp_path / "cut" / "r", tmp_path / "r")
 
 
 def test_dpo_with_adapters_starts_at_its_reference(tiny_model, tmp_path):
@@ -108,12 +101,6 @@ def test_what_qlora_lacks_is_said_before_a_model_is_loaded(tmp_path, monkeypatch
     monkeypatch.setattr(sharding, "processes", lambda: 2)
     with pytest.raises(ValueError, match="qlora works in one process"):
         load(lora_rank=4)
-
-
-def test_four_bits_are_those_of_the_paper():
-    four = networks._four_bits(bfloat16=True).to_dict()
-    assert four["bnb_4bit_quant_type"] == "nf4" and four["bnb_4bit_use_double_quant"]
-    assert four["load_in_4bit"] and four["bnb_4bit_compute_dtype"] == "bfloat16"
 
 
 @pytest.mark.skipif(not find_spec("bitsandbytes"), reason="needs bitsandbytes")

@@ -79,15 +79,10 @@ def test_a_notebook_is_small_and_its_cells_are_smaller(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_a_notebook_carries_no_output_and_no_count(path):
-    for cell in code_cells(path):
-        assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_a_notebook_defines_nothing_and_opens_nothing(path):
+def test_a_notebook_defines_nothing_opens_nothing_and_carries_no_output(path):
     for cell in code_cells(path):
         text = store.text(cell)
+        assert cell["outputs"] == [] and cell["execution_count"] is None, cell["id"]
         assert not re.search(r"^\s*[%!]", text, re.MULTILINE), f"{cell['id']}: magic"
         for node in ast.walk(store.parse(text, cell["id"])):
             assert not isinstance(node, FORBIDDEN), f"{cell['id']}: {type(node).__name__}"
@@ -158,29 +153,14 @@ def test_a_notebook_ends_with_two_things_to_try_its_module_and_where_to_go_on(pa
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_words_in_subscripts_stand_upright(path):
-    text = "".join(store.text(c) for c in store.cells(path) if c["cell_type"] == "markdown")
-    assert not re.findall(r"_\{[A-Za-z]{2,}[,}]", text)
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_every_formula_converts_to_mathml(path):
-    for cell in store.cells(path):
-        if cell["cell_type"] == "markdown":
-            formulas: dict[str, str] = {}
-            shown = pages.take_formulas(store.text(cell), formulas)
-            assert "\\frac" not in shown and "\\sum" not in shown, cell["id"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_the_first_cell_gives_a_heading_and_a_question(path):
+def test_the_prose_of_a_notebook_has_a_question_formulas_and_links_that_lead_somewhere(path):
     heading, question = pages.title(store.cells(path))
     assert heading and len(question) > 20
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
-def test_links_between_notebooks_lead_somewhere(path):
     for cell in store.cells(path):
         if cell["cell_type"] == "markdown":
-            for target in re.findall(r"\]\(([\w.]+\.ipynb)", store.text(cell)):
+            text = store.text(cell)
+            shown = pages.take_formulas(text, {})
+            assert "\\frac" not in shown and "\\sum" not in shown, cell["id"]
+            assert not re.findall(r"_\{[A-Za-z]{2,}[,}]", text), "words in subscripts are upright"
+            for target in re.findall(r"\]\(([\w.]+\.ipynb)", text):
                 assert (FOLDER / target).exists(), target

@@ -25,14 +25,14 @@ def runs(problem: Problem, program: str) -> bool:
     return names[problem.entry_point](1, 2) == 3
 
 
-def test_starcoder_reads_the_prompt_without_its_last_line_break(add_problem):
-    text = prompts.format_prompt(add_problem, "starcoder")
-    assert text == add_problem.prompt.rstrip("\n") and text.endswith('"""')
-
-
-def test_pangu_reads_the_docstring_first_and_then_the_signature(add_problem):
-    text = prompts.format_prompt(add_problem, "pangu")
-    assert text.startswith('"""\nReturn the sum.') and text.endswith("\ndef add(a, b):")
+def test_what_a_model_reads_in_each_format(add_problem):
+    told = {style: prompts.format_prompt(add_problem, style) for style in prompts.FORMATS
+            if style != "chat"}  # fmt: skip
+    assert told["starcoder"] == add_problem.prompt.rstrip("\n") and told["starcoder"][-3:] == '"""'
+    assert told["pangu"].startswith('"""\nReturn the sum.')
+    assert told["pangu"].endswith("\ndef add(a, b):")
+    assert add_problem.prompt.rstrip() in told["wizardcoder"]
+    assert told["wizardcoder"].endswith("### Response:")
 
 
 def test_pangu_keeps_what_precedes_the_function_and_a_signature_of_several_lines():
@@ -46,18 +46,6 @@ def test_pangu_keeps_what_precedes_the_function_and_a_signature_of_several_lines
     assert signature == "def f(\n    xs: List[int],\n) -> int:" and docstring == "Say so."
     text = prompts.format_prompt(problem, "pangu")
     assert text.index("Say so.") < text.index("from typing") < text.index("def f(")
-
-
-def test_a_prompt_without_a_docstring_has_an_empty_one():
-    assert prompts.split_prompt(Problem("t/1", "def f(x):\n", "f", ""))[2] == ""
-
-
-def test_a_prompt_keeps_the_decorators_of_its_function():
-    problem = Problem(
-        "t/1", 'import functools\n\n@functools.cache\ndef f(x):\n    """Do."""\n', "f", ""
-    )
-    head, signature, _ = prompts.split_prompt(problem)
-    assert "@functools.cache\n" in head + signature
 
 
 @pytest.mark.parametrize(
@@ -74,11 +62,18 @@ def test_a_prompt_that_opens_no_function_begins_with_its_description_in_every_fo
     assert prompts.format_prompt(problem, "starcoder") == prompts.format_prompt(problem, "pangu")
 
 
-@pytest.mark.parametrize("indent", ["    ", "\t", "  ", "        "])
-def test_a_function_head_is_found_whatever_its_indentation(indent):
-    prompt = f'import os\n\ndef f(x):\n{indent}"""Say\nso.\n{indent}"""\n'
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        *((f'import os\n\ndef f(x):\n{indent}"""Say\nso.\n{indent}"""\n',
+           ("import os", "def f(x):", "Say\nso.")) for indent in ("    ", "\t", "  ", " " * 8)),
+        ("def f(x):\n", ("", "def f(x):", "")),
+        ('@cache\ndef f(x):\n    """Do."""\n', ("", "@cache\ndef f(x):", "Do.")),
+    ],
+)  # fmt: skip
+def test_a_function_head_is_found_whatever_its_form(prompt, expected):
     head, signature, docstring = prompts.split_prompt(Problem("t/1", prompt, "f", ""))
-    assert (head.strip(), signature, docstring) == ("import os", "def f(x):", "Say\nso.")
+    assert (head.strip(), signature, docstring) == expected
 
 
 def test_an_answer_to_an_open_function_ends_at_a_definition_and_a_program_does_not(add_problem):
@@ -104,11 +99,6 @@ def test_hostile_text_does_not_stop_the_parser():
     assert prompts.parses("x = '\\d'")
 
 
-def test_the_instruction_form_holds_the_whole_task(add_problem):
-    text = prompts.format_prompt(add_problem, "wizardcoder")
-    assert add_problem.prompt.rstrip() in text and text.endswith("### Response:")
-
-
 def test_an_unknown_format_or_extraction_is_named_with_the_known_ones(add_problem):
     with pytest.raises(ValueError, match="'chatty': expected one of starcoder, pangu"):
         prompts.format_prompt(add_problem, "chatty")
@@ -116,108 +106,101 @@ def test_an_unknown_format_or_extraction_is_named_with_the_known_ones(add_proble
         prompts.extract(add_problem, BODY, "best")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        BODY,
-        "\n" + BODY,
-        BODY + "\n\ndef other():\n    pass",
-        BODY + "\nprint(add(1, 1))\nassert False",
-        "def add(a, b):\n    return a + b\n",
-        "Sure:\n```python\ndef add(a, b):\n    return a + b\n```\nand so on",
-        "```\nimport math\n\ndef add(a, b):\n    return a + b",
-        "```python\n    return a + b\n```",
-        "import math\n\n\ndef add(a, b):\n    return int(math.fsum([a, b]))\n",
-    ],
+WHOLE = "import math\n\ndef add(a, b):\n    return int(math.fsum([a, b]))\n"
+PLAIN = "def add(a, b):\n    return a + b\n"
+INNER = (
+    'def add(a, b):\n    """Add.\n\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
 )
-def test_the_program_of_an_answer_is_found_in_each_usual_form(add_problem, text):
+BEHIND = [  # end tokens and prose behind the code
+    "{}<|endoftext|>", "{}</s>", "{}<|im_end|>\n<|im_start|>user\nThank you",
+    "{}<|EOT|>\nimport os\n\ndef main():\n    x = [", "{}\n[/PYTHON]", "{}\n</answer>",
+    "{}\nThis adds both numbers, as it should.\n",
+]  # fmt: skip
+BEFORE = ["Here is the function:\n\n{}", "[PYTHON]\n{}\n[/PYTHON]", "~~~python\n{}\n~~~\nDone."]
+UNCUT = [  # what looks like an end inside a string or a bracket
+    "    s = '''\ndef of the word: half\nif odd, one more\n'''\n    return a + b\n",
+    '    s = """\n# n half\n@x\nclass\n"""\n    return a + b\n',
+    "    s = (a\n# first\n+\nb)\n    return s\n", "    s = [\nprint,\n]\n    return a + b\n",
+    "    s = 'a' + \\\n\"def\"\n    return one(a) + b\n\ndef one(x):\n    '''\ndef two\n'''\n"
+    "    return x\n",
+]  # fmt: skip
+TAILS = ("", "\nprint(add(1", "\ndef other():\n    x = '''", "\n# Don't (stop\nif")
+USUAL = [
+    BODY, f"\n{BODY}", f"{BODY}\n\ndef other():\n    pass",
+    f"{BODY}\nprint(add(1, 1))\nassert False", WHOLE,
+    PLAIN, f"Sure:\n```python\n{PLAIN}```\nand so on", f"```\nimport math\n\n{PLAIN[:-1]}",
+    "```python\n    return a + b\n```",
+    f"Call it so:\n```python\nx = add(1, 2)\n```\nIts body:\n```python\n{BODY}```\n",
+]  # fmt: skip
+FENCES = [  # as people write them, and as CommonMark has them
+    f"```bash\npip install x\n```\n```Python\n{PLAIN}```",
+    f"```python\nadd(1, 2)\n```\nas\n```python\n{PLAIN}```", f"{PLAIN}```\nThis adds.",
+    f"{BODY}```\nUse it so:\n```python\nadd(1)\n```\n",
+    "    '''Adds.\n    ```\n    add(1, 2)\n    ```\n    '''\n    return a + b\n",
+    "1. so\n   ```py\n   def add(a, b):\n       return a + b\n   ```\n",
+    "add = lambda a, b: a + b\n",
+    f"```python\n{INNER}```\n", f"````python\n{INNER}````\n",
+    f"~~~~ python title=x\n{INNER}~~~~~\nDone.", f"```{{.python}}\n{INNER}```\nThen\n```\n3\n```\n",
+    f"<answer>\n```python\n{INNER}```\n</answer>",
+    "> ```python\n" + "".join(f"> {line}\n" for line in INNER.splitlines()) + "> ```\n",
+    "- so\n\n  ```python\n" + "".join(f"  {line}\n" for line in INNER.splitlines()) + "  ```\n",
+    f'"""\n```\nadd(1)\n```\n"""\n{INNER}',
+    f"```python\ndef add(a, b):\n    return (\n```\nBetter:\n```python\n{INNER}```\n",
+    f"\ufeff```python\n\ufeff{INNER}```\n".replace("\n", "\r\n"),
+]  # fmt: skip
+FOUND = [
+    *USUAL, *FENCES, *(one.format(code) for one, code in product(BEHIND, (BODY, WHOLE))),
+    *(one.format(WHOLE) for one in BEFORE), *(code + tail for code, tail in product(UNCUT, TAILS)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FOUND)
+def test_the_program_of_an_answer_is_found_however_it_is_written(add_problem, text):
     assert runs(add_problem, prompts.extract(add_problem, text))
 
 
-def test_the_way_of_extraction_can_be_fixed(add_problem):
-    whole = "def add(a, b):\n    return a + b\n"
-    assert runs(add_problem, prompts.extract(add_problem, whole, "program"))
-    assert runs(add_problem, prompts.extract(add_problem, BODY, "raw"))
-    fenced = f"```python\n{whole}```"
-    assert runs(add_problem, prompts.extract(add_problem, fenced, "fenced"))
+@pytest.mark.parametrize(
+    ("text", "way"),
+    [(PLAIN, "program"), (BODY, "raw"), (f"```python\n{PLAIN}```", "fenced"),
+     *((f"{blank}PROMPT{BODY}\n\ndef other(xs):\n    x = [", "raw") for blank in ("", "\n\n"))],
+)  # fmt: skip
+def test_the_way_of_extraction_can_be_fixed(add_problem, text, way):
+    text = text.replace("PROMPT", add_problem.prompt)  # which `raw` may repeat first
+    assert runs(add_problem, prompts.extract(add_problem, text, way))
+    whole = BODY + "\nprint(add(1, 1))\n"
+    assert prompts.extract(add_problem, whole, "program") == add_problem.prompt + whole, "uncut"
 
 
-def test_imports_and_helpers_of_the_prompt_are_there_for_a_whole_program():
-    prompt = 'import math\n\n\ndef f(x):\n    """Round up."""\n'
-    problem = Problem("t/1", prompt, "f", "")
-    program = prompts.extract(problem, "def f(x):\n    return math.ceil(x)\n")
-    names: dict = {}
-    exec(program, names)
-    assert names["f"](1.5) == 2
+@pytest.mark.parametrize(
+    "text",
+    ["I cannot help with that.",
+     *(f"{code}\n{end}" for code in (BODY, WHOLE)
+       for end in ("assert add(1, 2", "xs = [1, 2,\n      3, ", '"""\nNow some'))],
+)  # fmt: skip
+def test_nonsense_and_code_that_breaks_off_stay_broken(add_problem, text):
+    with pytest.raises(SyntaxError):
+        ast.parse(prompts.extract(add_problem, text))
 
 
-def test_a_prompt_without_a_docstring_still_gives_a_program(add_problem):
-    bare = replace(add_problem, prompt="def add(a, b):\n")
-    for text in (BODY, "def add(a, b):\n    return a + b\n"):
-        assert runs(bare, prompts.extract(bare, text))
-
-
-def test_a_longer_name_that_begins_like_the_entry_point_is_not_taken_for_it(add_problem):
-    text = "    return sum([a, b])\n\ndef add_all(xs):\n    return sum(xs)\n"
-    assert "def add_all" not in prompts.extract(add_problem, text)
+@pytest.mark.parametrize(
+    ("prompt", "text"),
+    [("def add(a, b):\n", BODY), ("def add(a, b):\n", PLAIN),
+     ("def add(a, b):\n    return a +", " b\n"), ('"""\nAdd two numbers.\n"""\n', PLAIN),
+     ('import math\n\n\ndef add(a, b):\n    """Add."""\n',
+      "def add(a, b):\n    return math.floor(a) + b\n")],
+)  # fmt: skip
+def test_behind_a_prompt_of_any_form_there_is_a_program(prompt, text):
+    problem = Problem("t/1", prompt, "add", "")
+    assert runs(problem, prompts.extract(problem, text))
 
 
 def test_an_answer_is_cut_at_the_first_stop_and_only_there():
     assert prompts.cut("a\n\ndef g():\n    b\nclass C", prompts.STOPS) == "a\n"
     assert prompts.cut("    # why\n    return 1", prompts.STOPS) == "    # why\n    return 1"
     assert prompts.cut("abc", ()) == "abc"
-
-
-WHOLE = "import math\n\ndef add(a, b):\n    return int(math.fsum([a, b]))\n"
-
-
-@pytest.mark.parametrize("code", [BODY, WHOLE], ids=["continuation", "program"])
-@pytest.mark.parametrize(
-    "around",
-    [
-        "{}<|endoftext|>",
-        "{}</s>",
-        "{}<|im_end|>\n<|im_start|>user\nThank you",
-        "{}<|EOT|>\nimport os\n\ndef main():\n    x = [",
-        "{}\nThis adds both numbers, as it should.\n",
-        "{}\n[/PYTHON]",
-        "{}\n</answer>",
-    ],
-)
-def test_end_tokens_and_prose_behind_the_code_are_no_part_of_it(add_problem, code, around):
-    assert runs(add_problem, prompts.extract(add_problem, around.format(code)))
-
-
-@pytest.mark.parametrize(
-    "around",
-    ["Here is the function:\n\n{}", "[PYTHON]\n{}\n[/PYTHON]", "~~~python\n{}\n~~~\nDone."],
-)
-def test_prose_before_a_program_and_tildes_around_it_are_left_out(add_problem, around):
-    assert runs(add_problem, prompts.extract(add_problem, around.format(WHOLE)))
-
-
-@pytest.mark.parametrize("code", [BODY, WHOLE], ids=["continuation", "program"])
-@pytest.mark.parametrize("end", ["assert add(1, 2", "xs = [1, 2,\n      3, ", '"""\nNow some'])
-def test_code_that_breaks_off_stays_broken(add_problem, code, end):
-    with pytest.raises(SyntaxError):
-        ast.parse(prompts.extract(add_problem, f"{code}\n{end}"))
-
-
-def test_a_block_that_goes_on_inside_the_function_is_preferred_to_an_example(add_problem):
-    text = f"Call it so:\n```python\nx = add(1, 2)\n```\nIts body:\n```python\n{BODY}```\n"
-    assert runs(add_problem, prompts.extract(add_problem, text))
-
-
-def test_a_raw_continuation_may_repeat_its_prompt_first(add_problem):
-    text = add_problem.prompt + BODY + "\n\ndef other(xs):\n    x = ["
-    assert runs(add_problem, prompts.extract(add_problem, text, "raw"))
-    assert runs(add_problem, prompts.extract(add_problem, "\n\n" + text, "raw"))
-
-
-def test_what_is_extracted_from_nonsense_is_text_that_fails_to_compile(add_problem):
-    program = prompts.extract(add_problem, "I cannot help with that.")
-    with pytest.raises(SyntaxError):
-        ast.parse(program)
+    longer = "    return sum([a, b])\n\ndef add_all(xs):\n    return sum(xs)\n"
+    add = Problem("t/1", "def add(a, b):\n", "add", "")
+    assert "def add_all" not in prompts.extract(add, longer), "it only begins like the name asked"
 
 
 def test_a_function_that_a_continuation_calls_is_kept_and_one_that_it_does_not_is_cut(add_problem):
@@ -239,11 +222,6 @@ def test_a_comment_at_the_margin_does_not_end_a_body_that_goes_on(add_problem):
     assert runs(add_problem, program) and "assert" not in program
 
 
-def test_nothing_is_cut_from_a_program(add_problem):
-    text = BODY + "\nprint(add(1, 1))\n"
-    assert prompts.extract(add_problem, text, "program") == add_problem.prompt + text
-
-
 @pytest.mark.parametrize(
     "text", [BODY, "\ufeff```\n", "<think>x</think>", "def f", "\r\n\n", "from __future__ import x"]
 )
@@ -251,32 +229,6 @@ def test_verbatim_is_prompt_and_text_as_they_are(add_problem, text):
     for prompt in (add_problem.prompt, "Add.", add_problem.prompt.rstrip()):
         answer = prompts.read(replace(add_problem, prompt=prompt), text, "verbatim")
         assert (answer.program, answer.reading) == (prompt + text, "verbatim")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "```bash\npip install x\n```\n```Python\ndef add(a, b):\n    return a + b\n```",
-        "```python\nadd(1, 2)\n```\nas\n```python\ndef add(a, b):\n    return a + b\n```",
-        "def add(a, b):\n    return a + b\n```\nThis adds.",
-        "    return a + b\n```\nUse it so:\n```python\nadd(1)\n```\n",
-        "    '''Adds.\n    ```\n    add(1, 2)\n    ```\n    '''\n    return a + b\n",
-        "1. so\n   ```py\n   def add(a, b):\n       return a + b\n   ```\n",
-        "add = lambda a, b: a + b\n",
-    ],
-)
-def test_a_fence_is_read_as_people_write_it(add_problem, text):
-    assert runs(add_problem, prompts.extract(add_problem, text))
-
-
-def test_a_prompt_that_ends_within_a_line_is_continued_there():
-    problem = Problem("t/1", "def add(a, b):\n    return a +", "add", "")
-    assert runs(problem, prompts.extract(problem, " b\n"))
-
-
-def test_a_prompt_that_is_no_function_head_stands_before_a_whole_program():
-    problem = Problem("t/1", '"""\nAdd two numbers.\n"""\n', "add", "")
-    assert runs(problem, prompts.extract(problem, "def add(a, b):\n    return a + b\n"))
 
 
 def test_a_method_is_found_by_its_class():
@@ -385,46 +337,6 @@ def test_an_import_from_the_future_stands_where_python_wants_it(add_problem):
     compile(prompts.extract(imports, shared), "shared", "exec")
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "    s = '''\ndef of the word: half\nif odd, one more\n'''\n    return a + b\n",
-        '    s = """\n# n half\n@x\nclass\n"""\n    return a + b\n',
-        "    s = (a\n# first\n+\nb)\n    return s\n",
-        "    s = [\nprint,\n]\n    return a + b\n",
-        "    s = 'a' + \\\n\"def\"\n    return one(a) + b\n\ndef one(x):\n    '''\ndef two\n'''\n"
-        "    return x\n",
-    ],
-)
-def test_nothing_is_cut_inside_a_string_or_bracket(add_problem, code):
-    for tail in ("", "\nprint(add(1", "\ndef other():\n    x = '''", "\n# Don't (stop\nif"):
-        assert runs(add_problem, prompts.extract(add_problem, code + tail))
-
-
-INNER = (
-    'def add(a, b):\n    """Add.\n\n    ```\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
-)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"```python\n{INNER}```\n",
-        f"````python\n{INNER}```\n'no end'\n".replace("```\n'no end'", "````"),
-        f"~~~~ python title=x\n{INNER}~~~~~\nDone.",
-        f"```{{.python}}\n{INNER}```\nThen\n```\n3\n```\n",
-        f"<answer>\n```python\n{INNER}```\n</answer>",
-        "> ```python\n" + "".join(f"> {line}\n" for line in INNER.splitlines()) + "> ```\n",
-        "- so\n\n  ```python\n" + "".join(f"  {line}\n" for line in INNER.splitlines()) + "  ```\n",
-        f'"""\n```\nadd(1)\n```\n"""\n{INNER}',
-        f"```python\ndef add(a, b):\n    return (\n```\nBetter:\n```python\n{INNER}```\n",
-        f"\ufeff```python\n\ufeff{INNER}```\n".replace("\n", "\r\n"),
-    ],
-)
-def test_fences_are_those_of_commonmark(add_problem, text):
-    assert runs(add_problem, prompts.extract(add_problem, text))
-
-
 @pytest.mark.parametrize("prompt", ["Write add(a, b): their sum.", "Add", "Task: add", "Two-sum"])
 def test_behind_a_prompt_in_words_the_answer_stands_alone(prompt):
     problem = Problem("t/1", prompt, "add", "")
@@ -519,13 +431,8 @@ def check_learned(problem: Problem, text: str) -> int:
 
 
 def test_what_is_learned_is_what_was_judged(add_problem):
-    bodies = [
-        *CODES.values(),
-        "    return (\n",
-        "",
-        INNER.partition("\n")[2],
-        "    return '````'\n",
-    ]
+    odd = ["    return (\n", "", INNER.partition("\n")[2], "    return '````'\n"]
+    bodies = [*CODES.values(), *odd]
     heads = [add_problem.prompt, "import math\n\n\n" + add_problem.prompt, "def add(a, b):\n",
              '"""Write add."""\n', "# Write add\n", "Write add.", ""]  # fmt: skip
     others = [WHOLE, FUTURE + WHOLE, "def add(x, y):\n    return x + y\n", "No.", *CHATTY.values()]
@@ -572,16 +479,13 @@ def _tokenizer(kind: str, **names: str):
         pieces = [f"<0x{i:02X}>" for i in range(256)]
         vocab = [*specials, *pieces, "\u2581", "\u2581\u2581", "a", "return"]
         merges = [("\u2581", "\u2581")]
-        made = Tokenizer(
-            models.BPE(
-                {t: i for i, t in enumerate(vocab)}, merges, byte_fallback=True, unk_token="<unk>"
-            )
-        )
+        how = {"byte_fallback": True, "unk_token": "<unk>"}
+        made = Tokenizer(models.BPE({t: i for i, t in enumerate(vocab)}, merges, **how))
         put = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
         made.normalizer = normalizers.Sequence(put)
         spaces = decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()
         made.decoder = decoders.Sequence([*spaces, decoders.Strip(" ", 1, 0)])
-    made.add_special_tokens([token for token in specials if token != "<unk>"])
+    made.add_special_tokens(specials[1:])
     around = names.pop("around", "$A")
     places = [("<s>", 1), ("</s>", 2)]
     made.post_processor = processors.TemplateProcessing(single=around, special_tokens=places)

@@ -15,7 +15,11 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import ctranslate2
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from rrtf import __main__, engines, stats, store
@@ -130,9 +134,10 @@ def test_holm_corrects_over_all_tests_of_the_table():
 
 def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     n = 4
-    runs = executions("full", [[True]] * n, [[True, False]] * n)
+    all_right = [[True]] * n, [[True, False]] * n
     broken = Measured("gptq-int4", "failed: killed by signal 11")
-    table = table_of(measured("full", ["pass"] * n), broken, runs=runs, n=n)
+    table = table_of(measured("full", ["pass"] * n), broken, runs=executions("full", *all_right),
+                     n=n)  # fmt: skip
     full, failed = records(table)
     assert failed["status"] == "failed: killed by signal 11" and failed["precision"] == "int4"
     numbers = {name for name, value in failed.items() if isinstance(value, float)}
@@ -140,32 +145,22 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     assert full["precision"] == "float32" and full["size_mb"] == 4.0
     json.dumps([full, failed], allow_nan=False)
     assert shown(table)[1]["greedy %"] is None
-    assert (
-        quantize_table.tested(table) == [] and quantize_table.differences(table, alpha=0.05) == []
-    )
-
-
-def test_where_full_precision_failed_the_others_have_their_rates_and_nothing_is_compared():
-    n = 4
-    runs = executions("gptq-int4", [[True]] * n, [[True, False]] * n)
+    assert quantize_table.tested(table) == [] == quantize_table.differences(table, alpha=0.05)
     pair = Measured("full", "failed: gone"), measured("gptq-int4", ["pass"] * n)
-    full, own = table_of(*pair, runs=runs, n=n)
+    full, own = table_of(*pair, runs=executions("gptq-int4", *all_right), n=n)
     assert full.status == "failed: gone" and math.isnan(full.pass_at_1)
-    assert (own.pass_at_1, own.sampled) == (1.0, 0.5)
+    assert (own.pass_at_1, own.sampled) == (1.0, 0.5), "rates, and nothing to compare with"
     assert quantize_table.tested([full, own]) == []
 
 
-def test_verdicts_on_other_tasks_are_refused():
-    runs = executions("full", [[True]] * 3, [[True, True]] * 3)
-    with pytest.raises(ValueError, match=r"full/0@0.* 3 tasks.* 4"):
-        table_of(measured("full"), runs=runs, n=4)
-
-
-def test_changed_answers_count_programs_that_are_not_literally_the_same():
+def test_changed_answers_count_programs_and_verdicts_on_other_tasks_are_refused():
     every = [[True]] * 4, [[True] * 2] * 4
     runs = executions("full", *every) + executions("gptq-int4", *every)
     pair = measured("full", "abcd"), measured("gptq-int4", "abxy")
     assert table_of(*pair, runs=runs, n=4)[1].changed_answers == 2
+    fewer = executions("full", [[True]] * 3, [[True, True]] * 3)
+    with pytest.raises(ValueError, match=r"full/0@0.* 3 tasks.* 4"):
+        table_of(measured("full"), runs=fewer, n=4)
 
 
 def test_timing_gives_median_range_and_the_peak_of_each_batch():
@@ -238,12 +233,9 @@ MADE = {"weight_bytes": 10, "weights_sha256": "aa"}
 TIMED = {"engine": "e", "ms": {"1": [1.0]}, "memory_bytes": {"1": [1, 2]}, "device": "d",
          "threads": 1, "versions": {}}  # fmt: skip
 SCRIPT = {
-    ("answer", "full"): answered(),
-    ("time", "full"): TIMED,
-    ("make", "gptq-int8"): MADE,
-    ("answer", "gptq-int8"): answered(),
-    ("time", "gptq-int8"): TIMED,
-}
+    ("answer", "full"): answered(), ("time", "full"): TIMED, ("make", "gptq-int8"): MADE,
+    ("answer", "gptq-int8"): answered(), ("time", "gptq-int8"): TIMED,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -386,8 +378,6 @@ def test_memory_is_that_of_the_model_and_not_of_what_came_before():
 
 
 def test_rounding_errs_by_half_a_scale_at_most():
-    import torch
-
     torch.manual_seed(0)
     weights = torch.randn(128)
     whole, scale = round_to(weights, bits=4)
@@ -420,9 +410,6 @@ def test_gptq_of_weights_that_bfloat16_cannot_hold_is_held_too(nudged, tmp_path)
 @pytest.fixture
 def nudged(tmp_path) -> Path:
     """The nano student, every weight moved by less than bfloat16 keeps."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     source, folder = engines.model_folder("nano-student"), tmp_path / "nudged"
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     drawn = torch.Generator().manual_seed(0)
@@ -464,21 +451,13 @@ def full(texts):
     return nll(variants.open_variant("full", STUDENT, Path(), threads=1), texts[1])
 
 
-def computed():
-    import ctranslate2
-
-    return ctranslate2.get_supported_compute_types(choose_device())
-
-
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_type_that_this_cpu_computes_in_stays_near_full_precision(
     precision, texts, full, tmp_path
 ):
     name, output = f"ctranslate2-{precision}", tmp_path / "gptq_made"
-    if precision not in computed():
-        with pytest.raises(
-            ValueError, match=rf"{name}: .* on this (cpu|cuda); what it can: .*float32"
-        ):
+    if precision not in ctranslate2.get_supported_compute_types(choose_device()):
+        with pytest.raises(ValueError, match=rf"{name}: .* on this (cpu|cuda); .*float32"):
             variants.make(name, STUDENT, output, calibration=[])
         assert not list(tmp_path.iterdir())
         return
@@ -492,8 +471,6 @@ def test_every_type_that_this_cpu_computes_in_stays_near_full_precision(
 
 
 def test_a_gpu_without_the_cublas_that_ctranslate2_wants_leaves_the_cpu(monkeypatch):
-    import ctranslate2
-
     monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
     monkeypatch.setattr(engines_ctranslate2, "_loads_cublas", lambda: False)
     assert engines_ctranslate2.choose_device() == "cpu"
@@ -519,8 +496,6 @@ def test_a_model_that_ctranslate2_does_not_convert_is_named(model_of, tmp_path):
 
 
 def test_the_hash_is_of_the_tensors_and_not_of_what_lies_beside(tiny_model, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(tiny_model / "model.safetensors")
     names = sorted(weights)
     split = {"a": names[1:], "b": names[:1]}
@@ -593,9 +568,6 @@ def test_a_lane_with_other_versions_is_refused_with_what_it_has(monkeypatch):
 
 def checkpoint(folder, config, *, head=True, **settings):
     """A small checkpoint in auto-gptq's form: embedding, one quantised layer, output layer."""
-    import torch
-    from safetensors.torch import save_file
-
     generator = torch.Generator().manual_seed(0)
     embedding = torch.randn(4, 32, generator=generator).half()
     tensors = {
@@ -622,8 +594,6 @@ def config(tiny_model):
 
 
 def test_gptqmodel_gets_its_names_and_no_tied_output_layer(config, tmp_path):
-    from safetensors.torch import load_file
-
     source = checkpoint(tmp_path / "theirs", config)
     gptq_made = gptq.to_gptqmodel(source, tmp_path / "ours")
     assert [path.name for path in gptq_made.glob("*.safetensors")] == ["model.safetensors"]
@@ -654,8 +624,6 @@ def test_there_and_back_every_tensor_and_setting_is_the_same(config, tmp_path):
 
 
 def test_an_output_layer_of_its_own_stays(config, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     source = checkpoint(tmp_path / "theirs", config | {"tie_word_embeddings": False})
     gptq_made = gptq.to_gptqmodel(source, tmp_path / "ours")
     tensors = load_file(gptq_made / "model.safetensors")
@@ -679,8 +647,6 @@ def test_an_output_layer_of_its_own_stays(config, tmp_path):
     ],
 )
 def test_a_layout_that_would_be_read_wrongly_is_refused(config, tmp_path, settings, reason):
-    from safetensors.torch import load_file, save_file
-
     own = settings if isinstance(settings, dict) else {}
     source = checkpoint(tmp_path / "theirs", config, **own)
     (file,) = source.glob("*.safetensors")
@@ -694,14 +660,11 @@ def test_a_layout_that_would_be_read_wrongly_is_refused(config, tmp_path, settin
     assert not (tmp_path / "ours").exists()
 
 
-def test_a_model_that_is_not_quantised_is_no_checkpoint(tiny_model, tmp_path):
+def test_transformers_4_gets_the_base_of_rotary_positions_and_no_other_model(tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"not a quantised checkpoint"):
         gptq.to_auto_gptq(tiny_model, tmp_path / "ours")
     with pytest.raises(FileNotFoundError, match=r"no config.json"):
         gptq.to_gptqmodel(tmp_path / "nowhere", tmp_path / "ours")
-
-
-def test_transformers_4_gets_the_base_of_rotary_positions():
     new = {"dtype": "bfloat16", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}
     assert gptq.older(new) == {"torch_dtype": "bfloat16", "rope_theta": 1e6}
     scaled = {"rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}}
@@ -757,26 +720,19 @@ def gptq_made(texts, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_gptq_stays_near_full_precision_and_is_smaller(gptq_made, full):
-    for name, entry in gptq_made[1].items():
+def test_gptq_stays_near_full_precision_is_smaller_and_the_same_from_scratch(
+    gptq_made, texts, full, tmp_path
+):
+    folder, made = gptq_made
+    for name, entry in made.items():
         assert entry["nll"] == pytest.approx(full, abs=BOUND[name[-4:]])
         assert re.match(r"gptqmodel-Torch\w+-transformers-bfloat16", entry["name"])
-    assert gptq_made[1]["gptq-int4"]["bytes"] < gptq_made[1]["gptq-int8"]["bytes"]
-    assert gptq_made[1]["gptq-int8"]["bytes"] < variants.weight_bytes("full", STUDENT, Path()) / 2
-
-
-@pytest.mark.slow
-def test_two_runs_from_scratch_give_the_same_weights(gptq_made, texts, tmp_path):
-    again = {name: tmp_path / name for name in gptq_made[1]}
+    assert made["gptq-int4"]["bytes"] < made["gptq-int8"]["bytes"]
+    assert made["gptq-int8"]["bytes"] < variants.weight_bytes("full", STUDENT, Path()) / 2
+    again = {name: tmp_path / name for name in made}
     found = scored_apart(again, tmp_path, calibration=texts[0])
-    assert {n: e["hash"] for n, e in found.items()} == {
-        n: e["hash"] for n, e in gptq_made[1].items()
-    }
-
-
-@pytest.mark.slow
-def test_the_calibration_set_is_recorded(gptq_made, texts):
-    entry = json.loads((gptq_made[0] / "gptq-int4" / "calibration.json").read_text())
+    assert {n: e["hash"] for n, e in found.items()} == {n: e["hash"] for n, e in made.items()}
+    entry = json.loads((folder / "gptq-int4" / "calibration.json").read_text())
     rows = gptq.tokens(STUDENT, texts[0])
     assert (entry["texts"], entry["tokens"]) == (len(rows), sum(map(len, rows)))
     assert len(entry["sha256"]) == 64 and entry["settings"]["bits"] == 4
@@ -818,8 +774,6 @@ def test_auto_gptq_and_gptqmodel_agree_on_what_auto_gptq_made(ready, texts, full
 
 @pytest.mark.slow
 def test_auto_gptq_and_gptqmodel_agree_on_what_gptqmodel_made(ready, gptq_made, texts, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     folder, found = gptq_made
     theirs = [gptq.to_auto_gptq(folder / name, tmp_path / name) for name in found]
     untied = gptq.to_auto_gptq(folder / "gptq-int8", tmp_path / "untied")

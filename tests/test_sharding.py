@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from test_train import _groups, _validation, recipe
-from test_trainer import UNEQUAL
+from test_train import UNEQUAL, _groups, _resumed, _validation, recipe, stopping
 
 from rrtf import store, train
 from rrtf.step import sharding
@@ -145,8 +145,8 @@ def test_a_checkpoint_of_two_processes_is_resumed_by_one(tiny_model, tmp_path):
     assert {path.suffix for path in newest.iterdir()} == {".safetensors", ".json"}
     rows = [_rows(part) for part in newest.glob("*.safetensors")]
     assert rows == [32, 32], "each process wrote half of a matrix of 64 rows"
-    seen: list[int] = []
-    one = _alone(_groups(), tmp_path / "a", run, told=lambda s, _: seen.append(s.step))
+    again = partial(_alone, _groups(), run=run)
+    seen, one = _resumed(again, tmp_path / "a")
     assert seen == [5, 6]
     _alike(whole, one)
     _close(tmp_path / "whole", tmp_path / "a")
@@ -164,12 +164,8 @@ def test_what_one_process_interrupted_two_go_on_with(tiny_model, tmp_path, optio
     run = {**asdict(recipe(checkpoint_every=2, **options)), "model": tiny_model}
     whole = _alone(_groups(), tmp_path / "whole", run)
 
-    def stop(step, updates):
-        if step.step == 5:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        _alone(_groups(), tmp_path / "b", run, told=stop)
+        _alone(_groups(), tmp_path / "b", run, told=stopping(5))
     done = _two(tmp_path, [run | {"groups": groups, "output": tmp_path / "b"}])
     assert done.returncode == 0, _said(done)
     assert "update 5" in done.stdout and "update 4" not in done.stdout

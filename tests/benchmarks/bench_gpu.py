@@ -46,7 +46,7 @@ from bench_training import Group, as_written, group_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {"tests": 90, "step": 120, "attention": 40, "sampling": 50, "table4": 60, "story": 240}
-TESTS = ("test_engines", "test_packing", "test_likelihood", "test_loss", "test_networks")
+TESTS = ("test_engines", "test_step", "test_networks", "test_loss")
 QWEN = {
     "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
     "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768,
