@@ -315,6 +315,18 @@ def test_documents_and_docstrings_name_files_and_modules_that_there_are():
     assert not wrong
 
 
+def test_links_of_documents_lead_to_files():
+    folders = (".", "data", "reports", "rrtf", "rrtf/cli", "tests/benchmarks")
+    pages = [ROOT / "SECURITY.md", *(ROOT / folder / "README.md" for folder in folders)]
+    dead = []
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r'\]\(([^)#\s]+)|(?:src|href)="([^"#]+)"', text):
+            name = "".join(link)
+            dead += [f"{page}: {name}"] * (":" not in name and not (page.parent / name).exists())
+    assert not dead
+
+
 def test_every_function_defined_for_the_package_has_one_home():
     homes: dict[str, set[str]] = {}
     for path in FILES:
