@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from rrtf import stats
 from rrtf.figures import charts, style, tables
 
 ROWS = [(name, 0.4, 0.3, 0.5) for name in style.COLOURS]
@@ -48,7 +49,17 @@ def step_figure():
     return charts.steps(("base", 0.42), parts, "rrtf")
 
 
+def map_figure():
+    names = ("imitation", "mean, ranking x 10", "SFT + SimPO")
+    rows = {
+        kind: {name: stats.Estimate(0.28, 0.25, 0.31) for name in names[:count]}
+        for kind, count in (("unverified", 3), ("filtered, refilled", 1))
+    }
+    return charts.by_kind(rows, ("DPO", *names), base=0.18, title="solved")
+
+
 DRAWN = {
+    "map": map_figure,
     "intervals": lambda: charts.intervals({"greedy": ROWS, "sampled": ROWS}),
     "differences": lambda: charts.differences([(*row, True) for row in ROWS], margin=0.02),
     "steps": step_figure,
@@ -83,6 +94,13 @@ def test_a_figure_is_shown_once_because_pyplot_has_closed_it(name):
 def test_rates_are_shown_in_percent_with_their_names():
     shown = texts(charts.intervals({"greedy": ROWS}))
     assert "40.0" in shown and set(style.COLOURS) <= set(shown)
+
+
+def test_a_cell_of_the_map_says_percent_and_half_its_interval_and_empty_columns_are_left_out():
+    figure = map_figure()
+    assert texts(figure).count("28.0") == texts(figure).count("± 3.0") == 4
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert len(names) == 3 and "DPO" not in names
 
 
 def test_the_figure_of_a_short_run_still_has_a_line():
