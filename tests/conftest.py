@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 # A shell starts background commands with SIGINT ignored, and every child inherits that: tests that
 # interrupt a program would wait for ever.
@@ -63,6 +64,14 @@ def call(programs, inputs, **options):
 def judge(problems, responses, **options):
     """`execution.execute` on this machine, within LIMITS."""
     return execution.execute(problems, responses, **{"cluster": "local"} | within(options))
+
+
+def wait_until(condition, seconds: float = 60.0) -> bool:
+    """Whether `condition()` became true in time."""
+    end = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(found)
 
 
 @pytest.fixture

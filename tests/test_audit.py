@@ -128,7 +128,7 @@ def test_a_plant_is_found_by_the_detectors_that_should_and_goes_for_the_first(
     assert planted.dropped.get(name) == reason
 
 
-def test_the_tables_count_the_same_findings(planted):
+def test_the_tables_count_the_same_findings_and_the_policy_decides_what_goes(planted):
     assert found(planted, "verbatim") == set(planted.detectors) and len(planted.detectors) == 12
     assert "restyled" in {leak.task_id for (leak,) in views.only_by(planted, "behaviour")}
     counted = views.certificate(planted, {"test": rows(TASKS)}, {})["rows"]
@@ -140,15 +140,14 @@ def test_the_tables_count_the_same_findings(planted):
     assert hidden["tasks that no 8-gram finds: too short, or all shared with others"] == 3
     assert hidden["rows that repeat another's function"] == 2
     assert run(PLANTS.values(), ngram_share=0.5, minhash_threshold=0.6) == planted
-
-
-def test_reordered_sentences_are_found_by_words_but_excused_when_the_programs_differ(planted):
+    worst = views.worst_pairs(planted, 3)  # the first is the one most detectors found
+    assert worst[0][0].task_id == "verbatim" and len(worst[0]) == len(planted.detectors)
+    title, left, right = views.compare(worst, rows(PLANTS.values()), {"test": rows(TASKS)})[0]
+    assert title.startswith("verbatim and t/sum: exact text (1.00), normalised text")
+    assert left == right == TASKS[0].prompt + TASKS[0].reference
+    # reordered sentences are found by words and excused when the programs differ
     excused = {leak.detector for leak in planted.collisions if leak.task_id == "reordered"}
-    assert {"5-gram", "minhash text"} <= excused
-    assert found(planted, "reordered") == set()
-
-
-def test_the_removal_policy_decides_what_goes():
+    assert {"5-gram", "minhash text"} <= excused and found(planted, "reordered") == set()
     assert set(run([PLANTS["restyled"]], remove_on=["code"]).dropped) == set()
     assert run([PLANTS["verbatim"]], remove_on=["13-gram"]).dropped == {"verbatim": "13-gram"}
 
@@ -204,15 +203,6 @@ def test_an_identical_program_runs_once():
     assert len(seen) == 1
 
 
-def test_the_worst_pair_is_the_one_most_detectors_found(planted):
-    worst = views.worst_pairs(planted, 3)
-    assert worst[0][0].task_id == "verbatim"
-    assert len(worst[0]) == len(planted.detectors)
-    title, left, right = views.compare(worst, rows(PLANTS.values()), {"test": rows(TASKS)})[0]
-    assert title.startswith("verbatim and t/sum: exact text (1.00), normalised text")
-    assert left == right == TASKS[0].prompt + TASKS[0].reference
-
-
 def test_answers_show_each_program_on_each_probe():
     members = dict(zip("ab", rows([PLANTS["renamed"], PLANTS["clean"]]), strict=True))
     behaviour = detectors.observe(list(members.values()), call, n_random=2, seed=1)
@@ -238,19 +228,16 @@ def nano_problems() -> list[Problem]:
     return [replace(made, spec=spec)]
 
 
-def test_disguises_keep_the_function_and_change_the_words(nano_problems):
+def test_disguises_keep_the_function_and_change_the_words_and_behaviour_recalls_them(nano_problems):
     (original,) = rows(nano_problems)
     for name, plants in audit_plants.planted(nano_problems, seed=1).items():
         (row,) = rows(plants)
         seen = detectors.observe([row, original], call, n_random=20, seed=1)
         assert seen[row] == seen[original], name
         assert (row.text == original.text) == (name == "copied")
-
-
-def test_behaviour_recalls_every_disguise_and_exact_text_only_the_copy(nano_problems):
     table = audit_plants.recall_rows(nano_problems, call, AUDIT, n_random=20)
     assert [row["behaviour"] for row in table] == [1.0] * len(table)
-    assert [row["exact text"] for row in table] == [1.0, 0.0, 0.0, 0.0]
+    assert [row["exact text"] for row in table] == [1.0, 0.0, 0.0, 0.0], "the copy alone"
     assert audit_plants.recall_rows([], call, AUDIT, n_random=20) == []
 
 

@@ -13,6 +13,7 @@ from rrtf import prompts, store
 from rrtf.cases import choice, sheets
 from rrtf.figures import style, tables
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
+from rrtf.sandbox.wire import REASONS
 from rrtf.stats import Metric
 
 GREEDY, SAMPLED = Metric(1, 0.0), Metric(4, 0.8)
@@ -52,18 +53,13 @@ def test_in_the_place_of_a_method_that_was_not_trained_stands_another_that_was()
     assert choice.evaluated(["rrtf", "base"], greedy_scores()) == ["rrtf", "base"]
 
 
-def test_rates_are_means_over_training_seeds():
-    assert choice.solved_rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
-
-
 def test_gains_losses_and_hopeless_tasks_are_chosen_by_rule():
     assert choose() == [
         ("largest gain", "t2"), ("largest gain", "t4"), ("largest loss", "t1"), ("all wrong", "t3"),
     ]  # fmt: skip
-
-
-def test_a_kind_without_tasks_is_left_out():
-    assert choose(a="base", b="base") == [("all wrong", "t3")]
+    assert choose(a="base", b="base") == [("all wrong", "t3")], "a kind without tasks is left out"
+    found = choice.choose(greedy_scores(), a="rrtf", b="base", greedy=GREEDY, per_kind=1)
+    assert found == [("largest gain", "t2"), ("largest loss", "t1"), ("all wrong", "t3")]
 
 
 def test_a_task_that_one_rival_alone_solves_is_shown_once_under_its_first_rule():
@@ -90,12 +86,8 @@ def test_among_tasks_that_one_alone_solves_those_come_first_that_others_sample_l
     assert found == [("only a", "t1"), ("only a", "t2")]
 
 
-def test_the_choice_needs_no_sampled_answers():
-    found = choice.choose(greedy_scores(), a="rrtf", b="base", greedy=GREEDY, per_kind=1)
-    assert found == [("largest gain", "t2"), ("largest loss", "t1"), ("all wrong", "t3")]
-
-
-def test_a_training_that_was_scored_on_fewer_tasks_is_named():
+def test_rates_are_means_over_training_seeds_and_one_of_fewer_tasks_is_named():
+    assert choice.solved_rates(all_scores(), "rrtf", GREEDY)["t2"] == pytest.approx(2 / 3)
     rows = [r for r in greedy_scores() if (r.model, r.seed, r.task_id) != ("rrtf", 1, "t3")]
     with pytest.raises(ValueError, match="rrtf, seed 1: 4 of 5 tasks for pass@1 greedy"):
         choice.solved_rates(rows, "rrtf", GREEDY)
@@ -108,24 +100,15 @@ def test_the_overlap_counts_every_task_once():
     assert greedy[("base", "sft", "rrtf")] == 1 and greedy[("base",)] == 1
     assert greedy[("sft", "rrtf")] == 1 and greedy[()] == 2
     assert choice.solved_counts(rows, GREEDY.name) == {"base": 2, "sft": 2, "rrtf": 2}
-
-
-def test_the_overlap_of_two_files_of_greedy_answers_has_four_regions():
-    rows = choice.overlap(greedy_scores(), ["base", "sft"], [GREEDY])
-    assert choice.regions(rows, GREEDY.name) == {
-        ("base",): 1, ("sft",): 1, ("base", "sft"): 1, (): 2,
-    }  # fmt: skip
-
-
-def test_a_task_that_one_training_of_three_solves_is_not_solved_by_the_method():
-    rows = choice.overlap(all_scores(), ["rrtf"], [GREEDY])
-    assert choice.regions(rows, GREEDY.name) == {("rrtf",): 2, (): 3}
-
-
-def test_methods_that_were_scored_on_different_tasks_are_not_compared():
-    rows = [*greedy_scores(), TaskScore("sft", "toy", "t9", 1, 1)]
+    for names, expected in (  # a task that one training of three solves is not the method's
+        (["base", "sft"], {("base",): 1, ("sft",): 1, ("base", "sft"): 1, (): 2}),
+        (["rrtf"], {("rrtf",): 2, (): 3}),
+    ):
+        two = choice.overlap(greedy_scores(), names, [GREEDY])
+        assert choice.regions(two, GREEDY.name) == expected
+    more = [*greedy_scores(), TaskScore("sft", "toy", "t9", 1, 1)]
     with pytest.raises(ValueError, match="base and sft were scored on different tasks: t9"):
-        choice.overlap(rows, ["base", "sft"], [GREEDY])
+        choice.overlap(more, ["base", "sft"], [GREEDY])
 
 
 def test_the_lists_name_the_tasks_of_every_region_but_all_and_none():
@@ -150,13 +133,10 @@ def test_the_lists_name_the_tasks_of_every_region_but_all_and_none():
         ("Add one (to it", "f", "Add one (to it"),
     ],
 )  # fmt: skip
-def test_the_first_line_of_a_task_is_what_it_asks(prompt, entry_point, line):
+def test_the_first_line_of_a_task_is_what_it_asks_cut_at_a_word(prompt, entry_point, line):
     assert choice.first_line(Problem("t", prompt, entry_point, "")) == line
-
-
-def test_a_long_task_is_cut_at_a_word():
-    line = choice.first_line(Problem("t", f'"""{"word " * 60}"""\n', "f", ""))
-    assert len(line) <= 110 and line.endswith("word …")
+    long = choice.first_line(Problem("t", f'"""{"word " * 60}"""\n', "f", ""))
+    assert len(long) <= 110 and long.endswith("word …")
 
 
 def run_of(tests, program, entry_point="f", prompt="", **limits):
@@ -242,16 +222,6 @@ def test_what_came_is_written_by_the_judge_and_never_by_the_program(program, got
     assert (run.got, run.called, run.expected) == (got, "f([1, 2])", "3")
 
 
-def test_long_texts_are_cut_around_the_first_difference():
-    run = run_of(
-        check("assert candidate(1) == list(range(700))"),
-        "def f(x):\n    return [*range(500), -1] * 99\n",
-    )
-    assert 300 < max(map(len, (run.expected, run.got))) <= 400
-    assert "499, -1, 0, 1" in run.got and "499, 500, 501" in run.expected
-    assert run.got.startswith("… ")
-
-
 @pytest.mark.parametrize(
     "value", ["[[1] * 10**6] * 9", "'x' * 10**6", "{n: str(n) for n in range(10**5)}", "nested"]
 )
@@ -260,6 +230,14 @@ def test_a_value_however_large_or_shared_costs_the_judge_little(value):
     body = body if value == "nested" else f"    return {value}\n"
     run = run_of(check("assert candidate(1) == 1"), "def f(x):\n" + body)
     assert run.outcome == Outcome.FAILED_TESTS and 0 < len(run.got) <= 400
+
+
+def test_long_texts_are_cut_around_the_first_difference():
+    long = "def f(x):\n    return [*range(500), -1] * 99\n"
+    run = run_of(check("assert candidate(1) == list(range(700))"), long)
+    assert 300 < max(map(len, (run.expected, run.got))) <= 400
+    assert "499, -1, 0, 1" in run.got and "499, 500, 501" in run.expected
+    assert run.got.startswith("… ")
     run = run_of(check("assert candidate(1) == 1"), "raise ValueError('x' * 10**6)\n")
     assert run.got.startswith("raises ValueError('xxx") and len(run.got) <= 400
 
@@ -276,11 +254,8 @@ def test_an_object_of_the_prompts_class_is_shown_by_its_fields():
     prompt = "class Node:\n    def __init__(self, v):\n        self.v = v\n"
     tests = check("assert candidate(Node(1)) == Node(2)")
     run = run_of(tests, prompt + F, prompt=prompt + "def f(x):\n    ...\n")
-    assert (run.called, run.expected, run.got) == (
-        "f(Node{'v': 1})",
-        "Node{'v': 2}",
-        "Node{'v': 1}",
-    )
+    one, two = "Node{'v': 1}", "Node{'v': 2}"
+    assert (run.called, run.expected, run.got) == (f"f({one})", two, one)
 
 
 def differing(expected, got):
@@ -290,54 +265,40 @@ def differing(expected, got):
 @pytest.mark.parametrize(
     ("expected", "returned", "left", "right"),
     [
-        ("[1, 2, 3]", "[1, 5, 3]", ["2"], ["5"]),
-        ("123", "173", ["123"], ["173"]),
-        ("'abcde'", "'abXde'", ["c"], ["X"]),
-        ("True", "False", ["True"], ["False"]),
-        ("(1, 2)", "[1, 2]", ["(", ")"], ["[", "]"]),
-        ("3", "'3'", [], ["'", "'"]),
+        ("[1, 2, 3]", "[1, 5, 3]", ["2"], ["5"]), ("123", "173", ["123"], ["173"]),
+        ("'abcde'", "'abXde'", ["c"], ["X"]), ("True", "False", ["True"], ["False"]),
+        ("(1, 2)", "[1, 2]", ["(", ")"], ["[", "]"]), ("3", "'3'", [], ["'", "'"]),
         ("[1, 2]", "None", ["[1, 2]"], ["None"]),
         ("{'a': 1, 'b': 2}", "{'a': 1, 'b': 3}", ["2"], ["3"]),
         ("[0.1, 0.5]", "[0.10000000001, 0.7]", ["0.5"], ["0.7"]),
         ("0.3", "0.30000000000000004", ["0.3"], ["0.30000000000000004"]),
-        ("-1", "1", ["-1"], ["1"]),
-        ("< 2", "3", ["2"], ["3"]),
+        ("-1", "1", ["-1"], ["1"]), ("< 2", "3", ["2"], ["3"]),
         ("within 0.1 of [1.0, 2.0]", "[1.04, 3.0]", ["2.0"], ["3.0"]),
     ],
 )  # fmt: skip
 def test_what_differs_is_marked_and_nothing_else(expected, returned, left, right):
     assert differing(expected, returned) == (left, right)
-
-
-def test_the_pieces_put_together_are_the_texts():
-    for a, b in [("[1, 2, 'x\\'y']", "[1, 'xy']"), ("", "1"), ("<iterator>", "[1]"), ("!= 1", "1")]:
-        marked = sheets.marked(a, b)
-        assert ["".join(text for text, _ in side) for side in marked] == [a, b]
-
-
-def add_answers(programs):
-    """source -> program, as responses and the verdicts that the sandbox gave them."""
-    responses = [Response("toy/add", s, 0, f"# {s}", program) for s, program in programs.items()]
-    return responses
+    odd = ("[1, 2, 'x\\'y']", "[1, 'xy']"), ("", "1"), ("<iterator>", "[1]"), ("!= 1", "1")
+    for texts in ((expected, returned), *odd):
+        pieces = ["".join(text for text, _ in side) for side in sheets.marked(*texts)]
+        assert pieces == [*texts], "put together they are the texts"
 
 
 RIGHT, WRONG = "def add(a, b): return a + b\n", "def add(a, b): return 3\n"
 
 
-def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem):
-    responses = add_answers(
-        {"base/0@0": WRONG, "rrtf/1@0": WRONG, "rrtf/2@0": RIGHT, "rrtf/3@0": RIGHT,
-         "rrtf/1@0.8": WRONG}
-    )  # fmt: skip
-    executions = execute([add_problem], responses)
-    chosen = [("largest gain", "toy/add")]
-    found = sheets.describe(
-        chosen,
-        [add_problem],
-        responses,
-        executions,
-        shown=["base", "oracle", "rrtf"],
-    )
+def described(problem, programs, kind="all wrong", **how):
+    """Sheets of the programs by source, with the verdicts that the sandbox gives them."""
+    answers = [Response("toy/add", s, 0, f"# {s}", program) for s, program in programs.items()]
+    runs = execute([problem], answers)
+    return sheets.describe([(kind, "toy/add")], [problem], answers, runs, **how)
+
+
+def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem, tmp_path):
+    programs = {"base/0@0": WRONG, "rrtf/1@0": WRONG, "rrtf/2@0": RIGHT, "rrtf/3@0": RIGHT}
+    programs["rrtf/1@0.8"] = WRONG
+    shown = ["base", "oracle", "rrtf"]
+    found = described(add_problem, programs, "largest gain", shown=shown)
     assert [(case.model, case.seed, case.n_seeds) for case in found] == [
         ("base", 0, 1), ("rrtf", 2, 3),
     ]  # fmt: skip
@@ -351,29 +312,12 @@ def test_sheets_show_every_method_with_the_training_that_is_typical(add_problem)
     assert second["verdict"] == "passes all 3 tests" and second["name"] == "rrtf\nseed 2"
     html = tables.sheet(sheet).data
     assert "toy/add" in html and "return a + b" in html and "<mark" in html
-
-
-def test_the_method_that_alone_solves_a_task_is_shown_beside_the_others(add_problem):
-    responses = add_answers({"base/0@0": WRONG, "sft/0@0": RIGHT})
-    executions = execute([add_problem], responses)
-    found = sheets.describe(
-        [("only sft", "toy/add")],
-        [add_problem],
-        responses,
-        executions,
-        shown=["base"],
-    )
-    assert [case.model for case in found] == ["base", "sft"]
-
-
-def test_a_case_survives_its_file(add_problem, tmp_path):
-    responses = add_answers({"base/0@0": WRONG})
-    found = sheets.describe(
-        [("all wrong", "toy/add")], [add_problem], responses,
-        execute([add_problem], responses), shown=["base"],
-    )  # fmt: skip
     store.write(tmp_path / "cases.jsonl", found)
     assert store.read(tmp_path / "cases.jsonl", sheets.Case) == found
+    alone = described(
+        add_problem, {"base/0@0": WRONG, "sft/0@0": RIGHT}, "only sft", shown=["base"]
+    )
+    assert [case.model for case in alone] == ["base", "sft"], "beside the others"
 
 
 def test_the_typical_training_is_the_first_that_ends_as_most_do():
@@ -388,8 +332,7 @@ def run(source, outcome, reason, n_passed=0, n_tests=2, task="t0"):
 @pytest.mark.parametrize(
     ("outcome", "reason", "n_passed", "kind"),
     [
-        ("PASS", "", 2, "passes"),
-        ("FAILED_TESTS", "wrong_value", 1, "some tests wrong"),
+        ("PASS", "", 2, "passes"), ("FAILED_TESTS", "wrong_value", 1, "some tests wrong"),
         ("FAILED_TESTS", "wrong_value", 0, "all tests wrong"),
         ("FAILED_TESTS", "wrong_type", 1, "wrong type"),
         ("FAILED_TESTS", "IndexError", 1, "some tests raise"),
@@ -397,10 +340,8 @@ def run(source, outcome, reason, n_passed=0, n_tests=2, task="t0"):
         ("RUNTIME_ERROR", "ValueError", 0, "type error"),
         ("RUNTIME_ERROR", "RecursionError", 0, "other error"),
         ("RUNTIME_ERROR", "MyOwnError", 0, "other error"),
-        ("RUNTIME_ERROR", "cpu_time", 1, "too slow"),
-        ("RUNTIME_ERROR", "memory", 0, "stopped"),
-        ("RUNTIME_ERROR", "signal_11", 0, "stopped"),
-        ("COMPILE_ERROR", "syntax", 0, "no program"),
+        ("RUNTIME_ERROR", "cpu_time", 1, "too slow"), ("RUNTIME_ERROR", "memory", 0, "stopped"),
+        ("RUNTIME_ERROR", "signal_11", 0, "stopped"), ("COMPILE_ERROR", "syntax", 0, "no program"),
         ("COMPILE_ERROR", "missing_entry_point", 0, "no program"),
     ],
 )  # fmt: skip
@@ -409,13 +350,9 @@ def test_every_outcome_and_reason_has_one_kind(outcome, reason, n_passed, kind):
 
 
 def test_every_reason_of_the_sandbox_has_a_kind():
-    from rrtf.sandbox.wire import REASONS
 
     for reason, (situation, _) in REASONS.items():
         assert sheets.kind(run("m/0@0", situation, reason)) in sheets.KINDS
-
-
-def test_the_kinds_have_their_colours():
     assert list(style.KIND_COLOURS) == list(sheets.KINDS)
 
 
@@ -471,11 +408,8 @@ def test_the_table_of_changes_pairs_every_training_with_its_counterpart():
     ]  # fmt: skip
     rows = sheets.changes([*before, *after], before="base", after="rrtf")
     assert [row["base"] for row in rows] == [
-        "PASS",
-        "FAILED_TESTS",
-        "RUNTIME_ERROR",
-        "COMPILE_ERROR",
-    ]
+        "PASS", "FAILED_TESTS", "RUNTIME_ERROR", "COMPILE_ERROR",
+    ]  # fmt: skip
     assert rows[0]["rrtf: PASS"] == 2 and rows[3]["rrtf: PASS"] == 1
     assert rows[3]["rrtf: FAILED_TESTS"] == 1 and sum(row["all"] for row in rows) == len(after)
     with pytest.raises(ValueError, match="t1: rrtf answered it, base did not"):

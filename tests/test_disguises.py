@@ -38,8 +38,9 @@ TASK = Problem(
 
 
 def plant(kind: str) -> disguises.Plant:
-    (made,) = disguises.disguised([TASK], kind)
-    return made
+    made, again = disguises.disguised([TASK], kind), disguises.disguised([TASK], kind)
+    assert made == again, "the same every time"
+    return made[0]
 
 
 @pytest.mark.parametrize("kind", disguises.KINDS)
@@ -55,6 +56,8 @@ def test_a_plant_whose_solution_fails_is_no_plant():
         plant("verbatim"), solution="def keep_shorter(words, size):\n    return words\n"
     )
     assert disguises.sound([broken], [TASK], judge) == []
+    with pytest.raises(ValueError, match="t/shorter: no reference"):
+        disguises.disguised([replace(TASK, reference="")], "verbatim")
 
 
 def test_other_names_leave_the_canonical_code_and_no_name_of_its_own():
@@ -62,13 +65,10 @@ def test_other_names_leave_the_canonical_code_and_no_name_of_its_own():
     names = set(re.findall(r"\w+", row.code))
     assert not names & {"keep_shorter", "words", "size", "word"}
     (code,) = similarity.canonical_functions(row.code).values()
-    assert code == similarity.canonical_functions(TASK.prompt + TASK.reference)["keep_shorter"]
-
-
-def test_another_style_changes_the_canonical_code():
-    code = plant("other words, other style").row.code
-    (own,) = similarity.canonical_functions(code).values()
-    assert own not in similarity.canonical_functions(TASK.prompt + TASK.reference).values()
+    known = similarity.canonical_functions(TASK.prompt + TASK.reference)
+    assert code == known["keep_shorter"]
+    styled = similarity.canonical_functions(plant("other words, other style").row.code)
+    assert not set(styled.values()) & set(known.values()), "another style changes it"
 
 
 def test_other_words_come_in_another_order_and_leave_no_seven_words_as_they_were():
@@ -93,16 +93,6 @@ def test_an_embedded_solution_is_not_the_row_s_own_function(kind, is_nested):
     assert row.entry_point == restyling.WRAPPER
     assert (restyling.WRAPPER in next(iter(similarity.canonical_functions(row.code)))) == is_nested
     assert len(row.text) > 2 * len(disguises.description(TASK))
-
-
-def test_plants_are_the_same_every_time():
-    assert all(disguises.disguised([TASK], k) == disguises.disguised([TASK], k)
-               for k in disguises.KINDS)  # fmt: skip
-
-
-def test_a_problem_without_a_reference_cannot_be_planted():
-    with pytest.raises(ValueError, match="t/shorter: no reference"):
-        disguises.disguised([replace(TASK, reference="")], "verbatim")
 
 
 def test_names_that_mean_something_elsewhere_stay():

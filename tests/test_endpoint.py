@@ -297,10 +297,7 @@ def test_an_error_of_progress_stops_the_work_and_is_raised(tmp_path):
     def fail(*numbers):
         raise RuntimeError("the bar broke")
 
-    with (
-        ScriptedEndpoint(service=0.1) as server,
-        pytest.raises(RuntimeError, match="the bar broke"),
-    ):
+    with ScriptedEndpoint(service=0.1) as server, pytest.raises(RuntimeError, match="bar broke"):
         send(server, [one(str(i)) for i in range(50)], tmp_path, concurrency=2, progress=fail)
     assert len(server.requests) < 50
 
@@ -342,10 +339,8 @@ def test_what_no_retry_mends_is_raised_at_once_and_what_came_is_kept(
 
 
 def test_without_a_key_the_error_says_which_variable_to_set(tmp_path):
-    with (
-        ScriptedEndpoint(lambda prompt, number: "401") as server,
-        pytest.raises(PermissionError, match=r"there is no key in \$OPENAI_API_KEY \(set it\)"),
-    ):
+    told = r"there is no key in \$OPENAI_API_KEY \(set it\)"
+    with ScriptedEndpoint(lambda *_: "401") as server, pytest.raises(PermissionError, match=told):
         send(server, [one("a")], tmp_path)
 
 
@@ -609,13 +604,6 @@ def test_a_line_torn_by_a_kill_is_cut_off_and_asked_for_again(tmp_path):
     assert len(rows(tmp_path)) == 5
 
 
-def test_a_line_that_is_no_reply_is_named(tmp_path):
-    (tmp_path / client.FILE).write_text('{"key": "a", "text": "b", "finish_reason": "stop"}\n')
-    place = Endpoint("http://127.0.0.1:9/v1", "m")
-    with pytest.raises(ValueError, match=r"replies\.jsonl:1: no reply: JSON without prompt_tokens"):
-        client.ask([one("a")], endpoint=place, replies=tmp_path, concurrency=8)
-
-
 def test_two_runs_never_pay_for_the_same_folder_at_once(tmp_path):
     with ScriptedEndpoint(service=0.5) as server:
         first = threading.Thread(target=send, args=(server, [one("a")], tmp_path))
@@ -720,35 +708,25 @@ def test_a_last_line_without_its_end_is_not_read_and_is_cut_off(tmp_path, lost):
     assert list(read(path)) == [*rows, {"b": 2}]
 
 
-def test_a_torn_line_longer_than_a_look_is_found_to_its_beginning(tmp_path):
+@pytest.mark.parametrize("torn", [b'{"text": "' + b"x" * 200_000, bytes(4096)])  # a power cut
+def test_a_torn_line_longer_than_a_look_is_found_to_its_beginning(tmp_path, torn):
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"a": 1}\n{"text": "' + b"x" * 200_000)
+    path.write_bytes(b'{"a": 1}\n' + torn)
     with Journal(path) as journal:
         journal.append({"b": 2})
     assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
 
 
-def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"a": 1}\n' + bytes(4096))
-    with Journal(path):
-        pass
-    assert path.read_bytes() == b'{"a": 1}\n'
-
-
-@pytest.mark.parametrize("line", ["nonsense", '{"a": ', "[1]", "\x00"])
+@pytest.mark.parametrize("line", [b"nonsense", b'{"a": ', b"[1]", b"\x00", b'{"a": "\xff"}'])
 def test_a_damaged_line_in_the_middle_is_named(tmp_path, line):
     path = tmp_path / "rows.jsonl"
-    path.write_text(f'{{"a": 1}}\n{line}\n{{"b": 2}}\n')
+    path.write_bytes(b'{"a": 1}\n' + line + b'\n{"b": 2}\n')
     with pytest.raises(ValueError, match=r"rows\.jsonl:2: .*delete the line to go on"):
         list(read(path))
-
-
-def test_bytes_that_are_no_text_are_a_damaged_line(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"a": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"rows\.jsonl:1"):
-        list(read(path))
+    (tmp_path / client.FILE).write_text('{"key": "a", "text": "b", "finish_reason": "stop"}\n')
+    place = Endpoint("http://127.0.0.1:9/v1", "m")
+    with pytest.raises(ValueError, match=r"replies\.jsonl:1: no reply: JSON without prompt_tokens"):
+        client.ask([one("a")], endpoint=place, replies=tmp_path, concurrency=8)
 
 
 def test_a_journal_has_one_writer_and_any_number_of_readers(tmp_path):
@@ -760,9 +738,5 @@ def test_a_journal_has_one_writer_and_any_number_of_readers(tmp_path):
         assert list(read(path)) == [{"a": 1}]
     with Journal(path):
         pass
-
-
-def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        Journal(tmp_path / "file" / "rows.jsonl")
+    with pytest.raises(OSError, match=r"rows\.jsonl"):  # a place that cannot be written
+        Journal(path / "rows.jsonl")

@@ -268,7 +268,7 @@ def scaled(**rope):
     return {"rope_parameters": ROPE | rope}
 
 
-@pytest.mark.parametrize("spread", [0.05, 0.15])
+@pytest.mark.parametrize("spread", [pytest.param(0.05, marks=pytest.mark.slow), 0.15])
 @pytest.mark.parametrize(
     ("engine", "kind", "settings"),
     [

@@ -58,6 +58,7 @@ def settled(model, name: str):
     return scorer, networks.settle(scorer, EXAMPLES, bfloat16=False, name=name)
 
 
+@pytest.mark.slow
 def test_every_architecture_is_exact_in_value_and_gradient_or_refused_by_a_sentence():
     rows = []
     for name, options in TABLE["families"].items():

@@ -3,7 +3,12 @@
 import itertools
 import re
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
 from rrtf import stats
 from rrtf.figures import charts, style, tables
@@ -12,20 +17,24 @@ ROWS = [(name, 0.4, 0.3, 0.5) for name in style.COLOURS]
 
 
 def texts(figure):
-    from matplotlib.text import Text
-
     return [t.get_text() for t in figure.findobj(Text) if t.get_visible() and t.get_text()]
 
 
-def overlapping(figure):
-    """Pairs of free texts whose boxes intersect once the figure is drawn."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+def boxes_of(figure, words):
+    """(text, its box once the figure is drawn) of those that say something."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    free = [text for axis in figure.axes for text in axis.texts if text.get_text()]
-    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in free]
+    said = [text for text in words if text.get_text()]
+    return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in said]
+
+
+def crossing(boxes):
+    """Pairs of texts whose boxes intersect."""
     return [(a, b) for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+
+
+def overlapping(figure):
+    return crossing(boxes_of(figure, [text for axis in figure.axes for text in axis.texts]))
 
 
 def overlap_figure():
@@ -79,21 +88,27 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_no_free_text_lies_on_another(name):
+def test_no_free_text_lies_on_another_and_a_figure_is_shown_once(name):
     assert overlapping(DRAWN[name]()) == []
+    assert plt.get_fignums() == [], "pyplot has closed it"
 
 
-@pytest.mark.parametrize("name", DRAWN)
-def test_a_figure_is_shown_once_because_pyplot_has_closed_it(name):
-    import matplotlib.pyplot as plt
-
-    DRAWN[name]()
-    assert plt.get_fignums() == []
-
-
-def test_rates_are_shown_in_percent_with_their_names():
-    shown = texts(charts.intervals({"greedy": ROWS}))
-    assert "40.0" in shown and set(style.COLOURS) <= set(shown)
+@pytest.mark.parametrize(
+    ("figure", "shown", "hidden"),
+    [
+        (lambda: charts.intervals({"greedy": ROWS}), {"40.0", *style.COLOURS}, set()),
+        (lambda: step_figure(), {"54.0"}, set()),  # the last bar stands at the sum
+        (lambda: overlap_figure(),
+         {"StarCoder (50)", "WizardCoder (49)", "none: 44", "greedy, 94 tasks"}, set()),
+        (lambda: charts.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})}),
+         {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks", "0", "3", "5"}, set()),
+        (lambda: charts.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS),
+         {"passes"}, {"too slow"}),  # kinds that do not occur are in no legend
+    ],
+)  # fmt: skip
+def test_a_figure_says_its_numbers_and_names(figure, shown, hidden):
+    said = set(texts(figure()))
+    assert shown <= said and not hidden & said
 
 
 def test_a_cell_of_the_map_says_percent_and_half_its_interval_and_empty_columns_are_left_out():
@@ -139,34 +154,11 @@ def test_curves_against_one_of_them_are_differences_to_it():
     assert title == "best and worst lie 3.0 apart at k = 1, 0.5 at 10"
 
 
-def test_the_last_bar_of_the_steps_stands_at_the_sum():
-    assert "54.0" in texts(step_figure())
-
-
-def test_the_circles_count_every_task_of_a_model():
-    shown = texts(overlap_figure())
-    assert {"StarCoder (50)", "WizardCoder (49)", "none: 44", "greedy, 94 tasks"} <= set(shown)
-
-
-def test_two_circles_have_three_regions_and_a_number_outside():
-    figure = charts.overlap({"greedy": (("a", "b"), {("a",): 3, ("a", "b"): 5, (): 7})})
-    assert {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks"} <= set(texts(figure))
-    numbers = [t.get_text() for t in figure.axes[0].texts if t.get_text().isdigit()]
-    assert sorted(numbers) == ["0", "3", "5"]
-
-
 def test_titles_of_circles_lie_on_no_name_and_inside_the_picture():
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
     figure = overlap_of_many()
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
     own = [child for axis in figure.axes for child in axis.get_children()]
-    words = [text for text in own if isinstance(text, Text) and text.get_text()]
-    boxes = [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in words]
-    assert sum("tasks" in text for text, _ in boxes) == 3
-    assert not [(a, b) for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+    boxes = boxes_of(figure, [text for text in own if isinstance(text, Text)])
+    assert sum("tasks" in text for text, _ in boxes) == 3 and not crossing(boxes)
     whole = figure.bbox
     assert all(whole.x0 <= b.x0 and b.x1 <= whole.x1 and b.y1 <= whole.y1 for _, b in boxes)
 
@@ -181,24 +173,9 @@ def test_panels_are_wrapped_and_every_number_lies_in_its_circles():
             (x, y) = text.get_position()
             inside = [c for c in circles if (x - c.center[0]) ** 2 + (y - c.center[1]) ** 2 < 0.64]
             assert inside, text.get_text()
-
-
-@pytest.mark.parametrize("n", [1, 4])
-def test_circles_are_of_two_or_three_methods(n):
-    with pytest.raises(ValueError, match=f"one: {n} methods, expected two or three"):
-        charts.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
-
-
-def test_methods_without_a_colour_of_their_own_do_not_share_one():
-    figure = charts.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
-    shades = {p.get_edgecolor() for p in figure.axes[0].patches if not p.get_fill()}
-    assert len(shades) == 3
-
-
-def test_the_legend_leaves_out_kinds_that_do_not_occur():
-    figure = charts.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS)
-    shown = texts(figure)
-    assert "passes" in shown and "too slow" not in shown
+    for n in (1, 4):
+        with pytest.raises(ValueError, match=f"one: {n} methods, expected two or three"):
+            charts.overlap({"one": (["a", "b", "c", "d"][:n], {(): 1})})
 
 
 def test_spread_labels_keep_their_order_and_their_distance():
@@ -209,14 +186,21 @@ def test_spread_labels_keep_their_order_and_their_distance():
     assert placed["d"] == 3.0
 
 
-def test_a_method_keeps_its_colour_with_a_seed_behind_it():
-    assert style.colour("rrtf seed 2") == style.colour("rrtf") == style.COLOURS["rrtf"]
-
-
-def test_a_table_escapes_what_it_shows_and_keeps_code_as_code():
-    html = tables.table([{"text": "<b>", "code": "a\nb", "n": 3}, {"rate": 0.12345}]).data
-    assert "&lt;b&gt;" in html and "<pre>a\nb</pre>" in html
-    assert 'class="number">3</td>' in html and 'class="number">0.123</td>' in html
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"text": "<b>", "code": "a\nb"}, ["&lt;b&gt;", "<pre>a\nb</pre>"]),
+        ({"n": 3}, ['class="number">3</td>']), ({"rate": 0.12345}, ['class="number">0.123</td>']),
+        ({"a": "36.7 [33.6, 39.9]", "b": "+1.1 [-0.6, +2.7]"}, ['class="name">'] * 2),
+        ({"c": "a b-c"}, [">a b-c</td>"]),  # a sentence may break, a rate with its interval not
+        ({"a": None, "b": float("nan"), "c": True}, ["–", "–", ">yes</td>"]),
+    ],
+)  # fmt: skip
+def test_a_table_escapes_what_it_shows_and_keeps_code_and_rates_as_they_are(row, shown):
+    html = tables.table([row], caption="what & why").data
+    assert all(html.count(part) == shown.count(part) for part in shown), html
+    assert "what &amp; why" in html and "overflow:auto" not in html
+    assert "overflow:auto" in tables.table([row], height=5).data, "it scrolls"
 
 
 def test_cells_say_themselves_how_they_are_aligned_because_jupyterlab_aligns_them_right():
@@ -237,21 +221,6 @@ def test_cells_say_themselves_how_they_are_aligned_because_jupyterlab_aligns_the
 def test_a_column_has_the_digits_that_its_values_carry(values, shown):
     html = tables.table([{"x": value} for value in values]).data
     assert re.findall(r'number">([^<]+)</td>', html) == shown
-
-
-def test_a_rate_and_its_interval_stay_on_one_line_and_a_sentence_does_not():
-    html = tables.table([{"a": "36.7 [33.6, 39.9]", "b": "+1.1 [-0.6, +2.7]", "c": "a b-c"}]).data
-    assert html.count('class="name">') == 2 and ">a b-c</td>" in html
-
-
-def test_a_table_shows_missing_values_as_a_dash_and_its_caption():
-    html = tables.table([{"a": None, "b": float("nan"), "c": True}], caption="what & why").data
-    assert html.count("–") == 2 and "what &amp; why" in html and ">yes</td>" in html
-
-
-def test_a_table_with_a_height_scrolls_and_one_without_does_not():
-    assert "overflow:auto" in tables.table([{"a": 1}], height=5).data
-    assert "overflow:auto" not in tables.table([{"a": 1}]).data
 
 
 SHEET = {
@@ -275,10 +244,15 @@ def test_a_sheet_shows_every_answer_its_test_and_both_values_escaped_and_marked(
     assert html.count("<tr") == html.count("</tr>") and html.count("<pre>") == html.count("</pre>")
 
 
+def test_a_method_has_one_colour_and_no_two_share_one():
+    assert style.colour("rrtf seed 2") == style.colour("rrtf") == style.COLOURS["rrtf"]
+    figure = charts.overlap({"x": (("rrtf", "stranger", "sft"), {(): 1})})
+    shades = {p.get_edgecolor() for p in figure.axes[0].patches if not p.get_fill()}
+    assert len(shades) == 3, "one without a colour of its own"
+
+
 def test_colours_differ_in_lightness_or_hue_for_colour_blind_readers():
     """Deuteranopia simulated with Machado et al. 2009; no two methods fall together."""
-    import numpy as np
-    from matplotlib.colors import to_rgb
 
     machado = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
     seen = {name: machado @ np.array(to_rgb(c)) for name, c in style.COLOURS.items()}

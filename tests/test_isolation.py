@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
-from conftest import call, execute
+from conftest import call, execute, wait_until
 
 from rrtf.records import Response
 from rrtf.sandbox import lanes, wire
@@ -220,15 +219,6 @@ def living(processes: dict[int, str]) -> list[int]:
     return [n for n, started in processes.items() if (stat(n) or [""] * 20)[19] == started]
 
 
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 BUSY = (
     f"{FENCED}limits = executor.Limits(60, 60, 512, 'landlock+seccomp')\n"
     "p = Problem('t', '', 'f', 'assert f() == 1')\n"
@@ -247,7 +237,7 @@ def test_an_interrupted_or_killed_caller_leaves_no_processes(tmp_path, number, l
     started = descendants(caller.pid)
     caller.send_signal(number)
     _, errors = caller.communicate(timeout=20)
-    assert wait_until(lambda: not living(started)), living(started)
+    assert wait_until(lambda: not living(started), 10), living(started)
     assert "KeyboardInterrupt" in errors or number != signal.SIGINT
     assert not list(tmp_path.iterdir())
 
@@ -268,7 +258,7 @@ def test_a_scratch_folder_on_the_disk_goes_also_when_the_caller_is_killed(level)
     )
     if "nobody cannot read" not in found.stderr:
         assert found.returncode == -signal.SIGKILL, found.stderr
-        assert wait_until(lambda: not list(folder.iterdir()))
+        assert wait_until(lambda: not list(folder.iterdir()), 10)
     folder.rmdir()
 
 

@@ -39,6 +39,9 @@ def test_the_grammar_is_as_large_and_as_varied_as_promised():
     assert {op.takes for op in table.values()} == set(grammar.vocabulary()["start"])
     assert len(worded) > 0.9 * len(table)
     assert len(styled) > 0.9 * len(table)
+    with grammar.living_in("second"):
+        assert len(grammar.operations()) > 90 and not set(table) & set(grammar.operations())
+    assert set(grammar.operations()) == set(table), "no operation belongs to both worlds"
 
 
 @pytest.mark.parametrize("place", WORLDS)
@@ -64,29 +67,18 @@ def outputs(template: str, choice, inputs) -> list:
     return [namespace["f"](value) for value in inputs]
 
 
-def test_no_operation_belongs_to_both_worlds():
-    first = set(grammar.operations())
-    with grammar.living_in("second"):
-        assert len(grammar.operations()) > 90 and not first & set(grammar.operations())
-    assert set(grammar.operations()) == first
-
-
 VALUES = {"place": [(0, 0), (1, -2), (-3, 4), (7, 7)]}  # a type that no problem begins with
 
 
 @pytest.mark.parametrize("place", WORLDS)
 def test_every_solution_of_every_operation_computes_the_same_function(place):
     with grammar.living_in(place):
-        same_everywhere()
-
-
-def same_everywhere() -> None:
-    for operation in grammar.operations().values():
-        texts = [*[f"{{o}} = {e}" for e in operation.expressions], *operation.blocks]
-        for choice in operation.choices:
-            inputs = VALUES.get(operation.takes) or problems.probes(operation.takes)
-            found = [outputs(text, choice, inputs) for text in texts]
-            assert all(values == found[0] for values in found), (operation.name, choice)
+        for operation in grammar.operations().values():
+            texts = [*[f"{{o}} = {e}" for e in operation.expressions], *operation.blocks]
+            for choice in operation.choices:
+                inputs = VALUES.get(operation.takes) or problems.probes(operation.takes)
+                found = [outputs(text, choice, inputs) for text in texts]
+                assert all(values == found[0] for values in found), (operation.name, choice)
 
 
 def test_references_pass_and_sizes_are_as_promised(world):
@@ -101,12 +93,8 @@ def test_no_two_splits_share_a_behaviour(world):
         assert len(keys) == len(world[name][0]), "within a split every behaviour is distinct"
     assert behaviours["test"].isdisjoint(behaviours["validation"] | behaviours["finetune"])
     assert behaviours["validation"].isdisjoint(behaviours["finetune"])
-
-
-def test_compositions_that_compute_one_function_fall_into_one_split():
-    assert problems.split_of(("ints", "sort", "reverse")) == problems.split_of(
-        ("ints", "reverse", "sort", "reverse")
-    )
+    again = ("ints", "reverse", "sort", "reverse")  # what computes one function is in one split
+    assert problems.split_of(("ints", "sort", "reverse")) == problems.split_of(again)
     assert problems.split_of(("ints", "sort")) == "pretrain"
 
 
@@ -114,11 +102,6 @@ def test_the_world_does_not_depend_on_the_number_of_processes(world):
     rows, keys, _ = problems.build("test", 40, workers=1, shard_size=20)
     again, same, _ = problems.build("test", 40, workers=2, shard_size=20)
     assert (rows, keys) == (again, same)
-
-
-def test_a_specification_survives_its_text(world):
-    for problem in world["test"][0]:
-        assert str(grammar.parse_spec(problem.spec)) == problem.spec
 
 
 @pytest.mark.parametrize(
@@ -162,6 +145,7 @@ def test_a_reference_that_hangs_or_explodes_has_no_outputs_here_and_behind_the_f
 def test_behaviours_are_the_same_here_and_behind_the_fences(world):
     rows, keys = world["validation"]
     specs = [grammar.spec_of(problem) for problem in rows]
+    assert [str(spec) for spec in specs] == [problem.spec for problem in rows]
     assert problems.behaviours(specs, isolation=LIMITS.isolation, workers=2) == keys
 
 

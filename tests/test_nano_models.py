@@ -45,7 +45,7 @@ def test_documents_end_in_the_end_token_and_long_ones_are_left_out(tokenizer):
     assert ids[-1] == 0 and tokenizer.decode(ids[:n_prompt]) == "def f(xs):"
 
 
-def test_batches_hold_every_row_once_and_depend_on_the_seed_alone():
+def test_batches_hold_every_row_once_and_depend_on_the_seed_alone(tmp_path):
     found = corpus.batches(rows(300), seed=1, pool=100)
     flat = sorted(ids for batch in found for ids, _ in batch)
     assert flat == sorted(ids for ids, _ in rows(300))
@@ -53,6 +53,10 @@ def test_batches_hold_every_row_once_and_depend_on_the_seed_alone():
     assert found != corpus.batches(rows(300), seed=2, pool=100)
     padded = [max(len(ids) for ids, _ in batch) * len(batch) for batch in found]
     assert max(padded) <= corpus.BATCH_TOKENS
+    with pytest.raises(ValueError, match="9,000,000 asked for"):
+        corpus.upto(found, 9_000_000)
+    corpus.save_rows(tmp_path / "rows.safetensors", rows(20))
+    assert corpus.load_rows(tmp_path / "rows.safetensors") == rows(20)
 
 
 def test_prompt_tokens_weigh_less_and_padding_nothing():
@@ -63,39 +67,24 @@ def test_prompt_tokens_weigh_less_and_padding_nothing():
     assert weights[1].tolist() == pytest.approx([light, 1, 0, 0])
 
 
-def test_rows_survive_their_file(tmp_path):
-    corpus.save_rows(tmp_path / "rows.safetensors", rows(20))
-    assert corpus.load_rows(tmp_path / "rows.safetensors") == rows(20)
-
-
-def test_asking_for_more_tokens_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="9,000,000 asked for"):
-        corpus.upto(corpus.batches(rows(50), seed=0), 9_000_000)
-
-
 def test_an_interrupted_pretraining_ends_with_the_same_weights(tmp_path):
     found = corpus.batches(rows(900), seed=0, pool=90)[:12]
 
-    def go(folder, count):
+    def going(folder):
+        folder.mkdir(exist_ok=True)
         training = pretrain.Pretraining(shape=TINY, seed=0)
-        return training, list(
-            pretrain.advance(
-                training, found[:count], pretrain.trunk_scale, (5,), folder, "t", every=4
-            )
-        )
+        how = (pretrain.trunk_scale, (5,), folder, "t")
+        return training, pretrain.advance(training, found, *how, every=4)
 
     torch.set_num_threads(1)
-    whole, losses = go(tmp_path / "whole", 12)
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    training = pretrain.Pretraining(shape=TINY, seed=0)
-    steps = pretrain.advance(
-        training, found, pretrain.trunk_scale, (5,), tmp_path / "cut", "t", every=4
-    )
+    whole, steps = going(tmp_path / "whole")
+    losses = list(steps)
+    _, steps = going(tmp_path / "cut")
     for _ in range(9):  # stops between two checkpoints
         next(steps)
     steps.close()
-    resumed, rest = go(tmp_path / "cut", 12)
+    resumed, steps = going(tmp_path / "cut")
+    rest = list(steps)
     assert rest[0][0] == 9, "it goes on after the newest checkpoint, at step 8"
     assert losses[8:] == rest
     assert resumed.losses == pytest.approx([loss for _, loss in losses]), "the curve is whole"

@@ -132,25 +132,18 @@ def exact(only_a, only_b):
 @pytest.mark.parametrize(
     "a, b, column, only_a, only_b",
     [
-        (OURS, RIVAL, "greedy", 18 + 3, 16 + 1),
-        (OURS, BASE, "greedy", 18 + 32, 1 + 1),
-        (RIVAL, BASE, "greedy", 32 + 16, 3 + 1),
-        (OURS, RIVAL, "pass_at_200", 5, 3),
-        (OURS, BASE, "pass_at_200", 5 + 51, 0),
-        (RIVAL, BASE, "pass_at_200", 51 + 3, 0),
+        (OURS, RIVAL, "greedy", 18 + 3, 16 + 1), (OURS, BASE, "greedy", 18 + 32, 1 + 1),
+        (RIVAL, BASE, "greedy", 32 + 16, 3 + 1), (OURS, RIVAL, "pass_at_200", 5, 3),
+        (OURS, BASE, "pass_at_200", 5 + 51, 0), (RIVAL, BASE, "pass_at_200", 51 + 3, 0),
     ],
-)
+)  # fmt: skip
 def test_the_regions_of_figure_5_give_mcnemars_counts(a, b, column, only_a, only_b):
     found = claims.paired(FIGURES, a, b, column)
     assert (found.only_a, found.only_b) == (only_a, only_b)
     assert found.p == pytest.approx(exact(only_a, only_b), rel=1e-9)
     assert found.difference == pytest.approx((only_a - only_b) / 164)
-
-
-def test_pangu_coder2_against_wizardcoder_is_undecided():
-    found = claims.paired(FIGURES, OURS, RIVAL)
-    assert found.p == pytest.approx(0.627, abs=0.001)
-    error = math.sqrt((38 - 16 / 164) / 164 / 163)  # of the mean of 21 ones and 17 minus ones
+    # of the mean of so many ones and so many minus ones
+    error = math.sqrt((only_a + only_b - (only_a - only_b) ** 2 / 164) / 164 / 163)
     assert found.high - found.difference == pytest.approx(1.9746 * error, rel=1e-3)
 
 
@@ -176,16 +169,12 @@ def test_the_bounds_of_p_hold_every_overlap_that_two_counts_allow():
     assert (found.smallest, found.largest) == (min(every), max(every))
     assert (found.shared_least, found.shared_most) == (1, 4)
     assert found.shared_needed is None
+    a, b = printed.Count("a", ((10, 10), (0, 10))), printed.Count("b", ((0, 10), (10, 10)))
+    for apart, bounds in (((one("a", 10, 20), one("b", 10, 20)), (0, 10)), ((a, b), (0, 0))):
+        found = claims.p_range(*apart, alpha=0.05)
+        assert (found.shared_least, found.shared_most) == bounds, "parts narrow the bounds"
     with pytest.raises(ValueError, match="a and b"):  # over different tasks
         claims.p_range(one("a", 1, 5), one("b", 1, 6), alpha=0.05)
-
-
-def test_parts_printed_apart_narrow_the_bounds():
-    whole = claims.p_range(one("a", 10, 20), one("b", 10, 20), alpha=0.05)
-    a, b = printed.Count("a", ((10, 10), (0, 10))), printed.Count("b", ((0, 10), (10, 10)))
-    apart = claims.p_range(a, b, alpha=0.05)
-    assert (whole.shared_least, whole.shared_most) == (0, 10)
-    assert (apart.shared_least, apart.shared_most) == (0, 0)
 
 
 def test_the_overlap_from_which_a_lead_is_significant_is_found():
@@ -193,11 +182,6 @@ def test_the_overlap_from_which_a_lead_is_significant_is_found():
     assert exact(88 - needed, 77 - needed) < 0.05 <= exact(89 - needed, 78 - needed)
     assert claims.least_lead(0.05) == 6
     assert exact(5, 0) == 0.0625 and exact(6, 0) == 0.03125
-
-
-def test_the_quick_mcnemar_is_the_tested_one():
-    for a, b in itertools.product(range(0, 60, 7), repeat=2):
-        assert claims._mcnemar(a, b) == pytest.approx(stats.mcnemar(a, b), rel=1e-12)
 
 
 def power_by_hand(n, disagreement, difference, alpha):
@@ -257,18 +241,15 @@ def test_a_claim_is_as_good_as_its_worst_test():
     assert verdicts["best on HumanEval, greedy"] == ("not shown", RIVAL)
     assert verdicts["best on CoderEval, greedy"] == ("not shown", BASE)
     assert verdicts["best on LeetCode, greedy"] == ("left open", RIVAL)
-    assert verdicts["better than GPT-3.5 on HumanEval"][0] == "contradicted"
-    assert "Luo et al." in verdicts["better than GPT-3.5 on HumanEval"][1]
+    gpt = verdicts["better than GPT-3.5 on HumanEval"]
+    assert gpt[0] == "contradicted" and "Luo et al." in gpt[1]
     assert verdicts["CTranslate2 int8 solves more than float16"][0] == "not shown"
     assert verdicts["ranking feedback is what makes the model better"][0] == "not tested"
-
-
-def test_a_claim_whose_every_test_holds_stands():
     told = {"claim": "bigger", "source": "Table 3", "table": "table_3", "model": OURS}
     told |= {"columns": ["leetcode"], "rivals": ["PanGu-Coder", BASE]}
-    tests = claims.claim_tests({**FIGURES, "claims": [told]}, alpha=0.05)
-    (row,) = claims.claim_verdicts({**FIGURES, "claims": [told]}, tests)
-    assert (row["verdict"], row["stands"]) == ("stands", 2)
+    own = {**FIGURES, "claims": [told]}
+    (row,) = claims.claim_verdicts(own, claims.claim_tests(own, alpha=0.05))
+    assert (row["verdict"], row["stands"]) == ("stands", 2), "where every test holds"
 
 
 def test_tests_and_claims_are_shown_with_what_they_were_computed_from():
@@ -413,13 +394,14 @@ def test_each_question_has_the_papers_answer_and_ours(question, theirs, here):
     assert row["the paper"].startswith(theirs) and row["this run"].startswith(here)
 
 
-def test_equivalence_is_said_where_it_was_found():
-    rows, _ = beside()
+def test_equivalence_is_said_where_it_was_found_and_what_was_not_measured_too():
+    rows, found = beside()
     told = [row["this run"] for row in rows.values() if "points [" in row["this run"]]
     assert [("no difference of 2 points" in text) for text in told] == [1, 0, 1, 0, 1, 0]
-
-
-def test_what_one_side_did_not_measure_is_said():
+    lines = paper_beside.answer_lines(found)  # only those with an interval are drawn
+    sides = [side for line in lines.values() for side in line.values()]
+    assert len(sides) == 5 + 6 and all(low < value < high for value, low, high in sides)
+    assert list(lines["CTranslate2 int8 over float16"]) == ["the paper", "this run"]
     rows, _ = beside(runs=[], quantization=[])
     assert "was not measured" in rows["GPTQ (AutoGPTQ) int4 over float16"]["this run"]
     assert "not among" in rows["RRTF over its teacher, greedy"]["this run"]
@@ -428,13 +410,6 @@ def test_what_one_side_did_not_measure_is_said():
     assert "not measured" in rows["CTranslate2 int8 is smaller by"]["this run"]
     with pytest.raises(ValueError, match="greedy"):
         beside(comparisons=[comparison("rrtf", "base", "pass@1 T=0.8")])
-
-
-def test_only_answers_with_an_interval_are_drawn():
-    lines = paper_beside.answer_lines(beside()[1])
-    sides = [side for line in lines.values() for side in line.values()]
-    assert len(sides) == 5 + 6 and all(low < value < high for value, low, high in sides)
-    assert list(lines["CTranslate2 int8 over float16"]) == ["the paper", "this run"]
 
 
 def test_what_is_not_disclosed_stands_beside_the_settings_of_the_run(tmp_path, monkeypatch):

@@ -2,15 +2,16 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import wait_until
 
 from rrtf import config, store
 from rrtf.benchmarks import catalogue
@@ -92,23 +93,17 @@ def command(place: Path, *arguments: str, largest_file: int | None = None) -> su
     )  # fmt: skip
 
 
-def wait_for(condition, seconds: float = 120.0) -> bool:
-    """Whether `condition()` became true in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 # --- what runs and what is skipped -------------------------------------------------------------
 
 
 def test_a_stage_runs_once_and_is_skipped_while_nothing_changes(place):
-    write_notebook(place / "notebooks", FIRST, "1 + 1")
+    write_notebook(place / "notebooks", FIRST, "{'a', 'b', 'c'}")
     assert "runs: not run yet" in go(place)[0]
     assert store.manifest("smoke", FIRST)["settings"]["profile"] == "smoke"
+    path = config.report_dir("smoke") / f"{FIRST}.ipynb"
+    before = path.read_bytes()
+    go(place, force=True)
+    assert path.read_bytes() == before, "two runs from scratch write the same report"
     assert "up to date" in go(place)[0]
 
 
@@ -171,12 +166,13 @@ def test_changed_prose_and_comments_change_the_page_without_running_the_stage(pl
 
 
 def test_from_leaves_out_the_stages_before_it(place):
-    with pytest.raises(FileNotFoundError, match="08_quantize"):
-        pipeline.run("smoke", start="08", notebooks=place / "notebooks")
-    with pytest.raises(ValueError, match="an appendix is run by --only leaderboard"):
-        pipeline.run("smoke", start="leaderboard", notebooks=place / "notebooks")
-    with pytest.raises(ValueError, match="exclude each other"):
-        pipeline.run("smoke", start="08", only="01", notebooks=place / "notebooks")
+    for how, kind, told in (
+        ({"start": "08"}, FileNotFoundError, "08_quantize"),
+        ({"start": "leaderboard"}, ValueError, "--only leaderboard"),
+        ({"start": "08", "only": "01"}, ValueError, "exclude each other"),
+    ):
+        with pytest.raises(kind, match=told):
+            pipeline.run("smoke", **how, notebooks=place / "notebooks")
 
 
 # --- what comes out ----------------------------------------------------------------------------
@@ -251,15 +247,12 @@ def test_the_foot_names_commit_date_and_machine_and_every_page_has_its_neighbour
     assert 'href="appendix_paper_audit.html" rel="prev"' in last and "index.html" in last
 
 
-def test_a_term_of_ours_leads_to_the_glossary_where_a_page_first_uses_it():
+def test_a_term_of_ours_leads_to_its_place_in_the_glossary_where_a_page_first_uses_it(place):
     linked: set[str] = set()
     text = "# A leak\n`leak`, [a leak](x.html), $leak$; a leak, two leaks, leaked; Holm"
     shown = pages.link_terms(text, linked)
     assert shown.startswith("# A leak\n`leak`, [a leak](x.html), $leak$; a [leak](glossary.html#")
     assert shown.endswith("two leaks, leaked; [Holm](glossary.html#Holm)") and len(linked) == 2
-
-
-def test_every_term_that_pages_link_has_its_place_in_the_glossary(place):
     text = pages.write_glossary("smoke").read_text()
     assert all(f'id="{anchor}"' in text for anchor in pages.terms().values())
     assert "glossary.html#" not in text, "it does not link itself"
@@ -271,22 +264,16 @@ def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():
     assert pipeline.selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
 
 
-def test_what_a_closing_appendix_found_is_listed_after_the_stages_and_summarised(place):
+def test_an_appendix_is_listed_after_the_stages_and_a_closing_one_is_summarised(place):
     save = SAVE.replace("rows.jsonl", "beside.json")
-    write_notebook(place / "notebooks", "appendix_paper_audit", "1 + 1", save=save)
-    assert "done" in go(place, "paper_audit")[1]
-    index = (config.report_dir("smoke") / "index.html").read_text()
-    assert index.index("08_quantize") < index.index('href="appendix_paper_audit.html"')
+    for name, own in (("paper_audit", save), ("leaderboard", SAVE)):
+        write_notebook(place / "notebooks", f"appendix_{name}", "1 + 1", save=own)
+        assert "done" in go(place, name)[1]
+        index = (config.report_dir("smoke") / "index.html").read_text()
+        assert index.index("08_quantize") < index.index(f'href="appendix_{name}.html"')
+    assert re.search(r"took \d+\.\d minutes", index)
     summary = store.read_json(config.report_dir("smoke") / "summary.json")
     assert summary["paper_beside"] == [{"n": 1}]
-
-
-def test_an_appendix_runs_when_it_is_named_and_is_listed_after_the_stages(place):
-    write_notebook(place / "notebooks", "appendix_leaderboard", "1 + 1")
-    assert "done" in go(place, "leaderboard")[1]
-    index = (config.report_dir("smoke") / "index.html").read_text()
-    assert index.index("08_quantize") < index.index('href="appendix_leaderboard.html"')
-    assert "took 0.0 minutes" in index
 
 
 def test_the_kernel_is_the_runners_interpreter_with_fixed_threads_and_hashes(place):
@@ -301,6 +288,7 @@ def test_the_kernel_is_the_runners_interpreter_with_fixed_threads_and_hashes(pla
     assert row == {"python": sys.executable, "threads": "1", "hashes": "0"}
 
 
+@pytest.mark.slow
 def test_the_kernel_of_jupyterlab_is_this_interpreter_and_says_nothing_while_it_imports(tmp_path):
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import KernelManager
@@ -322,15 +310,6 @@ def test_the_kernel_of_jupyterlab_is_this_interpreter_and_says_nothing_while_it_
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert not [text for text in said if "stderr" in text or "error" in text.lower()], said
-
-
-def test_two_runs_from_scratch_write_the_same_report(place):
-    write_notebook(place / "notebooks", FIRST, "{'a', 'b', 'c'}")
-    go(place)
-    path = config.report_dir("smoke") / f"{FIRST}.ipynb"
-    before = path.read_bytes()
-    go(place, force=True)
-    assert path.read_bytes() == before
 
 
 # --- what goes wrong ---------------------------------------------------------------------------
@@ -396,34 +375,6 @@ def test_parameters_that_the_notebook_lacks_or_invents_are_named_before_anything
         go(place)
 
 
-def test_bad_input_is_exit_code_2_and_names_the_thing(place):
-    write_notebook(place / "notebooks", FIRST, "1 + 1")
-    broken = place / "problems.jsonl"
-    broken.write_text('{"task_id": "a/1", "prompt"')
-    for arguments, says in [
-        (["--profile", "gigantic"], "unknown profile 'gigantic': expected one of nano, smoke"),
-        (["--set", "rrtf_by_hand.tie_brake=1"], "did you mean rrtf_by_hand.tie_break"),
-        (["--set", "tie_break"], "expected stage.key=value"),
-        (["--set", "rrtf_by_hand.tie_break=high"], "expected float"),
-        (["--only", "12"], "unknown stage '12'"),
-        (["--problems", str(place / "none.jsonl")], "none.jsonl: no such file"),
-        (["--problems", str(broken)], "problems.jsonl:1: not a JSON line"),
-    ]:
-        process = command(place, "run", "--profile", "smoke", *arguments)
-        _, stderr = process.communicate(timeout=180)
-        assert process.returncode == 2 and says in stderr, (arguments, stderr)
-        assert "Traceback" not in stderr
-    process = command(place, "fly")
-    assert "fly" in process.communicate(timeout=180)[1] and process.returncode == 2
-
-
-def test_problems_and_model_set_the_shared_parameters(place, add_problem):
-    path = place / "mine.jsonl"
-    store.write(path, [add_problem])
-    values = pipeline.settings({}, str(path), "some/model")
-    assert values == {"shared.problems": str(path), "shared.student": "some/model"}
-
-
 def test_a_full_disk_is_an_error_that_names_the_file_and_nothing_half_written_remains(place):
     save = SAVE.replace("[{'n': 1}]", "[{'text': 'x' * 1000}] * 20000")
     write_notebook(place / "notebooks", FIRST, "1 + 1", save=save)
@@ -460,7 +411,7 @@ def slow_run(place: Path) -> tuple[subprocess.Popen, list[int]]:
     act = SLOW.format(pids=str(pids), done=str(done))
     write_notebook(place / "notebooks", FIRST, act)
     process = command(place, "run", "--profile", "smoke", "--only", "00")
-    assert wait_for(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+    assert wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 120)
     return process, [int(pid) for pid in pids.read_text().split()]
 
 
@@ -714,10 +665,14 @@ def test_a_run_refuses_with_what_the_check_says_and_spends_nothing(place):
     assert not (place / "data").exists()
 
 
-def test_files_of_the_caller_are_named_absolutely_because_a_notebook_runs_elsewhere(
-    tmp_path, monkeypatch
+def test_what_the_caller_names_is_shared_and_files_absolutely_because_a_notebook_runs_elsewhere(
+    tmp_path, monkeypatch, add_problem
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     values = pipeline.settings({"shared.teacher": ["mine", "nano-student"]}, None, None)
     assert values == {"shared.teacher": [str(tmp_path / "mine"), "nano-student"]}
+    store.write(tmp_path / "mine.jsonl", [add_problem])
+    values = pipeline.settings({}, "mine.jsonl", "some/model")
+    path = str(tmp_path / "mine.jsonl")
+    assert values == {"shared.problems": path, "shared.student": "some/model"}

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from conftest import wait_until
 from scripted_endpoint import ScriptedEndpoint
-from test_pipeline import wait_for
 
 from rrtf import config, engines, prompts, store
 from rrtf.records import Problem
@@ -132,26 +132,14 @@ def chat_model(folder: Path, *, updates: int) -> Path:
 
 
 SMALL = {
-    "shared.max_new_tokens": 64,
-    "shared.workers": 2,
-    "audit.random_probes": 4,
-    "sample.temperatures": [0.8],
-    "sample.n_samples": 2,
-    "rank.n_mutants": 2,
-    "train.n_seeds": 1,
-    "train.updates": 3,
-    "train.n_watched": 4,
-    "train.groups_per_batch": 4,
-    "train.checkpoint_every": 1,
-    "evaluate.n_samples": 2,
-    "evaluate.measures": ["pass@1 greedy", "pass@1 T=0.8"],
-    "shared.benchmarks": ["test"],
-    "quantize.variants": ["full", "ctranslate2-int8", "gptq-int4"],
-    "quantize.n_samples": 2,
-    "quantize.n_calibration": 8,
-    "quantize.repetitions": 2,
-    "quantize.batch_sizes": [1],
-}
+    "shared.max_new_tokens": 64, "shared.workers": 2, "audit.random_probes": 4,
+    "sample.temperatures": [0.8], "sample.n_samples": 2, "rank.n_mutants": 2, "train.n_seeds": 1,
+    "train.updates": 3, "train.n_watched": 4, "train.groups_per_batch": 4,
+    "train.checkpoint_every": 1, "evaluate.n_samples": 2,
+    "evaluate.measures": ["pass@1 greedy", "pass@1 T=0.8"], "shared.benchmarks": ["test"],
+    "quantize.variants": ["full", "ctranslate2-int8", "gptq-int4"], "quantize.n_samples": 2,
+    "quantize.n_calibration": 8, "quantize.repetitions": 2, "quantize.batch_sizes": [1],
+}  # fmt: skip
 
 
 def run(home: Path, profile: str, model: Path, values: dict) -> subprocess.Popen:
@@ -174,7 +162,7 @@ def killed_and_gone_on(home: Path, *arguments) -> str:
     models = home / "data" / "runs" / profile / "05_train" / "models"
     process = run(home, *arguments)
     finished = partial(lambda: [*models.glob("*/training.json")])
-    assert wait_for(lambda: finished() or process.poll() is not None, 300), said.read_text()
+    assert wait_until(lambda: finished() or process.poll() is not None, 300), said.read_text()
     assert process.poll() is None, said.read_text()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -244,13 +232,10 @@ def test_all_notebooks_run_as_paper_where_two_processes_train_each_model_togethe
     model = base_model(tmp_path / "bigcode")
     with ScriptedEndpoint(words=taught) as server:
         values = {
-            "shared.teacher": ["scripted"],
-            "shared.teacher_engine": [f"openai@{server.url}"],
-            "shared.teacher_prompt_format": ["chat"],
-            "sample.cluster": "local",
-            "train.processes_per_run": 2,
-            "train.trained": ["rrtf", "sft"],
-        }
+            "shared.teacher": ["scripted"], "shared.teacher_engine": [f"openai@{server.url}"],
+            "shared.teacher_prompt_format": ["chat"], "sample.cluster": "local",
+            "train.processes_per_run": 2, "train.trained": ["rrtf", "sft"],
+        }  # fmt: skip
         said = killed_and_gone_on(home, "paper", model, values)
     assert set(server.asked.values()) == {1}, "nothing was paid for twice"
     summary = check(home, "paper", said)

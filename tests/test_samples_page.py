@@ -10,13 +10,13 @@ import re
 import shutil
 import subprocess
 import sysconfig
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from conftest import wait_until
 from typer.testing import CliRunner
 
 from rrtf import __main__, config, rank, store
@@ -93,13 +93,9 @@ def column(table: dict, name: str) -> list:
 
 def test_the_page_holds_every_answer_with_verdict_score_rank_and_use():
     table = unpacked(made())
-    rows = {
-        (source, index): rest
-        for source, index, *rest in zip(
-            *(column(table, n) for n in ("model", "index", "outcome", "score", "rank", "used")),
-            strict=True,
-        )
-    }
+    names = ("model", "index", "outcome", "score", "rank", "used")
+    columns = zip(*(column(table, n) for n in names), strict=True)
+    rows = {(source, index): rest for source, index, *rest in columns}
     assert rows == {
         ("teacher", 0): ["PASS", 3.5, 1, "imitated and ranked"],
         ("student", 0): ["FAILED_TESTS", 2.0, 2, "ranked below"],
@@ -114,18 +110,10 @@ def test_the_page_holds_every_answer_with_verdict_score_rank_and_use():
     every = [*sorted(RESPONSES, key=lambda r: (r.source, r.index))]
     assert ran[:4] == [r.program for r in every] and said[:4] == [r.text for r in every]
     assert [one["task_id"] for one in table["tasks"]] == ["seed", "add"], "with its seed"
-
-
-def test_without_a_pair_the_target_is_imitated_by_sft_alone():
     part = training()
-    ranking = replace(part.ranking, pairs=[])
-    table = unpacked(samples.page([ADD], [replace(part, ranking=ranking)], title="t"))
-    assert column(table, "used") == [
-        "no pair",
-        "repeats another",
-        "no pair",
-        "imitated by sft alone",
-    ]
+    part = replace(part, ranking=replace(part.ranking, pairs=[]))
+    used = column(unpacked(samples.page([ADD], [part], title="t")), "used")
+    assert used == ["no pair", "repeats another", "no pair", "imitated by sft alone"]
 
 
 def test_the_assertion_that_failed_is_told_where_a_verdict_has_it():
@@ -152,24 +140,17 @@ def test_tokens_are_read_in_the_forms_that_servers_give(row):
     assert not samples.token_logs({}) and not samples.token_logs({"logprobs": "a"})
 
 
-def test_data_is_never_markup():
+def test_data_is_never_markup_and_the_script_fetches_nothing():
     page = made().decode()
+    assert page == made().decode(), "the same records give the same bytes"
     markup = re.sub(r'id="data">[^<]*<', "", page)
     assert "<img" not in markup and "alert(1)" in html.unescape(markup)
     assert page.count("</script>") == 2 and page.count("</noscript>") == 1
     assert "://" not in re.sub(r"<!DOCTYPE[^>]*>", "", markup), "no address outside the page"
-
-
-def test_the_script_is_short_takes_no_text_for_markup_and_fetches_nothing():
     script = samples._template("samples.js")
     assert len(script.splitlines()) <= 300
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacent|document\.write|\b(eval|fetch|import)\(", script
-    )
-
-
-def test_the_same_records_give_the_same_bytes():
-    assert made() == made()
+    asking = r"innerHTML|outerHTML|insertAdjacent|document\.write|\b(eval|fetch|import)\("
+    assert not re.search(asking, script), "no text is taken for markup"
 
 
 def test_without_a_script_there_are_totals_and_the_first_answers():
@@ -298,7 +279,7 @@ class Browser:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         told = folder / "DevToolsActivePort"
-        wait(lambda: told.exists() and "\n" in told.read_text())
+        assert wait_until(lambda: told.exists() and "\n" in told.read_text())
         port, path = told.read_text().split("\n")[:2]
         self.socket = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", timeout=120)
         self.count, self.session, self.events = 0, None, []
@@ -327,7 +308,7 @@ class Browser:
         self.ask("Page.navigate", url="about:blank")
         self.events.clear()
         self.ask("Page.navigate", url=f"file://{path}{fragment}")
-        wait(lambda: self.run("document.documentElement?.dataset.ready"))
+        assert wait_until(lambda: self.run("document.documentElement?.dataset.ready"))
 
     def run(self, script: str):
         told = self.ask("Runtime.evaluate", expression=script, returnByValue=True)
@@ -354,13 +335,6 @@ class Browser:
         self.process.wait(timeout=30)
 
 
-def wait(condition, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited for too long"
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
     if not CHROMIUM:
@@ -385,6 +359,10 @@ SAID = "document.querySelector('#sample').innerText"
 
 
 def test_the_address_filters_sorts_and_finds(browser, small):
+    for fragment, width in itertools.product(("", f"#sample={KEY}"), (1400, 390)):
+        browser.open(small, fragment, width)
+        wide = browser.run("document.documentElement.scrollWidth")
+        assert wide <= width, "nothing overflows"
     browser.open(small)
     assert len(browser.run(ROWS)) == 5 and not browser.complaints()
     browser.open(small, "#outcome=PASS")
@@ -405,13 +383,8 @@ def test_a_link_opens_one_answer_with_its_diff_its_tokens_and_its_way(browser, s
     browser.open(small, f"#sample={KEY}")
     assert browser.run(OPEN) == "add"
     said = browser.run(SAID)
-    for words in (
-        "FAILED_TESTS",
-        "ranked below",
-        "log P by token, start: -1.375 per token",
-        "evolved: constrain",
-    ):
-        assert words in said
+    told = "log P by token, start: -1.375 per token"
+    assert all(w in said for w in ("FAILED_TESTS", "ranked below", told, "evolved: constrain"))
     steps = browser.run("[...document.querySelectorAll('.way > li')].map(li => li.textContent)")
     assert [re.split("[ ,:]", step)[0] for step in steps] == [
         "seed", "evolved", "audit", "answers", "rank", "loss", "answers",
@@ -459,13 +432,6 @@ def test_a_browser_that_cannot_unpack_shows_the_tables_without_a_script(browser,
     assert not browser.run("document.querySelectorAll('img').length") and not browser.complaints()
 
 
-@pytest.mark.parametrize("width", [1400, 390])
-def test_nothing_overflows(browser, small, width):
-    for fragment in ("", f"#sample={KEY}"):
-        browser.open(small, fragment, width)
-        assert browser.run("document.documentElement.scrollWidth") <= width
-
-
 def test_ten_thousand_answers_show_only_what_is_in_sight(browser, tmp_path):
     problems, part = ten_thousand()
     path = tmp_path / "samples.html"
@@ -475,4 +441,4 @@ def test_ten_thousand_answers_show_only_what_is_in_sight(browser, tmp_path):
     assert browser.run("document.querySelector('#count').textContent") == "10,000 of 10,000"
     browser.run("document.querySelector('#rows').scrollTop = 1e9")
     last = "document.querySelector('.row:last-child').getAttribute('aria-posinset')"
-    wait(lambda: browser.run(last) == "10000")
+    assert wait_until(lambda: browser.run(last) == "10000")

@@ -44,13 +44,8 @@ def replies(served, tmp_path_factory) -> tuple[list[Reply], Path]:
 def test_a_real_server_gives_the_text_of_the_model_that_it_serves(served, replies):
     engine = engines.open_engine("transformers", served[2])
     greedy = {
-        "n": 1,
-        "temperature": 0.0,
-        "top_p": 1.0,
-        "seed": 0,
-        "stops": (),
-        "max_new_tokens": 20,
-    }
+        "n": 1, "temperature": 0.0, "top_p": 1.0, "seed": 0, "stops": (), "max_new_tokens": 20,
+    }  # fmt: skip
     own = engine.generate(PROMPTS, **drawn(**greedy))
     found, _ = replies
     assert [reply.text for reply in found[:3]] == [one.text for (one,) in own]

@@ -30,39 +30,33 @@ def only_text(source: str) -> str:
     return text
 
 
-def test_normal_text_ignores_case_layout_and_punctuation():
-    left = "Return the SUM of\n    the even-numbered items!"
-    assert similarity.normalise(left) == "return the sum of the even numbered items"
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("Return the SUM of\n    the even-numbered items!",
+         "return the sum of the even numbered items"),
+        ("x > -3", "x > -3"), ("x < -3", "x < -3"), ("add 2.5", "add 2.5"),
+        ("Add one.\n\n    >>> f(1)\n    2\n    >>> f(2)\n    3\n\nNever.", "add one never"),
+        ("Add one.\n>>> f(1)\n2", "add one"),
+        ("Add one.\n  Example: f([1]) == 2\nf(5) ➞ 6\nx == 3", "add one x == 3"),
+    ],
+)  # fmt: skip
+def test_normal_text_ignores_case_layout_punctuation_and_examples_and_keeps_signs(text, normal):
+    assert similarity.normalise(text) == normal
 
 
-def test_normal_text_keeps_signs_and_comparisons():
-    assert similarity.normalise("x > -3") == "x > -3"
-    assert similarity.normalise("x < -3") != similarity.normalise("x > -3")
-    assert similarity.normalise("add 2.5") == "add 2.5"
-
-
-def test_normal_text_leaves_examples_out():
-    text = "Add one.\n\n    >>> f(1)\n    2\n    >>> f(2)\n    3\n\nNever fail."
-    assert similarity.normalise(text) == "add one never fail"
-    assert similarity.normalise("Add one.\n>>> f(1)\n2") == "add one"
-    assert (
-        similarity.normalise("Add one.\n  Example: f([1]) == 2\nf(5) ➞ 6\nx == 3")
-        == "add one x == 3"
-    )
-
-
-def test_ngrams_of_a_short_text_are_empty_but_its_shingle_is_not():
+def test_sets_and_runs_of_words_by_hand():
     assert similarity.ngrams(["a", "b"], 3) == frozenset()
-    assert similarity.shingles(["a", "b"], 3) == {"a b"}
+    assert similarity.shingles(["a", "b"], 3) == {"a b"}, "a short text is one shingle"
     assert similarity.shingles([], 3) == frozenset()
     assert similarity.ngrams(["a", "b", "c"], 2) == {("a", "b"), ("b", "c")}
     with pytest.raises(ValueError, match="n >= 1"):
         similarity.ngrams(["a"], 0)
-
-
-def test_jaccard_by_hand():
     assert similarity.jaccard({"a", "b", "c"}, {"b", "c", "d"}) == 0.5
     assert similarity.jaccard(set(), set()) == 0.0
+    left, right = list("abcxdefg"), list("defgyabc")
+    assert similarity.shared_runs(left, right, 3)[0] == (4, 0, 4), "the longest first"
+    assert similarity.shared_runs(left, right, 5) == []
 
 
 def test_marked_pieces_join_to_the_texts_and_mark_the_shared_run():
@@ -72,54 +66,39 @@ def test_marked_pieces_join_to_the_texts_and_mark_the_shared_run():
     assert [piece for piece, shared in marked[1] if shared] == ["keep the EVEN ones"]
 
 
-def test_shared_runs_are_longest_first():
-    left, right = list("abcxdefg"), list("defgyabc")
-    assert similarity.shared_runs(left, right, 3)[0] == (4, 0, 4)
-    assert similarity.shared_runs(left, right, 5) == []
-
-
 def test_renaming_comments_annotations_and_docstrings_do_not_change_a_code_hash():
     assert only_text(SUM_EVEN) == only_text(RENAMED)
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("old", "new"),
+    [("== 0", "!= 0"), ("% 2", "% 3"), ("return acc", "return xs"), ("acc += v", "acc += k"),
+     ("k=3", "k=4")],
+)  # fmt: skip
+def test_a_changed_meaning_changes_the_code_hash(old, new):
+    assert only_text(RENAMED.replace(old, new)) != only_text(RENAMED)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
     [
-        RENAMED.replace("== 0", "!= 0"),
-        RENAMED.replace("% 2", "% 3"),
-        RENAMED.replace("return acc", "return xs"),
-        RENAMED.replace("acc += v", "acc += k"),
-        RENAMED.replace("k=3", "k=4"),
+        ("def f(x):\n    return [x for x in x] + [x for x in x]\n",
+         "def g(a):\n    return [b for b in a] + [c for c in a]\n", True),
+        ("def f(x, y):\n    return (lambda x: x + y)(x)",
+         "def f(a, b):\n    return (lambda c: c + b)(a)", True),
+        ("def f(x):\n    try:\n        return x[0]\n    except KeyError as e:\n        return e",
+         "def f(y):\n    try:\n        return y[0]\n    except KeyError as er:\n        return er",
+         True),
+        ("def fact(n):\n    return 1 if n < 2 else n * fact(n - 1)\n",
+         "def g(n):\n    return 1 if n < 2 else n * g(n - 1)\n", True),
+        ("def f(xs):\n    return max(xs)\n", "def f(xs):\n    return min(xs)\n", False),
+        ("def f(s):\n    return s.upper()", "def f(s):\n    return s.lower()", False),
     ],
-)
-def test_a_changed_meaning_changes_the_code_hash(changed):
-    assert only_text(changed) != only_text(RENAMED)
-
-
-def test_builtins_and_attributes_keep_their_names():
-    body = "def f(xs):\n    return {}(xs)\n"
-    assert only_text(body.format("max")) != only_text(body.format("min"))
-    assert only_text("def f(s):\n    return s.upper()") != only_text(
-        "def f(s):\n    return s.lower()"
-    )
-
-
-def test_names_are_renamed_scope_by_scope():
-    reused = "def f(x):\n    return [x for x in x] + [x for x in x]\n"
-    apart = "def g(a):\n    return [b for b in a] + [c for c in a]\n"
-    assert only_text(reused) == only_text(apart)
-    assert only_text("def f(x, y):\n    return (lambda x: x + y)(x)") == only_text(
-        "def f(a, b):\n    return (lambda c: c + b)(a)"
-    )
-    assert only_text("def f(x):\n    try:\n        return x[0]\n    except KeyError as e:\n"
-                     "        return e") == only_text(
-        "def f(y):\n    try:\n        return y[0]\n    except KeyError as err:\n        return err"
-    )  # fmt: skip
-
-
-def test_recursion_is_recognised_under_another_name():
-    source = "def {0}(n):\n    return 1 if n < 2 else n * {0}(n - 1)\n"
-    assert only_text(source.format("fact")) == only_text(source.format("g"))
+)  # fmt: skip
+def test_names_are_renamed_scope_by_scope_and_builtins_and_attributes_keep_theirs(
+    left, right, same
+):
+    assert (only_text(left) == only_text(right)) is same
 
 
 def test_every_function_and_method_stands_alone():
@@ -128,15 +107,13 @@ def test_every_function_and_method_stands_alone():
     assert only_text(SUM_EVEN) in similarity.canonical_functions(source).values()
 
 
-@pytest.mark.parametrize("body", ["pass", "...", '"""Doc."""', "raise NotImplementedError"])
-def test_a_function_without_a_body_has_no_text(body):
-    assert similarity.canonical_functions(f"def f(x):\n    {body}\n") == {}
-
-
 @pytest.mark.parametrize(
-    "source", ["", "def f(:", "function () { }", "\0", "x = " + "(" * 5000 + ")" * 5000]
-)
-def test_what_is_not_python_has_no_functions(source):
+    "source",
+    [*(f"def f(x):\n    {body}\n" for body in ("pass", "...", '"""Doc."""',
+                                               "raise NotImplementedError")),
+     "", "def f(:", "function () { }", "\0", "x = " + "(" * 5000 + ")" * 5000],
+)  # fmt: skip
+def test_a_function_without_a_body_and_what_is_not_python_have_no_text(source):
     assert similarity.canonical_functions(source) == {}
 
 

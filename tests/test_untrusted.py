@@ -377,13 +377,8 @@ def test_a_model_and_its_template_bring_no_code(tiny_model, tmp_path, template):
         store.write_json(folder / name, store.read_json(folder / name) | change)
     store.write(tmp_path / "p.jsonl", [PROBLEM])
     words = [
-        "sample",
-        f"{tmp_path}/p.jsonl",
-        "--model",
-        str(folder),
-        "--out",
-        f"{tmp_path}/o.jsonl",
-    ]
+        "sample", f"{tmp_path}/p.jsonl", "--model", str(folder), "--out", f"{tmp_path}/o.jsonl",
+    ]  # fmt: skip
     words += ["--prompt-format", "chat", "--engine", "transformers", "--max-new-tokens", "2"]
     done = CliRunner().invoke(app, words)
     assert (done.exit_code == 0) == (not template), done.output
