@@ -450,7 +450,7 @@ def test_a_teacher_has_its_own_engine_and_format_and_else_the_students():
         stage.Author("u", "teacher-2", "openai@http://x", "chat"),
     ]
     with pytest.raises(ValueError, match="teacher_engine: 2 for 1 teachers: expected one for all"):
-        stage.teachers(["t"], ["auto", "vllm"], [], student=student)
+        stage.teachers(["t"], ["auto", "transformers"], [], student=student)
     with pytest.raises(ValueError, match="no teacher is named"):
         stage.teachers([], [], [], student=student)
 
