@@ -23,11 +23,11 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 100, "config": 155, "stats": 255, "loss": 155, "similarity": 225},
-    {"cluster": 200, "store": 465, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 3940,
+    {"cluster": 200, "store": 480, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 3940,
      "figures": 760},
-    {"execution": 205, "rank": 205, "step": 1385, "engines": 2115, "nano": 1150, "strength": 505,
+    {"execution": 155, "rank": 205, "step": 1385, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 810, "report": 1000},
-    {"sample": 295, "train": 575, "evolve": 1060, "audit": 1490, "benchmarks": 810,
+    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1495, "benchmarks": 810,
      "quantize": 1180},
     {"evaluate": 1400, "plan": 970},
     {"cases": 455, "ablation": 635, "cli": 2020},
