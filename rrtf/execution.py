@@ -5,11 +5,9 @@ by the hash of all of that, of the sandbox's source and of Python's version. So 
 killed goes on where it was, and nothing that could change a verdict meets an old one.
 """
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, asdict, astuple, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -22,24 +20,6 @@ from rrtf.sandbox.packages import versions
 
 SHARD_SIZE = 512  # distinct programs: one to two seconds of two cores
 WALL_PER_CPU = 3  # seconds that a program may take, for each that it may compute
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """One line of a shard's file: a verdict, and a seal over it, its program and its shard."""
-
-    task_id: str
-    outcome: Outcome
-    reason: str
-    n_passed: int
-    n_tests: int
-    isolation: str
-    failed_test: int = 0
-    failed_line: int = 0
-    called: str = ""
-    expected: str = ""
-    got: str = ""
-    seal: str = ""
 
 
 def execute(
@@ -61,30 +41,32 @@ def execute(
     is saved in the folder `shards` and found again; a lost process costs the shards under way.
     The rest as `executor.execute`.
 
-    Errors as `executor.execute`. A damaged shard is a ValueError that names its file: it is not
-    made anew in silence, because whatever changed it may have changed others. ImportError where
-    Ray is wanted and missing.
+    Errors as `executor.execute`, of shards as `store.through_shards`. ImportError where Ray is
+    wanted and missing.
     """
     check_place(cluster)
     if workers < 1:
         raise ValueError(f"workers {workers}: expected at least 1")
     places = executor.distinct(problems, responses)
-    firsts = [responses[where[0]] for where in places]
-    copies = [len(where) for where in places]
-    ledger = _Ledger(
+    call = _Call(
         {problem.task_id: problem for problem in problems},
-        firsts,
-        copies,
+        responses,
+        [places[at : at + SHARD_SIZE] for at in range(0, len(places), SHARD_SIZE)],
         limits=limits,
         hash_seed=hash_seed,
         packages=sorted({*packages}),
-        progress=progress,
+        workers=workers,
+        tell=lambda done: progress(done, len(responses)) if progress else None,
     )
-    ledger.cut(shards)
-    (_run_here if cluster == "local" else _run_on_cluster)(ledger, workers)
-    number = {place: n for n, where in enumerate(places) for place in where}
+    work = call.here if cluster == "local" else call.on_cluster
+    verdicts = store.through_shards(
+        shards, call.batches, key=call.message, kind=Execution, work=work
+    )
+    if responses:
+        call.tell(len(responses))
+    own = {place: one for where, one in zip(places, verdicts, strict=True) for place in where}
     return [
-        replace(ledger.verdicts[number[place]], source=response.source, index=response.index)
+        replace(own[place], source=response.source, index=response.index)
         for place, response in enumerate(responses)
     ]
 
@@ -94,42 +76,26 @@ def version() -> str:
     return store.version("rrtf.sandbox")
 
 
-@dataclass(eq=False)
-class _Ledger:
-    """The distinct programs of one call, cut into shards, and their verdicts so far."""
+Batch = list[list[int]]  # of each distinct program, the places of the responses that are it
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """All that one call judges, in shards, and how; `tell` is given the responses judged so far."""
 
     problems: dict[str, Problem]
-    programs: Sequence[Response]
-    copies: Sequence[int]  # how many responses are this program
+    responses: Sequence[Response]
+    batches: list[Batch]
     _: KW_ONLY
     limits: Limits
     hash_seed: int
     packages: list[str]
-    progress: Callable[[int, int], None] | None
+    workers: int
+    tell: Callable[[int], None]
 
-    def __post_init__(self):
-        self.total, self.told = sum(self.copies), 0
-        self.verdicts: dict[int, Execution] = {}  # place in `programs` -> verdict
-
-    def cut(self, folder: Path | None) -> None:
-        """Makes the shards; takes up those that `folder` holds already."""
-        n, size = len(self.programs), SHARD_SIZE
-        self.size, self.shards = size, [range(at, min(at + size, n)) for at in range(0, n, size)]
-        self.missing = [len(shard) for shard in self.shards]
-        self.paths = []
-        for shard in self.shards if folder else ():
-            path = store.shard_path(folder, self.message(shard))
-            self.paths.append(path)
-            if path.exists():
-                self._note(self._load(path, shard))
-
-    def left(self) -> list[range]:
-        """The shards whose verdicts are not complete."""
-        return [s for s, missing in zip(self.shards, self.missing, strict=True) if missing]
-
-    def message(self, shard: range) -> dict:
+    def message(self, batch: Batch) -> dict:
         """Everything that the verdicts of a shard depend on, as JSON has it."""
-        programs = [self.programs[place] for place in shard]
+        programs = [self.responses[where[0]] for where in batch]
         tasks = [self.problems[name] for name in dict.fromkeys(p.task_id for p in programs)]
         return {
             "problems": [[p.task_id, p.prompt, p.entry_point, p.tests] for p in tasks],
@@ -141,84 +107,51 @@ class _Ledger:
             "version": version(),
         }
 
-    def add(self, new: dict[int, Execution]) -> None:
-        """Takes verdicts by their places and saves every shard that they complete."""
-        self._note(new)
-        for number in {place // self.size for place in new} if self.paths else ():
-            if not self.missing[number]:
-                path = self.paths[number]
-                verdicts = [self.verdicts[place] for place in self.shards[number]]
-                store.write(path, _sealed(path.stem, verdicts))
+    def here(self, left: Sequence[int], put: store.Put) -> None:
+        """One call of the sandbox for all that is left: its zygotes are started once."""
+        asked = [(n, place) for n in left for where in self.batches[n] for place in where]
+        waiting, known = Counter(n for n, _ in asked), len(self.responses) - len(asked)
+        found: dict[int, Execution] = {}
 
-    def _note(self, new: dict[int, Execution]) -> None:
-        for place in new:
-            self.missing[place // self.size] -= 1
-            self.told += self.copies[place]
-        self.verdicts.update(new)
-        if self.progress:
-            self.progress(self.told, self.total)
+        def finished(new: dict[int, Execution]) -> None:
+            for at, verdict in new.items():
+                number, place = asked[at]
+                found[place] = replace(verdict, source="", index=0)
+                waiting[number] -= 1
+            for number in {asked[at][0] for at in new}:
+                if not waiting[number]:
+                    put(number, [found[where[0]] for where in self.batches[number]])
 
-    def _load(self, path: Path, shard: range) -> dict[int, Execution]:
-        rows = store.read(path, Saved)
-        verdicts = [
-            Execution(self.programs[place].task_id, "", 0, Outcome(row.outcome), *_rest(row))
-            for place, row in zip(shard, rows, strict=False)
-        ]
-        if len(rows) != len(shard) or rows != _sealed(path.stem, verdicts):
-            raise ValueError(
-                f"{path}: damaged: its lines are not the {len(shard)} verdicts that were sealed; "
-                "find out what changed it, then delete it to have its programs judged again"
-            )
-        return dict(zip(shard, verdicts, strict=True))
-
-
-_REST = tuple(field.name for field in fields(Execution))[4:]  # who and the outcome come before
-
-
-def _rest(row: Saved | Execution) -> tuple:
-    return tuple([getattr(row, name) for name in _REST])
-
-
-def _sealed(shard: str, verdicts: Sequence[Execution]) -> list[Saved]:
-    """The lines of a shard's file; the seals find damage, they are no signatures."""
-    rows = []
-    for place, verdict in enumerate(verdicts):
-        row = Saved(verdict.task_id, verdict.outcome, *_rest(verdict))
-        text = json.dumps([shard, place, *astuple(row)])
-        rows.append(replace(row, seal=hashlib.sha256(text.encode()).hexdigest()[:16]))
-    return rows
-
-
-def _run_here(ledger: _Ledger, workers: int) -> None:
-    """One call of the sandbox for all that is left: its zygotes are started once."""
-    left = [place for shard in ledger.left() for place in shard]
-    if left:
         executor.execute(
-            list(ledger.problems.values()),
-            [ledger.programs[place] for place in left],
-            limits=ledger.limits,
-            workers=workers,
-            hash_seed=ledger.hash_seed,
-            packages=ledger.packages,
-            finished=lambda new: ledger.add({left[i]: verdict for i, verdict in new.items()}),
+            list(self.problems.values()),
+            [self.responses[place] for _, place in asked],
+            limits=self.limits,
+            workers=self.workers,
+            hash_seed=self.hash_seed,
+            packages=self.packages,
+            finished=finished,
+            progress=lambda done, _: self.tell(known + done),
         )
 
+    def on_cluster(self, left: Sequence[int], put: store.Put) -> None:
+        """One job per shard; each reserves as many CPUs as it judges programs at a time."""
+        sizes = [sum(map(len, batch)) for batch in self.batches]
+        waiting = sum(sizes[number] for number in left)
 
-def _run_on_cluster(ledger: _Ledger, workers: int) -> None:
-    """One job per shard; each reserves as many CPUs as it judges programs at a time."""
+        def finished(number: int, rows: list) -> None:
+            nonlocal waiting
+            put(number, [store.from_row(row, Execution) for row in rows])
+            waiting -= sizes[number]
+            self.tell(len(self.responses) - waiting)
 
-    def finished(shard: range, found: list) -> None:
-        verdicts = [
-            Execution(task_id, "", 0, Outcome(outcome), *rest) for task_id, outcome, *rest in found
-        ]
-        ledger.add(dict(zip(shard, verdicts, strict=True)))
+        def message(number: int) -> dict:
+            return self.message(self.batches[number])
 
-    shards = ledger.left()
-    spread(judge, shards, message=ledger.message, finished=finished, cpus=workers)
+        spread(judge, left, message=message, finished=finished, cpus=self.workers)
 
 
 def judge(job: dict, workers: int) -> list:
-    """The verdicts of a shard on a node of a cluster, `job` as `_Ledger.message` has it.
+    """The verdicts of a shard on a node of a cluster, `job` as `_Call.message` has it.
 
     RuntimeError where the node may not judge: other packages, too weak an isolation.
     """
@@ -235,7 +168,7 @@ def judge(job: dict, workers: int) -> list:
         hash_seed=job["hash_seed"],
         packages=job["packages"],
     )
-    return [[e.task_id, e.outcome, *_rest(e)] for e in found]
+    return [store.to_row(verdict) for verdict in found]
 
 
 def verdict_rows(responses: Sequence[Response], executions: Sequence[Execution]) -> list[dict]:

@@ -112,9 +112,6 @@ class Job:
     problems: tuple[Problem, ...]
 
 
-Place = tuple[Job, Path]  # a shard and its file
-
-
 def sample(
     problems: Sequence[Problem],
     author: Author,
@@ -150,19 +147,13 @@ def sample(
     device = "server" if away else "nodes" if cluster == "ray" else engines.device()
     size = max(SHARD, GPU_ANSWERS // n_samples) if device == "cuda" else SHARD
     jobs = _jobs(problems, author, decodings, n_samples, size)
-    places = [(job, store.shard_path(shards, _key(job, device))) for job in jobs]
-    left = [(job, path) for job, path in places if not path.exists()]
-
-    def tell(done: int) -> None:
-        if progress:
-            progress(len(jobs) - len(left) + done, len(jobs))
-
     if cluster == "ray" and not away:
-        _on_cluster(left, tell)
+        work = functools.partial(_on_cluster, jobs)
     else:
-        opened = {"replies": shards / "replies"} if away else {}
-        _here(left, 1 if away else workers, opened, tell)
-    found = list(itertools.chain(*(_saved(job, path) for job, path in places)))
+        ask = functools.partial(_answer, **({"replies": shards / "replies"} if away else {}))
+        work = functools.partial(_here, jobs, ask, 1 if away else workers)
+    key = functools.partial(_key, device=device)
+    found = store.through_shards(shards, jobs, key=key, kind=Response, work=work, progress=progress)
     _tell_of_room(author, decodings[0].max_new_tokens, found)
     refused = Counter(r.finish_reason for r in found if r.finish_reason.startswith(engines.REFUSED))
     for why, count in refused.items():
@@ -242,65 +233,46 @@ def _key(job: Job, device: str) -> dict[str, Any]:
     return named | {"device": device, "version": version()}
 
 
-def _saved(job: Job, path: Path) -> list[Response]:
-    """A shard's answers; ValueError where its file was changed or cut."""
-    found = store.read(path, Response)
-    wanted = [problem.task_id for problem in job.problems for _ in range(job.n_samples)]
-    if [response.task_id for response in found] != wanted:
-        raise ValueError(
-            f"{path}: damaged: expected {len(wanted)} answers, {job.n_samples} to each task; "
-            "delete it to have them sampled again"
-        )
-    return found
-
-
 def _here(
-    left: Sequence[Place], workers: int, opened: dict[str, Path], tell: Callable[[int], None]
+    jobs: Sequence[Job],
+    ask: Callable[[Job], list[Response]],
+    workers: int,
+    left: Sequence[int],
+    put: store.Put,
 ) -> None:
-    """Shards into their files by this process or, where it is worth it, by several."""
+    """Asks in this process or, where it is worth it, in several."""
+    waiting, author = [jobs[number] for number in left], jobs[0].author
     processes = min(workers, len(left))
     if processes > 1:
-        bytes_of_all = sum(len(job.problems) * job.n_samples for job, _ in left) * _size(left[0][0])
+        size = sum(p.stat().st_size for p in engines.model_folder(author.model).iterdir())
+        bytes_of_all = sum(len(job.problems) * job.n_samples for job in waiting) * size
         processes = min(engines.processes(processes), 1 + int(bytes_of_all / WORTH_A_PROCESS))
     if processes > 1:
-        engines.settle(left[0][0].author.engine, left[0][0].author.model)
-    save = functools.partial(_save, opened=opened)
-    for done, _ in enumerate(side_by_side(save, left, processes=processes), start=1):
-        tell(done)
+        engines.settle(author.engine, author.model)
+    for at, answers in side_by_side(ask, waiting, processes=processes):
+        put(left[at], answers)
 
 
-def _size(job: Job) -> int:
-    """Bytes of the files of a job's model."""
-    return sum(path.stat().st_size for path in engines.model_folder(job.author.model).iterdir())
-
-
-def _save(place: Place, *, opened: dict[str, Path]) -> None:
-    job, path = place
-    store.write(path, _answer(job, **opened))
-
-
-def _on_cluster(left: Sequence[Place], tell: Callable[[int], None]) -> None:
-    """Shards into their files, sampled by the nodes of a cluster."""
+def _on_cluster(jobs: Sequence[Job], left: Sequence[int], put: store.Put) -> None:
+    """Has the nodes of a cluster asked."""
     made: set[str] = set()
-    done = itertools.count(1)
 
-    def message(place: Place) -> dict[str, Any]:
-        job, _ = place
+    def message(number: int) -> dict[str, Any]:
+        job = jobs[number]
         folder = Path(job.author.model)
         model = str(folder.absolute() if folder.is_dir() else folder)
         return _message(replace(job, author=replace(job.author, model=model)))
 
-    def finished(place: Place, answered: dict[str, Any]) -> None:
+    def finished(number: int, answered: dict[str, Any]) -> None:
         made.add(answered["made_by"])
         if len(made) > 1:
             raise RuntimeError(
                 f"the nodes differ: {' and '.join(sorted(made))}; name an engine that is the same "
                 "on all of them, and have one revision of the model"
             )
-        store.write(place[1], answered["responses"])
-        tell(next(done))
+        put(number, [store.from_row(row, Response) for row in answered["responses"]])
 
-    uses_gpu = bool(left) and left[0][0].author.engine in ("auto", "transformers")
+    uses_gpu = jobs[0].author.engine in ("auto", "transformers")
     spread(answer, left, message=message, finished=finished, gpu=uses_gpu)
 
 

@@ -321,37 +321,73 @@ def write_json(path: Path, value: Any) -> None:
 
 def shard_path(folder: Path, key: Any) -> Path:
     """Where the result lies of the work that `key` names."""
-    text = json.dumps(key, sort_keys=True, default=str)
+    text = "sealed " + json.dumps(key, sort_keys=True, default=str)
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.jsonl"
+
+
+Batch = TypeVar("Batch")
+Put = Callable[[int, Sequence[Record]], None]
 
 
 def through_shards(
     folder: Path | None,
-    batches: Sequence[Any],
-    key: Callable[[Any], Any],
-    work: Callable[[Any], list[Record]],
-    kind: type[Record],
+    batches: Sequence[Batch],
     *,
+    key: Callable[[Batch], Any],
+    kind: type[Record],
+    work: Callable[[list[int], Put], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Record]:
-    """`work` over `batches`, each result saved under the hash of its `key` and never redone.
+    """The records of all `batches`, in their order, each batch saved by the hash of its `key`.
 
-    The key must name everything the result depends on (settings, inputs); killing the process
-    at any point costs at most one batch and changes nothing in the result. Without a `folder`
-    nothing is saved.
+    `work(left, put)` is given the numbers of those that `folder` does not hold, if there are any,
+    and puts what each comes to as it ends, in any order, from wherever it was made. The key must
+    name everything that this depends on (settings, inputs, code): whatever ends the process costs
+    the batches under way and changes nothing in the result. Without a `folder` nothing is saved.
+    `progress(done, total)` counts batches.
+
+    ValueError names a damaged file. It is not made anew in silence, because whatever changed it
+    may have changed others.
     """
-    results: list[Record] = []
-    for done, batch in enumerate(batches, start=1):
-        if folder is None:
-            results += work(batch)
-        else:
-            path = shard_path(folder, key(batch))
-            if not path.exists():
-                write(path, work(batch))
-            results += read(path, kind)
+    paths = [folder and shard_path(folder, key(batch)) for batch in batches]
+    found = {n: _unsealed(path, kind) for n, path in enumerate(paths) if path and path.exists()}
+
+    def tell() -> None:
         if progress:
-            progress(done, len(batches))
-    return results
+            progress(len(found), len(batches))
+
+    def put(number: int, records: Sequence[Record]) -> None:
+        if path := paths[number]:
+            write_bytes(path, _sealed(path, encode(records, path.suffix)))
+        found[number] = list(records)
+        tell()
+
+    if found:
+        tell()
+    if left := [number for number in range(len(batches)) if number not in found]:
+        work(left, put)
+    return [record for number in range(len(batches)) for record in found[number]]
+
+
+def _sealed(path: Path, rows: bytes) -> bytes:
+    """A shard's file: a line that holds the hash of its name and rows, then the rows.
+
+    The seal finds damage and files that were exchanged; it is no signature.
+    """
+    seal = hashlib.sha256(f"{path.name}\n".encode() + rows).hexdigest()
+    return f'{{"seal": "{seal}"}}\n'.encode() + rows
+
+
+def _unsealed(path: Path, kind: type[Record]) -> list[Record]:
+    data = path.read_bytes()
+    rows = data.partition(b"\n")[2]
+    if data != _sealed(path, rows):
+        raise ValueError(
+            f"{path}: damaged: its rows are not those that were sealed; find out what changed it, "
+            "then delete it to have its work done again"
+        )
+    numbered = enumerate(rows.splitlines(), start=2)
+    return [from_row(json.loads(row), kind, f"{path}:{number}") for number, row in numbered]
 
 
 RUN_MARKER = "RRTF_RUN"  # environment variable that every process of the runner inherits

@@ -5,18 +5,12 @@ requests for texts, chats and scores, and whose answers our client took; the ser
 run with this package. `n` answers with the seeds `seed`, `seed`
 + 1, ..., cut at a stop sequence that `stop_reason` names, `token_ids` with the end token where
 asked for, `prompt_logprobs` by token, `/tokenize` beside `/v1`. In a test: `with
-ScriptedVllm(answer) as server`. As a program it takes the command line of `vllm serve`, loads as
-long as $LOAD says, and is broken as $BROKEN says.
+ScriptedVllm(answer) as server`.
 """
 
-import argparse
 import hashlib
 import json
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -37,20 +31,14 @@ def letters(prompt: str, chat: bool, seed: int, request: dict) -> tuple[str, int
     return text, len(text), len(whole) < request["max_tokens"], None
 
 
-def broken(*asked: object) -> tuple[str, int, bool, str | None]:
-    """The end of the whole program."""
-    print("CUDA error: an illegal memory access was encountered", flush=True)
-    os._exit(3)
-
-
 class ScriptedVllm:
     """The server in threads of this process; `requests` are the (path, body) that came."""
 
-    def __init__(self, answer: Answer = letters, *, model: str = "m", port: int = 0):
+    def __init__(self, answer: Answer = letters, *, model: str = "m"):
         self.answer, self.model = answer, model
         self.requests: list[tuple[str, dict]] = []
         handler = type("Handler", (_Handler,), {"double": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
     def __enter__(self) -> "ScriptedVllm":
@@ -115,30 +103,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-def _serve() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("verb", choices=["serve"])
-    parser.add_argument("model")
-    parser.add_argument("--host")
-    parser.add_argument("--port", type=int)
-    parser.add_argument("--served-model-name")
-    parser.add_argument("--tensor-parallel-size", type=int)
-    parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction)
-    parser.add_argument("--max-model-len", type=int)
-    given = parser.parse_args()
-    worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    print("told", json.dumps(vars(given)), flush=True)
-    print("environment", json.dumps(dict(os.environ)), flush=True)
-    print("pids", os.getpid(), worker.pid, flush=True)
-    time.sleep(float(os.environ.get("LOAD", "0")))
-    if os.environ.get("BROKEN") == "while loading":
-        sys.exit("ValueError: No available memory for the cache blocks.")
-    answer = broken if os.environ.get("BROKEN") == "while serving" else letters
-    with ScriptedVllm(answer, model=given.served_model_name, port=given.port):
-        threading.Event().wait()
-
-
-if __name__ == "__main__":
-    _serve()

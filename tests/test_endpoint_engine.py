@@ -1,12 +1,17 @@
-"""The engines openai and replay, and what is said when an engine cannot be had."""
+"""The engines that ask a server, replay, and what is said when an engine cannot be had.
+
+vLLM is a double of its server; the real one was not at hand (see `scripted_vllm`).
+"""
 
 import json
+import shutil
 import socket
 import warnings
 
 import pytest
 from conftest import drawn
 from scripted_endpoint import ScriptedEndpoint, reply_text
+from scripted_vllm import ScriptedVllm, letters
 
 from rrtf import engines
 from rrtf.engines.endpoint import AskingEngine, Reply, completion, make_asks
@@ -18,7 +23,8 @@ GREEDY = SAMPLED | {"n": 1, "temperature": 0.0}
 
 @pytest.fixture(autouse=True)
 def no_key(monkeypatch, tmp_path):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "VLLM_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
 
 
@@ -183,6 +189,104 @@ def test_without_a_folder_of_their_own_replies_go_to_the_users_cache(tmp_path):
     assert engines.open_engine(f"replay@{cache}", "m").generate(["x"], **drawn(**GREEDY)) == rows
 
 
+# --- vLLM --------------------------------------------------------------------------------------
+
+
+def test_the_samples_of_a_prompt_come_in_one_request_with_all_that_decides_them(tmp_path):
+    with ScriptedVllm() as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        rows = engine.generate(
+            ["a", "b"], **drawn(**SAMPLED | {"stops": ["1", "2", "3", "4", "5"]})
+        )
+    assert [path for path, _ in server.requests] == ["/v1/completions"] * 2
+    request = next(request for _, request in server.requests if request["prompt"] == "a")
+    seed = request.pop("seed")
+    assert request == {
+        "model": "m", "prompt": "a", "n": 3, "temperature": 0.8, "top_p": 0.9, "max_tokens": 40,
+        "stop": ["1", "2", "3", "4"], "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+        "presence_penalty": 0.0, "frequency_penalty": 0.0, "return_token_ids": True,
+    }  # fmt: skip
+    sent = [letters("a", False, seed + k, request)[0] for k in range(3)]
+    assert [one.text for one in rows[0]] == [text.partition("5")[0] for text in sent]
+    assert len({one.text for one in rows[0]}) == 3
+
+
+def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(tmp_path):
+    with ScriptedVllm() as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        whole = engine.generate(["a"], **drawn(**SAMPLED))[0][0]
+        assert (whole.n_tokens, whole.finish_reason) == (len(whole.text), "stop")
+        cut = engine.generate(["a"], **drawn(**SAMPLED | {"stops": [whole.text[3]]}))[0][0]
+        before = whole.text.partition(whole.text[3])[0]
+        assert (cut.text, cut.n_tokens, cut.finish_reason) == (before, len(before) + 1, "stop")
+        short = engine.generate(["a"], **drawn(**SAMPLED | {"max_new_tokens": 4}))[0][0]
+        assert (short.text, short.n_tokens, short.finish_reason) == (whole.text[:4], 4, "length")
+
+
+def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
+    with ScriptedVllm() as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine.generate([engines.Message("a"), "a"], **drawn(**SAMPLED))
+    said = {path: request.get("messages") for path, request in server.requests}
+    message = [{"role": "user", "content": "a"}]
+    assert said == {"/v1/chat/completions": message, "/v1/completions": None}
+
+
+def test_what_a_killed_run_has_is_not_asked_for_again_and_replays_without_the_server(tmp_path):
+    with ScriptedVllm() as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        rows = engine.generate(["a", "b"], **drawn(**SAMPLED))
+        (journal,) = tmp_path.rglob("replies.jsonl")
+        journal.write_text("".join(journal.read_text().splitlines(True)[:4]))
+        before = len(server.requests)
+        again = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        assert again.generate(["a", "b"], **drawn(**SAMPLED)) == rows
+        assert [request["n"] for _, request in server.requests[before:]] == [2]
+    replay = engines.open_engine(f"replay@{tmp_path}", "m")
+    assert replay.generate(["b", "a"], **drawn(**SAMPLED)) == rows[::-1]
+
+
+def test_scores_are_those_of_the_answers_own_tokens(tmp_path):
+    with ScriptedVllm() as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        scores = engine.score(["ab", "c"], ["de", ""])
+    assert scores == [(pytest.approx(-(ord("d") + ord("e")) / 100), 2), (0.0, 0)]
+    request = next(request for path, request in server.requests if "completions" in path)
+    assert request["prompt"] == [256, *b"abde"], "a first token before the prompt alone"
+
+
+def test_a_model_that_is_not_served_is_an_error_that_names_those_which_are(tmp_path):
+    with ScriptedVllm(model="starcoder") as server:
+        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        for ask in (
+            lambda: engine.generate(["a"], **drawn(**SAMPLED)),
+            lambda: engine.score(["a"], ["b"]),
+        ):
+            with pytest.raises(FileNotFoundError, match=r"no model 'm' there"):
+                ask()
+        with pytest.raises(FileNotFoundError, match=r"it serves starcoder"):
+            engine.generate(["a"], **drawn(**SAMPLED))
+
+
+def test_a_folder_is_recorded_by_its_content_and_another_in_its_place_is_asked_anew(
+    tiny_model, tmp_path
+):
+    folder, replies = tmp_path / "model", tmp_path / "replies"
+    shutil.copytree(tiny_model, folder)
+    assert engines.served_name("vllm", folder) == engines.served_name("replay@x", tiny_model)
+    assert engines.served_name("vllm", "owner/name") == "owner/name"
+    with ScriptedVllm(model=str(folder)) as server:
+        spelled = f"vllm@{server.url}"
+        engine = engines.open_engine(spelled, folder, replies=replies)
+        rows = engine.generate(["a"], **drawn(**SAMPLED))
+        replay = engines.open_engine(f"replay@{replies}", tiny_model)
+        assert replay.generate(["a"], **drawn(**SAMPLED)) == rows
+        (folder / "config.json").write_text("{}")
+        other = engines.open_engine(spelled, folder, replies=replies)
+        other.generate(["a"], **drawn(**SAMPLED))
+    assert len(server.requests) == 2 and other.name != engine.name
+
+
 # --- spellings, and engines that cannot --------------------------------------------------------
 
 
@@ -200,6 +304,7 @@ def test_the_spelling_says_whether_an_engine_is_a_server():
     [
         ("openai", r"where\? with a place: openai@http://HOST"),
         ("replay", r"where\?"),
+        ("vllm", r"where\? start a server, `vllm serve MODEL --port 8000`.*--engine vllm@http://"),
         ("transformers@here", "transformers runs here"),
         ("vlm@x", "unknown engine 'vlm@x': expected one of auto, .*vllm, openai, replay"),
         ("openai@localhost:8000", "expected an address like http://127.0.0.1:8000/v1"),

@@ -618,7 +618,7 @@ def test_gpus_are_held_against_the_plan(monkeypatch):
         ("auto", True, "runs here"),
         ("warp", False, "unknown: expected one of auto"),
         ("ctranslate2@http://x", False, "runs here, at no address"),
-        ("vllm", False, "$RRTF_VLLM is not set"),
+        ("vllm", False, "`vllm serve MODEL --port 8000`"),
         ("openai@ftp://x", False, "expected an address like"),
         ("openai@http://127.0.0.1:9/v1", False, "refused"),
         ("openai@https://api.example.com/v1", False, "$OPENAI_API_KEY is not set"),
@@ -627,7 +627,7 @@ def test_gpus_are_held_against_the_plan(monkeypatch):
     ],
 )
 def test_an_engine_is_looked_for_where_it_is_said_to_be(monkeypatch, spelled, there, said):
-    for name in ("RRTF_VLLM", "OPENAI_API_KEY", "VLLM_API_KEY"):
+    for name in ("OPENAI_API_KEY", "VLLM_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     found = verb._engine(spelled)
     assert found.there is there and said in found.found

@@ -134,28 +134,63 @@ def test_the_hash_of_a_folder_sees_names_and_contents_but_nothing_hidden(tmp_pat
     assert store.sha256(tmp_path / "f") != before
 
 
+BATCHES = [[0, 1], [2], [3, 4]]
+
+
 def echo(batch: list[int]) -> list[Response]:
     return [replace(RESPONSES[0], index=i) for i in batch]
 
 
-def test_finished_shards_are_not_worked_again_and_the_result_is_the_same(tmp_path):
+def last_first(left, put) -> None:
+    for number in reversed(left):
+        put(number, echo(BATCHES[number]))
+
+
+def through(folder, work=last_first, **how) -> list[Response]:
+    given = {"key": list, "kind": Response} | how
+    return store.through_shards(folder, BATCHES, work=work, **given)
+
+
+def test_a_batch_that_is_there_is_not_worked_again_and_the_result_is_the_same(tmp_path):
     worked, told = [], []
 
-    def work(batch):
-        worked.append(batch)
-        if len(worked) == 2:
-            raise KeyboardInterrupt
-        return echo(batch)
+    def interrupted(left, put):
+        worked.append(left)
+        put(1, echo([2]))
+        raise KeyboardInterrupt
 
-    batches = [[0, 1], [2], [3, 4]]
     with pytest.raises(KeyboardInterrupt):
-        store.through_shards(tmp_path, batches, list, work, Response)
-    how = {"progress": lambda *at: told.append(at)}
-    result = store.through_shards(tmp_path, batches, list, work, Response, **how)
-    assert worked == [[0, 1], [2], [2], [3, 4]] and told == [(1, 3), (2, 3), (3, 3)]
-    assert result == echo([0, 1, 2, 3, 4])
-    store.through_shards(tmp_path, [[0, 1]], lambda b: [b, 0.8], echo, Response)
-    assert len(list(tmp_path.iterdir())) == 4, "another key is another shard"
+        through(tmp_path, interrupted)
+
+    def go_on(left, put):
+        worked.append(left)
+        last_first(left, put)
+
+    result = through(tmp_path, go_on, progress=lambda *at: told.append(at))
+    assert worked == [[0, 1, 2], [0, 2]] and told == [(1, 3), (2, 3), (3, 3)]
+    assert result == echo([0, 1, 2, 3, 4]) == through(tmp_path, None) == through(None)
+    through(tmp_path, key=lambda batch: [batch, 0.8])
+    assert len(list(tmp_path.iterdir())) == 6, "another key is another shard"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "emptied", "exchanged", "garbage"])
+def test_a_damaged_shard_is_named_and_never_trusted(tmp_path, damage):
+    result = through(tmp_path)
+    path, other, _ = sorted(tmp_path.iterdir())
+    text = path.read_text()
+    wrong = {
+        "flipped": text.replace('"n_tokens": 3', '"n_tokens": 4', 1),
+        "cut": text[: text.rindex("{")],
+        "emptied": "",
+        "exchanged": other.read_text(),
+        "garbage": text[: len(text) // 2],
+    }
+    assert wrong[damage] != text
+    path.write_text(wrong[damage])
+    with pytest.raises(ValueError, match=f"{path.name}: damaged"):
+        through(tmp_path)
+    path.unlink()
+    assert through(tmp_path) == result and path.read_text() == text
 
 
 def test_a_finished_stage_is_fresh_until_settings_inputs_or_outputs_change(home):

@@ -42,8 +42,6 @@ RUNNING = {
     "cluster.py: _Team.__init__: import_module": HERE + "the module of the work that is spread",
     "cluster.py: _Worker.begin: import_module": "the cluster is trusted as a whole",
     "cluster.py: pool: ProcessPoolExecutor": OURS + "`end_with_parent`",
-    "engines/keeper.py: keep: subprocess.Popen": OURS + "the server of a model",
-    "engines/vllm.py: Server.__init__: subprocess.Popen": OURS + "its keeper, ends with the pipe",
     "nano/problems.py: run: compile": HERE + "texts of operations.toml, never from a user's file",
     "nano/problems.py: run: exec": HERE + "texts of operations.toml, never from a user's file",
     "quantize/gptq.py: ask: subprocess.run": OURS + "the lane asks for the signal itself",

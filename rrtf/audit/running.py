@@ -24,7 +24,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from rrtf import config, probes, similarity, store
+from rrtf import probes, similarity, store
 from rrtf.audit.detectors import EXECUTION
 from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
@@ -408,6 +408,7 @@ BATCH = 256  # functions that are called, and saved, together
 FURTHER = 32  # calls that tell the same function from one that weak tests let through
 ROUNDS = 3  # calls that may hang in one function before the rest of its calls is given up
 _ORDERED = 3  # arguments that are also tried in every other order
+_DECIDE = ("rrtf.audit.running", "rrtf.sandbox")  # whose code decides what is promised
 
 Judge = Callable[[Sequence[Problem], Sequence[Response]], list[Execution]]
 
@@ -498,14 +499,18 @@ def promising(
     ]
     trials = {span: _trials(exams, *span) for span in groups}
 
-    def work(batch: tuple[tuple[int, int], list[Function]]) -> list[Promise]:
-        return list(_tried(batch[1], trials[batch[0]], call))
+    def work(left: Sequence[int], put: store.Put) -> None:
+        for number in left:
+            span, members = batches[number]
+            put(number, list(_tried(members, trials[span], call)))
 
     def key(batch: tuple[tuple[int, int], list[Function]]) -> list:
         programs = [to_call(function) for function in batch[1]]
-        return [config.version(), programs, repr(trials[batch[0]])]
+        return [*map(store.version, _DECIDE), programs, repr(trials[batch[0]])]
 
-    found = store.through_shards(shards, batches, key, work, Promise, progress=progress)
+    found = store.through_shards(
+        shards, batches, key=key, kind=Promise, work=work, progress=progress
+    )
     return found + [
         Promise(function.key, exam.problem.task_id, tuple(range(len(exam.parameters))))
         for exam in exams

@@ -16,7 +16,7 @@ from rrtf import config, engines, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cli import screen
 from rrtf.cli.options import ALL_CORES, Given
-from rrtf.engines import endpoint, vllm
+from rrtf.engines import endpoint
 from rrtf.plan import models
 from rrtf.records import Problem
 from rrtf.report import pipeline
@@ -195,12 +195,12 @@ def _engine(spelled: str) -> Need:
         if kind in engines.LOCAL:
             return Need("engine", spelled, "runs here", True)
         if kind == "vllm" and not where:
-            return Need("engine", spelled, " ".join(vllm.command()), True)
+            raise ValueError(engines.SERVE)
         if kind == "replay":
             there = Path(where).is_dir()
             return Need("engine", spelled, "there" if there else "no such folder", there)
         endpoint.check_address(where)
-        name = vllm.KEY if kind == "vllm" else "OPENAI_API_KEY"
+        name = endpoint.VLLM_KEY if kind == "vllm" else "OPENAI_API_KEY"
         told = f"${name} is {'set' if os.environ.get(name) else 'not set'}"
         parts = urlsplit(where)
         if endpoint.is_loopback(parts.hostname):

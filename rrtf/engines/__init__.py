@@ -5,10 +5,11 @@ options (temperature 0 is greedy; the text ends before the first stop sequence) 
 greedy text; samples differ between engines, because each has its own random numbers.
 
 Remote engines are spelled with where they are: `openai@http://HOST:8000/v1` (any OpenAI-compatible
-endpoint), `vllm@http://HOST:8000/v1`, `replay@FOLDER` (what the two recorded). `vllm` alone starts
-a server. They take a model by the name that the server has for it.
+endpoint), `vllm@http://HOST:8000/v1`, `replay@FOLDER` (what the two recorded). They take a model
+by the name that the server has for it.
 """
 
+import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
@@ -451,21 +452,31 @@ def remote(name: str) -> bool:
 
 
 def served_name(name: str, model: str | Path) -> str:
-    """What the remote engine `name` calls `model` in requests and recordings.
+    """What the remote engine `name` calls `model` in recordings.
 
-    Where `vllm` serves (or served) a local folder, this names its content too; so it tells whether
-    two answers are of the same model.
+    Where `vllm` serves (or served) a local folder, this names its content; so it tells whether two
+    answers are of the same model.
     """
-    from rrtf.engines.vllm import content_name
-
     return str(model) if name.startswith("openai") else content_name(resolve_model(model))
+
+
+def content_name(model: str | Path) -> str:
+    """A local folder by its name and the sha256 of its files, any other model as it is called."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    total = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            total.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return f"{folder.resolve().name}-{total.hexdigest()[:12]}"
 
 
 def open_engine(name: str, model: str | Path, *, threads: int = 1, **options) -> Generator:
     """Loads `model` into the engine `name` (one of `ENGINES`); `options` are the engine's own.
 
     Remote engines record their replies below the folder `replies` (default: in the user's cache).
-    FileNotFoundError for a missing model, environment or recording; `UnsupportedModel` (a
+    FileNotFoundError for a missing model or recording; `UnsupportedModel` (a
     ValueError) that names other engines where this one cannot run the architecture.
     """
     kind, _, where = name.partition("@")
@@ -534,6 +545,10 @@ def _others(kind: str, folder: Path) -> str:
 
 
 _SPELLED = "with a place: openai@http://HOST:8000/v1, vllm@http://HOST:8000/v1, replay@FOLDER"
+SERVE = (
+    "start a server, `vllm serve MODEL --port 8000` (vLLM in an environment of its own: pip "
+    "install vllm==0.32.0), and name it: --engine vllm@http://127.0.0.1:8000/v1"
+)
 
 
 def _open_remote(
@@ -541,23 +556,16 @@ def _open_remote(
 ) -> Generator:
     """What is replayed is recorded already, so `replies` is nothing to `replay`."""
     replies = replies or config.cache_dir() / "replies"
-    if not where and kind != "vllm":
-        raise ValueError(f"engine {kind!r}: where? {_SPELLED}")
+    if not where:
+        raise ValueError(f"engine {kind!r}: where? {SERVE if kind == 'vllm' else _SPELLED}")
     if not str(model):
         raise ValueError(f"engine {kind!r}: no model is named; give the name that the server has")
-    if kind == "openai":
-        from rrtf.engines.endpoint import open_server
+    from rrtf.engines.endpoint import open_recording, open_server, open_vllm
 
-        return open_server(where, str(model), replies=replies, **options)
     if kind == "replay":
-        from rrtf.engines.endpoint import open_recording
-
         return open_recording(Path(where), served_name(kind, model), **options)
-    from rrtf.engines import vllm
-
-    if where:
-        return vllm.point(where, str(model), replies=replies, **options)
-    return vllm.start(resolve_model(model), replies=replies, **options)
+    opened = open_vllm if kind == "vllm" else open_server
+    return opened(where, str(model), replies=replies, **options)
 
 
 def able(folder: Path) -> tuple[str, ...]:

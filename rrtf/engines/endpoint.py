@@ -43,6 +43,7 @@ from rrtf.engines import (
     first_stop,
     note,
     prompt_keys,
+    served_name,
 )
 from rrtf.prompts import has_end_token
 
@@ -109,13 +110,15 @@ class Endpoint:
 
     The key is read from the environment variable `api_key_env` when it is needed and is kept
     nowhere; where the variable is not set, none is sent. `vllm`: the server is one, and answers
-    asks with consecutive seeds together.
+    asks with consecutive seeds together. Recordings name the model by `recorded_as`, where the
+    name that the server has for it does not do.
     """
 
     base_url: str
     model: str
     api_key_env: str = "OPENAI_API_KEY"
     vllm: bool = False
+    recorded_as: str = ""
 
 
 def check(ask: Ask, where: str) -> None:
@@ -864,7 +867,7 @@ def ask(
     goes on.
     """
     _check(endpoint, asks, concurrency, attempts, timeout, requests_per_minute, max_spend_tokens)
-    names = [key(one, endpoint.model) for one in asks]
+    names = [key(one, endpoint.recorded_as or endpoint.model) for one in asks]
     wanted = dict(zip(names, asks, strict=True))
     found, _ = _saved(replies / FILE, wanted)
     if len(found) < len(wanted):
@@ -936,16 +939,6 @@ def call(
         turn = asyncio.Semaphore(concurrency)
         async with Client(endpoint, timeout) as client:
             return await asyncio.gather(*(one(client, turn, *request) for request in requests))
-
-    return _beside(work())
-
-
-def ready(endpoint: Endpoint) -> bool:
-    """Whether the server is up and says that it has the model."""
-
-    async def work() -> bool:
-        async with Client(endpoint, 10.0) as client:
-            return endpoint.model in await client.served()
 
     return _beside(work())
 
@@ -1077,7 +1070,7 @@ def saving(place: Endpoint, replies: Path, **options) -> Callable[[Sequence[Ask]
     """
 
     def saved(asks: Sequence[Ask]) -> list[Reply]:
-        names = "".join(key(one, place.model) for one in asks)
+        names = "".join(key(one, place.recorded_as or place.model) for one in asks)
         folder = replies / hashlib.sha256(names.encode()).hexdigest()[:16]
         return ask(asks, endpoint=place, replies=folder, **options)
 
@@ -1100,6 +1093,64 @@ def open_server(
     return AskingEngine(f"openai-{model}", saving(place, replies, **limits))
 
 
+VLLM_KEY = "VLLM_API_KEY"  # the variable that vLLM's server itself takes its key from
+
+
+class VllmEngine(AskingEngine):
+    """Samples and scores by a running vLLM server; nothing of a score is recorded."""
+
+    def __init__(self, place: Endpoint, *, replies: Path, concurrency: int, **limits):
+        kept = saving(place, replies, concurrency=concurrency, **limits)
+        super().__init__(f"vllm-{place.recorded_as}", kept)
+        self.place, self.concurrency = place, concurrency
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[tuple[float, int]]:
+        """As the protocol has it. ValueError for a chat message."""
+        if any(isinstance(prompt, Message) for prompt in prompts):
+            raise ValueError(f"{self.name} scores raw texts; a chat message has no fixed tokens")
+        heads, tails = self._tokens(prompts, special=True), self._tokens(answers, special=False)
+        pairs = list(zip(heads, tails, strict=True))
+        asked = {"model": self.place.model, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+        requests = [("/completions", asked | {"prompt": h + t}) for h, t in pairs if t]
+        replies = iter(call(self.place, requests, concurrency=self.concurrency))
+        return [self._score(len(h), t, next(replies)) if t else (0.0, 0) for h, t in pairs]
+
+    def _score(self, length: int, tail: list[int], reply: Any) -> tuple[float, int]:
+        """(log-probability, tokens) of the tokens behind the first `length` in a reply."""
+        try:
+            found = reply["choices"][0]["prompt_logprobs"][length:]
+            # By token: the likeliest one stands beside the one that is there.
+            values = [row[str(token)]["logprob"] for row, token in zip(found, tail, strict=True)]
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise OSError(
+                f"{self.place.base_url}: an answer without the prompt_logprobs of its prompt; is "
+                "this vLLM? The engines transformers, ctranslate2 and gptbigcode score as well"
+            ) from None
+        return sum(values), len(tail)
+
+    def _tokens(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
+        root = replace(self.place, base_url=self.place.base_url.rstrip("/").removesuffix("/v1"))
+        asked = {"model": self.place.model, "add_special_tokens": special}
+        requests = [("/tokenize", asked | {"prompt": text}) for text in texts if text]
+        replies = iter(call(root, requests, concurrency=self.concurrency))
+        return [next(replies)["tokens"] if text else [] for text in texts]
+
+
+def open_vllm(
+    address: str,
+    model: str,
+    *,
+    replies: Path,
+    concurrency: int = 64,  # the server batches what is under way
+    attempts: int = 6,
+    timeout: float = 1800.0,
+) -> VllmEngine:
+    """The engine of `vllm@ADDRESS`; no connection is made before the first prompt."""
+    place = Endpoint(address, model, VLLM_KEY, True, served_name("vllm", model))
+    limits = {"concurrency": concurrency, "attempts": attempts, "timeout": timeout}
+    return VllmEngine(place, replies=replies, **limits)
+
+
 def open_recording(folder: Path, model: str) -> AskingEngine:
     """The engine of `replay@FOLDER`: holds all replies recorded below it, and asks nobody.
 
@@ -1117,7 +1168,7 @@ def _look_up(found: dict[str, Reply], folder: Path, model: str, asks: Sequence[A
             raise ValueError(
                 f"{folder}: no recorded reply of {model!r} to {text[:60]!r} at temperature "
                 f"{one.temperature:g}, top_p {one.top_p:g}, at most {one.max_tokens} tokens, "
-                f"seed {one.seed}: replay@ answers what openai@ or vllm recorded with the very "
+                f"seed {one.seed}: replay@ answers what openai@ or vllm@ recorded with the very "
                 "same model name, prompts and options; record it there first"
             )
     return [found[name] for name in names]

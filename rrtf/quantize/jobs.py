@@ -99,18 +99,25 @@ class Jobs:
         """The saved result of a job, or that of a process that does it now."""
         folder = self.folder / ".results"
         try:
-            return store.through_shards(folder, [job], self._key, self._work, Result)[0].found
+            ended = store.through_shards(
+                folder,
+                [job],
+                key=self._key,
+                kind=Result,
+                work=lambda _, put: put(0, [self._work(job)]),
+            )
+            return ended[0].found
         except Failed as error:
             return {"failure": f"failed: {error}"}
 
-    def _work(self, job: dict[str, Any]) -> list[Result]:
+    def _work(self, job: dict[str, Any]) -> Result:
         place = {"model": str(self.model), "output": str(self.output(job["variant"]))}
         with tempfile.TemporaryDirectory(prefix="rrtf-quantize-") as scratch:
             result = Path(scratch) / "result.json"
             failure = self._run(job | place | {"result": str(result)}, scratch)
             if failure or not result.exists():
                 raise Failed(failure or "no result")
-            return [Result(store.read_json(result))]
+            return Result(store.read_json(result))
 
     def _run(self, job: Mapping[str, Any], scratch: str) -> str:
         """Why the process of a job failed, or `''`; libraries leave their logs in `scratch`."""
