@@ -6,10 +6,13 @@ Python source that stands alone: written to JSON lines, any harness of HumanEval
 
 import ast
 import builtins
+import hashlib
 import re
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 
+from rrtf import store
 from rrtf.records import Problem
 
 # The standard-library part of what DeepSeek's harness puts in front of every program.
@@ -29,6 +32,18 @@ from collections import *
 from typing import *
 
 """
+
+
+def problem(row: Mapping, where: str) -> Problem:
+    """A row of somebody's tasks; one without a `task_id` is called by its hash.
+
+    ValueError names `where` it stands.
+    """
+    found = store.from_row({"task_id": "", **row}, Problem, where)
+    if not found.tests.strip():
+        raise ValueError(f"{where}: no test")
+    text = "\0".join((found.prompt, found.entry_point, found.tests))
+    return replace(found, task_id=found.task_id or hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def humaneval(row: Mapping) -> Problem:

@@ -14,8 +14,8 @@ from rrtf.sandbox import linked, wire
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 
 
-class SandboxError(Exception):
-    """The sandbox failed, not the program: to be tried again."""
+class SandboxError(BaseException):
+    """The sandbox failed, not the program: to be tried again. No `except Exception` stops it."""
 
 
 class CandidateError(Exception):
@@ -111,6 +111,7 @@ class Channel:
         self.waited, self.checked, self.cpu = 0.0, 0.0, 0.0
         self.buffer = b""
         self.ended = ""  # the reason why the worker is gone
+        self.lost = ""  # how the sandbox failed: there is no verdict
         self.fatal = ""  # the reason of an event that decides the verdict
         self.raised: Exception | None = None  # the latest exception of the candidate
         self.called, self.came = b"", NOTHING  # the latest call as it was sent, and its value
@@ -128,27 +129,42 @@ class Channel:
         return self.lend.kinds
 
     def _spawn(self) -> int:
-        os.write(self.nursery.fileno(), wire.SPAWN + self.nonce)
+        self._tell_nursery(wire.SPAWN)
         while True:
-            message, rights, _, _ = self.nursery.recvmsg(64, _socket.CMSG_SPACE(4))
+            message, rights = self._hear_nursery()
             fds = [struct.unpack("i", data[:4])[0] for _, _, data in rights]
             if message[1:9] == self.nonce:
                 if message[:1] != wire.SPAWN or not fds:
-                    raise SandboxError("no worker could be started")
+                    self._lose("no worker could be started")
                 return fds[0]
             for fd in fds:
                 os.close(fd)
-            if not message:
-                raise SandboxError("the workers' zygote is gone")
 
     def _ask_nursery(self, kind: bytes, more: bytes = b"") -> bytes:
-        os.write(self.nursery.fileno(), kind + self.nonce + more)
+        self._tell_nursery(kind, more)
         while True:
-            message = self.nursery.recv(64)
-            if not message:
-                raise SandboxError("the workers' zygote is gone")
+            message, _ = self._hear_nursery()
             if message[1:9] == self.nonce:
                 return message[9:] if message[:1] == kind else b""
+
+    def _tell_nursery(self, kind: bytes, more: bytes = b"") -> None:
+        try:
+            os.write(self.nursery.fileno(), kind + self.nonce + more)
+        except OSError:
+            self._lose("the workers' zygote is gone")
+
+    def _hear_nursery(self) -> tuple[bytes, list]:
+        try:
+            message, rights, _, _ = self.nursery.recvmsg(64, _socket.CMSG_SPACE(4))
+        except OSError:
+            message = b""
+        if not message:
+            self._lose("the workers' zygote is gone")
+        return message, rights
+
+    def _lose(self, why: str) -> None:
+        self.lost = why
+        raise SandboxError(why)
 
     def request(self, value: object) -> None:
         if self.ended:
@@ -229,6 +245,8 @@ class Channel:
 
     def _patiently(self, action, argument):
         """One read or write with the descriptor's own short time limit; None if it passed."""
+        if self.lost:
+            self._lose(self.lost)  # tests may have caught the first
         start = time.monotonic()
         try:
             result = action(self.fd, argument)
@@ -260,11 +278,15 @@ class Channel:
     def close(self, reason: str = "") -> None:
         os.close(self.fd)
         answer = self._ask_nursery(wire.END, b"" if reason else b"\1")
+        if not (reason or answer):
+            self._lose("the worker was lost")
         self.ended = reason or _cause(answer)
         self.fatal = self.fatal or self.ended
 
     def dismiss(self) -> None:
         """The tests are over: whatever the worker does now does not count."""
+        if self.lost:
+            self._lose(self.lost)
         if not self.ended:
             os.close(self.fd)
             self._ask_nursery(wire.END, b"\0")
@@ -445,7 +467,9 @@ class Channel:
                 else:
                     self.value(kind, payload)
         except Gone:
-            if not compiled:
+            if not compiled and self.ended == "early_exit":  # nothing of the program has run
+                self._lose("a worker could not be set up")
+            if not compiled and self.ended not in wire.KILLED:
                 return wire.COMPILE_ERROR, "parser"
             return wire.RUNTIME_ERROR, self.ended
         except wire.WireError:
@@ -456,8 +480,6 @@ class Channel:
 
 def _cause(answer: bytes) -> str:
     """The reason for which a worker ended by itself, from its zygote's STATUS."""
-    if not answer:
-        raise SandboxError("the worker was lost")
     status, _, out_of_time, alive = wire.STATUS.unpack(answer)
     if out_of_time:
         return "cpu_time"

@@ -15,10 +15,11 @@ import time
 
 from rrtf.sandbox import judge, wire
 from rrtf.sandbox.channel import PATIENCE
-from rrtf.sandbox.kernel import ROUNDS, freeze
+from rrtf.sandbox.kernel import ROUNDS, freeze, has_ended
 
 RESULT, DONE = b"R", b"D"
 JUDGE_CPU_SECONDS, JUDGE_WALL_SECONDS = 20.0, 60.0  # between two results
+_KILLS = (signal.SIGKILL, signal.SIGTERM)
 CLERK_JOBS, CLERK_GROWTH_KB = 256, 8 << 10  # after so many, or having grown so far, it is replaced
 
 
@@ -66,6 +67,14 @@ class _Judge:
         self.line.close()
         return os.waitpid(self.pid, 0)[1]
 
+    def bury(self) -> bytes:
+        """How it ended that has fallen silent: killed by somebody else, or died."""
+        itself = has_ended(self.pid, 1000)
+        status = self.end(kill=not itself)
+        return (
+            b"killed" if itself and os.WIFSIGNALED(status) and status & 127 in _KILLS else b"died"
+        )
+
 
 class _Court:
     """The zygote's own state: the clerk of the moment, and whether judges are prepared."""
@@ -81,7 +90,10 @@ class _Court:
             self._warm_up()
         one = self._fork(lambda line: self._preside(line, job))
         how = self._attend(one)
-        status = one.end(kill=how not in (wire.STAYS, wire.LEAVES))
+        if how == b"died":
+            how, status = one.bury(), 1
+        else:
+            status = one.end(kill=how not in (wire.STAYS, wire.LEAVES))
         if status or how != wire.LEAVES:  # else the judge has dismissed its last worker itself
             self.nursery.send(wire.FORGET)
         if how == wire.LEAVES:
@@ -97,6 +109,8 @@ class _Court:
             how = self._attend(clerk)
         except ConnectionError:
             how = b"died"
+        if how == b"died":
+            how, self.clerk = clerk.bury(), None
         if how != wire.STAYS or clerk.jobs >= CLERK_JOBS:
             self.dismiss_clerk()
             if how != wire.STAYS:

@@ -64,12 +64,69 @@ def execute(
     isolation, or a sandbox that failed repeatedly.
     """
     problems, responses = joint.unfold(problems, responses)
+    places = _places(_by_id(problems), responses)
+    sources = [program for known in places.values() for program in known]
+    with Bench(limits, sources, exactly=exactly, hash_seed=hash_seed, packages=packages) as bench:
+        return _judged(problems, responses, workers, bench.standing, progress, finished)
+
+
+class Bench:
+    """Lanes under one set of limits that stay between calls, for any number of threads.
+
+    `sources` are programs of the kind to come: what many of them import is imported ahead. The
+    other options and errors as `execute`. `with`, or `close`, ends it.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        sources: Sequence[str] = (),
+        *,
+        exactly: str | None = None,
+        hash_seed: int = 0,
+        packages: Sequence[str] = (),
+    ):
+        level = lanes.choose_level(limits.isolation, exactly)
+        settings = lanes.settings_for(asdict(limits), hash_seed, sources, packages)
+        self.standing = lanes.Standing(level, settings)
+
+    def judge(
+        self,
+        problems: Sequence[Problem],
+        responses: Sequence[Response],
+        workers: int,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        finished: Callable[[dict[int, Execution]], None] | None = None,
+    ) -> list[Execution]:
+        """The verdicts that `execute` gives."""
+        problems, responses = joint.unfold(problems, responses)
+        return _judged(problems, responses, workers, self.standing, progress, finished)
+
+    def close(self) -> None:
+        """Ends the lanes that no thread is using."""
+        self.standing.close()
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _judged(
+    problems: Sequence[Problem],
+    responses: Sequence[Response],
+    workers: int,
+    standing: lanes.Standing,
+    progress: Callable | None,
+    finished: Callable | None,
+) -> list[Execution]:
     by_id = _by_id(problems)
     places = _places(by_id, responses)
-    level = lanes.choose_level(limits.isolation, exactly)
-    jobs = _check_jobs(by_id, places, hash_seed, workers)
+    jobs = _check_jobs(by_id, places, standing.settings["seed"], workers)
     by_index = {task_id: list(known.values()) for task_id, known in places.items()}
-    found: dict[int, Execution] = {}
+    level, found = standing.level, {}
 
     def take(job: lanes.Job, indices: list[int]) -> None:
         new = {
@@ -83,9 +140,7 @@ def execute(
         if progress:
             progress(len(found), len(responses))
 
-    sources = [program for known in places.values() for program in known]
-    settings = lanes.settings_for(asdict(limits), hash_seed, sources, packages)
-    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=take)
+    lanes.run_jobs(jobs, workers=workers, standing=standing, progress=take)
     return [found[place] for place in range(len(responses))]
 
 
@@ -133,8 +188,11 @@ def call(
             progress(done, len(sent))
 
     sources = [source for source, _ in sent]
-    settings = lanes.settings_for(asdict(limits), hash_seed, sources)
-    lanes.run_jobs(jobs, workers=workers, level=level, settings=settings, progress=count)
+    standing = lanes.Standing(level, lanes.settings_for(asdict(limits), hash_seed, sources))
+    try:
+        lanes.run_jobs(jobs, workers=workers, standing=standing, progress=count)
+    finally:
+        standing.close()
     results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]
 

@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import resource
+import select
 import stat
 import struct
 import sys
@@ -57,6 +58,16 @@ def prctl(option: int, value: int, pointer: bytes | None = None) -> None:
 def die_with_parent() -> None:
     """SIGKILL for this process when its parent ends."""
     fast_prctl(_PDEATHSIG, signal.SIGKILL, 0)
+
+
+def has_ended(pid: int, milliseconds: int) -> bool:
+    """Whether a child is dead, or dies within a moment; it is still to be waited for."""
+    file = os.pidfd_open(pid)
+    watch = select.poll()
+    watch.register(file, select.POLLIN)
+    ended = bool(watch.poll(milliseconds))
+    os.close(file)
+    return ended
 
 
 def adopt_orphans() -> None:

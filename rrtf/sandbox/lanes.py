@@ -11,10 +11,10 @@ import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 
 from rrtf.sandbox import wire
@@ -264,12 +264,44 @@ def choose_level(isolation: str, exactly: str | None) -> str:
     return exactly or best
 
 
+class Standing:
+    """Lanes of one kind: opened where none is free, and free again after a call of `run_jobs`.
+
+    Any thread may take one. A lane that failed, or is given back amid a job, is closed.
+    """
+
+    def __init__(self, level: str, settings: dict):
+        self.level, self.settings = level, settings
+        self._free: deque[Lane] = deque()
+        self._cpus = cycle(_cpus())
+
+    def take(self) -> Lane:
+        """RuntimeError where none can be started."""
+        with suppress(IndexError):
+            return self._free.pop()
+        try:
+            return Lane(self.level, self.settings, next(self._cpus))
+        except SandboxFailure as error:
+            where = f"at level {self.level!r}: {error}"
+            raise RuntimeError(f"the sandbox cannot be started {where}") from error
+
+    def give_back(self, lane: Lane) -> None:
+        if lane.broken or lane.job:
+            lane.close()
+        else:
+            self._free.append(lane)
+
+    def close(self) -> None:
+        """Ends the lanes that are free."""
+        while self._free:
+            self._free.pop().close()
+
+
 def run_jobs(
     jobs: Sequence[Job],
     *,
     workers: int,
-    level: str,
-    settings: dict,
+    standing: Standing,
     progress: Callable[[Job, list[int]], None],
 ) -> None:
     """Fills the rows of all jobs; `progress` hears which programs are done.
@@ -279,8 +311,8 @@ def run_jobs(
     """
     waiting = deque(jobs)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
-        for cpu in islice(cycle(_cpus()), min(workers, len(jobs))):
-            _open(stack, selector, level, settings, cpu)
+        for _ in range(min(workers, len(jobs))):
+            _open(stack, selector, standing)
         while waiting or any(key.data.job for key in selector.get_map().values()):
             lanes = [key.data for key in selector.get_map().values()]
             for lane in lanes:
@@ -295,7 +327,7 @@ def run_jobs(
                 if lane.broken:
                     selector.unregister(lane.socket)
                     lane.close()
-                    _open(stack, selector, level, settings, lane.cpu)
+                    _open(stack, selector, standing)
 
 
 def _cpus() -> list[int | None]:
@@ -307,18 +339,9 @@ def _cpus() -> list[int | None]:
     return cpus[first:] + cpus[:first]
 
 
-def _open(
-    stack: ExitStack,
-    selector: selectors.BaseSelector,
-    level: str,
-    settings: dict,
-    cpu: int | None,
-) -> None:
-    try:
-        lane = Lane(level, settings, cpu)
-    except SandboxFailure as error:
-        raise RuntimeError(f"the sandbox cannot be started at level {level!r}: {error}") from error
-    stack.callback(lane.close)
+def _open(stack: ExitStack, selector: selectors.BaseSelector, standing: Standing) -> None:
+    lane = standing.take()
+    stack.callback(standing.give_back, lane)
     selector.register(lane.socket, selectors.EVENT_READ, lane)
 
 
@@ -380,6 +403,9 @@ def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable
     if not left:
         return
     if len(job.indices) == 1 and (ended == "limit" or job.tries > 1):
+        n_asserts = job.message().get("n_asserts")
+        if ended == "killed" and n_asserts:
+            job.rows[left[0]] = ("RUNTIME_ERROR", "judge_killed", 0, n_asserts)
         progress(job, left)
         return
     for index in left:

@@ -114,6 +114,9 @@ def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
         if settings["level"] != "none":
             kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
         settings["confine"]()
+    except BaseException:
+        os._exit(wire.NOT_SET_UP)
+    try:
         with contextlib.suppress(EOFError):
             worker.serve(3, nonce)
         os._exit(0)
@@ -136,23 +139,13 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     """
     if current is None:
         return b""
-    alive = not (patient and _has_ended(current))
+    alive = not (patient and kernel.has_ended(current.pid, 1000))
     if alive:
         os.kill(current.pid, signal.SIGKILL)
     _, status, usage = os.wait4(current.pid, 0)
     _kill_leftovers(current.pid, settings["level"])
     _clean(settings)
     return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
-
-
-def _has_ended(current: _Worker) -> bool:
-    """Whether the worker is dead, or dies within a moment."""
-    file = os.pidfd_open(current.pid)
-    watch = select.poll()
-    watch.register(file, select.POLLIN)
-    ended = bool(watch.poll(200))
-    os.close(file)
-    return ended
 
 
 def _kill_leftovers(pid: int, level: str) -> None:

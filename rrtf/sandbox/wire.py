@@ -29,6 +29,7 @@ MAX_DEPTH = 200
 SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
 STATUS = Struct("<id??")  # wait status, CPU seconds, killed for CPU time, was alive
 CHANNEL_LOST = 71  # exit status of a worker whose channel was closed or broken from within
+NOT_SET_UP = 72  # of one that never came to its program
 
 LENT = 1 << 31  # handles from here on are functions and iterators of the tests
 JOB = Struct("<I?")  # length of a job for the court, whether its tests are data
@@ -671,6 +672,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "signal": (RUNTIME_ERROR, "died of a signal; written with its number, `signal_11`"),
     "protocol_violation": (RUNTIME_ERROR, "the program wrote to, or closed, the value channel"),
     "judge_limit": (RUNTIME_ERROR, "the tests could not be finished on the values it returned"),
+    "judge_killed": (RUNTIME_ERROR, "the judge was killed from outside, more than once"),
     "wrong_value": (FAILED_TESTS, "an assertion was false"),
     "wrong_type": (FAILED_TESTS, "an assertion was false of a value outside the closed types"),
     "cannot_cross": (FAILED_TESTS, "the tests want of a value what only the program could tell"),
@@ -680,6 +682,9 @@ REASONS: dict[str, tuple[str, str]] = {
         "the tests cannot be run; written with why",
     ),
 }
+
+# How a program ends that somebody else kills, be it the kernel for want of memory; or it itself.
+KILLED = frozenset(("signal_9", "signal_15", "judge_killed"))
 
 FATAL = frozenset(
     ("cpu_time", "wall_time", "output_limit", "early_exit", "protocol_violation", "memory")
