@@ -308,9 +308,14 @@ def test_a_made_teacher_is_learnt_from_at_the_neighbouring_rates_chosen_most_oft
             for seed in range(count)
         ]
 
-    assert results.neighbours(PLAN, chosen(1, 3, 2), "SimPO") == (3e-5, 1e-4)
-    assert results.neighbours(PLAN, chosen(2, 3, 2), "SimPO") == (1e-5, 3e-5)
-    assert results.neighbours(PLAN, [], "SimPO") is None
+    assert results.neighbours(PLAN, chosen(1, 3, 2), "filtered, SimPO") == (3e-5, 1e-4)
+    assert results.neighbours(PLAN, chosen(2, 3, 2), "filtered, SimPO") == (1e-5, 3e-5)
+    assert results.neighbours(PLAN, chosen(2, 3, 2), "verified, SimPO") is None
+    ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
+    for name, rates in PLAN.teachers["rates"].items():
+        assert results.neighbours(PLAN, ledger, name) == tuple(rates), name
+    asked = {f"{arm.data}, {arm.objective}" for arm in PLAN.arms if arm.study == "teachers"}
+    assert {*PLAN.teachers["rates"]} in ({*asked}, set()), "all of them, or none before study 1"
 
 
 def test_the_map_has_the_order_of_the_registration():

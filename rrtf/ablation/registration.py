@@ -13,6 +13,7 @@ from rrtf.evaluate import results
 FILTERS = ("none", "drop_below", "must_pass", "must_fail")
 ERRORS = ("systematic", "random")
 HOME = "nano"  # the world of the bases that name none
+FIRST, TEACHERS = "ingredients", "teachers"  # studies 1 and 2
 ALL_TESTS = 12  # of a problem of the small world
 ANCHORS = (
     "base",
@@ -60,6 +61,7 @@ class Registration:
     data: Mapping[str, Mapping[str, Any]]
     problems: Mapping[str, Any]
     bases: Mapping[str, Mapping[str, Any]]
+    teachers: Mapping[str, Any]
     questions: Mapping[str, str]
     replaced: str
     amendments: Mapping[str, str]
@@ -74,9 +76,10 @@ class Registration:
         return max(arm.seeds for arm in self.arms)
 
     def rates(self, arm: Arm) -> tuple[float, ...]:
-        """The learning rates at which `arm` is trained."""
-        own = self.objectives[arm.objective]
-        return tuple(own.get("rates_of", {}).get(arm.study, own["rates"]))
+        """The learning rates at which `arm` is trained: of study 2 those of [teachers]."""
+        own = self.teachers["rates"] if arm.study == TEACHERS else {}
+        grid = self.objectives[arm.objective]["rates"]
+        return tuple(own.get(f"{arm.data}, {arm.objective}", grid))
 
 
 PARTS = (
@@ -85,6 +88,7 @@ PARTS = (
     "problems",
     "questions",
     "bases",
+    "teachers",
 )  # tables that are taken as they are
 
 

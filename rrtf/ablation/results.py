@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from rrtf import stats
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, Arm, Registration
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, FIRST, TEACHERS, Arm, Registration
 from rrtf.ablation.runs import Line, unpacked
 from rrtf.evaluate import results
 from rrtf.evaluate.results import Comparison
@@ -15,7 +15,6 @@ from rrtf.records import Problem, TaskScore
 from rrtf.stats import Estimate
 
 BENCHMARK = "nano, ablation"
-FIRST, TEACHERS = "ingredients", "teachers"  # studies 1 and 2
 
 
 def scores(
@@ -107,7 +106,8 @@ def _arm_row(
     if arm is None:
         return row
     chosen = Counter(line.learning_rate for line in made)
-    edges = [count for rate, count in chosen.items() if rate in _edges(plan.rates(arm))]
+    ends = _ends(plan.objectives[arm.objective]["rates"])
+    edges = [count for rate, count in chosen.items() if rate in ends]
     told = [f"{rate:g}" + f" ({n})" * (len(chosen) > 1) for rate, n in sorted(chosen.items())]
     return row | {
         "chosen rates": ", ".join(told),
@@ -118,7 +118,7 @@ def _arm_row(
     }
 
 
-def _edges(grid: Sequence[float]) -> tuple[float, float]:
+def _ends(grid: Sequence[float]) -> tuple[float, float]:
     return min(grid), max(grid)
 
 
@@ -146,16 +146,14 @@ def curves(lines: Iterable[Line], names: Iterable[str]) -> list[dict[str, Any]]:
     ]
 
 
-def neighbours(
-    plan: Registration, lines: Iterable[Line], objective: str
-) -> tuple[float, float] | None:
-    """The two neighbouring rates of the objective's grid that study 1 chose most often.
+def neighbours(plan: Registration, lines: Iterable[Line], name: str) -> tuple[float, float] | None:
+    """The two neighbouring rates of its grid that the seeds of an arm of study 1 chose most often.
 
-    Over its arms and seeds; of pairs chosen equally often the smaller rates; None where none was.
+    Of pairs chosen equally often the smaller rates; None where the arm was not run.
     """
+    (objective,) = (arm.objective for arm in plan.arms if arm.name == name)
     grid = sorted(plan.objectives[objective]["rates"])
-    arms = {arm.name for arm in plan.arms if (arm.study, arm.objective) == (FIRST, objective)}
-    chosen = Counter(line.learning_rate for line in lines if line.n_test and line.arm in arms)
+    chosen = Counter(line.learning_rate for line in lines if line.n_test and line.arm == name)
     pairs = max(pairwise(grid), key=lambda pair: chosen[pair[0]] + chosen[pair[1]])
     return pairs if chosen else None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rrtf import config, engines, execution, prompts, sample, store, train
 from rrtf.ablation import sets
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, HOME, Arm, Registration
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, FIRST, HOME, Arm, Registration
 from rrtf.ablation.sets import Answers
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
@@ -134,7 +134,7 @@ def recipe(arm: Arm, plan: Registration, *, rate: float, seed: int) -> train.Rec
     return train.Recipe.of(config.resolve(plan.profile, "train"), learning_rate=rate, **own)
 
 
-LISTS = ("rates", "rates_of", "max_responses")  # of an objective, no options of a training
+LISTS = ("rates", "max_responses")  # of an objective, no options of a training
 
 
 def solved(model: str | Path, problems: Sequence[Problem], bench: Bench) -> list[int]:
@@ -199,7 +199,7 @@ def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
     parts = [
         {**asdict(arm), "study": "", "seeds": 0, "seed": seed, "rate": rate},
         plan.data[arm.data],
-        {k: v for k, v in plan.objectives[arm.objective].items() if k not in ("rates", "rates_of")},
+        {k: v for k, v in plan.objectives[arm.objective].items() if k != "rates"},
         [plan.prompts, plan.updates, plan.groups_per_batch, plan.answers, plan.teacher],
         _identity(bench.bases[arm.base]),
         hashlib.sha256("\n".join(asked).encode()).hexdigest(),
@@ -267,7 +267,7 @@ def anchors(bench: Bench, seed: int) -> list[Line]:
         marks |= {ANCHORS[0]: solved(base, test, bench), ANCHORS[1]: solved(taught, test, bench)}
     return [
         Line(
-            study="ingredients", arm=name, seed=seed, learning_rate=0.0, prompts=0, wrong=0,
+            study=FIRST, arm=name, seed=seed, learning_rate=0.0, prompts=0, wrong=0,
             tokens=0.0, n_validation=0, validated="", n_test=len(test), solved=packed(found),
             learnt="", key=f"{name}, {seed}",
         )
