@@ -33,17 +33,23 @@ def is_data(tests: str, **about: str) -> bool:
     return "cases" in instrument.prepare(one.prompt, one.entry_point, one.tests)
 
 
+@contextlib.contextmanager
+def all_as_code():
+    """Every test is taken for code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assertions, "cases", lambda tree, entry_point: None)
+        instrument.prepare.cache_clear()
+        yield
+    instrument.prepare.cache_clear()
+
+
 def both_ways(
     problems: Sequence[Problem], responses: Sequence[Response], **options
 ) -> tuple[list[Execution], list[Execution]]:
     """The verdicts as usual, and with every test taken for code."""
     usual = execute(problems, responses, **options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assertions, "cases", lambda tree, entry_point: None)
-        instrument.prepare.cache_clear()
-        as_code = execute(problems, responses, **options)
-    instrument.prepare.cache_clear()
-    return usual, as_code
+    with all_as_code():
+        return usual, execute(problems, responses, **options)
 
 
 # --- what is data ------------------------------------------------------------------------------
@@ -68,41 +74,20 @@ def test_assertions_about_one_call_with_literals_are_data(tests):
 @pytest.mark.parametrize(
     "tests",
     [
-        "x = f(1)\nassert x == 2",
-        "for i in (1, 2):\n    assert f(i) == i",
-        "assert f(g(1)) == 2",
-        "assert f(1) == g(2)",
-        "assert f(f(1)) == 2",
-        "assert f(1) == 2 == 2",
-        "assert f(1) == 2 and f(2) == 3",
-        "assert f(1) in (2, 3)",
-        "assert f(1) is 2",
-        "assert f(1) == float('nan')",
-        "assert f(*[1]) == 2",
-        "assert f(**{'a': 1}) == 2",
-        "assert f(1)[0] == 2",
-        "assert f(f'{1}') == 2",
-        "assert f(...) == 2",
-        "assert f({2, 1}) == 3",
-        "assert f([1] * 3) == 3",
-        "assert f(2 ** 5000) == 3",
-        "assert f(2 ** -1) == 3",
-        "assert f(1 / 0) == 3",
-        "assert f({[]: 1}) == 3",
-        "assert f(1) == {**{}}",
-        "assert g(1) == 2",
-        "import math\nassert f(1) == 2",
-        "assert f(1) == 2\nassert abs(f(1) - f(2)) < 1",
-        "abs = 3\nassert abs(f(1) - 2) < 1",
-        "f = 3\nassert f(1) == 2",
-        "_rrtf_holds = 3\nassert f(1) == 2",
-        "assert False\nassert f(1)",
-        "def check(f, g):\n    assert f(1) == 2",
-        "def check(f=3):\n    assert f(1) == 2",
+        "x = f(1)\nassert x == 2", "for i in (1, 2):\n    assert f(i) == i", "assert f(g(1)) == 2",
+        "assert f(1) == g(2)", "assert f(f(1)) == 2", "assert f(1) == 2 == 2",
+        "assert f(1) == 2 and f(2) == 3", "assert f(1) in (2, 3)", "assert f(1) is 2",
+        "assert f(1) == float('nan')", "assert f(*[1]) == 2", "assert f(**{'a': 1}) == 2",
+        "assert f(1)[0] == 2", "assert f(f'{1}') == 2", "assert f(...) == 2",
+        "assert f({2, 1}) == 3", "assert f([1] * 3) == 3", "assert f(2 ** 5000) == 3",
+        "assert f(2 ** -1) == 3", "assert f(1 / 0) == 3", "assert f({[]: 1}) == 3",
+        "assert f(1) == {**{}}", "assert g(1) == 2", "import math\nassert f(1) == 2",
+        "assert f(1) == 2\nassert abs(f(1) - f(2)) < 1", "abs = 3\nassert abs(f(1) - 2) < 1",
+        "f = 3\nassert f(1) == 2", "_rrtf_holds = 3\nassert f(1) == 2", "assert False\nassert f(1)",
+        "def check(f, g):\n    assert f(1) == 2", "def check(f=3):\n    assert f(1) == 2",
         "def check(f: print(3)):\n    assert f(1) == 2",
         "def check(f) -> print(3):\n    assert f(1) == 2",
-        "@print\ndef check(f):\n    assert f(1) == 2",
-        "def check(abs):\n    assert abs(1) == 2",
+        "@print\ndef check(f):\n    assert f(1) == 2", "def check(abs):\n    assert abs(1) == 2",
         "def check(candidate):\n    x = 1\n    assert candidate(1) == 2",
         "def check(candidate):\n    assert candidate(1) == 2\nassert f(1) == 2",
         "def check(candidate):\n    assert f(1) == 2",
@@ -112,7 +97,7 @@ def test_assertions_about_one_call_with_literals_are_data(tests):
         "class A:\n    assert f(1) == 2",
         "assert f(" + "[" * 90 + "1" + "]" * 90 + ") == " + "-" * 900 + "1",
     ],
-)
+)  # fmt: skip
 def test_all_other_tests_are_code(tests):
     assert assertions.cases(ast.parse(tests), "f") is None
 
@@ -280,11 +265,8 @@ def test_a_value_that_takes_the_clerk_too_long_fails_its_own_program_only(monkey
     boot_with(monkeypatch, JUDGE_CPU_SECONDS=0.7)
     found = judged_in_turn(RIGHT, COLLIDING, RIGHT)
     assert [e.reason for e in found] == ["", "judge_limit", ""]
-    with monkeypatch.context() as patch:
-        patch.setattr(assertions, "cases", lambda tree, entry_point: None)
-        instrument.prepare.cache_clear()
+    with all_as_code():
         assert judged_in_turn(RIGHT, COLLIDING, RIGHT) == found
-    instrument.prepare.cache_clear()
 
 
 def test_a_clerk_that_dies_is_replaced_and_its_program_judged_again():

@@ -42,17 +42,14 @@ def test_a_shared_override_reaches_every_stage_and_a_stage_override_only_its_own
     assert config.resolve("nano", "evolve", own)["seed"] == 8
 
 
-def test_a_whole_number_may_stand_for_a_float():
-    values = config.resolve("nano", "00", {"rrtf_by_hand.tie_break": 1})
-    assert values["tie_break"] == 1.0 and type(values["tie_break"]) is float
-
-
-def test_one_value_stands_for_a_list_of_one_and_texts_may_have_commas():
+def test_one_value_stands_for_a_list_of_one_texts_may_have_commas_and_floats_be_whole():
     teachers = config.resolve("nano", "sample", {"shared.teacher": "a/b, c"})["teacher"]
     assert teachers == ["a/b", "c"]
     assert config.resolve("nano", "sample", {"shared.teacher": ""})["teacher"] == []
     warm = config.resolve("nano", "sample", {"sample.temperatures": 1.0})["temperatures"]
     assert warm == [1.0]
+    value = config.resolve("nano", "00", {"rrtf_by_hand.tie_break": 1})["tie_break"]
+    assert value == 1.0 and type(value) is float
 
 
 @pytest.mark.parametrize(

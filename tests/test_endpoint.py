@@ -469,17 +469,14 @@ def test_a_server_is_asked_again_without_a_field_that_it_does_not_take(tmp_path,
             replies = send(server, asks, tmp_path, concurrency=1)
     assert len(told) == 1 and not any(reply.error for reply in replies)
     assert [field in sent for sent in server.bodies] == [True, False, False]
+    both = "takes no seed, max_tokens"
+    with ScriptedEndpoint(lambda *_: both) as neither, pytest.warns(Note) as told:
+        assert not send(neither, [one("c")], tmp_path)[0].error
+    assert len(told) == 2 and len(neither.bodies) == 3, "asked without both"
     named = "max_completion_tokens"
     assert [sent.get(named) for sent in server.bodies[1:]] == (
         [9, 1024] if field == "max_tokens" else [None, None]
     )
-
-
-def test_a_server_that_takes_neither_of_two_fields_is_asked_without_both(tmp_path):
-    both = "takes no seed, max_tokens"
-    with ScriptedEndpoint(lambda prompt, number: both) as server, pytest.warns(Note) as told:
-        assert not send(server, [one("a")], tmp_path)[0].error
-    assert len(told) == 2 and len(server.bodies) == 3
 
 
 @pytest.mark.parametrize(

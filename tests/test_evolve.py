@@ -49,18 +49,19 @@ def grown(nano_seeds):
     return evolve(nano_seeds, rounds=2, seed=1, workers=2)
 
 
-def test_attempts_are_evolved_or_dropped_with_a_reason(nano_seeds, grown):
+def test_attempts_are_evolved_or_dropped_and_every_child_knows_its_parent_and_its_round(
+    nano_seeds, grown
+):
     evolved, dropped = grown
     first = [problem for problem in evolved if problem.depth == 1]
     assert len(nano_seeds) + len(first) == len(evolved) + sum(dropped.values())
-
-
-def test_every_child_knows_its_parent_and_its_round(nano_seeds, grown):
-    known = {problem.task_id: problem for problem in [*nano_seeds, *grown[0]]}
-    for problem in grown[0]:
+    known = {problem.task_id: problem for problem in [*nano_seeds, *evolved]}
+    for problem in evolved:
         line = offline.lineage(problem, known)
         assert [p.depth for p in line] == list(range(problem.depth + 1))
-    assert max(Counter(p.task_id for p in grown[0]).values()) == 1
+    assert max(Counter(p.task_id for p in evolved).values()) == 1
+    drawn = Counter(offline.draw_method(NANO_WEIGHTS, 0, f"t/{i}") for i in range(5500))
+    assert abs(drawn["constrain"] - 1500) < 150 and abs(drawn["tighten"] - 500) < 100, "by weight"
 
 
 def test_evolution_does_not_depend_on_processes_or_on_the_order_of_seeds(nano_seeds, grown):
@@ -69,12 +70,6 @@ def test_evolution_does_not_depend_on_processes_or_on_the_order_of_seeds(nano_se
     shared = {p.task_id: p for p in other if p.task_id in first}
     assert len(shared) >= len(first) - 2, "only which of two equal behaviours stays may differ"
     assert all(first[name] == problem for name, problem in shared.items())
-
-
-def test_methods_are_drawn_with_their_weights():
-    drawn = Counter(offline.draw_method(NANO_WEIGHTS, 0, f"t/{i}") for i in range(5500))
-    assert abs(drawn["constrain"] - 1500) < 150
-    assert abs(drawn["tighten"] - 500) < 100
 
 
 def test_a_users_problems_split_by_task_id_alone():

@@ -165,7 +165,10 @@ def test_changed_prose_and_comments_change_the_page_without_running_the_stage(pl
     assert "Does it fly?" in page and "# so" in page and ">2<" in page.replace("\n", "")
 
 
-def test_from_leaves_out_the_stages_before_it(place):
+def test_what_a_run_takes_is_every_stage_and_the_closing_appendices_or_what_is_named(place):
+    assert pipeline.selected(None, None) == config.STAGES + config.CLOSING
+    assert pipeline.selected("07", None) == config.STAGES[7:] + config.CLOSING
+    assert pipeline.selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
     for how, kind, told in (
         ({"start": "08"}, FileNotFoundError, "08_quantize"),
         ({"start": "leaderboard"}, ValueError, "--only leaderboard"),
@@ -256,12 +259,6 @@ def test_a_term_of_ours_leads_to_its_place_in_the_glossary_where_a_page_first_us
     text = pages.write_glossary("smoke").read_text()
     assert all(f'id="{anchor}"' in text for anchor in pages.terms().values())
     assert "glossary.html#" not in text, "it does not link itself"
-
-
-def test_a_plain_run_ends_with_the_closing_appendices_and_no_other():
-    assert pipeline.selected(None, None) == config.STAGES + config.CLOSING
-    assert pipeline.selected("07", None) == config.STAGES[7:] + config.CLOSING
-    assert pipeline.selected(None, "07,paper_audit") == (config.STAGES[7], *config.CLOSING)
 
 
 def test_an_appendix_is_listed_after_the_stages_and_a_closing_one_is_summarised(place):

@@ -271,22 +271,17 @@ def test_the_target_of_a_chatty_answer_is_its_code_and_does_what_it_does(add_pro
         space["check"](space["add"])
 
 
-def test_a_target_that_is_code_already_stays_as_it_is(add_problem):
-    for text in ("\n    return a + b\n", "\n    return (", ""):
-        assert prompts.target(add_problem, text, "starcoder") == text
-
-
-def test_instructed_students_are_shown_the_judged_program_in_one_block(add_problem):
+def test_what_is_shown_as_target_is_the_judged_program_or_none(add_problem):
     code = "def add(a, b):\n    c = a\n    return c + b"
     block = f"```python\n{add_problem.prompt}    c = a\n    return c + b\n```"
     for style, text in product(("chat", "wizardcoder"), (CHATTY["without docstring"], code)):
-        assert prompts.target(add_problem, text, style) == block
-
-
-def test_code_that_cannot_follow_the_prompt_is_no_target(add_problem):
+        assert prompts.target(add_problem, text, style) == block, "in one block"
+    for text in ("\n    return a + b\n", "\n    return (", ""):
+        assert prompts.target(add_problem, text, "starcoder") == text, "code already"
     for code in ("def add(x, y):\n    return x + y", "def add(a, b): return a + b",
                  "def add(a, b):\n  return a + b", "def add(a, b):\n    return ("):  # fmt: skip
-        assert prompts.target(add_problem, f"```python\n{code}\n```", "starcoder") is None
+        block = f"```python\n{code}\n```"
+        assert prompts.target(add_problem, block, "starcoder") is None, "it cannot follow"
 
 
 MARKS = [(*pair, way) for pair in prompts.REASONING for way in ("whole", "begun before", "no end")]

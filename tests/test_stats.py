@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from rrtf import stats
 from rrtf.stats import Estimate
@@ -63,27 +64,19 @@ def test_wilson_equals_the_closed_formula():
 
 def wilson_t(p, variance, df):
     """Wilson's interval by solving (p - x)^2 = t^2 x (1 - x) / n for x."""
-    from scipy.stats import t
-
-    n, z = p * (1 - p) / variance, t.isf(0.025, df)
+    n, z = p * (1 - p) / variance, scipy.stats.t.isf(0.025, df)
     return np.sort(np.roots([1 + z * z / n, -2 * p - z * z / n, p * p]).real)
 
 
-def test_a_rate_of_yes_no_tasks_has_wilsons_interval():
+def test_a_rate_has_wilsons_interval_at_the_variance_of_its_tasks_or_families():
     assert stats.rate([1] * 40 + [0] * 60) == (stats.wilson(40, 100), "Wilson")
     assert stats.rate([1, 0, 1], ["a", "b", "c"]) == (stats.wilson(2, 3), "Wilson")
-
-
-def test_a_rate_of_sampled_tasks_has_wilsons_interval_at_its_own_variance():
-    values = np.random.default_rng(34).integers(0, 11, 164) / 10
+    values = np.random.default_rng(34).integers(0, 11, 164) / 10  # sampled
     found, how = stats.rate(values)
     expected = wilson_t(values.mean(), values.var() / 164, 163)
     assert (found.low, found.high) == pytest.approx(expected, rel=1e-3)
     assert how == "Wilson, effective n"
-
-
-def test_families_of_equal_tasks_count_as_one_yes_no_task_each():
-    solved = np.random.default_rng(35).integers(0, 2, 40)
+    solved = np.random.default_rng(35).integers(0, 2, 40)  # families of equal tasks
     found, how = stats.rate(np.repeat(solved, 4), [i // 4 for i in range(160)])
     share = solved.mean()
     expected = wilson_t(share, share * (1 - share) / 40, 39)
@@ -142,10 +135,9 @@ def test_the_mean_rate_over_seeds_has_the_variance_of_crossed():
 
 
 def test_bootstrap_agrees_with_scipy_when_every_task_is_its_own_cluster():
-    from scipy.stats import bootstrap
-
     values = np.random.default_rng(1).random(80)
-    theirs = bootstrap((values,), np.mean, method="percentile", rng=2).confidence_interval
+    how = {"method": "percentile", "rng": 2}
+    theirs = scipy.stats.bootstrap((values,), np.mean, **how).confidence_interval
     ours = stats.bootstrap(values, seed=3)
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.005)
@@ -170,10 +162,8 @@ def test_clusters_of_equal_tasks_widen_the_interval_by_the_square_root_of_their_
 
 
 def test_crossed_with_one_seed_is_the_t_interval_over_tasks():
-    from scipy import stats as theirs
-
     values = np.random.default_rng(9).random(30)
-    expected = theirs.ttest_1samp(values, 0).confidence_interval()
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval()
     found = stats.crossed([values])
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=2e-3)
     assert found.df == pytest.approx(29)
@@ -209,10 +199,16 @@ def test_crossed_adds_to_the_tasks_what_seeds_vary_beyond_the_noise_of_cells():
     assert alone.df < 199  # one side's seeds count also where the other has one
 
 
-def test_seeds_that_agree_better_than_chance_add_nothing():
+def test_seeds_that_agree_add_nothing_sides_can_be_turned_and_no_interval_has_width_zero():
     a = np.random.default_rng(32).random((4, 100))
     a += a.mean() - a.mean(axis=1, keepdims=True)
     assert stats.crossed(a) == stats.crossed([a.mean(axis=0)])
+    random = np.random.default_rng(12)
+    a, b = random.random((3, 40)), random.random((2, 40))
+    ab, ba = stats.crossed(a, b), stats.crossed(b, a)
+    assert (ab.value, ab.low, ab.high) == pytest.approx((-ba.value, -ba.high, -ba.low))
+    same = stats.crossed(np.ones((3, 50)), np.ones((3, 50)))
+    assert same.value == 0 and same.standard_error == pytest.approx(1 / 50, rel=0.02)
 
 
 def test_three_seeds_that_agree_still_count_in_the_degrees_of_freedom():
@@ -249,18 +245,6 @@ def test_the_task_part_of_crossed_is_the_variance_of_the_cluster_bootstrap():
     assert closed.standard_error == pytest.approx(resampled.standard_error, rel=0.05)
 
 
-def test_a_minus_b_is_the_negative_of_b_minus_a():
-    random = np.random.default_rng(12)
-    a, b = random.random((3, 40)), random.random((2, 40))
-    ab, ba = stats.crossed(a, b), stats.crossed(b, a)
-    assert (ab.value, ab.low, ab.high) == pytest.approx((-ba.value, -ba.high, -ba.low))
-
-
-def test_equal_results_on_all_tasks_do_not_give_an_interval_of_width_zero():
-    found = stats.crossed(np.ones((3, 50)), np.ones((3, 50)))
-    assert found.value == 0 and found.standard_error == pytest.approx(1 / 50, rel=0.02)
-
-
 def test_mcnemar_is_twice_the_binomial_tail():
     tail = sum(math.comb(38, i) for i in range(18)) / 2**38
     assert stats.mcnemar(21, 17) == pytest.approx(2 * tail)
@@ -268,18 +252,14 @@ def test_mcnemar_is_twice_the_binomial_tail():
     assert stats.mcnemar(0, 0) == 1.0
 
 
-def test_permutation_of_few_clusters_enumerates_all_signs():
+def test_permutation_of_few_clusters_enumerates_all_signs_and_of_many_agrees_with_scipy():
     values = np.array([0.3, -0.1, 0.4, 0.2, 0.05])
     sums = [abs(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=5)]
     expected = sum(s >= abs(sum(values)) - 1e-12 for s in sums) / 32
     assert stats.permutation(values, seed=0) == pytest.approx(expected)
-
-
-def test_permutation_agrees_with_scipy():
-    from scipy.stats import permutation_test
-
     values = np.random.default_rng(13).normal(0.2, 1, 60)
-    theirs = permutation_test((values,), np.mean, permutation_type="samples", rng=14).pvalue
+    how = {"permutation_type": "samples", "rng": 14}
+    theirs = scipy.stats.permutation_test((values,), np.mean, **how).pvalue
     assert stats.permutation(values, seed=15) == pytest.approx(theirs, abs=0.015)
 
 
@@ -295,36 +275,24 @@ def test_permutations_by_hand():
     assert stats.permutation(yes_no, seed=0) == pytest.approx(stats.mcnemar(9, 3))
 
 
-def test_t_test_equals_scipy_for_one_seed():
-    from scipy.stats import ttest_1samp
-
+def test_t_test_equals_scipy_for_one_seed_and_says_what_the_interval_says():
     values = np.random.default_rng(37).normal(0.02, 0.1, 200)
-    assert stats.t_test(stats.crossed([values])) == pytest.approx(
-        ttest_1samp(values, 0).pvalue, rel=0.01
-    )
-
-
-def test_t_test_and_interval_say_the_same():
+    theirs = scipy.stats.ttest_1samp(values, 0).pvalue
+    assert stats.t_test(stats.crossed([values])) == pytest.approx(theirs, rel=0.01)
     estimate = stats.crossed(np.random.default_rng(17).random((3, 40)))
     assert stats.t_test(estimate, null=estimate.low) == pytest.approx(0.05)
 
 
-def test_equivalence_agrees_with_the_two_one_sided_tests_of_statsmodels():
+def test_equivalence_is_the_two_one_sided_tests_and_the_90_percent_interval_inside_the_margin():
     from statsmodels.stats.weightstats import DescrStatsW
 
     values = np.random.default_rng(18).normal(0.004, 0.1, 400)
     expected = DescrStatsW(values).ttost_mean(-0.02, 0.02)[0]
     found = stats.equivalence(stats.crossed([values]), margin=0.02)
     assert found == pytest.approx(expected, rel=1e-3)
-
-
-def test_equivalence_is_shown_exactly_when_the_90_percent_interval_lies_inside_the_margin():
-    from scipy.stats import t
-
-    values = [np.random.default_rng(19).normal(0.0, 0.1, 100)]
-    inner = stats.crossed(values)
-    edge = abs(inner.value) + t.ppf(0.95, inner.df) * inner.standard_error
-    assert stats.equivalence(stats.crossed(values), margin=edge) == pytest.approx(0.05)
+    inner = stats.crossed([np.random.default_rng(19).normal(0.0, 0.1, 100)])
+    edge = abs(inner.value) + scipy.stats.t.ppf(0.95, inner.df) * inner.standard_error
+    assert stats.equivalence(inner, margin=edge) == pytest.approx(0.05)
 
 
 def test_holm_equals_the_step_down_by_hand_and_that_of_statsmodels():
@@ -338,17 +306,15 @@ def test_holm_equals_the_step_down_by_hand_and_that_of_statsmodels():
         assert stats.holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
-def test_the_smallest_detectable_difference_of_many_tasks_is_2_8_standard_errors():
-    assert stats.smallest_detectable(0.01) == pytest.approx(0.028016, abs=1e-5)
-    assert stats.smallest_detectable(0.01, 2.5) > stats.smallest_detectable(0.01, 50) > 0.028
-
-
 def test_the_smallest_detectable_difference_is_found_with_the_stated_power():
     from statsmodels.stats.power import TTestPower
 
     found = stats.smallest_detectable(1 / math.sqrt(12), 11)
     power = TTestPower().power(found, nobs=12, alpha=0.05, alternative="two-sided")
     assert power == pytest.approx(0.8, abs=1e-4)
+    many = stats.smallest_detectable(0.01)  # 2.8 standard errors
+    assert many == pytest.approx(0.028016, abs=1e-5)
+    assert stats.smallest_detectable(0.01, 2.5) > stats.smallest_detectable(0.01, 50) > many
 
 
 SURE = Estimate(0.5, 0.4, 0.6)

@@ -109,24 +109,24 @@ def f(x: int=7) -> 'list[int]':
 '''
 
 
-def test_mutants_compile_differ_from_the_reference_and_from_each_other():
+def test_mutants_compile_and_differ_from_each_other_and_from_the_reference_in_one_line():
     found = mutants(PROGRAM, "f", limit=1000, seed=1)
     texts = [mutant.program for mutant in found]
     assert len(found) > 30 and len(set(texts)) == len(texts)
     assert ast.unparse(ast.parse(PROGRAM)) not in texts
-    for text in texts:
-        compile(text, "mutant.py", "exec")
-
-
-def test_a_mutant_differs_in_the_line_it_names_only():
-    before = ast.unparse(ast.parse(PROGRAM)).splitlines()
-    shown = PROGRAM.splitlines()
-    for mutant in mutants(PROGRAM, "f", limit=1000, seed=1):
+    before, shown = ast.unparse(ast.parse(PROGRAM)).splitlines(), PROGRAM.splitlines()
+    for mutant in found:
+        compile(mutant.program, "mutant.py", "exec")
         after = mutant.program.splitlines()
         if len(after) == len(before):
             pairs = zip(before, after, strict=True)
             (changed,) = [line for line, other in pairs if line != other]
             assert changed.strip() == shown[mutant.line - 1].strip()
+    # `if False: ...` is its deletion; `-1 - 1` is `0 - 2`: one mutant each
+    body = "if x: y = 1\nreturn y"
+    both = changes(body, "deletion") | changes(body, "condition")
+    assert "x -> True" in both and len(both) == 2
+    assert len(changes("return 0 - 1", "constant")) == 2
 
 
 def test_only_what_the_entry_point_needs_is_changed_and_no_text_or_import():
@@ -137,6 +137,12 @@ def test_only_what_the_entry_point_needs_is_changed_and_no_text_or_import():
     for mutant in found:
         for kept in ("Doc 5.", "Doc 6.", "import re", "list[int]", ":03d", "'v"):
             assert kept in mutant.program.replace('"', "'"), mutant
+    source = "class Solution:\n    def twice(self, n):\n        return n + n\n"
+    found = mutants(source, "Solution().twice", limit=10, seed=0)
+    assert {m.change for m in found} == {"n + n -> n - n", "return n + n -> return None"}
+    for program in ("def f(:", "def g(x): return x", "f(" * 500):
+        with pytest.raises(ValueError, match="the program does not"):
+            mutants(program, "f", limit=3, seed=0)
 
 
 def test_mutants_depend_on_the_seed_operators_take_turns_and_a_larger_limit_adds_some():
@@ -152,26 +158,6 @@ def test_mutants_depend_on_the_seed_operators_take_turns_and_a_larger_limit_adds
     start = PROGRAM[: PROGRAM.index("    while")].count("\n") + 1
     below = mutants(PROGRAM, "f", limit=1000, seed=1, first_line=start)
     assert below and min(mutant.line for mutant in below) >= start
-
-
-def test_changes_that_compile_to_one_thing_are_one_mutant():
-    """`if False: ...` is its deletion; `-1 - 1` is `0 - 2`."""
-    body = "if x: y = 1\nreturn y"
-    both = changes(body, "deletion") | changes(body, "condition")
-    assert "x -> True" in both and len(both) == 2
-    assert len(changes("return 0 - 1", "constant")) == 2
-
-
-def test_a_class_with_a_method_is_an_entry_point_too():
-    source = "class Solution:\n    def twice(self, n):\n        return n + n\n"
-    found = mutants(source, "Solution().twice", limit=10, seed=0)
-    assert {m.change for m in found} == {"n + n -> n - n", "return n + n -> return None"}
-
-
-@pytest.mark.parametrize("program", ["def f(:", "def g(x): return x", "f(" * 500])
-def test_a_program_without_its_entry_point_is_refused(program):
-    with pytest.raises(ValueError, match="the program does not"):
-        mutants(program, "f", limit=3, seed=0)
 
 
 def test_a_reference_is_joined_to_code_and_stands_alone_after_prose():
@@ -215,20 +201,19 @@ def measured() -> tuple[dict[str, str], dict[str, Strength]]:
     return broken, {one.task_id: one for one in found}
 
 
-def test_tests_that_see_nothing_have_strength_near_0_and_sharp_ones_1(measured):
-    _, found = measured
-    assert found["t/weak"].strength < 0.2
-    assert found["t/strong"].discounted == 1.0
-    assert found["t/strong"].n_mutants == found["t/weak"].n_mutants > 8
-
-
-def test_every_mutant_is_killed_or_survives_and_the_counts_add_up(measured):
-    for one in measured[1].values():
+def test_every_mutant_is_killed_or_survives_and_a_failing_reference_is_not_measured(measured):
+    broken, found = measured
+    for one in found.values():
         survived = [outcome == P for outcome in one.outcomes]
         assert one.n_killed + sum(survived) == one.n_mutants == len(one.operators)
         assert all(lives or not alike for lives, alike in zip(survived, one.alike, strict=True))
         assert one.strength == pytest.approx(one.n_killed / one.n_mutants)
         assert one.strength <= one.discounted <= 1
+    assert found["t/weak"].strength < 0.2, "tests that see nothing"
+    assert found["t/strong"].discounted == 1.0
+    assert found["t/strong"].n_mutants == found["t/weak"].n_mutants > 8
+    assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
+    assert not set(broken) & set(found)
 
 
 @pytest.mark.parametrize(
@@ -248,12 +233,6 @@ def test_a_survivor_is_a_suspect_unless_other_inputs_give_it_away(
     place = one.changes.index(change)
     assert (one.outcomes[place], one.alike[place]) == (outcome, alike)
     assert one.strength < one.discounted == 1.0 or not alike
-
-
-def test_a_failing_reference_is_named_instead_of_measured(measured):
-    broken, found = measured
-    assert broken["t/none"] == NO_REFERENCE and broken["t/broken"].endswith("0 of 1")
-    assert not set(broken) & set(found)
 
 
 def test_a_slow_reference_gets_the_full_time_and_its_mutants_too():
@@ -281,29 +260,22 @@ def test_the_threshold_drops_exactly_the_weak_and_the_unknown():
     assert [p.task_id for p in kept] == ["a", "b", "f"]
     assert sorted(dropped.values()) == [1, 2] and len(kept) + 3 == len(rows)
     assert "0.8" in next(name for name, count in dropped.items() if count == 1)
-
-
-def test_threshold_0_drops_nothing_and_one_outside_0_to_1_is_refused():
-    rows = [problem(WEAK, BODY)]
     assert examine.drop_weak(rows, [], min_strength=0) == (rows, {})
     with pytest.raises(ValueError, match=r"min_strength 1\.5"):
         examine.drop_weak(rows, [], min_strength=1.5)
-    assert math.isnan(strong_as("a", 0, 0).strength), "and has no place in the distribution"
-    found = [strong_as("a", 3, 1), strong_as("c", 0, 0)]
-    assert list(examine.shares(found).values()) == [[0.75], [0.75]]
 
 
-def test_rows_count_every_mutant_once():
+def test_tables_count_every_mutant_once_and_what_a_threshold_would_drop():
     found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 0, 0)]
     fates = [row["so it is"] for row in examine.mutant_rows(found)]
     assert [fates.count(x) for x in ("killed", "missed", "like the reference")] == [8, 1, 1]
     (row,) = examine.operator_rows(found)
     assert (row["mutants"], row["killed"], row["missed"]) == (10, 8, 1)
     assert row["missed (%)"] == pytest.approx(100 / 9)
-
-
-def test_a_threshold_row_says_what_drop_weak_would_drop():
-    found = [strong_as("a", 3, 2, alike=1), strong_as("b", 5, 0), strong_as("c", 1, 4)]
+    assert math.isnan(found[2].strength), "and has no place in the distribution"
+    some = [strong_as("a", 3, 1), found[2]]
+    assert list(examine.shares(some).values()) == [[0.75], [0.75]]
+    found[2] = strong_as("c", 1, 4)
     rows = [problem(WEAK, BODY, task_id=one.task_id) for one in found]
     for row in examine.threshold_rows(found):
         kept, _ = examine.drop_weak(rows, found, min_strength=row["min_strength"])
@@ -333,12 +305,9 @@ def test_further_calls_have_the_types_of_those_in_the_tests():
     assert any(77 in call[0] for call in varied) and any("zz" in call[1] for call in varied)
     assert len({str(call) for call in varied}) > 100
     assert probes.varied_calls([], [], count=5, seed=1) == []
-
-
-def test_calls_in_a_loop_over_written_cases_are_found_too():
     tests = "CASES = [([1], 2), ((3, x), 4), ((5, 6), 7)]\ndef check(candidate):\n"
     tests += "    for inputs, expected in CASES:\n        assert candidate(*inputs) == expected\n"
-    assert probes.literal_calls(tests, "f") == [{0: 1}, {0: 5, 1: 6}]
+    assert probes.literal_calls(tests, "f") == [{0: 1}, {0: 5, 1: 6}], "of a loop over cases"
     assert probes.literal_calls("for row in [(1, 2), 3]:\n    f(*row)", "f") == [{0: 1, 1: 2}]
     assert probes.literal_calls("for row in rows:\n    f(*row)", "f") == []
 

@@ -322,18 +322,15 @@ def test_unequal_parts_of_a_batch_give_its_loss_its_parts_and_its_gradient(
         assert torch.allclose(summed[name], expected, atol=1e-6 * largest), name
 
 
-def test_a_forward_pass_holds_at_most_its_tokens_or_one_group_that_is_larger():
+def test_a_forward_pass_holds_its_tokens_and_every_process_takes_part_in_equally_many():
     sizes = [30, 50, 20, 200, 10, 10]
     assert sharding.passes(sizes, processes=1, budget=0) == [[[0, 1, 2, 3, 4, 5]]]
     assert sharding.passes(sizes, processes=1, budget=100) == [[[0, 1, 2], [3], [4, 5]]]
-
-
-def test_every_process_takes_part_in_equally_many_passes_and_every_group_is_in_one():
     for sizes, processes, budget in (([5] * 7, 3, 10), ([9, 1, 9, 1], 2, 9), ([4], 2, 0)):
         plan = sharding.passes(sizes, processes=processes, budget=budget)
         assert len(plan) == processes and len({len(own) for own in plan}) == 1
         places = [place for own in plan for some in own for place in some]
-        assert sorted(places) == list(range(len(sizes)))
+        assert sorted(places) == list(range(len(sizes))), "every group is in one"
 
 
 def test_the_learning_rate_of_a_schedule_is_that_of_transformers():

@@ -26,40 +26,31 @@ pytestmark = pytest.mark.slow
 
 CLOSE = {"rel": 1e-5, "abs": 1e-5}
 ROWS = [
-    ("def add(a, b):", "\n    return a + b\n", "\n    return a\n"),
-    (
-        'def twice(x):\n    """Double x."""',
-        "\n    return 2 * x\n",
-        "\n    y = x\n    return y * x\n",
-    ),
-    ("def é(xs):", "\n    return sum(xs)", ""),
-]
-ROWS = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in ROWS]
+    {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    for prompt, chosen, rejected in (
+        ("def add(a, b):", "\n    return a + b\n", "\n    return a\n"),
+        ('def twice(x):\n    """Double x."""', "\n    return 2 * x\n",
+         "\n    y = x\n    return y * x\n"),
+        ("def é(xs):", "\n    return sum(xs)", ""),
+    )
+]  # fmt: skip
+
 
 # name -> (kind of TRL's trainer, its arguments, our objective, our options)
+HINGE = {"loss_type": "hinge", "beta": 0.01}
 CASES = {
     # float32 leaves about 1e-5 of a log-probability sum of some hundreds: a small beta
     "dpo": ("dpo", {"beta": 0.1}, "dpo", {"beta": 0.1}),
-    "simpo": (
-        "cpo",
-        {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 0.7},
-        "simpo",
-        {"beta": 2.0, "margin": 0.7},
-    ),
-    "hinge": (
-        "cpo",
-        {"loss_type": "hinge", "cpo_alpha": 0.0, "beta": 0.01},
-        "cpo-hinge",
-        {"beta": 0.01, "margin": 1.0, "ft_weight": 0.0},
-    ),
-    "hinge + L_ft": (
-        "cpo",
-        {"loss_type": "hinge", "cpo_alpha": 0.5, "beta": 0.01},
-        "cpo-hinge",
-        {"beta": 0.01, "margin": 1.0, "ft_weight": 0.5},
-    ),
+    "simpo": ("cpo", {"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2.0, "simpo_gamma": 0.7},
+              "simpo", {"beta": 2.0, "margin": 0.7}),
+    "hinge": ("cpo", HINGE | {"cpo_alpha": 0.0},
+              "cpo-hinge", {"beta": 0.01, "margin": 1.0, "ft_weight": 0.0}),
+    "hinge + L_ft": ("cpo", HINGE | {"cpo_alpha": 0.5},
+                     "cpo-hinge", {"beta": 0.01, "margin": 1.0, "ft_weight": 0.5}),
     "sft": ("sft", {}, "sft", {}),
-}
+}  # fmt: skip
+
+
 MODELS = ("gptbigcode", "llama")
 
 
