@@ -16,8 +16,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from dataclasses import fields, replace
 
 import pytest
+from typer.testing import CliRunner
 
-from rrtf import execution
+from rrtf import __main__, execution
 from rrtf.audit import detectors
 from rrtf.engines import Decoding
 from rrtf.records import Problem
@@ -36,6 +37,16 @@ AUDIT = detectors.Settings(
     seed=1,
 )
 DECODING = Decoding(temperature=1.0, top_p=0.95, max_new_tokens=12, seed=5)
+
+
+def rrtf(*words: object, stdin: str | bytes | None = None, columns: int = 0):
+    """The command line within this process: `exit_code`, `stdout`, `stderr`."""
+    before = signal.getsignal(signal.SIGTERM)
+    wide = {"COLUMNS": str(columns)} if columns else None
+    try:
+        return CliRunner().invoke(__main__.app, [*map(str, words)], input=stdin, env=wide)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def within(options: dict) -> dict:

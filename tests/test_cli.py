@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import partial
 
 import pytest
+from conftest import rrtf
 from rich.console import Console
-from typer.testing import CliRunner
 
 from rrtf import __main__, config
 from rrtf.cli import options, rank, sample, screen, train
@@ -20,8 +21,7 @@ told = { verb = false }  # say it
 """
 
 
-def run(*words: str):
-    return CliRunner().invoke(__main__.app, list(words), env={"COLUMNS": "120"})
+run = partial(rrtf, columns=120)
 
 
 def said(result) -> str:

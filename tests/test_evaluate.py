@@ -190,13 +190,6 @@ def test_measured_metrics_are_greedy_pass_at_1_and_pass_at_the_number_of_samples
         results.measured(scores[:1])
 
 
-def test_a_greedy_count_has_wilsons_interval():
-    (row,) = results.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
-    expected = stats.wilson(40, 100)
-    assert (row.value, row.low, row.high) == (0.4, expected.low, expected.high)
-    assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
-
-
 def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     counts = np.random.default_rng(0).integers(0, 11, 60)
     scores = task_scores("base", [counts], temperature=0.8, n=10, family=lambda t: str(t // 2))
@@ -204,15 +197,15 @@ def test_a_sampled_rate_has_the_interval_of_stats_over_families():
     expected, how = stats.rate(counts / 10, [str(t // 2) for t in range(60)])
     assert (row.value, row.low, row.high) == (expected.value, expected.low, expected.high)
     assert row.interval == how and "families" in how
-
-
-def test_a_measure_and_its_text_are_inverse():
-    for metric in (GREEDY, SAMPLED, Metric(100, 1.2)):
-        assert stats.parse_metric(metric.name) == metric
+    (row,) = results.results(task_scores("base", [[1] * 40 + [0] * 60]), [GREEDY])
+    assert (row.value, row.low) == (0.4, stats.wilson(40, 100).low)
+    assert (row.seed, row.n_seeds, row.n_tasks, row.n_samples) == (0, 1, 100, 1)
 
 
 @pytest.mark.parametrize("text", ["pass@1", "pass@0 T=1", "pass@10 greedy", "pass@1 T=warm", ""])
-def test_a_measure_of_another_form_is_refused(text):
+def test_a_measure_and_its_text_are_inverse_and_another_form_is_refused(text):
+    for metric in (GREEDY, SAMPLED, Metric(100, 1.2)):
+        assert stats.parse_metric(metric.name) == metric
     with pytest.raises(ValueError, match="expected 'pass@1 greedy'"):
         stats.parse_metric(text)
 
@@ -288,6 +281,8 @@ def test_benchmarks_are_scored_apart_and_corrected_together():
         first + other, [GREEDY], primary=["rrtf - sft"], secondary=[], margin=0.02, seed=0
     )
     assert [(r.benchmark, r.table) for r in found] == [("toy", "primary"), ("other", "secondary")]
+    twice = planned(first, metrics=[GREEDY, GREEDY], primary=["rrtf - sft"])
+    assert [row.table for row in twice] == ["primary", "secondary"], "the first metric alone"
 
 
 def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
@@ -298,12 +293,6 @@ def test_a_mean_over_trainings_stands_before_its_seeds_and_is_the_headline():
     assert results.headline(found) == [found[0]]
 
 
-def test_rates_of_a_model_that_solves_nothing_have_an_interval_above_zero():
-    scores = task_scores("base", [[0] * 50], temperature=0.8, n=10)
-    (row,) = results.results(scores, [SAMPLED])
-    assert row.low == row.value == 0 < row.high
-
-
 def test_the_table_by_model_has_one_row_per_model():
     scores = task_scores("base", [[1, 0] * 20]) + task_scores("rrtf", [[1, 1, 0, 1] * 10] * 2)
     rows = results.by_model(results.headline(results.results(scores, [GREEDY])))
@@ -312,70 +301,52 @@ def test_the_table_by_model_has_one_row_per_model():
     assert [row["trainings"] for row in rows] == ["1", "2"]
 
 
-def test_panels_hold_one_list_per_metric():
-    scores = task_scores("base", [[1, 0]]) + task_scores("base", [[4, 2]], temperature=0.8, n=10)
-    found = results.panels(results.results(scores, [GREEDY, SAMPLED]))
-    assert list(found) == ["pass@1 greedy", "pass@10 T=0.8"]
-    assert found["pass@1 greedy"][0][:2] == ("base", 0.5)
-
-
 def test_curves_hold_pass_at_k_for_every_k_up_to_the_samples():
     scores = task_scores("base", [[1, 0]]) + task_scores("base", [[1, 3]], temperature=0.8, n=3)
     expected = [100 * (stats.pass_at_k(3, 1, k) + 1) / 2 for k in (1, 2, 3)]
     assert [value for _, value in results.curves(scores)["base"]] == pytest.approx(expected)
 
 
-def planned(scores, **changes):
+def planned(scores, *, metrics=(GREEDY,), **changes):
     plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0) | changes
-    return results.comparisons(scores, [GREEDY], **plan)
+    return results.comparisons(scores, metrics, **plan)
 
 
-def test_two_single_models_are_compared_by_mcnemar():
-    a, b = [1] * 30 + [0] * 20 + [1] * 9 + [0] * 2, [1] * 30 + [0] * 20 + [0] * 9 + [1] * 2
-    (row,) = planned(task_scores("rrtf", [a]) + task_scores("base", [b]))
-    assert row.test == "exact McNemar" and row.p == stats.mcnemar(9, 2)
-    assert row.difference == pytest.approx(7 / 61)
-    assert row.p_tasks == pytest.approx(row.p, abs=0.02)
+def drawn(shape, *, n=1, family=str, other=1):
+    """Scores of rrtf (one row a seed) and base (`other` rows), each c of n drawn anew."""
+    random, temperature = np.random.default_rng(2), 0.8 if n > 1 else 0.0
+    rows = random.integers(0, n + 1, shape), random.integers(0, n + 1, (other, shape[1]))
+    how = {"n": n, "temperature": temperature, "family": family}
+    named = zip(("rrtf", "base"), rows, strict=True)
+    return rows, [score for name, own in named for score in task_scores(name, own, **how)]
 
 
-def test_several_trainings_are_compared_with_the_variance_of_their_seeds():
-    random = np.random.default_rng(2)
-    a, b = random.integers(0, 2, (3, 40)), random.integers(0, 2, (1, 40))
-    (row,) = planned(task_scores("rrtf", a) + task_scores("base", b))
-    expected = stats.crossed(a, b)
+@pytest.mark.parametrize(
+    ("how", "test"),
+    [
+        ({}, "exact McNemar"),
+        ({"n": 10}, "paired permutation over tasks"),
+        ({"family": lambda t: str(t // 2)}, "paired permutation over families"),
+    ],
+)
+def test_the_test_of_single_models_follows_from_their_answers_and_families(how, test):
+    (a, b), scores = drawn((1, 40), **how)
+    metric = SAMPLED if how.get("n") else GREEDY
+    (row,) = planned(scores, metrics=[metric])
+    only = int((a > b).sum()), int((a < b).sum())
+    assert row.test == test
+    assert row.p == (stats.mcnemar(*only) if test == "exact McNemar" else row.p_tasks)
+
+
+@pytest.mark.parametrize("other", [1, 3])
+def test_several_trainings_are_compared_with_the_variance_of_their_seeds(other):
+    """Paired where both sides have the same seeds."""
+    (a, b), scores = drawn((3, 40), other=other)
+    (row,) = planned(scores)
+    expected = stats.crossed(a, b, paired=other == 3)
     assert (row.difference, row.low, row.high) == (expected.value, expected.low, expected.high)
     assert row.p == stats.t_test(expected) and row.test == "t, seeds x families"
-    assert (row.n_seeds_a, row.n_seeds_b) == (3, 1)
-
-
-def test_trainings_with_equal_seeds_are_paired():
-    random = np.random.default_rng(3)
-    a, b = random.integers(0, 2, (3, 40)), random.integers(0, 2, (3, 40))
-    (row,) = planned(task_scores("rrtf", a) + task_scores("base", b))
-    assert row.low == stats.crossed(a, b, paired=True).low
-
-
-def test_sampled_single_models_are_compared_by_permutation():
-    random = np.random.default_rng(4)
-    scores = [
-        score
-        for name in ("rrtf", "base")
-        for score in task_scores(name, random.integers(0, 11, (1, 40)), temperature=0.8, n=10)
-    ]
-    plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    (row,) = results.comparisons(scores, [SAMPLED], **plan)
-    assert row.test == "paired permutation over tasks" and row.p == row.p_tasks
-
-
-def test_families_of_tasks_are_kept_whole_also_in_greedy_comparisons():
-    random = np.random.default_rng(5)
-    scores = [
-        score
-        for name in ("rrtf", "base")
-        for score in task_scores(name, random.integers(0, 2, (1, 40)), family=lambda t: str(t // 2))
-    ]
-    (row,) = planned(scores)
-    assert row.test == "paired permutation over families" and row.p == row.p_tasks
+    assert (row.n_seeds_a, row.n_seeds_b) == (3, other)
 
 
 def test_holm_runs_within_each_table():
@@ -393,34 +364,26 @@ def test_holm_runs_within_each_table():
         assert [row.p_holm for row in pair] == stats.holm([row.p for row in pair])
 
 
-def test_only_the_first_metric_is_primary():
-    scores = [
-        score
-        for name in ("base", "rrtf")
-        for score in task_scores(name, [[0, 1, 1, 0]])
-        + task_scores(name, [[3, 4, 5, 6]], temperature=0.8, n=10)
-    ]
-    plan = dict(primary=["rrtf - base"], secondary=[], margin=0.02, seed=0)
-    rows = results.comparisons(scores, [GREEDY, SAMPLED], **plan)
-    assert [(row.metric, row.table) for row in rows] == [
-        ("pass@1 greedy", "primary"), ("pass@10 T=0.8", "secondary"),
-    ]  # fmt: skip
-
-
-def test_a_contrast_with_a_method_that_was_not_trained_is_left_out():
-    scores = task_scores("rrtf", [[0, 1, 1]]) + task_scores("base", [[0, 1, 0]])
-    rows = planned(scores, primary=["rrtf - base", "rrtf - sft"])
-    assert [(row.a, row.b) for row in rows] == [("rrtf", "base")]
-
-
 @pytest.mark.parametrize("text", ["rrtf-base", "rrtf - ", "- base", ""])
-def test_a_contrast_of_another_form_is_refused(text):
+def test_a_contrast_names_two_methods_which_may_have_hyphens(text):
+    assert results.parse_contrast("sft-verified - sft-kept") == ("sft-verified", "sft-kept")
     with pytest.raises(ValueError, match="expected 'a - b'"):
         results.parse_contrast(text)
 
 
-def test_a_contrast_may_name_methods_with_hyphens():
-    assert results.parse_contrast("sft-verified - sft-kept") == ("sft-verified", "sft-kept")
+SURE = {"p_equivalence": 0.001}
+SAID = [  # what differs from a clear gain, and what is said then
+    ({"difference": -0.04, "low": -0.06, "high": -0.02}, "-4.0 points [-6.0, -2.0]: rrtf is worse"),
+    (SURE | {"difference": 0.006, "p_holm": 0.01}, "rrtf is better, by less than 2 points"),
+    (SURE | {"p_holm": 0.7}, "no difference of 2 points or more (equivalence p = 0.001"),
+    ({"p_holm": 0.5}, "neither a difference nor its absence is shown; a true one of 3.0 points"),
+    ({"p": 0.03, "p_holm": 0.09}, "neither a difference nor its absence is shown"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), SAID)
+def test_no_more_is_said_of_a_comparison_than_it_shows(changes, words):
+    assert words in results.sentence(comparison(**changes))
 
 
 def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
@@ -429,42 +392,12 @@ def test_a_clear_gain_is_called_better_with_its_size_interval_and_p():
         "rrtf - sft, toy, pass@1 greedy: +4.0 points [+2.0, +6.0]: rrtf is better "
         "(p = 0.003 after Holm; 600 tasks, seeds 3 against 3)."
     )
-
-
-def test_a_clear_loss_is_called_worse():
-    row = comparison(difference=-0.04, low=-0.06, high=-0.02)
-    assert "-4.0 points [-6.0, -2.0]: rrtf is worse" in results.sentence(row)
-
-
-def test_no_difference_is_said_only_with_an_equivalence_test():
-    row = comparison(difference=0.002, low=-0.008, high=0.012, p_holm=0.7, p_equivalence=0.001)
-    assert "no difference of 2 points or more (equivalence p = 0.001" in results.sentence(row)
-
-
-def test_what_is_neither_different_nor_equal_is_undecided_and_says_what_could_be_seen():
-    row = comparison(difference=0.01, low=-0.02, high=0.04, p_holm=0.5, p_equivalence=0.3)
-    said = results.sentence(row)
-    assert "neither a difference nor its absence is shown" in said
-    assert "3.0 points would be found four times in five" in said
-    assert "better" not in said and "no difference" not in said
-
-
-def test_a_sure_but_small_gain_is_called_small():
-    row = comparison(difference=0.006, low=0.002, high=0.01, p_holm=0.01, p_equivalence=0.001)
-    assert "rrtf is better, by less than 2 points" in results.sentence(row)
+    row = results.brief(comparison())
+    assert row["points"] == "+4.0 [+2.0, +6.0]" and row["verdict"] == "better"
 
 
 def test_points_have_a_sign_and_no_negative_zero():
     assert [results.points(x) for x in (0.041, -0.0123, -0.0001)] == ["+4.1", "-1.2", "+0.0"]
-
-
-def test_significance_is_judged_after_holm():
-    assert results.verdict(comparison(p=0.03, p_holm=0.09)) == "undecided"
-
-
-def test_a_table_row_of_a_comparison_carries_its_verdict():
-    row = results.brief(comparison())
-    assert row["points"] == "+4.0 [+2.0, +6.0]" and row["verdict"] == "better"
 
 
 def chain_scores():
@@ -483,6 +416,10 @@ def test_the_parts_of_the_gain_add_up_to_the_whole():
     (whole,) = planned(scores)
     assert sum(estimate.value for *_, estimate in parts) == pytest.approx(whole.difference)
     assert [(a, b) for a, b, _ in parts] == list(PARTS)
+    rows = results.headline(results.results(scores, [GREEDY]))
+    start, rises, last = results.ladder(rows, parts)
+    assert start == ("base", rows[0].value) and last == "rrtf"
+    assert rises[0][0] == "imitating the teacher (sft)"
 
 
 def test_the_chain_skips_methods_that_were_not_trained():
@@ -491,15 +428,6 @@ def test_the_chain_skips_methods_that_were_not_trained():
     assert [(a, b) for a, b, _ in parts] == [("sft", "base"), ("rrtf", "sft")]
     with pytest.raises(ValueError, match="only"):
         results.gain_parts(scores, GREEDY, ["base", "oracle"])
-
-
-def test_the_ladder_starts_at_the_first_methods_rate():
-    scores = chain_scores()
-    parts = results.gain_parts(scores, GREEDY, ["base", "sft"])
-    rows = results.headline(results.results(scores, [GREEDY]))
-    start, rises, last = results.ladder(rows, parts)
-    assert start == ("base", rows[0].value) and last == "sft"
-    assert rises[0][0] == "imitating the teacher (sft)"
 
 
 def test_the_story_names_every_part_with_its_interval():
@@ -518,6 +446,8 @@ def test_comparisons_with_a_method_that_was_not_trained_are_named():
     scores = task_scores("rrtf", [[1, 0]]) + task_scores("base", [[0, 0]])
     told = results.uncompared(scores, ["rrtf - base", "rrtf - dpo", "sft - base"])
     assert told == "Not compared, for want of dpo, sft: rrtf - dpo; sft - base."
+    rows = planned(scores, primary=["rrtf - base", "rrtf - sft"])
+    assert [(row.a, row.b) for row in rows] == [("rrtf", "base")]
     assert results.uncompared(scores, ["rrtf - base"]) == ""
 
 
@@ -526,9 +456,9 @@ def test_each_model_on_a_board_has_its_own_engine_and_format():
     how = {"max_new_tokens": 8, "top_p": 1.0, "seed": 1, "n_samples": 1}
     told = {"engine": ["a=openai@http://x/v1"], "prompt_format": ["chat", "b=pangu"]}
     given = Given(**how, **told)
-    evaluate_verb._check_models(given, every)
-    own = [[evaluate_verb._own(getattr(given, o), one) for o in told] for one in every]
-    assert own == [["openai@http://x/v1", "chat"], ["auto", "pangu"]]
+    asked = [evaluate_verb._asked(given, one, evaluate_verb._told(given, every)) for one in every]
+    own = [(author.engine, author.prompt_format) for _, author, _ in asked]
+    assert own == [("openai@http://x/v1", "chat"), ("auto", "pangu")]
     for wrong, said in ((["c=chat"], "no entry 'c'"), (["parrot"], "'parrot': expected one of")):
         with pytest.raises(ValueError, match=said):
-            evaluate_verb._check_models(Given(**how, **told | {"prompt_format": wrong}), every)
+            evaluate_verb._told(Given(**told | {"prompt_format": wrong}), every)

@@ -126,7 +126,7 @@ def responses(problems: list[Problem]) -> list[Response]:
 def ours(problems: list[Problem], found: list[Response]) -> tuple[list[bool], list[float]]:
     """(verdict of every sample, pass@1 and pass@2)."""
     executions = judge(problems, found)
-    rates = grade.sample_rates(executions, {found[0].source: (1, 2)})[""]
+    rates = grade.sample_rates(executions, (1, 2))[""]
     passed = [grade.verdict(one)["passed"] for one in executions]
     return passed, [rate.value for rate in rates]
 

@@ -472,8 +472,20 @@ WRONG = (
     ("grade problems.jsonl broken.jsonl", 2, "broken.jsonl:2: not a JSON line"),
     ("grade problems.jsonl stranger.jsonl", 2, "stranger.jsonl:4", "'toy/other'"),
     ("grade problems.jsonl twice.jsonl", 2, "twice.jsonl:2", "sample 0 of toy/add", "jsonl:1 too"),
+    ("grade problems.jsonl mixed.jsonl", 2, "mixed.jsonl:2: no index", "mixed.jsonl:1"),
     ("grade problems.jsonl one.jsonl", 2, "one.jsonl", "toy/neg", "--allow-missing"),
     ("grade problems.jsonl code.jsonl", 2, "code.jsonl:1: no task_id (it has code)"),
+    ("grade humanevil first.jsonl", 2, "humanevil: no such file", "humaneval"),
+    ("grade kept first.jsonl", 2, "kept: a folder", "humaneval"),
+    ("grade problems.jsonl empty.jsonl", 2, "empty.jsonl: no samples"),
+    ("grade problems.jsonl kept", 2, "kept: a folder; expected TASK/0.py"),
+    ("grade problems.jsonl first.jsonl --by level", 2, "--by level", "problems.jsonl"),
+    ("grade problems.jsonl first.jsonl --since 2022-07-01", 2, "--since 2022-07-01", "problems"),
+    ("grade problems.jsonl first.jsonl --out folder.jsonl", 2, "folder.jsonl: is a folder"),
+    ("grade problems.jsonl first.jsonl --out code.jsonl/v.jsonl", 2, "cannot be written to"),
+    ("grade problems.jsonl first.jsonl --cpu-seconds inf", 2, "'--cpu-seconds'"),
+    ("grade problems.jsonl solved.jsonl --extract fenced", 2, "solved.jsonl:1", "fenced"),
+    ("rank problems.jsonl responses.jsonl --teacher teacher --set rank.tie_break=5", 2, "5.0"),
     ("rank problems.jsonl responses.jsonl", 2, "Missing option '--teacher'"),
     ("rank problems.jsonl responses.jsonl --teacher nobody", 2, "'nobody'", "student", "teacher"),
     ("rank problems.jsonl samples.jsonl --teacher teacher", 2, "samples.jsonl:1", "source"),
@@ -508,6 +520,12 @@ WRONG = (
     ("evaluate problems.jsonl a=first.jsonl --out first.jsonl", 2, "first.jsonl: is a file"),
     ("evaluate problems.jsonl a=first.jsonl --flagged absent.jsonl", 2, "absent.jsonl"),
     ("evaluate problems.jsonl --model m=none/at/all", 2, "none/at/all"),
+    ("evaluate problems.jsonl =x", 2, "'=x': expected NAME=FILE"),
+    ("evaluate problems.jsonl - b=-", 2, "standard input"),
+    ("evaluate problems.jsonl a=first.jsonl --extract best", 2, "--extract 'best'", "auto"),
+    ("evaluate problems.jsonl a=first.jsonl --extract raw --extract auto", 2, "raw and auto"),
+    ("evaluate problems.jsonl a=first.jsonl --rename b:x=y", 2, "--rename b:x=y", "entry 'b'"),
+    ("evaluate problems.jsonl a=first.jsonl --temperature a=hot", 2, "--temperature hot"),
     ("quantize --model student", 2, "Missing option '--variant'"),
     ("quantize --model student --variant int3", 2, "unknown variant 'int3'", "ctranslate2-int8"),
     ("quantize --model student --variant full --variant full", 2, "'full'", "twice"),
@@ -523,6 +541,9 @@ WRONG = (
     ("plan --out plan.txt", 2, "--out plan.txt", ".json"),
     ("plan --set train.none=1", 2, "'train.none'"),
     ("plan --gpus -1", 2, "Invalid value for '--gpus'"),
+    ("plan --set train.updates=many", 2, "train.updates='many'"),
+    ("plan --set updates", 2, "'updates'", "stage.key=value"),
+    ("plan --set shared.teacher=nano-other", 2, "'nano-other'"),
 )  # fmt: skip
 OBJECTIVES = (
     "sft", "best-of-n", "rrtf", "rrhf", "rrhf-as-shipped", "dpo", "dpo-sft", "simpo", "simpo-sft",
@@ -542,6 +563,7 @@ def mistakes(place) -> None:
     answers = [{"task_id": row["task_id"], "completion": "    pass\n"} for row in (ADD, NEG, LAST)]
     lines("one.jsonl", answers[:1])
     lines("stranger.jsonl", [*answers, {"task_id": "toy/other", "completion": "    pass\n"}])
+    lines("mixed.jsonl", [answers[0] | {"index": 0}, answers[1]])
     lines("twice.jsonl", [answers[0] | {"index": 0}] * 2)
     good = ranked("toy/add", "def add(a, b):", "    return a + b", "    return a * b")
     bad = ranked("toy/neg", "def neg(a):", "    return -a", "    return a")
@@ -549,6 +571,8 @@ def mistakes(place) -> None:
     lines("unscored.jsonl", [good, {k: v for k, v in bad.items() if k != "scores"}])
     lines("uneven.jsonl", [good, bad | {"scores": [1.0]}])
     lines("alone.jsonl", [good, {k: v[:1] if isinstance(v, list) else v for k, v in bad.items()}])
+    lines("solved.jsonl", [{"task_id": "toy/add", "solution": "x"}])
+    Path("folder.jsonl").mkdir()
     Path("kept").mkdir()
     Path("kept/thesis.tex").write_text("years")
 

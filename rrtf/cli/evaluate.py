@@ -34,11 +34,12 @@ def evaluate(given: Given) -> None:
         screen.tell(f"note: --engine {given.cluster} is --cluster {given.cluster} now")
     named = {"extract": given.extract, "renamed": given.rename, "temperature": given.temperature}
     every = entries.entrants(given.entries, given.model, **named)
-    asked = grade.parse_ks(",".join(given.k)) if given.k else results.KS
+    asked = grade.parse_ks(given.k)
     judge = inputs.judge(given, given.tasks)
     screen.check_folder(given.out)
     screen.check_out(given.report, given.tasks, option="--report", ends=(".html",))
-    _check_models(given, every)
+    told = _told(given, every)
+    models = [_asked(given, one, told) for one in every if one.is_model]
     name = samples.name_of(given.tasks)
     leaks = store.read_rows(Path(given.flagged)) if given.flagged else ()
     leaking = exam.flagged_tasks(exam.leaks_of(leaks, given.flagged), name)
@@ -48,8 +49,8 @@ def evaluate(given: Given) -> None:
     responses, notes = entries.read(every, tasks, **lacking)
     for note in notes:
         screen.tell(note)
-    for one in every:
-        responses += _sampled(given, one, tasks) if one.is_model else []
+    for one, author, decoding in models:
+        responses += _sampled(given, one, author, decoding, tasks)
     if given.k:
         grade.check_ks(responses, asked)
     tasks, responses, _ = inputs.sound(given, tasks, responses, judge)
@@ -57,11 +58,10 @@ def evaluate(given: Given) -> None:
         executions = judge(tasks, responses, shards=out and out / "shards", progress=tick)
     rows = entries.scores(tasks, executions, benchmark=name)
     board = results.board(rows, ks=asked, margin=given.margin, seed=0)
-    console = Console(highlight=False)
+    console = screen.console()
     _print(console, board, len(tasks), given.margin)
     if given.flagged:
-        answered = leaking & {row.task_id for row in rows}
-        console.print(_parts(exam.by_leak(rows, answered, ks=asked)))
+        console.print(_parts(exam.by_leak(rows, leaking, ks=asked)))
         screen.explain(console, exam.CAUTION)
     screen.say(console, f"isolation: {screen.levels(executions)}; {len(executions)} samples")
     if given.report:
@@ -70,7 +70,7 @@ def evaluate(given: Given) -> None:
         screen.say_written(console, given.report, "every answer")
     if out:
         files = entries.files(board, tasks, responses, executions, rows)
-        entries.save(out, board, files, _settings(given, every))
+        entries.save(out, board, files, _settings(given, every, told))
         screen.say(console, f"samples, verdicts, scores and board in {out}")
 
 
@@ -79,45 +79,53 @@ def saved(given: Given) -> str:
     return screen.goes_on_from(given.out, "--out DIR")
 
 
-def _decoding(given: Given, one: entries.Entrant) -> Decoding:
-    longest = given.max_new_tokens or inputs.longest(one.place)
-    return Decoding(one.temperature or 0.0, given.top_p, longest, given.seed)
+Told = Mapping[str, Mapping[str, str]]  # `engine` and `prompt_format` -> entry -> what it is
 
 
-def _check_models(given: Given, every: Sequence[entries.Entrant]) -> None:
-    """ValueError or FileNotFoundError for a model that cannot be asked, before hours are spent.
-
-    From then on `engine` and `prompt_format` are what was said by entry, for all under "".
-    """
+def _told(given: Given, every: Sequence[entries.Entrant]) -> Told:
+    """What was said by entry, for all under ""; ValueError for an unknown entry or format."""
     names = [one.name for one in every]
-    for option, usual in USUAL.items():
-        told = entries.one_each(f"--{option.replace('_', '-')}", getattr(given, option), names)
-        setattr(given, option, {"": usual} | told)
-    for style in given.prompt_format.values():
+    told = {
+        option: {"": usual}
+        | entries.one_each(f"--{option.replace('_', '-')}", getattr(given, option), names)
+        for option, usual in USUAL.items()
+    }
+    for style in told["prompt_format"].values():
         if style not in prompts.FORMATS:
             known = ", ".join(prompts.FORMATS)
             raise ValueError(f"--prompt-format {style!r}: expected one of {known}")
-    for one in every:
-        if one.is_model:
-            engines.check_sampling(_decoding(given, one), given.n_samples)
-            if not engines.remote(_own(given.engine, one)):
-                engines.model_folder(one.place)
+    return told
 
 
-def _own(told: Mapping[str, str], one: entries.Entrant) -> str:
-    """What was said for an entry, else for all."""
-    return told.get(one.name, told[""])
+def _asked(
+    given: Given, one: entries.Entrant, told: Told
+) -> tuple[entries.Entrant, Author, Decoding]:
+    """A model's entry, who answers for it, and how.
+
+    ValueError or FileNotFoundError where it cannot be asked, before hours are spent.
+    """
+    longest = given.max_new_tokens or inputs.longest(one.place)
+    decoding = Decoding(one.temperature or 0.0, given.top_p, longest, given.seed)
+    engines.check_sampling(decoding, given.n_samples)
+    engine, style = (of.get(one.name, of[""]) for of in (told["engine"], told["prompt_format"]))
+    if not engines.remote(engine):
+        engines.model_folder(one.place)
+    source = label(one.name, 0, decoding.temperature)
+    return one, Author(one.place, source, engine, style), decoding
 
 
-def _sampled(given: Given, one: entries.Entrant, tasks: Sequence[Problem]) -> list[Response]:
+def _sampled(
+    given: Given,
+    one: entries.Entrant,
+    author: Author,
+    decoding: Decoding,
+    tasks: Sequence[Problem],
+) -> list[Response]:
     """The answers of a model, kept in shards where there is an --out.
 
     OSError where the engine, or what it needs, is not to be had.
     """
-    decoding = _decoding(given, one)
-    source, kept = label(one.name, 0, decoding.temperature), given.out and f"{given.out}/shards"
-    asked = _own(given.engine, one), _own(given.prompt_format, one)
-    author = Author(one.place, source, *asked)
+    kept = given.out and f"{given.out}/shards"
     found = inputs.sampled(given, tasks, author, [decoding], kept=kept, cluster="local")
     cut = sum(response.finish_reason == "length" for response in found)
     if cut:
@@ -191,23 +199,16 @@ def pair_tables(
         yield table
 
 
-def _settings(given: Given, every: Sequence[entries.Entrant]) -> dict[str, Any]:
-    """What decided the board, for its summary."""
-    sampling = (
-        "n_samples",
-        "top_p",
-        "prompt_format",
-        "seed",
-        "max_new_tokens",
-        "engine",
-        "workers",
-    )
-    told = {name: getattr(given, name) for name in sampling}
-    told |= {name: told[name][""] for name in USUAL if len(told[name]) == 1}
+SAMPLING = ("n_samples", "top_p", "prompt_format", "seed", "max_new_tokens", "engine", "workers")
+
+
+def _settings(given: Given, every: Sequence[entries.Entrant], told: Told) -> dict[str, Any]:
+    """What decided the board, for its summary; an option that was said for all by its value."""
+    own = {name: of if len(of) > 1 else of[""] for name, of in told.items()}
     return {
         "problems": given.tasks,
         "margin": given.margin,
-        "sampling": told,
+        "sampling": {name: own.get(name, getattr(given, name)) for name in SAMPLING},
         "entries": [store.to_row(one) for one in every],
         "workers": given.workers,
         "cluster": given.cluster,

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from rrtf.cli import inputs, screen
@@ -28,7 +27,7 @@ def grade(given: Given) -> None:
     n_passed, n_tests, isolation, reading: beside the samples, or where --out says. Where an
     assertion failed also which was the first: failed_test, failed_line, called, expected, got.
     """
-    asked = grading.parse_ks(",".join(given.k)) if given.k else None
+    asked = grading.parse_ks(given.k)
     judge = inputs.judge(given, given.tasks)
     out = _results_file(given)
     screen.check_out(out, given.tasks, given.samples)
@@ -38,7 +37,8 @@ def grade(given: Given) -> None:
     tasks, found, unknown = inputs.load(given, given.samples)
     absent = samples.check_present(given.samples, found, tasks, allow_missing=given.allow_missing)
     responses = [sample.response for sample in found]
-    ks_of = grading.choose_ks(grading.sizes(responses), asked)
+    if given.k:
+        grading.check_every_k(responses, asked)
     for note in samples.notes(found):
         screen.tell(f"note: {note}")
     n_tasks = len(tasks)
@@ -62,10 +62,10 @@ def grade(given: Given) -> None:
             "given", responses, executions, logs=logs_of((s.response, s.row) for s in found)
         )
         write_answers(given.report, tasks, [part], title=f"Answers to {given.tasks}")
-    console = Console(stderr=out == "-", highlight=False)
+    console = screen.console(out)
     console.print(screen.reason_table(executions))
     console.print()
-    rates = grading.sample_rates(executions, ks_of, groups)
+    rates = grading.sample_rates(executions, asked, groups)
     console.print(_rates(rates, executions, groups, n_tasks))
     for line in _closing(executions, unstable, absent, unknown):
         screen.say(console, line)
@@ -119,7 +119,7 @@ def _rates(
     found = [(group, rate) for group, own in rates.items() for rate in own]
     named = any(rate.model for _, rate in found)
     heads = ["source"] * named + ["of"] * bool(groups)
-    sizes = grading.sizes(executions)
+    sizes = samples.sizes(executions)
     rows = []
     for group, rate in found:
         whose = [rate.model] * named + [group or "all"] * bool(groups)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rrtf import config, store
 from rrtf.cli import screen
 from rrtf.cli.options import Given
+from rrtf.report import pipeline
 
 if TYPE_CHECKING:  # what plans loads torch
     from rrtf.plan.memory import Parts
@@ -41,7 +42,7 @@ def plan(given: Given) -> None:
     fakes.setLevel(logging.CRITICAL)  # of ways that a mixture tries before it finds one
     out = given.out
     screen.check_out(out, ends=(".json",))
-    overrides = given.set | planning.model_override(given.model or None)
+    overrides = pipeline.settings(given.set, None, given.model or None)
     profile = config.resolve(given.profile, "train", overrides)["profile"]
     figures = {"memory": given.gpu_memory, "flops": given.tflops, "watts": given.watts,
                "train": given.mfu, "generate": given.mfu_generate}  # fmt: skip
@@ -54,7 +55,7 @@ def plan(given: Given) -> None:
     if out == "-":
         print(json.dumps(values(found), indent=1))
         return
-    show(found, Console(highlight=False))
+    show(found, screen.console())
     if out:
         store.write_json(Path(out), values(found))
         print(f"\nThe same for programs: {out}")

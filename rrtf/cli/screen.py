@@ -34,6 +34,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def console(*outs: str) -> Console:
+    """Where tables go: to standard error if standard output takes rows (`-` among `outs`)."""
+    return Console(stderr="-" in outs, highlight=False)
+
+
 def say(console: Console, line: str) -> None:
     """Prints a line as it is: no markup, no colours, no line breaks put in."""
     console.print(Text(plain(line)), soft_wrap=True)

@@ -152,7 +152,7 @@ def read(
 
 def _labels(one: Entrant, found: Sequence[Sample]) -> dict[str, str]:
     """The label of every source of a file: one sample per task is greedy where nobody says."""
-    sizes = grade.sizes([sample.response for sample in found])
+    sizes = samples.sizes([sample.response for sample in found])
     labels = {}
     for source, of_task in sizes.items():
         try:
@@ -168,13 +168,7 @@ def scores(
     tasks: Sequence[Problem], executions: Sequence[Execution], *, benchmark: str
 ) -> list[TaskScore]:
     """`exam.score` of every entry on the tasks that it answered."""
-    found = []
-    for source in dict.fromkeys(run.source for run in executions):
-        own = [run for run in executions if run.source == source]
-        answered = {run.task_id for run in own}
-        asked = [task for task in tasks if task.task_id in answered]
-        found += exam.score(asked, own, benchmark=benchmark, family=family)
-    return found
+    return exam.score(tasks, executions, benchmark=benchmark, family=family, allow_missing=True)
 
 
 def sample_lines(responses: Sequence[Response], tasks: Sequence[Problem]) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from rrtf import benchmarks, engines, execution, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cluster import side_by_side
 from rrtf.engines import NOTHING, Decoding, note
-from rrtf.evaluate.results import Result, rates
+from rrtf.evaluate.results import Result, by_part
 from rrtf.records import Execution, Leak, Outcome, Problem, Response, TaskScore
 from rrtf.sample import Author
 from rrtf.sandbox.executor import Limits
@@ -208,12 +208,13 @@ def score(
     *,
     benchmark: str = "nano",
     family: Callable[[Problem], str] | None = None,
+    allow_missing: bool = False,
 ) -> list[TaskScore]:
     """How many answers of every source pass, task by task, in the order of `problems`.
 
     The sources are labels (`label`). `family` groups tasks that resemble each other; without it
-    every task stands alone. ValueError for an unknown task, an index that comes twice, or a
-    task that a source has not answered.
+    every task stands alone. ValueError for an unknown task, an index that comes twice, or (unless
+    `allow_missing`) a task that a source has not answered.
     """
     tasks = {problem.task_id: problem for problem in problems}
     passed: dict[tuple[str, str], dict[int, bool]] = defaultdict(dict)
@@ -229,6 +230,8 @@ def score(
         method, seed, temperature = parse_label(source)
         for name, problem in tasks.items():
             samples = passed.get((source, name))
+            if not samples and allow_missing:
+                continue
             if not samples:
                 raise ValueError(f"{name}: no answer of {source}")
             group = family(problem) if family else name
@@ -237,7 +240,6 @@ def score(
     return scores
 
 
-PARTS = ("all", "clean", "flagged")
 CAUTION = (
     "flagged tasks are those that an audit found in the training rows; they are easier than the "
     "others on average, so the gap is not what the leak is worth: read the rate on the clean ones, "
@@ -267,28 +269,9 @@ def flagged_tasks(leaks: Sequence[Leak], benchmark: str) -> set[str]:
 
 
 def by_leak(
-    scores: Sequence[TaskScore], flagged: Collection[str], *, ks: Sequence[int] = (1,)
+    scores: Sequence[TaskScore], flagged: Collection[str], *, ks: Sequence[int] = ()
 ) -> dict[str, list[Result]]:
-    """Part (PARTS) -> pass@k of every model, seed and temperature on the tasks of that part.
-
-    An empty part has no rows. Besides `ks` it has pass@1. ValueError for scores of several
-    benchmarks, a flagged task without a score, or a task that one model answers twice.
-    """
-    names = {row.benchmark for row in scores}
-    if len(names) != 1:
-        raise ValueError(f"expected scores of one benchmark, found {sorted(names) or 'none'}")
-    if strangers := sorted(set(flagged) - {row.task_id for row in scores}):
-        raise ValueError(f"{strangers[0]}: flagged, but without a score in {names.pop()}")
-    found: dict[str, list[Result]] = {part: [] for part in PARTS}
-    for model, seed, warmth in dict.fromkeys((r.model, r.seed, r.temperature) for r in scores):
-        own = [r for r in scores if (r.model, r.seed, r.temperature) == (model, seed, warmth)]
-        if len({row.task_id for row in own}) < len(own):
-            raise ValueError(f"{model}: two scores of one task")
-        sides = {part: [r for r in own if _is_in(part, r.task_id in flagged)] for part in PARTS}
-        for part, members in sides.items():
-            found[part] += rates(model, members, [1, *ks]) if members else []
-    return found
-
-
-def _is_in(part: str, is_flagged: bool) -> bool:
-    return part == "all" or (part == "flagged") == is_flagged
+    """`by_part` of all tasks, the clean and the `flagged` ones; besides `ks` it has pass@1."""
+    tasks = {row.task_id for row in scores}
+    parts = {"all": tasks, "clean": tasks - {*flagged}, "flagged": flagged}
+    return by_part(scores, parts, [1, *ks])

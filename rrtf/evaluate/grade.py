@@ -1,13 +1,15 @@
 """Grading samples that somebody brings: problems by name or file, verdicts, pass@k."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from rrtf import config, execution, store
-from rrtf.evaluate.results import KS, Result, rates
+from rrtf import benchmarks, config, execution, store
+from rrtf.benchmarks import catalogue
+from rrtf.evaluate.results import KS, Result, by_part
+from rrtf.evaluate.samples import sizes
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.sandbox.executor import Limits
 from rrtf.sandbox.joint import is_joint
@@ -40,9 +42,6 @@ def load_problems(
         if since:
             raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
         return problems_of(list(store.read_rows(path)), file=name, joint=joint)
-    from rrtf import benchmarks
-    from rrtf.benchmarks import catalogue
-
     if name in catalogue.names():
         try:
             how = {"joint": joint, "packages": packages, "progress": progress}
@@ -56,8 +55,6 @@ def load_problems(
 
 def is_benchmark(name: str) -> bool:
     """Whether problems of this name are a benchmark's: a file of the same name comes first."""
-    from rrtf.benchmarks import catalogue
-
     return name in catalogue.names() and not Path(name).is_file()
 
 
@@ -66,8 +63,6 @@ def refusals(name: str, *, data: Path | None = None, **options) -> list[str]:
 
     `options` are those of `benchmarks.refused`.
     """
-    from rrtf import benchmarks
-
     if not is_benchmark(name):
         return []
     reasons: dict[str, list[str]] = defaultdict(list)
@@ -92,8 +87,6 @@ def limits(
     CPU seconds then are what the benchmark of this name asks for, for a file those of the profile
     nano; seconds of waiting three times as many.
     """
-    from rrtf.benchmarks import catalogue
-
     if cpu_seconds is None:
         cpu_seconds = catalogue.entry(name).cpu_seconds if is_benchmark(name) else None
     cpu_seconds = cpu_seconds or config.resolve("nano", "rank")["cpu_seconds"]
@@ -103,8 +96,6 @@ def limits(
 
 def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     """task_id -> its `difficulty` or `level`; ValueError where that is not known."""
-    from rrtf.benchmarks import catalogue
-
     if not is_benchmark(name):
         raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
     return catalogue.groups(name, by, data=data)
@@ -125,9 +116,6 @@ def problems_of(
             problem = store.from_row(row, Problem, where)
         except ValueError as error:
             raise ValueError(f"{error}; {FORM}") from None
-        for field in ("task_id", "prompt", "entry_point", "tests", "reference"):
-            if not isinstance(getattr(problem, field), str):
-                raise ValueError(f"{where}: {store.HUMANEVAL_NAMES.get(field, field)}: no text")
         if not problem.tests.strip():
             raise ValueError(f"{where}: {problem.task_id} has no test")
         if row.get("plus_input") is not None:
@@ -185,42 +173,12 @@ def verdict(run: Execution, unstable: bool | None = None) -> dict[str, Any]:
     return row if unstable is None else row | {"flaky": unstable}
 
 
-def parse_ks(text: str) -> tuple[int, ...]:
-    """`'1,10,100'` -> (1, 10, 100), ascending."""
-    words = [word.strip() for word in text.split(",")]
+def parse_ks(words: Sequence[str]) -> tuple[int, ...]:
+    """`["1", "10", "100"]` -> (1, 10, 100), ascending; `KS` where there are none."""
     if not all(word.isdecimal() and int(word) for word in words):
+        text = ",".join(words)
         raise ValueError(f"--k {text!r}: expected whole numbers from 1 on, as in 1,10,100")
-    return tuple(sorted({int(word) for word in words}))
-
-
-Counts = Mapping[str, Mapping[str, int]]  # source -> task_id -> number of samples
-
-
-def sizes(responses: Sequence[Response] | Sequence[Execution]) -> Counts:
-    """How many samples every source has of every task."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for response in responses:
-        counts[response.source][response.task_id] += 1
-    return counts
-
-
-def choose_ks(sizes: Counts, asked: Sequence[int] | None) -> dict[str, tuple[int, ...]]:
-    """The k of every source: those `asked` for, or those of `KS` that its n allows.
-
-    ValueError names a task with fewer samples than a k that was asked for.
-    """
-    chosen = {}
-    for source, of_task in sizes.items():
-        least = min(of_task, key=of_task.get)
-        n = of_task[least]
-        chosen[source] = tuple(asked) if asked else tuple(k for k in KS if k <= n)
-        if asked and max(asked) > n:
-            who = f" of {source}" if source else ""
-            raise ValueError(
-                f"--k {max(asked)}: {least} has {n} samples{who}; pass@k needs at least k of "
-                "every task"
-            )
-    return chosen
+    return tuple(sorted({int(word) for word in words})) or KS
 
 
 def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
@@ -232,25 +190,34 @@ def check_ks(responses: Sequence[Response], ks: Sequence[int]) -> None:
         )
 
 
+def check_every_k(responses: Sequence[Response], ks: Sequence[int]) -> None:
+    """ValueError that names a task with fewer samples than a k of `ks`."""
+    for source, of_task in sizes(responses).items():
+        least = min(of_task, key=of_task.get)
+        if max(ks) > of_task[least]:
+            who = f" of {source}" if source else ""
+            raise ValueError(
+                f"--k {max(ks)}: {least} has {of_task[least]} samples{who}; pass@k needs at least "
+                "k of every task"
+            )
+
+
 def sample_rates(
     executions: Sequence[Execution],
-    ks: Mapping[str, Sequence[int]],
+    ks: Sequence[int],
     groups: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, list[Result]]:
-    """pass@k of every source for its `ks`, over the tasks it answered: under '', then by group.
+    """`by_part` of every source, over the tasks it answered: under '' all of them, then by group.
 
-    `groups` (task_id -> group) come in the order of their first tasks. The intervals cover the
-    choice of tasks (`stats.rate`).
+    `groups` (task_id -> group) come in the order of their first tasks.
     """
-    counts, passed = sizes(executions), sizes([r for r in executions if r.outcome == Outcome.PASS])
-    found: dict[str, list[Result]] = {}
-    for group in ("", *dict.fromkeys(groups.values())):
-        for source, of_task in sorted(counts.items()):
-            right = passed.get(source, {})
-            own = [
-                TaskScore(source, group, task, n, right.get(task, 0))
-                for task, n in of_task.items()
-                if not group or groups[task] == group
-            ]
-            found.setdefault(group, []).extend(rates(source, own, ks[source]) if own else [])
-    return found
+    passed = sizes([run for run in executions if run.outcome == Outcome.PASS])
+    scores = [
+        TaskScore(source, "", task, n, passed.get(source, {}).get(task, 0))
+        for source, of_task in sorted(sizes(executions).items())
+        for task, n in of_task.items()
+    ]
+    parts = {"": {row.task_id for row in scores}}
+    for task, group in groups.items():
+        parts.setdefault(group, set()).add(task)
+    return by_part(scores, parts, ks)

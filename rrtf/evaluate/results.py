@@ -1,7 +1,7 @@
 """Rates with their intervals, the planned comparisons, and sentences that claim no more."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any, TypeVar
@@ -248,11 +248,14 @@ def comparisons(
                 if {a, b} <= there:
                     how = {"margin": margin, "seed": seed, "table": table}
                     rows.append(compare(found, a, b, metric, **how))
-    for table in ("primary", "secondary"):
-        at = [i for i, row in enumerate(rows) if row.table == table]
-        for i, p in zip(at, stats.holm([rows[i].p for i in at]), strict=True):
-            rows[i] = replace(rows[i], p_holm=p)
-    return rows
+    first = [row for row in rows if row.table == "primary"]
+    return corrected(first) + corrected([row for row in rows if row.table == "secondary"])
+
+
+def corrected(rows: Sequence[Comparison]) -> list[Comparison]:
+    """The same with p_holm after Holm's correction over all of them."""
+    adjusted = stats.holm([row.p for row in rows])
+    return [replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]
 
 
 def uncompared(scores: Sequence[TaskScore], contrasts: Sequence[str]) -> str:
@@ -278,21 +281,23 @@ def compare(
     """a - b on one metric, before any correction; the test follows the design.
 
     Several trainings call for one that knows about seeds, families of tasks for one that keeps
-    them whole; McNemar's is for tasks that stand alone and are solved or not.
+    them whole; McNemar's is for tasks that stand alone and have one answer, right or not.
     """
     groups = families(scores)
+    alone = len(set(groups)) == len(groups)
+    asked = (row for row in scores if row.temperature == metric.temperature)
+    answers = {row.n for row in asked if row.model in (a, b)}
     estimate, left, right = _difference(scores, a, b, metric)
     means = [[sum(task) / len(task) for task in zip(*side, strict=True)] for side in (left, right)]
     per_task = [x - y for x, y in zip(*means, strict=True)]
     p_tasks = stats.permutation(per_task, groups, seed=seed)
     if len(left) > 1 or len(right) > 1:
         p, test = stats.t_test(estimate), "t, seeds x families"
-    elif metric.temperature == 0 and len(set(groups)) == len(groups):
+    elif alone and answers == {1}:
         only_a, only_b = sum(d > 0 for d in per_task), sum(d < 0 for d in per_task)
         p, test = stats.mcnemar(only_a, only_b), "exact McNemar"
     else:
-        unit = "tasks" if len(set(groups)) == len(groups) else "families"
-        p, test = p_tasks, f"paired permutation over {unit}"
+        p, test = p_tasks, f"paired permutation over {'tasks' if alone else 'families'}"
     return Comparison(
         a=a, b=b, benchmark=scores[0].benchmark, metric=metric.name, difference=estimate.value,
         low=estimate.low, high=estimate.high, p=p, test=test, p_holm=p, p_tasks=p_tasks,
@@ -405,7 +410,6 @@ ESTIMAND = (
     "a right one (Chen et al. 2021); its interval covers the choice of tasks"
 )
 _STANDING = {None: "", True: "told apart", False: "not told apart"}
-Answers = Mapping[str, TaskScore]  # of one entry, by task
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,92 +448,93 @@ def board(
     Every entry gets those of `ks` that its n allows. Two entries of one sample per task are
     compared by McNemar's exact test, others, and tasks that come in families, by a permutation
     of the paired differences; Holm's correction runs over all pairs. Differences within
-    `margin` (a share of tasks) count as none. ValueError for no scores, a task that comes twice,
-    several benchmarks, or no common task.
-    """
-    answers = by_entry(scores)
-    common = sorted(set.intersection(*(set(of) for of in answers.values())))
-    if not common:
-        raise ValueError(f"{', '.join(answers)}: no task that all of them answered")
-    used = {name: {task: of[task] for task in common} for name, of in answers.items()}
-    found = {name: rates(name, list(of.values()), [1, *ks]) for name, of in used.items()}
-    order = sorted(used, key=lambda name: -found[name][0].value)
-    pairs = _compared(used, order, margin=margin, seed=seed)
-    entries = [
-        Entry(
-            name=name,
-            rank=1 + sum(found[other][0].value > found[name][0].value + 1e-12 for other in used),
-            n_answered=len(answers[name]),
-            n_samples=_sizes(used[name]),
-            told_apart=_told_apart(pairs, order[0], name),
-            rates=tuple(found[name]),
-        )
-        for name in order
-    ]
-    n_families = len(set(families(list(used[order[0]].values()))))
-    return Board(scores[0].benchmark, len(common), n_families, tuple(entries), tuple(pairs))
-
-
-def by_entry(scores: Sequence[TaskScore]) -> dict[str, dict[str, TaskScore]]:
-    """Entry -> task -> score, entries named as briefly as tells them apart.
-
-    ValueError for no scores, those of several benchmarks, or a task that comes twice.
+    `margin` (a share of tasks) count as none. ValueError for no scores, several benchmarks, or no
+    common task.
     """
     if len({row.benchmark for row in scores}) != 1:
         found = ", ".join(sorted({row.benchmark for row in scores})) or "none"
         raise ValueError(f"a leaderboard is of one benchmark; these scores are of: {found}")
-    names = short_names((row.model, row.seed, row.temperature) for row in scores)
-    found: dict[str, dict[str, TaskScore]] = {}
-    for row in scores:
-        name = names[row.model, row.seed, row.temperature]
-        if row.task_id in found.setdefault(name, {}):
-            raise ValueError(f"{row.task_id}: two scores of {name}")
-        found[name][row.task_id] = row
-    return found
+    entries = by_entry(scores)
+    common = set.intersection(*({row.task_id for row in rows} for rows in entries.values()))
+    if not common:
+        raise ValueError(f"{', '.join(entries)}: no task that all of them answered")
+    used = {name: [row for row in rows if row.task_id in common] for name, rows in entries.items()}
+    found = {name: rates(name, rows, [1, *ks]) for name, rows in used.items()}
+    order = sorted(used, key=lambda name: -found[name][0].value)
+    pairs = _pairs(used, order, margin=margin, seed=seed)
+    apart = {row.b: row.p_holm < ALPHA for row in pairs if row.a == order[0]}
+    ranked = [
+        Entry(
+            name=name,
+            rank=1 + sum(found[other][0].value > found[name][0].value + 1e-12 for other in used),
+            n_answered=len(entries[name]),
+            n_samples=(min(row.n for row in used[name]), max(row.n for row in used[name])),
+            told_apart=apart.get(name),
+            rates=tuple(found[name]),
+        )
+        for name in order
+    ]
+    n_families = len(set(families(used[order[0]])))
+    return Board(scores[0].benchmark, len(common), n_families, tuple(ranked), tuple(pairs))
 
 
-def short_names(
-    keys: Iterable[tuple[str, int, float]],
-) -> dict[tuple[str, int, float], str]:
+def by_entry(scores: Sequence[TaskScore]) -> dict[str, list[TaskScore]]:
+    """Entry -> its scores by task id; an entry is a model, its label where a model comes twice."""
+    names = _short_names(scores)
+    found: dict[str, list[TaskScore]] = defaultdict(list)
+    for row in sorted(scores, key=lambda row: row.task_id):
+        found[names[_of(row)]].append(row)
+    return {name: found[name] for name in names.values()}
+
+
+def _of(row: TaskScore) -> tuple[str, int, float]:
+    return row.model, row.seed, row.temperature
+
+
+def _short_names(scores: Sequence[TaskScore]) -> dict[tuple[str, int, float], str]:
     """(model, seed, temperature) -> the model, or its whole label where one model comes twice."""
-    distinct = list(dict.fromkeys(keys))
+    distinct = list(dict.fromkeys(map(_of, scores)))
     models = [model for model, _, _ in distinct]
     return {key: key[0] if models.count(key[0]) == 1 else label(*key) for key in distinct}
 
 
-def _sizes(answers: Answers) -> tuple[int, int]:
-    counts = [row.n for row in answers.values()]
-    return min(counts), max(counts)
+def by_part(
+    scores: Sequence[TaskScore], parts: Mapping[str, Collection[str]], ks: Sequence[int]
+) -> dict[str, list[Result]]:
+    """Part -> pass@k of every entry on its tasks of that part, for those of `ks` that it allows.
+
+    An entry allows a k that it has samples for of all its tasks, whatever their part.
+    """
+    found: dict[str, list[Result]] = {part: [] for part in parts}
+    for name, rows in by_entry(scores).items():
+        least = min(row.n for row in rows)
+        allowed = [k for k in ks if k <= least]
+        for part, tasks in parts.items():
+            own = [row for row in rows if row.task_id in tasks]
+            found[part] += rates(name, own, allowed) if own else []
+    return found
 
 
-def _compared(
-    answers: Mapping[str, Answers], order: Sequence[str], *, margin: float, seed: int
+def _pairs(
+    entries: Mapping[str, Sequence[TaskScore]], order: Sequence[str], *, margin: float, seed: int
 ) -> list[Comparison]:
-    """Every pair, the better entry first; none where there are too few tasks for a test."""
-    if len(set(families(list(answers[order[0]].values())))) < 2:
+    """pass@1 of every pair, the better first; none where there are too few tasks for a test."""
+    if len(set(families(entries[order[0]]))) < 2:
         return []
+    as_one = {name: _as_one(rows, name) for name, rows in entries.items()}
+    how = {"margin": margin, "seed": seed, "table": "all pairs"}
     found = [
-        replace(_pair(answers[a], answers[b], margin=margin, seed=seed), a=a, b=b)
+        replace(compare(as_one[a] + as_one[b], a, b, AS_ONE, **how), metric="pass@1")
         for a, b in combinations(order, 2)
     ]
-    adjusted = stats.holm([row.p for row in found])
-    return [replace(row, p_holm=p) for row, p in zip(found, adjusted, strict=True)]
+    return corrected(found)
 
 
-def _pair(a: Answers, b: Answers, *, margin: float, seed: int) -> Comparison:
-    """pass@1 of two entries; McNemar where both are yes or no and every task stands alone."""
-    single = all(row.n == 1 for side in (a, b) for row in side.values())
-    alike = {"seed": 0, "temperature": 0.0 if single else 1.0}
-    sides = {"a": a.values(), "b": b.values()}
-    rows = [replace(row, model=name, **alike) for name, side in sides.items() for row in side]
-    metric = Metric(1, alike["temperature"])
-    how = {"margin": margin, "seed": seed, "table": "all pairs"}
-    return replace(compare(rows, "a", "b", metric, **how), metric="pass@1")
+AS_ONE = Metric(1, 0.0)  # of entries whose seed and temperature are put aside
 
 
-def _told_apart(pairs: Sequence[Comparison], first: str, name: str) -> bool | None:
-    tests = [row.p_holm for row in pairs if (row.a, row.b) == (first, name)]
-    return tests[0] < ALPHA if tests else None
+def _as_one(rows: Sequence[TaskScore], name: str) -> list[TaskScore]:
+    return [replace(row, model=name, seed=0, temperature=AS_ONE.temperature) for row in rows]
 
 
 def mark(row: Comparison) -> str:
@@ -570,13 +575,9 @@ def alike(
 
     A task then counts as solved by an entry if any of its samples solves it.
     """
-    keys = [(row.model, row.seed, row.temperature) for row in scores]
-    names = short_names(keys)
+    names = _short_names(scores)
     sources = {label(*key): label(name, 0, 0.0) for key, name in names.items()}
-    renamed = [
-        replace(row, model=names[key], seed=0, temperature=0.0)
-        for row, key in zip(scores, keys, strict=True)
-    ]
+    renamed = [one for row in scores for one in _as_one([row], names[_of(row)])]
     return renamed, [replace(run, source=sources[run.source]) for run in executions]
 
 

@@ -124,14 +124,6 @@ class Sample:
     execution: Execution | None = None
 
 
-class UnknownTask(ValueError):
-    """A line of a task that the problems lack."""
-
-    def __init__(self, text: str, task_id: str):
-        super().__init__(text)
-        self.task_id = task_id
-
-
 def parse(
     rows: Iterable[tuple[int, Mapping]],
     problems: Sequence[Problem],
@@ -160,12 +152,14 @@ def parse(
     for number, row in rows:
         where = f"{file}:{number}"
         try:
-            for one in _unfolded(_with_names(row, renamed or {})):
+            named = _with_names(row, renamed or {})
+            task_id = _text(named, "task_id")
+            if allow_unknown and task_id and task_id not in by_id:
+                unknown[task_id] += 1
+                continue
+            for one in _unfolded(named):
                 sample = _sample(one, where, by_id, extract)
                 found.append(_with_verdict(sample, row) if verdicts else sample)
-        except UnknownTask as error:
-            unknown[error.task_id] += 1
-            mistakes += [] if allow_unknown else [(where, str(error))]
         except ValueError as error:
             mistakes.append((where, str(error)))
     refuse(mistakes + _index_mistakes(found))
@@ -245,17 +239,14 @@ def _sample(row: Mapping, where: str, by_id: Mapping[str, Problem], extract: str
 
 
 def _problem(row: Mapping, by_id: Mapping[str, Problem]) -> Problem:
-    task_id = row.get("task_id")
-    if task_id is None:
+    task_id = _text(row, "task_id")
+    if not task_id:
         raise ValueError(f"no task_id ({_fields(row)})")
-    if not isinstance(task_id, str):
-        raise ValueError(f"task_id: expected text, found {task_id!r}")
     if task_id not in by_id:
         ids = list(by_id)
-        raise UnknownTask(
+        raise ValueError(
             f"unknown task_id {task_id!r}: the {len(ids)} problems are {ids[0]!r} to {ids[-1]!r} "
-            "(do the samples answer another benchmark? --allow-unknown leaves such lines out)",
-            task_id,
+            "(do the samples answer another benchmark? --allow-unknown leaves such lines out)"
         )
     return by_id[task_id]
 
@@ -364,14 +355,11 @@ def with_verdicts(
     ValueError names the line where the two files go apart, or a row that has a verdict already.
     """
     joined = []
-    for left, right in zip_longest(rows, verdicts):
-        if left is None or right is None:
-            (number, _), longer, shorter = (
-                (left, file, verdict_file) if left else (right, verdict_file, file)
-            )
-            raise ValueError(f"{longer}:{number}: {shorter} ends before this line")
-        (number, row), (beside, verdict) = left, right
+    for (number, row), (beside, verdict) in zip_longest(rows, verdicts, fillvalue=(None, None)):
         here, there = f"{file}:{number}", f"{verdict_file}:{beside}"
+        if number is None or beside is None:
+            longer, shorter = (there, file) if number is None else (here, verdict_file)
+            raise ValueError(f"{longer}: {shorter} ends before this line")
         if not isinstance(row, Mapping) or not isinstance(verdict, Mapping):
             raise ValueError(f"{here}, {there}: expected two JSON objects")
         if row.get("task_id") != verdict.get("task_id"):
@@ -388,24 +376,21 @@ def with_verdicts(
     return joined
 
 
-def missing(samples: Sequence[Sample], problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """For each source, the tasks that it has no sample for; sources that lack none are absent."""
-    answered = defaultdict(set)
-    for sample in samples:
-        answered[sample.response.source].add(sample.response.task_id)
-    absent = {
-        source: [p.task_id for p in problems if p.task_id not in tasks]
-        for source, tasks in answered.items()
-    }
-    return {source: tasks for source, tasks in absent.items() if tasks}
+Counts = Mapping[str, Mapping[str, int]]  # source -> task_id -> number of samples
+
+
+def sizes(responses: Sequence[Response] | Sequence[Execution]) -> Counts:
+    """How many samples every source has of every task."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for response in responses:
+        counts[response.source][response.task_id] += 1
+    return counts
 
 
 def notes(samples: Sequence[Sample]) -> list[str]:
     """What a reader of the figures should know of these samples: unequal n, repeated lines."""
     lines = []
-    counts = Counter((s.response.source, s.response.task_id) for s in samples)
-    for source in dict.fromkeys(s.response.source for s in samples):
-        of_task = {task: n for (whose, task), n in counts.items() if whose == source}
+    for source, of_task in sizes([sample.response for sample in samples]).items():
         low, high = min(of_task, key=of_task.get), max(of_task, key=of_task.get)
         if of_task[low] != of_task[high]:
             lines.append(
@@ -493,7 +478,11 @@ def check_present(
     file: str, found: Sequence[Sample], tasks: Sequence[Problem], *, allow_missing: bool
 ) -> dict[str, list[str]]:
     """The tasks without a sample, by source; ValueError that names them unless they may lack."""
-    absent = missing(found, tasks)
+    absent = {
+        source: [task.task_id for task in tasks if task.task_id not in of_task]
+        for source, of_task in sizes([sample.response for sample in found]).items()
+        if len(of_task) < len(tasks)
+    }
     if absent and not allow_missing:
         lines = [
             f"{file}: no sample{f' of {source}' if source else ''} for {len(names)} of "

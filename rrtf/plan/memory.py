@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from rrtf.plan import models
-from rrtf.step import likelihood, sharding
+from rrtf.step import likelihood, packing, sharding
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -57,7 +57,10 @@ class _Keep(torch.autograd.Function):
 def keep(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **_: Any
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers; see the module."""
+    """An attention function of transformers that keeps what fused kernels keep.
+
+    Of dropout these keep a random state, not a mask.
+    """
     return _Keep.apply(query, key, value), None
 
 
@@ -157,8 +160,6 @@ def stored(
 
     `rank` is that of the adapters of `lora` and `qlora`; buffers stay whole on every device.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
     shapes = {name: sharding.first_shard(p, shards) for name, p in model.named_parameters()}
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     learned = list(shapes.values())
@@ -214,7 +215,8 @@ def saved(settings: "PretrainedConfig", step: Step, *, frozen: bool = False) -> 
 def _saved(text: str, kind: type, step: Step, frozen: bool) -> Saved:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    settings = kind.from_dict(json.loads(text) | _no_attention_dropout(kind, step.dropout))
+    settings = kind.from_dict(json.loads(text))
+    packing.set_dropout(settings, step.dropout)
     numbers = step.rows * step.length * settings.get_text_config().hidden_size
     inputs = numbers * (HALF if frozen and step.bfloat16 else SINGLE)
     try:
@@ -225,14 +227,6 @@ def _saved(text: str, kind: type, step: Step, frozen: bool) -> Saved:
             FORMULA * numbers, outside=inputs, inputs=inputs, largest=4 * inputs, counted=False
         )
     return Saved(two - one, outside=one - (two - one), inputs=inputs, largest=largest)
-
-
-def _no_attention_dropout(kind: type, dropout: float) -> dict[str, float]:
-    """Fused kernels keep a random state instead of a mask; the reference kernel would keep one."""
-    fields = kind().to_dict()
-    values = {name: dropout for name in ("resid_pdrop", "embd_pdrop", "residual_dropout")}
-    values |= {"attn_pdrop": 0.0, "attention_dropout": 0.0}
-    return {name: value for name, value in values.items() if name in fields}
 
 
 def _short(settings: "PretrainedConfig", layers: int) -> "PretrainedConfig":

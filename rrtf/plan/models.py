@@ -234,25 +234,16 @@ def linears(model: "PreTrainedModel") -> "dict[str, Linear]":
 
 
 EXPERTS = re.compile(r"\bexperts\.|\bmlp\.(in|out)put_linear\.")
-CHOSEN = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_top_k", "top_k_experts",
-          "num_selected_experts", "num_activated_experts", "moe_k", "top_k")  # fmt: skip
-OF = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
 def _experts(model: "PreTrainedModel") -> int:
-    """`Shape.experts`: what a token goes through, less what `linears` has of them.
+    """`Shape.experts`: all of them where no router says how many a token takes.
 
-    All of them where the configuration does not say how many.
+    transformers stacks the experts of a mixture, (experts, ...), and its routers have `top_k`.
     """
-    settings = model.config.get_text_config()
-    found = {n: p.numel() for n, p in model.named_parameters() if EXPERTS.search(n) and p.dim() > 1}
-    if not found:
-        return 0
-    chosen, of = (next((getattr(settings, n) for n in names if getattr(settings, n, None)), None)
-                  for names in (CHOSEN, OF))  # fmt: skip
-    counted = sum(layer.weight.numel() for n, layer in linears(model).items() if EXPERTS.search(n))
-    taken = sum(found.values()) * chosen // of if chosen and of else sum(found.values())
-    return taken - counted
+    taken = [m.top_k for m in model.modules() if isinstance(getattr(m, "top_k", None), int)]
+    stacks = (p for name, p in model.named_parameters() if EXPERTS.search(name) and p.dim() > 1)
+    return sum(p.numel() // len(p) * max(taken, default=len(p)) for p in stacks)
 
 
 def shape(model: "PreTrainedModel") -> Shape:

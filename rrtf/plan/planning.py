@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rrtf import config, store
@@ -239,7 +238,7 @@ def disk(found: Plan, settings: work.Settings) -> float:
     A checkpoint has a weight and AdamW's two moments in float32; of adapters they are few.
     """
     own, size = settings["train"], found.shape.parameters
-    trained = work.n_contenders(settings, teacher=False) - 1
+    trained = work.n_students(settings) - 1
     kept = own["processes"] * (sharding.KEPT + 1) * 3 * memory.SINGLE
     kept *= found.way.method not in memory.ADAPTED
     variants = settings["quantize"]["variants"]
@@ -273,11 +272,3 @@ def measured(profile: str, settings: work.Settings) -> dict[str, float]:
 def _agree(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
     """Whether the settings that both know are equal; new ones do as was done without them."""
     return all(one[name] == other[name] for name in one.keys() & other.keys())
-
-
-def model_override(model: str | None) -> dict[str, config.Value]:
-    """`--model` as an override: a folder or file by its absolute path."""
-    if model is None:
-        return {}
-    path = Path(model)
-    return {"shared.student": str(path.resolve()) if path.exists() else model}

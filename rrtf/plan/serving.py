@@ -111,23 +111,18 @@ def beside_paper(found: Sequence[Serving], figures: Figures, *, on: Device) -> l
 
 
 def _beside(entry: Serving, theirs: Figures | None, on: Device) -> dict[str, Any]:
-    smallest = min(entry.ms)
-    line: dict[str, Any] = {
+    """A row; None in it for what the paper does not print of this variant."""
+    printed = theirs or {}
+    gigabytes, milliseconds = printed.get("memory_gb"), printed.get("ms_per_token")
+    rate = milliseconds and entry.read / (milliseconds / 1000)
+    return {
         "variant": entry.variant,
         "weights GB": entry.weights / 1e9,
         "cache MB": entry.cache / 1e6,
-        "paper GB": None,
-        "left over GB": None,
+        "paper GB": gigabytes,
+        "left over GB": gigabytes and gigabytes - entry.memory(min(entry.ms)) / 1e9,
+        **{f"ms, batch {batch}": ms for batch, ms in entry.ms.items()},
+        "paper ms": milliseconds,
+        "paper's GB/s": rate and rate / 1e9,
+        f"of {on.name}'s %": rate and 100 * rate / on.bandwidth,
     }
-    line |= {f"ms, batch {batch}": ms for batch, ms in entry.ms.items()}
-    line |= {"paper ms": None, "paper's GB/s": None, f"of {on.name}'s %": None}
-    if theirs:
-        rate = entry.read / (theirs["ms_per_token"] / 1000)
-        line |= {
-            "paper GB": theirs["memory_gb"],
-            "left over GB": theirs["memory_gb"] - entry.memory(smallest) / 1e9,
-            "paper ms": theirs["ms_per_token"],
-            "paper's GB/s": rate / 1e9,
-            f"of {on.name}'s %": 100 * rate / on.bandwidth,
-        }
-    return line

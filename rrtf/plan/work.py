@@ -296,11 +296,11 @@ def train(
         )
 
 
-def n_contenders(settings: Settings, *, teacher: bool) -> int:
-    """Models that are evaluated: the base, the teacher if there is one, every trained run."""
+def n_students(settings: Settings) -> int:
+    """Models that are evaluated but the teachers: the base and every trained run."""
     own = settings["train"]
     seeds = methods.seeds(own["trained"], own["n_seeds"], own["n_seeds_others"])
-    return 1 + teacher + sum(seeds.values())
+    return 1 + sum(seeds.values())
 
 
 def n_tasks(benchmark: str, settings: Settings) -> tuple[int, Fact | None]:
@@ -330,7 +330,7 @@ def evaluate(
     own = settings["evaluate"]
     asked = [stats.parse_metric(text) for text in own["measures"]]
     draws = stats.draws(asked, own["n_samples"])
-    students = n_contenders(settings, teacher=False)
+    students = n_students(settings)
     for benchmark in own["benchmarks"]:
         tasks, _ = n_tasks(benchmark, settings)
         answers = tasks * sum(n for n, _ in draws)

@@ -103,7 +103,7 @@ def settings(
         if not store.read(path, Problem):
             raise ValueError(f"{path}: no problems in this file")
         problems = str(path)
-    if model is not None and Path(model).is_dir():
+    if model is not None and Path(model).exists():
         model = str(Path(model).resolve())
     values |= {"shared.problems": problems} if problems is not None else {}
     values |= {"shared.student": model} if model is not None else {}

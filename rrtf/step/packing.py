@@ -335,6 +335,13 @@ SHARING = ("gpt_bigcode", "llama", "qwen2", "starcoder2")
 _DROPOUT = re.compile(r"(?!summary|classifier).*(dropout|pdrop|dropout_prob)")  # of a configuration
 
 
+def set_dropout(settings: Any, dropout: float) -> None:
+    """Gives every rate of dropout of a model's configuration this value, in place."""
+    for name, value in settings.to_dict().items():
+        if _DROPOUT.fullmatch(name) and isinstance(value, int | float):
+            setattr(settings, name, dropout)
+
+
 def shared_prompt_attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -440,9 +447,7 @@ def load(
     settings = AutoConfig.from_pretrained(model)
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(_end(model, settings))
-    for name, value in settings.to_dict().items():
-        if _DROPOUT.fullmatch(name) and isinstance(value, int | float):
-            setattr(settings, name, dropout)
+    set_dropout(settings, dropout)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options |= {"dtype": dtype or torch.float32}
     if where == "meta":

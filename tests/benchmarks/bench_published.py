@@ -137,7 +137,7 @@ def compare(one: Published, data: Path, workers: int) -> bool:
         Execution(run.task_id, "", run.index, Outcome(4 if said else 1), "", 0, 0, "")
         for run, said in zip(executions, theirs, strict=True)
     ] if theirs else []  # fmt: skip
-    ks = sorted({1, min(grade.sizes(executions)[""].values())})
+    ks = sorted({1, min(samples.sizes(executions)[""].values())})
     rates = {k: rate(executions, k) for k in ks}
     said = {k: rate(claims, k) for k in ks} if theirs else {}
     apart = sum(a != b for a, b in zip(ours, theirs, strict=True)) if theirs else None
@@ -157,7 +157,7 @@ def compare(one: Published, data: Path, workers: int) -> bool:
 
 
 def rate(executions: Sequence[Execution], k: int) -> float:
-    (found,) = grade.sample_rates(executions, {"": (k,)})[""]
+    (found,) = grade.sample_rates(executions, (k,))[""]
     return 100 * found.value
 
 
