@@ -29,8 +29,8 @@ FLOORS = (
      "paper": 810, "report": 1000},
     {"sample": 295, "train": 575, "evolve": 1060, "audit": 1490, "benchmarks": 810,
      "quantize": 1180},
-    {"evaluate": 1400, "plan": 970},
-    {"cases": 455, "ablation": 635, "cli": 2020},
+    {"evaluate": 1350, "plan": 945},
+    {"cases": 455, "ablation": 635, "cli": 2015},
     {"__main__": 30},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold
