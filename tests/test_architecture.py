@@ -29,8 +29,8 @@ FLOORS = (
      "paper": 810, "report": 1000},
     {"sample": 280, "train": 575, "evolve": 1060, "audit": 1495, "benchmarks": 815,
      "quantize": 1180},
-    {"evaluate": 1400, "plan": 970, "reward": 220},
-    {"cases": 455, "ablation": 645, "cli": 2020},
+    {"evaluate": 1350, "plan": 945, "reward": 220},
+    {"cases": 455, "ablation": 645, "cli": 2015},
     {"__main__": 30},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold

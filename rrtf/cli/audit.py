@@ -47,7 +47,7 @@ def audit(given: Given) -> None:
             progress=tick,
         )
     paper = views.certify(result, material, settings, name=given.rows, embedding=given.embedding)
-    console = Console(stderr="-" in (given.out, given.clean), highlight=False)
+    console = screen.console(given.out, given.clean)
     _print(console, result, paper)
     if given.out:
         screen.write(given.out, views.finding_rows(result))

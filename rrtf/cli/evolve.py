@@ -88,7 +88,7 @@ def _transformed(given: Given, weights: dict[str, int]) -> None:
         raise OSError(str(error)) from error
     if given.out:
         screen.write(given.out, [*problems, *evolved])
-    console = Console(stderr=given.out == "-", highlight=False)
+    console = screen.console(given.out)
     console.print(screen.rows_table(offline.by_method(evolved)))
     total = len(evolved) + sum(lost.values())
     console.print(screen.ledger("attempts", total, lost, "evolved", len(evolved)))
@@ -115,7 +115,7 @@ def _asked(given: Given, weights: dict[str, int]) -> None:
         decoding=decoding,
         after_failure=given.after_failure,
     )
-    console = Console(stderr="-" in (given.out, given.dropped), highlight=False)
+    console = screen.console(given.out, given.dropped)
     if total := len(evolved) + len(gone):
         console.print(screen.rows_table(offline.by_method(evolved)))
         reasons = rules.reason_counts(gone)

@@ -5,8 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rrtf import engines, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
@@ -44,7 +42,7 @@ def quantize(given: Given) -> None:
             with screen.progress("quantising") as tick:
                 make = partial(jobs.make, calibration=texts)
                 measured = jobs.side_by_side(make, given.variants, 1, tick)
-            Console(highlight=False).print(screen.rows_table(_sizes(measured)))
+            screen.console().print(screen.rows_table(_sizes(measured)))
     if given.out:
         print(f"{sum(entry.ok for entry in measured)} variants in {given.out}")
     _check_all(measured)
@@ -73,7 +71,7 @@ def _measured(
         executions = judge(tasks, answers, shards=place / ".shards", progress=tick)
     name = samples.name_of(given.model)
     table = quantize_table.rows(found, executions, tasks, settings, model=name)
-    console, times = Console(highlight=False), quantize_table.timing(found)
+    console, times = screen.console(), quantize_table.timing(found)
     counts = f"{table[0].n_tasks} tasks, greedy and {table[0].n_samples} samples each"
     screen.say(console, f"{name}: {counts}")
     shown = (quantize_table.shown, table), (quantize_table.tested, table)

@@ -6,8 +6,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from rrtf import config, engines
 from rrtf import rank as ranking
 from rrtf.cli import inputs, screen
@@ -78,7 +76,7 @@ def rank(given: Given) -> None:
         logs = logs_of((sample.response, sample.row) for sample in ranked)
         part = Part("given", answers, executions, ranks, logs)
         write_answers(given.report, kept, [part], title=f"Ranked answers to {given.tasks}")
-    console = Console(stderr=given.out == "-", highlight=False)
+    console = screen.console(given.out)
     console.print(screen.reason_table(executions))
     console.print("\npairs by situation, and those the filter keeps")
     named = ("teacher", "kept")

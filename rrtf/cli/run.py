@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from rrtf import config, engines, prompts, store
 from rrtf.benchmarks import catalogue
 from rrtf.cli import screen
@@ -57,7 +55,7 @@ def run(given: Given) -> None:
         shown = found if given.check else missing
         rows = [[one.what, one.needed, one.found, words[one.there]] for one in shown]
         table = screen.table(["what", "needed", "found", ""], rows, left=range(4))
-        Console(highlight=False).print(table)
+        screen.console().print(table)
     if missing:
         raise OSError(f"{len(missing)} of {len(found)} things are missing; nothing was run")
     if given.check:

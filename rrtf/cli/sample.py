@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from rrtf import engines
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
@@ -38,7 +36,7 @@ def sample(given: Given) -> None:
         raise OSError(f"{source}: no answer to any of {len(tasks)} tasks")
     if given.out:
         screen.write(given.out, found)
-    console = Console(stderr=given.out == "-", highlight=False)
+    console = screen.console(given.out)
     rows = [{SHORT.get(k, k): v for k, v in row.items()} for row in survey(found)]
     console.print(screen.rows_table(rows))
     full = [response for response in found if response.n_tokens >= longest]

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from rich.console import Console
 
 from rrtf import config, engines, store
 from rrtf.cli import inputs, screen
@@ -194,8 +193,6 @@ def _group(row: Any, where: str) -> RankedGroup:
         value = getattr(group, name)
         if not isinstance(value, whole) or not all(isinstance(v, item) for v in value):
             raise ValueError(f"{where}: {group.task_id}: {name} is not the list that rank writes")
-    if not isinstance(group.prompt, str) or not isinstance(group.sft_index, int):
-        raise ValueError(f"{where}: {group.task_id}: expected a text prompt and a whole sft_index")
     try:
         batches.check(group)
     except ValueError as error:
@@ -271,30 +268,25 @@ def _tensorboard(out: Path, step: int) -> Log:
     return Log(add, writer.close)
 
 
-def _wandb(out: Path, step: int) -> Log:
-    """A run of the project `rrtf` under the folder's name, gone on with by the same command."""
-    wandb = import_module("wandb")
+def _tracker(library: str, out: Path, step: int) -> Log:
+    """A run of the project `rrtf` under the folder's name, gone on with by the same command.
+
+    wandb knows it by an id; trackio, which keeps its runs on this machine, by its name.
+    """
+    tracker = import_module(library)
 
     from rrtf.train import MARKER
 
-    digest = store.read_json(out / MARKER)
-    known = {"id": digest["digest"][:16], "resume": "allow", "config": digest["of"]}
-    run = wandb.init(project="rrtf", name=out.name, dir=str(out), **known)
+    made = store.read_json(out / MARKER)
+    known = {"id": made["digest"][:16], "dir": str(out)} if library == "wandb" else {}
+    known |= {"resume": "allow", "config": made["of"]}
+    run = tracker.init(project="rrtf", name=out.name, **known)
     return Log(lambda values, at: run.log(values, step=at), run.finish)
 
 
-def _trackio(out: Path, step: int) -> Log:
-    """The same with trackio, which keeps its runs on this machine."""
-    trackio = import_module("trackio")
-
-    from rrtf.train import MARKER
-
-    settings = store.read_json(out / MARKER)["of"]
-    trackio.init(project="rrtf", name=out.name, resume="allow", config=settings)
-    return Log(lambda values, at: trackio.log(values, step=at), trackio.finish)
-
-
-LOGS = {"tensorboard": _tensorboard, "wandb": _wandb, "trackio": _trackio}
+LOGS = {"tensorboard": _tensorboard} | {
+    name: partial(_tracker, name) for name in ("wandb", "trackio")
+}
 
 
 def _liner() -> Callable[[TrainStep, int], None]:
@@ -323,7 +315,7 @@ def _closing(out: Path, single: int) -> None:
     long = lost.pop("response_too_long", 0)  # of groups that are trained on
     if held := facts["settings"]["held_out"]:
         lost["held_out"] = held
-    console, total = Console(highlight=False), facts["n_groups"] + single
+    console, total = screen.console(), facts["n_groups"] + single
     console.print(screen.ledger("prompts", total, lost, "trained on", facts["n_trained"]), "")
     steps, clip = facts["steps"], facts["settings"]["clip"]
     clipped = sum(step["grad_norm"] > clip > 0 for step in steps)
