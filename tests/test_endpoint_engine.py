@@ -5,15 +5,18 @@ vLLM is a double of its server; the real one was not at hand (see `scripted_vllm
 
 import json
 import shutil
-import socket
 import warnings
 
 import pytest
 from conftest import drawn
-from scripted_endpoint import ScriptedEndpoint, reply_text
+from scripted_endpoint import ScriptedEndpoint
 from scripted_vllm import ScriptedVllm, letters
+from serving import chat_copy, transformers_serve
+from typer.testing import CliRunner
 
-from rrtf import engines
+from rrtf import config, engines, prompts, store
+from rrtf.__main__ import app
+from rrtf.engines import endpoint
 from rrtf.engines.endpoint import AskingEngine, Reply, completion, make_asks
 from rrtf.records import Problem
 
@@ -28,8 +31,9 @@ def no_key(monkeypatch, tmp_path):
     monkeypatch.setenv("RRTF_HOME", str(tmp_path / "home"))
 
 
-def opened(server: ScriptedEndpoint, folder, **options) -> engines.Generator:
-    return engines.open_engine(f"openai@{server.url}", "m", replies=folder, **options)
+def opened(server, folder, model="m", **options) -> engines.Generator:
+    kind = "vllm" if isinstance(server, ScriptedVllm) else "openai"
+    return engines.open_engine(f"{kind}@{server.url}", model, replies=folder, **options)
 
 
 # --- what is asked -----------------------------------------------------------------------------
@@ -66,16 +70,6 @@ def test_a_server_may_read_special_tokens_in_a_prompt_which_is_said(tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             engine.generate(["a | b", "x < y > z"], **drawn(**GREEDY))
-
-
-def test_a_hosted_server_gets_no_more_stop_sequences_than_it_takes(tmp_path):
-    stops = ["1", "2", "3", "4", "ï"]
-    with ScriptedEndpoint() as server:
-        ((one,),) = opened(server, tmp_path).generate(["a"], **drawn(**GREEDY | {"stops": stops}))
-    (body,) = server.bodies
-    assert body["stop"] == stops[:4]
-    whole = reply_text("a")
-    assert one.text == whole[: min(whole.find(s) for s in stops if s in whole)]
 
 
 @pytest.mark.parametrize(
@@ -138,25 +132,6 @@ def test_requests_that_stay_without_reply_are_an_error_that_says_why(tmp_path):
             engine.generate(["a"], **drawn(**SAMPLED))
 
 
-def test_a_dead_endpoint_a_missing_model_and_a_wrong_key_say_what_to_do(tmp_path, monkeypatch):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        dead = f"openai@http://127.0.0.1:{unused.getsockname()[1]}/v1"
-        engine = engines.open_engine(dead, "m", replies=tmp_path, attempts=1)
-        with pytest.raises(ConnectionError, match="is the server up, and is this its address"):
-            engine.generate(["a"], **drawn(**GREEDY))
-    with ScriptedEndpoint(lambda prompt, number: "404") as server:
-        words = "no model 'm' there, or no /completions .*it serves scripted, scripted-large"
-        with pytest.raises(FileNotFoundError, match=words):
-            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
-    with ScriptedEndpoint(lambda prompt, number: "401") as server:
-        with pytest.raises(PermissionError, match=r"no key in \$OPENAI_API_KEY \(set it\)"):
-            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
-        monkeypatch.setenv("OPENAI_API_KEY", "wrong")
-        with pytest.raises(PermissionError, match=r"\$OPENAI_API_KEY was not accepted"):
-            opened(server, tmp_path).generate(["a"], **drawn(**GREEDY))
-
-
 def test_a_server_that_does_not_score_names_the_engines_that_do(tmp_path):
     engine = engines.open_engine("openai@http://127.0.0.1:1/v1", "m", replies=tmp_path)
     with pytest.raises(ValueError, match="transformers, ctranslate2, gptbigcode and vllm do"):
@@ -194,7 +169,7 @@ def test_without_a_folder_of_their_own_replies_go_to_the_users_cache(tmp_path):
 
 def test_the_samples_of_a_prompt_come_in_one_request_with_all_that_decides_them(tmp_path):
     with ScriptedVllm() as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine = opened(server, tmp_path)
         rows = engine.generate(
             ["a", "b"], **drawn(**SAMPLED | {"stops": ["1", "2", "3", "4", "5"]})
         )
@@ -213,7 +188,7 @@ def test_the_samples_of_a_prompt_come_in_one_request_with_all_that_decides_them(
 
 def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(tmp_path):
     with ScriptedVllm() as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine = opened(server, tmp_path)
         whole = engine.generate(["a"], **drawn(**SAMPLED))[0][0]
         assert (whole.n_tokens, whole.finish_reason) == (len(whole.text), "stop")
         cut = engine.generate(["a"], **drawn(**SAMPLED | {"stops": [whole.text[3]]}))[0][0]
@@ -225,7 +200,7 @@ def test_tokens_are_counted_with_the_stop_sequence_and_without_the_end_of_text(t
 
 def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
     with ScriptedVllm() as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine = opened(server, tmp_path)
         engine.generate([engines.Message("a"), "a"], **drawn(**SAMPLED))
     said = {path: request.get("messages") for path, request in server.requests}
     message = [{"role": "user", "content": "a"}]
@@ -234,12 +209,12 @@ def test_a_message_goes_to_the_chat_endpoint_and_a_text_does_not(tmp_path):
 
 def test_what_a_killed_run_has_is_not_asked_for_again_and_replays_without_the_server(tmp_path):
     with ScriptedVllm() as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine = opened(server, tmp_path)
         rows = engine.generate(["a", "b"], **drawn(**SAMPLED))
         (journal,) = tmp_path.rglob("replies.jsonl")
         journal.write_text("".join(journal.read_text().splitlines(True)[:4]))
         before = len(server.requests)
-        again = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        again = opened(server, tmp_path)
         assert again.generate(["a", "b"], **drawn(**SAMPLED)) == rows
         assert [request["n"] for _, request in server.requests[before:]] == [2]
     replay = engines.open_engine(f"replay@{tmp_path}", "m")
@@ -248,24 +223,14 @@ def test_what_a_killed_run_has_is_not_asked_for_again_and_replays_without_the_se
 
 def test_scores_are_those_of_the_answers_own_tokens(tmp_path):
     with ScriptedVllm() as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
+        engine = opened(server, tmp_path)
         scores = engine.score(["ab", "c"], ["de", ""])
     assert scores == [(pytest.approx(-(ord("d") + ord("e")) / 100), 2), (0.0, 0)]
     request = next(request for path, request in server.requests if "completions" in path)
     assert request["prompt"] == [256, *b"abde"], "a first token before the prompt alone"
-
-
-def test_a_model_that_is_not_served_is_an_error_that_names_those_which_are(tmp_path):
-    with ScriptedVllm(model="starcoder") as server:
-        engine = engines.open_engine(f"vllm@{server.url}", "m", replies=tmp_path)
-        for ask in (
-            lambda: engine.generate(["a"], **drawn(**SAMPLED)),
-            lambda: engine.score(["a"], ["b"]),
-        ):
-            with pytest.raises(FileNotFoundError, match=r"no model 'm' there"):
-                ask()
-        with pytest.raises(FileNotFoundError, match=r"it serves starcoder"):
-            engine.generate(["a"], **drawn(**SAMPLED))
+    said = pytest.raises(FileNotFoundError, match=r"no model 'm' there.*it serves starcoder")
+    with ScriptedVllm(model="starcoder") as server, said:
+        opened(server, tmp_path).score(["a"], ["b"])
 
 
 def test_a_folder_is_recorded_by_its_content_and_another_in_its_place_is_asked_anew(
@@ -276,27 +241,17 @@ def test_a_folder_is_recorded_by_its_content_and_another_in_its_place_is_asked_a
     assert engines.served_name("vllm", folder) == engines.served_name("replay@x", tiny_model)
     assert engines.served_name("vllm", "owner/name") == "owner/name"
     with ScriptedVllm(model=str(folder)) as server:
-        spelled = f"vllm@{server.url}"
-        engine = engines.open_engine(spelled, folder, replies=replies)
+        engine = opened(server, replies, folder)
         rows = engine.generate(["a"], **drawn(**SAMPLED))
         replay = engines.open_engine(f"replay@{replies}", tiny_model)
         assert replay.generate(["a"], **drawn(**SAMPLED)) == rows
         (folder / "config.json").write_text("{}")
-        other = engines.open_engine(spelled, folder, replies=replies)
+        other = opened(server, replies, folder)
         other.generate(["a"], **drawn(**SAMPLED))
     assert len(server.requests) == 2 and other.name != engine.name
 
 
 # --- spellings, and engines that cannot --------------------------------------------------------
-
-
-def test_the_spelling_says_whether_an_engine_is_a_server():
-    assert [name for name in engines.ENGINES if engines.remote(name)] == [
-        "vllm",
-        "openai",
-        "replay",
-    ]
-    assert engines.remote("openai@http://a/v1") and not engines.remote("transformers")
 
 
 @pytest.mark.parametrize(
@@ -336,3 +291,52 @@ def test_an_engine_that_cannot_names_those_that_can(tiny_model, tmp_path, engine
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind
     with pytest.raises(engines.UnsupportedModel, match=words):
         engines.open_engine(engine, tmp_path)
+
+
+# --- a real server on this machine: `transformers serve` with the small student -----------------
+
+PROMPTS = (
+    'def double(n):\n    """Return two times n."""\n',
+    'def shout(text):\n    """Return the text in upper case."""\n',
+)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(its address, the folder of the model); ended with the module."""
+    folder = chat_copy(config.home() / "data" / "nano" / "models" / "student", tmp_path_factory)
+    with transformers_serve(folder) as (_, url):
+        yield url, folder
+
+
+@pytest.mark.slow
+def test_a_real_server_counts_tokens_as_its_model_does_and_has_no_other_model(served, tmp_path):
+    url, folder = served
+    asks = [endpoint.Ask((("user", prompt),), max_tokens=20) for prompt in PROMPTS]
+    how = {"replies": tmp_path, "concurrency": 2}
+    found = endpoint.ask(asks, endpoint=endpoint.Endpoint(url, "student"), **how)
+    engine = engines.open_engine("transformers", folder)
+    own = engine.generate(PROMPTS, **drawn(**GREEDY | {"top_p": 1.0, "max_new_tokens": 20}))
+    with_end = [one.n_tokens + (one.finish_reason == "stop") for (one,) in own]
+    assert [reply.completion_tokens for reply in found] == with_end
+    counts = [len(prompts.prompt_ids(engine.tokenizer, prompt)) for prompt in PROMPTS]
+    assert [reply.prompt_tokens for reply in found] == counts
+    (reply,) = endpoint.ask(asks[:1], endpoint=endpoint.Endpoint(url, "teacher"), **how)
+    assert reply.error == "HTTP 400: Server is pinned to 'student'; requested 'teacher'."
+
+
+@pytest.mark.slow
+def test_rows_are_evolved_through_a_real_server_and_every_one_is_accounted_for(served, tmp_path):
+    code = "```python\ndef total(xs):\n    return sum(xs)\n```"
+    tasks = ("Add up the numbers of a list.", "Compute what all items of a basket cost together.")
+    store.write(tmp_path / "rows.jsonl", [{"instruction": t, "output": code} for t in tasks])
+    out, dropped = tmp_path / "out.jsonl", tmp_path / "dropped.jsonl"
+    asked = ["--engine", served[0], "--model", "student", "--max-new-tokens", "24"]
+    command = ["evolve", tmp_path / "rows.jsonl", *asked, "--out", out, "--dropped", dropped]
+    done = CliRunner().invoke(app, [*map(str, command), "--rounds", "1"])
+    assert done.exit_code == 0, done.output
+    kept = [row for _, row in store.read_rows(out)]
+    gone = [row for _, row in store.read_rows(dropped)]
+    assert {row["depth"] for row in kept if not row["parent_id"]} == {0}
+    assert len(kept) + len(gone) == 4, "two seeds and what became of each"
+    assert all(row["reason"] for row in gone)

@@ -1,5 +1,9 @@
-"""Stage 03: the same answers whatever the processes, the order and the interruptions."""
+"""Stage 03 and its verb: the same answers whatever the processes, the order, the interruptions.
 
+What the verb writes, grade, rank and evaluate read; mistakes are named at once.
+"""
+
+import gzip
 import json
 import os
 import signal
@@ -10,9 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import ray_alone
+from scripted_endpoint import ScriptedEndpoint
+from typer.testing import CliRunner
 
-from rrtf import engines, store
+from rrtf import __main__, engines, store
 from rrtf import sample as stage
 from rrtf.engines import Completion, Decoding
 from rrtf.records import Response
@@ -103,67 +108,6 @@ def test_few_answers_are_written_here_and_many_by_as_many_processes_as_they_are_
         assert asked.pop() == expected, "(shards, processes)"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.append({tests!r})
-from test_sample import ask, stage
-from rrtf import store
-from rrtf.records import Problem
-
-stage.SHARD, stage.WORTH_A_PROCESS = 1, 1
-
-def tell(done, total):
-    if done >= 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-problems = store.read(Path({folder!r}) / "problems.jsonl", Problem)
-ask(problems, model={model!r}, shards=Path({folder!r}) / "shards", workers=2,
-             progress=tell, **{options!r})
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_caller_loses_only_the_shards_under_way_and_changes_no_record(
-    problems, tiny_model, tmp_path, monkeypatch
-):
-    problems = [replace(p, task_id=f"{p.task_id}/{n}") for n in range(5) for p in problems]
-    store.write(tmp_path / "problems.jsonl", problems)
-    given = {"folder": str(tmp_path), "model": str(tiny_model), "options": OPTIONS}
-    script = KILLED.format(tests=str(ROOT / "tests"), **given)
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "RRTF_TEST": str(tmp_path)},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == -signal.SIGKILL, run.stderr[-2000:]
-    end = time.monotonic() + 60
-    while (left := ray_alone.with_environment(f"RRTF_TEST={tmp_path}")) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not left, "the other processes end with their caller"
-    shards = tmp_path / "shards"
-    kept = {path: path.stat().st_mtime_ns for path in shards.glob("*.jsonl")}
-    assert 4 <= len(kept) < len(problems)
-    monkeypatch.setattr(stage, "SHARD", 1)
-    resumed = ask(problems, model=tiny_model, shards=shards, **OPTIONS)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    whole = ask(problems, model=tiny_model, shards=tmp_path / "other", **OPTIONS)
-    assert resumed == whole
-
-
-def test_finished_shards_are_not_sampled_again(problems, tiny_model, tmp_path, monkeypatch):
-    first = ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS)
-
-    def refuse(*args):
-        raise AssertionError("opened an engine")
-
-    monkeypatch.setattr(stage, "_opened", refuse)
-    assert ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS) == first
-    with pytest.raises(AssertionError, match="opened"):
-        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"seed": 6})
-
-
 def test_another_model_in_the_same_folder_is_sampled_anew(problems, tiny_model, tmp_path):
     import shutil
 
@@ -181,66 +125,21 @@ def test_another_model_in_the_same_folder_is_sampled_anew(problems, tiny_model, 
     assert [r.text for r in first] != [r.text for r in second]
 
 
-def test_the_index_is_unique_across_temperatures(problems, tiny_model, tmp_path):
-    options = OPTIONS | {"temperatures": [0.5, 1.5]}
-    responses = ask(problems[:3], model=tiny_model, shards=tmp_path, **options)
-    first = [(r.index, r.temperature) for r in responses if r.task_id == "toy/000"]
-    assert first == [(0, 0.5), (1, 0.5), (2, 1.5), (3, 1.5)]
+def test_by_other_code_for_another_function_or_on_a_gpu_is_sampled_anew(
+    problems, tiny_model, tmp_path, monkeypatch
+):
+    def count(task) -> int:
+        ask([task], model=tiny_model, shards=tmp_path, **OPTIONS)
+        return len(list(tmp_path.iterdir()))
 
-
-def test_a_task_or_a_temperature_that_comes_twice_is_named(problems, tiny_model, tmp_path):
+    assert (count(problems[0]), count(problems[0])) == (1, 1)
+    assert count(replace(problems[0], entry_point="sum")) == 2
+    monkeypatch.setattr(engines, "device", lambda: "cuda")
+    assert count(problems[0]) == 3
+    monkeypatch.setattr(stage, "version", lambda: "other")
+    assert count(problems[0]) == 4
     with pytest.raises(ValueError, match="toy/000: the task comes twice"):
         ask(problems[:1] * 2, model=tiny_model, shards=tmp_path, **OPTIONS)
-    options = OPTIONS | {"temperatures": [1.0, 1.0]}
-    with pytest.raises(ValueError, match="comes twice"):
-        ask(problems, model=tiny_model, shards=tmp_path, **options)
-
-
-def test_bad_options_fail_before_a_model_is_opened(problems, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="temperature = -1"):
-        ask(problems, model=tiny_model, shards=tmp_path, **OPTIONS | {"temperatures": [-1.0]})
-
-
-def test_prompts_without_room_are_left_out_and_answers_end_where_the_positions_do(
-    problems, tiny_model, tmp_path
-):
-    room = 256 - len(problems[0].prompt.rstrip("\n"))
-    problems[3] = replace(problems[3], prompt=f"# {'x' * 256}\n{problems[3].prompt}")
-    options = OPTIONS | {"max_new_tokens": 300}
-    with pytest.warns(engines.Note) as told:
-        found = ask(problems[:5], model=tiny_model, shards=tmp_path, **options)
-    assert [r.task_id for r in found[::2]] == [f"toy/{k:03}" for k in (0, 1, 2, 4)]
-    assert max(r.n_tokens for r in found) == room
-    cut = sum(r.finish_reason == "length" for r in found)
-    assert [str(one.message) for one in told if one.category is engines.Note] == [
-        f"student holds 256 tokens, prompt and answer together: {cut} of 10 answers end there, "
-        "before max_new_tokens = 300",
-        "student holds 256 tokens, prompt and answer together: 1 prompts leave no room for an "
-        "answer and are left out",
-    ]
-
-
-def test_a_task_without_a_prompt_and_an_unknown_cluster_are_named(problems, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="toy/000: no prompt"):
-        bare = [replace(problems[0], prompt=" \n")]
-        ask(bare, model=tiny_model, shards=tmp_path, **OPTIONS)
-    with pytest.raises(ValueError, match="unknown cluster 'slurm': expected one of local, ray"):
-        ask(problems, model=tiny_model, shards=tmp_path, cluster="slurm", **OPTIONS)
-
-
-@pytest.mark.parametrize("changed", ["code", "entry point", "device"])
-def test_by_other_code_for_another_function_or_on_a_gpu_is_sampled_anew(
-    problems, tiny_model, tmp_path, monkeypatch, changed
-):
-    ask(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
-    if changed == "code":
-        monkeypatch.setattr(stage, "version", lambda: "other")
-    elif changed == "device":
-        monkeypatch.setattr(engines, "device", lambda: "cuda")
-    else:
-        problems[0] = replace(problems[0], entry_point="sum")
-    ask(problems[:1], model=tiny_model, shards=tmp_path, **OPTIONS)
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 # Servers.
@@ -331,61 +230,24 @@ def test_a_node_answers_what_json_brings_it_or_says_what_it_lacks(problems, tiny
         stage.answer(message | {"author": author | {"model": str(tmp_path / "nowhere")}}, 1)
 
 
-def test_nodes_that_differ_are_named_and_what_they_sampled_is_not_mixed(
+def test_nodes_give_the_records_of_one_process_and_those_that_differ_are_not_mixed(
     problems, tiny_model, tmp_path, monkeypatch
 ):
+    others = []
+
     def spread(work, jobs, *, message, finished, gpu):
-        for number, job in enumerate(jobs):
+        for job in reversed(jobs):
             answered = work(json.loads(json.dumps(message(job))), 1)
-            if number:
-                answered["made_by"] = "transformers bfloat16 on cuda"
-            finished(job, answered)
+            finished(job, answered | {"made_by": others.pop() if others else "us"})
 
     monkeypatch.setattr(stage, "spread", spread)
-    with pytest.raises(RuntimeError, match=r"nodes differ: gptbigcode.* and transformers bfloat16"):
-        ask(problems, model=tiny_model, shards=tmp_path, cluster="ray", **OPTIONS)
-    assert len(list(tmp_path.glob("*.jsonl"))) == 1
-
-
-CLUSTER = """
-from pathlib import Path
-from test_isolation import descendants
-from test_sample import ask, stage
-from rrtf import store
-from rrtf.records import Problem
-
-lost = cluster.add_node(**node).all_processes["raylet"][0].process.pid
-stage.SHARD = 2
-killed = []
-
-def watch(done, total):
-    busy = any("_Worker" in open(f"/proc/{n}/cmdline").read() for n in descendants(lost))
-    if busy and not killed:
-        killed.append(done)
-        os.kill(lost, 9)
-
-problems = store.read(Path(FOLDER) / "problems.jsonl", Problem)
-ask(problems, model=MODEL, shards=Path(FOLDER) / "shards", cluster="ray",
-             progress=watch, **OPTIONS)
-cluster.shutdown()
-print(killed[0])
-"""
-
-
-@pytest.mark.slow
-def test_a_cluster_that_loses_a_node_gives_the_records_of_one_process(
-    problems, tiny_model, tmp_path, monkeypatch
-):
-    store.write(tmp_path / "problems.jsonl", problems)
-    options = OPTIONS | {"max_new_tokens": 100, "n_samples": 8}
-    given = {"FOLDER": str(tmp_path), "MODEL": str(tiny_model), "OPTIONS": options}
-    lost_after = ray_alone.run("".join(f"{k} = {v!r}\n" for k, v in given.items()) + CLUSTER)
-    monkeypatch.setattr(stage, "SHARD", 2)
-    assert 0 <= int(lost_after) < 20
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "shards").iterdir()}
-    found = ask(problems, model=tiny_model, shards=tmp_path / "shards", **options)
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) == 20
-    assert found == ask(problems, model=tiny_model, shards=tmp_path / "here", **options)
+    local = ask(problems, model=tiny_model, shards=tmp_path / "here", **OPTIONS)
+    nodes = {"model": tiny_model, "shards": tmp_path / "nodes", "cluster": "ray"}
+    assert ask(problems, **nodes, **OPTIONS) == local
+    others.append("them")
+    with pytest.raises(RuntimeError, match="nodes differ: them and us"):
+        ask(problems, **nodes, **OPTIONS | {"seed": 6})
+    assert len(list((tmp_path / "nodes").iterdir())) == 2 + 1
 
 
 def test_the_survey_counts_what_a_reader_counts():
@@ -434,3 +296,210 @@ def test_variety_says_how_many_prompts_have_answers_that_differ():
                [("a", 0, "x"), ("a", 1, "y"), ("b", 0, "x"), ("b", 1, "x")]]  # fmt: skip
     assert stage.variety(answers) == "1 of 2 prompts have answers that differ from each other."
     assert "One answer a prompt" in stage.variety(answers[::2])
+
+
+# The verb.
+
+N = 5
+
+
+@pytest.fixture
+def toy(add_problem, tmp_path) -> str:
+    rows = [store.to_row(add_problem) | {"task_id": f"t/{number}"} for number in range(N)]
+    return written(tmp_path / "toy.jsonl", rows)
+
+
+def written(path: Path, rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def run(name: str, *arguments: object, stdin: str | None = None):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return CliRunner().invoke(
+            __main__.app, [name, *map(str, arguments)], input=stdin, env={"COLUMNS": "80"}
+        )
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def verb(toy, tiny_model):
+    """Samples the toy problems by the tiny model."""
+
+    def call(*options, problems=toy, model=tiny_model, **kwargs):
+        short = ["--max-new-tokens", 8] if "--max-new-tokens" not in options else []
+        return run("sample", problems, "--model", model, *short, *options, **kwargs)
+
+    return call
+
+
+def test_every_task_is_answered_n_times_at_every_temperature(verb, tmp_path, tiny_model):
+    out = tmp_path / "out.jsonl"
+    done = verb("--n", 2, "--temperature", 0.5, "--temperature", 1.5, "--out", out)
+    assert done.exit_code == 0, done.output
+    found = store.read(out, Response)
+    expected = [(f"t/{i}", k, (0.5, 0.5, 1.5, 1.5)[k]) for i in range(N) for k in range(4)]
+    assert [(r.task_id, r.index, r.temperature) for r in found] == expected
+    assert {r.source for r in found} == {tiny_model.name}
+    table = [line.split() for line in done.output.splitlines()]
+    assert " ".join(table[0]) == "source T answers a task distinct tokens cut parses"
+    assert [row[:4] for row in table[1:3]] == [
+        [tiny_model.name, T, "10", "2.00"] for T in ("0.50", "1.50")
+    ]
+    assert f"20 answers to {N} tasks in {out}" in done.output
+
+
+def test_what_it_writes_is_what_grade_rank_and_evaluate_read(verb, toy, tmp_path, tiny_model):
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    for out, n in ((ours, 2), (theirs, 3)):
+        assert verb("--n", n, "--temperature", 1, "--out", out).exit_code == 0
+    graded = run("grade", toy, ours, "--workers", 1)
+    assert graded.exit_code == 0 and "pass@1" in graded.output, graded.output
+    board = run("evaluate", toy, f"a={ours}", f"b={theirs}", "--workers", 1)
+    assert board.exit_code == 0 and f"toy, {N} tasks" in board.output, board.output
+    rows = [row for _, row in store.read_rows(ours)]
+    rows += [row | {"source": "teacher"} for _, row in store.read_rows(theirs)]
+    both = written(tmp_path / "both.jsonl", rows)
+    ranked = run("rank", toy, both, "--teacher", "teacher", "--workers", 1)
+    assert ranked.exit_code == 0 and f"{5 * N} responses" in " ".join(ranked.output.split())
+
+
+def test_without_out_there_is_a_table_and_nothing_is_kept(verb, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    done = verb()
+    assert done.exit_code == 0 and done.output.split()[0] == "source"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_lines_go_through_pipes_and_into_gz(verb, toy, tmp_path):
+    out = tmp_path / "out.jsonl.gz"
+    assert verb("--out", out).exit_code == 0
+    piped = verb("--out", "-", problems="-", stdin=Path(toy).read_text())
+    assert piped.exit_code == 0 and "source" in piped.stderr
+    assert piped.stdout == gzip.decompress(out.read_bytes()).decode()
+    assert len(piped.stdout.splitlines()) == N
+
+
+def test_the_same_command_only_reads_and_another_one_samples(verb, tmp_path, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    assert verb("--n", 2, "--temperature", 1, "--out", out).exit_code == 0
+    first = out.read_bytes()
+    out.unlink()
+    monkeypatch.setattr(stage, "_answer", lambda *a, **k: 1 / 0)
+    assert verb("--n", 2, "--temperature", 1, "--out", out).exit_code == 0
+    assert out.read_bytes() == first
+    again = verb("--n", 2, "--temperature", 1, "--seed", 5, "--out", out)
+    assert isinstance(again.exception, ZeroDivisionError)
+
+
+def test_what_a_model_cannot_hold_is_said_once_and_ends_no_run(verb, add_problem, tmp_path):
+    rows = [store.to_row(add_problem) | {"task_id": f"t/{n}"} for n in range(3)]
+    rows[1]["prompt"] = "#" * 300 + "\n" + rows[1]["prompt"]
+    out = tmp_path / "out.jsonl"
+    done = verb(
+        "--max-new-tokens", 5000, "--out", out, problems=written(tmp_path / "p.jsonl", rows)
+    )
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.output.splitlines() if line.startswith("note: ")]
+    assert len(told) == 2 and all("model holds 256 tokens" in line for line in told)
+    assert "before max_new_tokens = 5000" in told[0] and "1 prompts leave no room" in told[1]
+    found = store.read(out, Response)
+    assert [r.task_id for r in found] == ["t/0", "t/2"]
+    assert max(r.n_tokens for r in found) == 256 - len(add_problem.prompt.rstrip("\n"))
+    alone = verb("--out", out, problems=written(tmp_path / "q.jsonl", rows[1:2]))
+    assert alone.exit_code == 1 and "no answer to any of 1 tasks" in alone.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--temperature", "-1"], "temperature = -1.0: expected 0 (greedy) or more"),
+        (["--temperature", "1", "--temperature", "1"], "one of them comes twice"),
+        (["--n", "2"], "greedy answers are all the same"),
+        (["--engine", "warp"], "unknown engine 'warp': expected one of auto, transformers"),
+        (["--engine", "vllm"], "start a server, `vllm serve MODEL --port 8000`"),
+        (["--cluster", "slurm"], "--cluster 'slurm': expected one of local, ray"),
+        (["--prompt-format", "chat"], "has no chat template"),
+        (["--model", "no/such/folder"], "no/such/folder: no such model folder"),
+        (["--model", ""], "no model is named"),
+        (["--out", "answers.txt"], "expected a name that ends in .jsonl or .parquet"),
+        (["--since", "2022-07-01"], "dates are known of benchmarks"),
+    ],
+)
+def test_what_is_asked_wrongly_is_named(verb, options, told):
+    found = verb(*options)
+    assert found.exit_code == 2, found.output
+    assert told in " ".join(found.stderr.split()) and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"prompt": None}, "toy.jsonl:2: Problem without prompt"),
+        ({"prompt": " \n"}, "t/1: no prompt"),
+        ({"task_id": "t/0"}, "toy.jsonl:2: t/0 stands in line 1 too"),
+    ],
+)
+def test_a_task_that_cannot_be_asked_is_named(verb, toy, change, told):
+    rows = [row for _, row in store.read_rows(Path(toy))]
+    rows[1] |= change
+    written(Path(toy), rows)
+    found = verb()
+    assert found.exit_code == 2 and told in found.stderr, found.output
+
+
+def test_a_server_is_asked_and_its_recording_answers_without_it(verb, tmp_path):
+    out, again = tmp_path / "out.jsonl", tmp_path / "again.jsonl"
+    how = ["--n", 2, "--temperature", 1, "--prompt-format", "chat"]
+    with ScriptedEndpoint() as server:
+        done = verb("--engine", f"openai@{server.url}", *how, "--out", out, model="scripted")
+    assert done.exit_code == 0, done.output
+    found = store.read(out, Response)
+    assert len(found) == 2 * N and all(r.text.startswith("reply ") for r in found)
+    assert {r.source for r in found} == {"scripted"}
+    replies = Path(f"{out}.shards") / "replies"
+    replayed = verb("--engine", f"replay@{replies}", *how, "--out", again, model="scripted")
+    assert replayed.exit_code == 0, replayed.output
+    assert again.read_bytes() == out.read_bytes()
+    other = verb("--engine", f"replay@{replies}", *how, "--seed", 1, model="scripted")
+    assert other.exit_code == 2 and "no recorded reply" in other.stderr, other.output
+
+
+def test_a_server_that_refuses_every_prompt_is_said_with_its_reason_and_exits_1(verb, toy):
+    with ScriptedEndpoint(lambda prompt, number: "a refusal") as server:
+        done = verb("--engine", f"openai@{server.url}", "--n", 1, model="scripted")
+    told = "note: scripted: no answer to 5 of 5 requests, refused: HTTP 422: not such a text"
+    assert done.exit_code == 1 and told in done.output
+    assert "no answer to any of 5 tasks" in done.output
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_leaves_with_130_and_the_same_command_goes_on(
+    verb, toy, tmp_path, tiny_model
+):
+    rows = [row | {"task_id": f"t/{n}/{row['task_id']}"} for n in range(400) for row in _rows(toy)]
+    written(Path(toy), rows)
+    out = tmp_path / "out.jsonl"
+    options = ["--temperature", "1", "--max-new-tokens", "20", "--out", str(out)]
+    command = [sys.executable, "-m", "rrtf", "sample", toy, "--model", str(tiny_model), *options]
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    shards = Path(f"{out}.shards")
+    end = time.monotonic() + 120
+    while not (shards.exists() and list(shards.glob("*.jsonl"))) and time.monotonic() < end:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate()[1]
+    assert process.returncode == 130 and f"goes on from {shards}" in told, told
+    kept = {path: path.stat().st_mtime_ns for path in shards.glob("*.jsonl")}
+    assert not out.exists() and 1 <= len(kept) < len(rows) / 32
+    assert verb(*options).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(store.read(out, Response)) == len(rows)
+
+
+def _rows(path: str) -> list[dict]:
+    return [row for _, row in store.read_rows(Path(path))]
