@@ -21,6 +21,10 @@ TESTS = {
         "def check(candidate):\n    xs = [1, 2]\n    assert candidate(xs) == 1\n"
         "    assert candidate(xs) == 1\n    assert xs == [1, 2]\n"
     ),
+    "sys.stdin": (
+        "assert candidate('1 2\\n') == '3\\n'\nassert candidate('271800 28') == '271828\\n'\n"
+        "assert candidate('314000 159') == '314159\\n'\n"
+    ),
 }
 PROBLEMS = [Problem(name, "", name, tests) for name, tests in TESTS.items()]
 GENERATED = {

@@ -10,7 +10,7 @@ import pytest
 from conftest import call, execute
 
 from rrtf.records import Outcome, Problem, Response
-from rrtf.sandbox import executor, instrument, joint, lanes, linked, packages, wire
+from rrtf.sandbox import executor, expectations, instrument, joint, lanes, linked, packages, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -374,6 +374,81 @@ def test_a_judge_that_dies_costs_only_its_own_programs():
     failed = (Outcome.FAILED_TESTS, "wrong_value")
     limit = (Outcome.RUNTIME_ERROR, "judge_limit")
     assert found == [(Outcome.PASS, ""), limit, failed, (Outcome.PASS, ""), failed, failed]
+
+
+# --- programs that are run as a whole ----------------------------------------------------------
+
+ADDS = "assert candidate('1 2\\n') == '3\\n'\nassert candidate('0.1 0.2') == '0.3'\n"
+SUM = "import sys\na, b = map(float, {read}.split())\nprint(*map('{{:.12g}}'.format, [a + b]))\n"
+
+
+def whole(program: str, tests: str = ADDS, **options):
+    return verdict(tests, program, entry_point="sys.stdin", **options)
+
+
+@pytest.mark.parametrize(
+    "read", ["input()", "sys.stdin.read()", "sys.stdin.buffer.read()", "open(0).read()"]
+)
+@pytest.mark.parametrize("end", ["", "sys.exit()", "exit(0)", "sys.stdout.flush(); 1 / 0.5"])
+def test_a_whole_program_reads_standard_input_and_passes_by_what_it_prints(read, end):
+    assert whole(SUM.format(read=read) + end) == (Outcome.PASS, "", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("print('0.3')", (Outcome.FAILED_TESTS, "wrong_value", 1, 2)),
+        ("x(", (Outcome.COMPILE_ERROR, "syntax", 0, 2)),
+        ("print(3)\n1 / 0", (Outcome.RUNTIME_ERROR, "exit_1", 0, 2)),
+        ("print(3)\nraise SystemExit(7)", (Outcome.RUNTIME_ERROR, "exit_7", 0, 2)),
+        ("print(3)\nexit('no')", (Outcome.RUNTIME_ERROR, "exit_1", 0, 2)),
+        ("print(3 if input()[0] == '1' else 1 / 0)", (Outcome.FAILED_TESTS, "exit_1", 1, 2)),
+        ("import os\nprint(3, flush=True)\nos.abort()", (Outcome.RUNTIME_ERROR, "signal_6", 0, 2)),
+    ],
+)
+def test_another_exit_status_than_0_fails_a_test_whatever_was_printed(program, expected):
+    assert whole(program) == expected
+
+
+def test_every_run_of_a_whole_program_is_a_fresh_interpreter_and_threads_are_waited_for():
+    counts = "import os\nn = os.environ.get('n', '')\nos.environ['n'] = n + 'x'\n"
+    counts += "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), "
+    counts += "print(__name__, len(n)))).start()\n"
+    tests = "assert candidate('') == '__main__ 0'\n" * 3
+    assert whole(counts, tests) == (Outcome.PASS, "", 3, 3)
+
+
+def test_what_a_whole_program_reads_and_prints_may_be_large_but_has_a_bound():
+    large = "7 " * 500_000
+    tests = f"assert candidate({large!r}) == {large!r}"
+    assert whole("print(input())", tests)[0] is Outcome.PASS
+    assert whole("print('x' * (5 << 20))")[:2] == (Outcome.RUNTIME_ERROR, "output_limit")
+    found = whole("print(1)", "assert candidate(1) == '1'")
+    assert found[1].startswith("unusable_tests: the tests do not compile: of sys.stdin")
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "same"),
+    [
+        ("a  \r\nb\n\n", "a\nb", True),
+        ("a\n\nb", "a\nb", False),
+        ("a  b", "a b", False),
+        ("b a", "a b", False),
+        ("1 2.0", "1.0 2", True),
+        ("3.00001", "3", False),
+        ("0.333333", "0.3333333", True),
+        ("0.3334", "0.3333333", False),
+        ("1000001", "1000000", False),
+        ("9" * 40 + "1", "9" * 40 + "2", False),
+        ("-0.0", "0", True),
+        ("nan", "1.0", False),
+        ("1e400", "1.0", False),
+        ("inf", "1e400", False),
+        ("", "", True),
+    ],
+)
+def test_printed_texts_are_compared_line_by_line_and_numbers_by_value(printed, expected, same):
+    assert expectations.is_same_output(printed, expected) is same
 
 
 # --- the benchmarks of the field ---------------------------------------------------------------

@@ -70,6 +70,8 @@ RUNNING = {
     "sandbox/wire.py: _of.build: __import__": HERE + "modules of the closed set of values",
     "sandbox/worker.py: _Connection.member: __import__": FENCED + "enum",
     "sandbox/worker.py: _Connection.placed: __import__": FENCED + "what the prompt names",
+    "sandbox/worker.py: _run_whole: __import__": FENCED + "atexit",
+    "sandbox/worker.py: _run_whole: exec": FENCED + "the program, as a whole",
     "sandbox/worker.py: _resolve_name: eval": FENCED + "the name of the function",
     "sandbox/worker.py: compile_program: compile": FENCED + "the program",
     "sandbox/worker.py: serve: exec": FENCED + "the program",

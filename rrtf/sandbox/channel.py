@@ -105,12 +105,14 @@ class _Lent:
 class Channel:
     """The judge's end of one run: asks the worker, keeps the time, notes how it ended."""
 
-    def __init__(self, nursery: _socket.socket, wall_seconds: float):
-        self.nursery, self.wall = nursery, wall_seconds
+    def __init__(self, nursery: _socket.socket, wall_seconds: float, *, has_input: bool = False):
+        """`has_input`: for a program that reads standard input and is run as a whole."""
+        self.nursery, self.wall, self.has_input = nursery, wall_seconds, has_input
         self.nonce, self.number = os.urandom(8), 0
         self.waited, self.checked, self.cpu = 0.0, 0.0, 0.0
         self.buffer = b""
         self.ended = ""  # the reason why the worker is gone
+        self.status: int | None = None  # its exit status, where it ended itself
         self.lost = ""  # how the sandbox failed: there is no verdict
         self.fatal = ""  # the reason of an event that decides the verdict
         self.raised: Exception | None = None  # the latest exception of the candidate
@@ -129,7 +131,7 @@ class Channel:
         return self.lend.kinds
 
     def _spawn(self) -> int:
-        self._tell_nursery(wire.SPAWN)
+        self._tell_nursery(wire.SPAWN, b"\1" if self.has_input else b"")
         while True:
             message, rights = self._hear_nursery()
             fds = [struct.unpack("i", data[:4])[0] for _, _, data in rights]
@@ -280,7 +282,7 @@ class Channel:
         answer = self._ask_nursery(wire.END, b"" if reason else b"\1")
         if not (reason or answer):
             self._lose("the worker was lost")
-        self.ended = reason or _cause(answer)
+        self.ended, self.status = (reason, None) if reason else _cause(answer)
         self.fatal = self.fatal or self.ended
 
     def dismiss(self) -> None:
@@ -449,11 +451,38 @@ class Channel:
         error.candidate_reason = reason
         return error
 
-    def load(self, program: str, entry_point: str) -> tuple[str, str]:
-        """Starts the program: ('', '') or (situation, reason) of why it does not start."""
+    def printed(self, program: str, given: str) -> tuple[str, bytes]:
+        """(situation, what it printed) of a whole program with this text as its standard input.
+
+        Where it did not end well, exit status 0, `ended` has the reason; a situation is there
+        only for a program that never started.
+        """
+        situation, reason = self.load(program, None, given.encode("utf-8", "surrogatepass"))
+        if situation:
+            if not self.ended:
+                self.dismiss()
+            self.ended = reason
+            return situation, b""
+        pieces, size = [], 0
+        try:
+            while size <= MOST_PRINTED:
+                pieces.append(self.buffer)
+                size, self.buffer = size + len(self.buffer), b""
+                self._fill()
+            self.end("output_limit")
+        except Gone:
+            if self.status is not None:  # whatever it was, it decides this test alone
+                self.ended, self.fatal = f"exit_{self.status}" if self.status else "", ""
+        return "", b"".join(pieces)
+
+    def load(self, program: str, entry_point: str | None, *given: bytes) -> tuple[str, str]:
+        """Starts the program: ('', '') or (situation, reason) of why it does not start.
+
+        Without an entry point it is one to be run as a whole, `given` its standard input.
+        """
         compiled = False
         try:
-            self.request((program, entry_point, *self.kinds))
+            self.request((program, entry_point, *(given or self.kinds)))
             while True:
                 kind, payload = self.receive()
                 if kind == b"C" and not compiled:
@@ -478,22 +507,24 @@ class Channel:
             return wire.RUNTIME_ERROR, getattr(error, "candidate_reason", "Exception")
 
 
-def _cause(answer: bytes) -> str:
-    """The reason for which a worker ended by itself, from its zygote's STATUS."""
+def _cause(answer: bytes) -> tuple[str, int | None]:
+    """(why a worker ended by itself, its exit status if it has one), from its zygote's STATUS."""
     status, _, out_of_time, alive = wire.STATUS.unpack(answer)
     if out_of_time:
-        return "cpu_time"
+        return "cpu_time", None
     if alive:
-        return "protocol_violation"  # it closed the channel and went on
+        return "protocol_violation", None  # it closed the channel and went on
     if os.WIFEXITED(status):
-        return "protocol_violation" if os.WEXITSTATUS(status) == wire.CHANNEL_LOST else "early_exit"
+        code = os.WEXITSTATUS(status)
+        return "protocol_violation" if code == wire.CHANNEL_LOST else "early_exit", code
     number = os.WTERMSIG(status)
-    return _SIGNALS.get(number, f"signal_{number}")
+    return _SIGNALS.get(number, f"signal_{number}"), None
 
 
 # What has a name to be found by.
 _NAMED = (type(len), type(str.upper), type(str.__add__), FunctionType, type)
 _ONE_BY_ONE, _MOST_AHEAD = 64, 1 << 13  # items of an iterator
 _AT_ONCE = 1 << 14  # bytes of requests
+MOST_PRINTED = 4 << 20  # bytes of what a program prints in one test
 _LONGEST_REASON = 100  # characters; a class may have a name of any length
 _SIGNALS = {24: "cpu_time", 25: "output_limit", 31: "refused"}  # SIGXCPU, SIGXFSZ, SIGSYS

@@ -95,6 +95,11 @@ class Tally:
         self._note(error)
         self.reached += 1
 
+    def ended(self, reason: str) -> None:
+        """The program ended instead of giving a value."""
+        self._failed(reason, True)
+        self.reached += 1
+
     def lost(self, error: Exception) -> Poison:
         """A statement outside of assertions raised; what it should have given is lost."""
         self._note(error)

@@ -31,9 +31,9 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
         header = control.recv(wire.JOB.size, _socket.MSG_WAITALL)
         if len(header) < wire.JOB.size:
             break
-        size, is_data = wire.JOB.unpack(header)
+        size, is_data, runs = wire.JOB.unpack(header)
         job = _receive(control, size)
-        how = court.hear_data(job) if is_data else court.hear_code(job)
+        how = court.hear_data(job, runs) if is_data else court.hear_code(job)
         del job
         if how is not None:
             control.sendall(DONE + len(how).to_bytes(4, "little") + how)
@@ -100,13 +100,13 @@ class _Court:
             how = b"died" if status else b""
         return how
 
-    def hear_data(self, job: bytes) -> bytes | None:
+    def hear_data(self, job: bytes, runs: int) -> bytes | None:
         """Hands a job to the clerk; how that ended, None: the caller is gone."""
         clerk = self.clerk = self.clerk or self._fork(self._keep_clerk)
         clerk.jobs += 1
         try:
             wire.write_all(clerk.line.fileno(), len(job).to_bytes(4, "little") + job)
-            how = self._attend(clerk)
+            how = self._attend(clerk, runs)
         except ConnectionError:
             how = b"died"
         if how == b"died":
@@ -167,14 +167,14 @@ class _Court:
             wall = self.settings["wall_seconds"]
             stays = judge.preside(job, line, self.nursery, wall, lambda: _peak_kb() < most)
 
-    def _attend(self, one: _Judge) -> bytes | None:
+    def _attend(self, one: _Judge, runs: int = 1) -> bytes | None:
         """Forwards results until a job ends: its mark, b'died', b'limit'; None: caller gone.
 
         Limits count from the last words, so they are limits per program, and leave a program the
-        time that it may take by its own wall limit.
+        time that each of its `runs` may take by its own wall limit.
         """
         wall = self.settings["wall_seconds"]
-        patience = max(JUDGE_WALL_SECONDS, PATIENCE * wall + JUDGE_CPU_SECONDS)
+        patience = max(JUDGE_WALL_SECONDS, runs * PATIENCE * wall + JUDGE_CPU_SECONDS)
         poll = select.poll()
         poll.register(one.line, select.POLLIN)
         poll.register(self.control, select.POLLIN)

@@ -16,7 +16,8 @@ _LONGEST = 1 << 21  # characters of a program that are worth sending
 class Limits:
     """What a program may use for all its tests together, and the least isolation accepted.
 
-    Seconds of computing, seconds of waiting, MiB of address space; one of `lanes.LEVELS`.
+    One that is run as a whole, anew for each test, may use it in each. Seconds of computing,
+    seconds of waiting, MiB of address space; one of `lanes.LEVELS`.
     """
 
     cpu_seconds: float

@@ -1,4 +1,7 @@
-"""What tests use of pytest, which a judge does not have: `raises`, `approx`, `fail`, `mark`."""
+"""What tests use of pytest, which a judge does not have: `raises`, `approx`, `fail`, `mark`.
+
+And when two printed texts are the same.
+"""
 
 import re
 from collections.abc import Callable
@@ -93,3 +96,36 @@ class _Marks:
 
 
 mark = _Marks()
+
+
+def is_same_output(printed: str, expected: str) -> bool:
+    """Whether a program printed what was expected.
+
+    As the graders of APPS and LiveCodeBench: line by line, without white space at their ends and
+    without empty lines at the end of all. A line whose words are not equal letter by letter is so
+    if as many words are the same numbers: whole ones exactly (`3` and `3.0`), where decimals are
+    expected within 1e-8 + 1e-5 of their size. Not taken over: other orders of lines or words.
+    """
+    ours, theirs = (text.strip().split("\n") for text in (printed, expected))
+    return len(ours) == len(theirs) and all(map(_is_same_line, ours, theirs))
+
+
+def _is_same_line(ours: str, theirs: str) -> bool:
+    if ours.strip() == theirs.strip():
+        return True
+    words = ours.split(), theirs.split()
+    return len(words[0]) == len(words[1]) and all(map(_is_same_number, *words))
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+
+
+def _is_same_number(ours: str, theirs: str) -> bool:
+    if not _NUMBER.fullmatch(ours) or not _NUMBER.fullmatch(theirs):
+        return False
+    if max(len(ours), len(theirs)) > 300:  # characters
+        return ours == theirs
+    if theirs.lstrip("+-").isdecimal():
+        whole, _, rest = ours.partition(".")
+        return not rest.strip("0") and whole.strip("+-").isdecimal() and int(whole) == int(theirs)
+    return abs(float(ours) - float(theirs)) <= 1e-8 + 1e-5 * abs(float(theirs))

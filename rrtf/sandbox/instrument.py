@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from rrtf.sandbox import assertions, counting
 
+STDIN = "sys.stdin"  # the entry point of a program that is run as a whole
 _WITH = (ast.With, ast.AsyncWith)
 _TRY = (ast.Try, ast.TryStar)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
@@ -33,7 +34,10 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     """
     try:
         tree = compile(tests, counting.TESTS, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-        prepared = _as_data(tree, prompt, entry_point) or _as_code(tree, prompt, entry_point)
+        if entry_point == STDIN:
+            prepared = _as_texts(tree)
+        else:
+            prepared = _as_data(tree, prompt, entry_point) or _as_code(tree, prompt, entry_point)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"the tests do not compile: {error}") from None
     if not prepared["n_asserts"]:
@@ -47,7 +51,19 @@ def _as_data(tree: ast.Module, prompt: str, entry_point: str) -> dict | None:
     cases = assertions.cases(tree, name)
     if cases is None or helpers((assertions.names(tree) | {name}) - {entry_point}, prompt):
         return None
-    return {"cases": cases, "n_asserts": len(cases)}
+    return {"cases": cases, "n_asserts": len(cases), "reads_input": False}
+
+
+def _as_texts(tree: ast.Module) -> dict:
+    """Tests of a whole program: what it reads, and what it then prints."""
+    cases = assertions.cases(tree, "candidate") or ()
+    for form, given, named, expected, _ in cases:
+        texts = len(given) == 1 and not named and type(given[0]) is type(expected) is str
+        if form != assertions.EQUAL or not texts:
+            cases = ()
+    if not cases:
+        raise ValueError(f"of {STDIN}: expected lines `assert candidate('read') == 'printed'`")
+    return {"cases": cases, "n_asserts": len(cases), "reads_input": True}
 
 
 def _as_code(tree: ast.Module, prompt: str, entry_point: str) -> dict:

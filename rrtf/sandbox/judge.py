@@ -151,6 +151,41 @@ class DataCheck(Check):
         return run
 
 
+class OutputCheck(DataCheck):
+    """Programs run as a whole, anew for each test: a text in, the text they print out.
+
+    Every run is a worker of its own with all that a program may use; one that ends with another
+    exit status than 0 has failed its test, one that meets a limit is not run again.
+    """
+
+    def verdict(self, program: str, channel: Channel, seed: int) -> tuple:
+        """As of any check; the expected texts stay here."""
+        tally, n_tests = counting.Tally(channel), len(self.cases)
+        for number, (_, (given,), _, expected, line) in enumerate(self.cases):
+            if number:
+                channel = tally.channel = Channel(channel.nursery, channel.wall, has_input=True)
+            tally.case = (("call", "program", (given,), {}), _EXPECTED[0], expected, line)
+            situation, printed = channel.printed(program, given)
+            if situation == wire.COMPILE_ERROR:
+                return situation, channel.ended, 0, n_tests, *counting.NONE_FAILED
+            if channel.ended:
+                tally.ended(channel.ended)
+            else:
+                channel.came = printed.decode(errors="replace")
+                tally.holds(expectations.is_same_output(channel.came, expected))
+            if channel.fatal:
+                break
+        judged = _judgement(channel, tally, tally.passed, n_tests)
+        failing = tally.failing if judged[1] else counting.NONE_FAILED
+        return *judged, tally.passed, n_tests, *failing
+
+
+def _check(message: dict) -> Check:
+    if "cases" not in message:
+        return CodeCheck(message)
+    return (OutputCheck if message["reads_input"] else DataCheck)(message)
+
+
 def _sent_ahead(channel: Channel, requests: list[tuple]) -> bool:
     try:
         return channel.request_ahead(requests)
@@ -269,9 +304,9 @@ def preside(
         if message["kind"] == "call":
             inputs = wire.decode(message["inputs"], None)
         else:
-            check = DataCheck(message) if "cases" in message else CodeCheck(message)
+            check = _check(message)
         for index, program in enumerate(programs):
-            channel = Channel(nursery, wall_seconds)
+            channel = Channel(nursery, wall_seconds, has_input=bool(message.get("reads_input")))
             if message["kind"] == "call":
                 report.add((index, _results(channel, *program, inputs)))
                 report.flush()

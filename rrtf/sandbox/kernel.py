@@ -163,6 +163,8 @@ def _unshare_as_root() -> None:
     if helper == 0:
         failed = 1
         try:
+            die_with_parent()
+            os.close(go)  # or the end of a parent that has just been killed would not be read
             os.read(ready, 1)
             _map_users(me, f"0 0 1\n{INNER_USER} {NOBODY} 1\n")
             failed = 0

@@ -51,13 +51,14 @@ class Job:
     tries: int = 0
 
     def encode(self) -> bytes:
-        """A length, whether the tests are data, then the message and its programs, marshalled.
+        """The head that `wire.JOB` says, then the message and its programs, marshalled.
 
         A judge trusts its caller.
         """
         message = self.message()
         data = marshal.dumps((message, [self.programs[i] for i in self.indices]))
-        return wire.JOB.pack(len(data), "cases" in message) + data
+        runs = len(message["cases"]) if message.get("reads_input") else 1
+        return wire.JOB.pack(len(data), "cases" in message, runs) + data
 
 
 class SandboxFailure(Exception):

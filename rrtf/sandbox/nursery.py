@@ -54,7 +54,7 @@ def breed(requests: _socket.socket, settings: dict) -> None:
         kind, nonce = message[:1], message[1:9]
         if kind == wire.SPAWN:
             _end(current, settings)
-            current = _spawn(requests, nonce, settings)
+            current = _spawn(requests, nonce, settings, has_input=bool(message[9:]))
         elif kind == wire.FORGET:
             _end(current, settings)
             current = None
@@ -85,7 +85,9 @@ def _warm_worker() -> None:
         del sys.modules[name]
 
 
-def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | None:
+def _spawn(
+    requests: _socket.socket, nonce: bytes, settings: dict, *, has_input: bool
+) -> _Worker | None:
     ours, theirs = _socket.socketpair()
     try:
         pid = os.fork()
@@ -93,7 +95,7 @@ def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | 
         requests.send(wire.FAILED + nonce)
         return None
     if pid == 0:
-        _be_worker(theirs, nonce, settings)
+        _be_worker(theirs, nonce, settings, has_input)
     theirs.close()
     current = _Worker(pid, nonce)
     for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
@@ -104,13 +106,13 @@ def _spawn(requests: _socket.socket, nonce: bytes, settings: dict) -> _Worker | 
     return current
 
 
-def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
+def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict, has_input: bool) -> None:
     try:
         if settings["level"] in ("process", "none"):  # elsewhere it has no children to end with it
             os.setsid()
         os.dup2(channel.detach(), 3)
         os.closerange(4, 64)
-        _open_own_files()
+        _open_own_files(has_input)
         if settings["level"] != "none":
             kernel.limit_cpu(int(settings["cpu_seconds"]) + 2)
         settings["confine"]()
@@ -124,12 +126,13 @@ def _be_worker(channel: _socket.socket, nonce: bytes, settings: dict) -> None:
         os._exit(wire.CHANNEL_LOST)
 
 
-def _open_own_files() -> None:
+def _open_own_files(has_input: bool) -> None:
     """Input and output that no other process has open: locks, flags and blocks end with it."""
-    output, null = os.memfd_create("output", 0), os.open("/dev/null", os.O_RDWR)
-    for fd, source in ((0, null), (1, output), (2, output)):
+    output = os.memfd_create("output", 0)
+    given = os.memfd_create("input", 0) if has_input else os.open("/dev/null", os.O_RDWR)
+    for fd, source in ((0, given), (1, output), (2, output)):
         os.dup2(source, fd)
-    os.closerange(min(output, null), max(output, null) + 1)
+    os.closerange(min(output, given), max(output, given) + 1)
 
 
 def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> bytes:

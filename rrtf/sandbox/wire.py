@@ -32,7 +32,8 @@ CHANNEL_LOST = 71  # exit status of a worker whose channel was closed or broken 
 NOT_SET_UP = 72  # of one that never came to its program
 
 LENT = 1 << 31  # handles from here on are functions and iterators of the tests
-JOB = Struct("<I?")  # length of a job for the court, whether its tests are data
+# Length of a job for the court, whether its tests are data, how often each program is run.
+JOB = Struct("<I?I")
 STAYS, LEAVES = bytes(4), b"\xff" * 4  # in place of a row's length: no more; ready for a next job
 HEADER = Struct("<I8sI")  # payload length, nonce of the run, sequence number
 _COUNT = Struct("<I")
@@ -668,6 +669,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "quota": (RUNTIME_ERROR, "scratch space, inodes or descriptors ran out"),
     "process_limit": (RUNTIME_ERROR, "no further thread or process could be started"),
     "refused": (RUNTIME_ERROR, "a system call or path outside the sandbox"),
+    "exit": (RUNTIME_ERROR, "a program ended with this exit status; written with it, `exit_1`"),
     "early_exit": (RUNTIME_ERROR, "the program ended itself before the tests ended"),
     "signal": (RUNTIME_ERROR, "died of a signal; written with its number, `signal_11`"),
     "protocol_violation": (RUNTIME_ERROR, "the program wrote to, or closed, the value channel"),

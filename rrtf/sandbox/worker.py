@@ -194,6 +194,8 @@ def serve(fd: int, nonce: bytes) -> None:
     if code is None:
         return link.send(b"S", reason)
     link.send(b"C")
+    if entry_point is None:
+        return _run_whole(link, code, *kinds)
     module = types.ModuleType("candidate")
     sys.modules["candidate"] = module
     space = link.space = module.__dict__
@@ -206,6 +208,35 @@ def serve(fd: int, nonce: bytes) -> None:
     while True:
         request = link.receive()
         _answer(link, space, request)
+
+
+def _run_whole(link: _Connection, code: types.CodeType, given: bytes) -> None:
+    """Runs a program with this standard input as Python itself would, and ends with its status.
+
+    From here on the channel is what it prints; nothing in it is read as anything else.
+    """
+    wire.write_all(0, given)
+    os.lseek(0, 0, os.SEEK_SET)
+    link.send(b"R")
+    os.dup2(link.fd, 1)
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    module.__builtins__, builtins.exit, builtins.quit = builtins, sys.exit, sys.exit
+    try:
+        exec(code, module.__dict__)
+        status = 0
+    except SystemExit as error:
+        said = error.code
+        status = 0 if said is None else said & 0xFF if isinstance(said, int) else 1
+    except BaseException:
+        status = 1
+    try:
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()
+        __import__("atexit")._run_exitfuncs()
+        sys.stdout.flush()
+    except BaseException:
+        status = status or 120  # as Python says of output that is lost
+    os._exit(status)
 
 
 def _guarded(link: _Connection, action) -> bool:
