@@ -215,11 +215,12 @@ class Rewards:
         state: Any = None,
         **_: Any,
     ) -> float:
-        """A function for a rubric of `verifiers`; the row is `info`, else `answer`.
+        """A function for a rubric of `verifiers`; the row is `info` and what `answer` adds to it.
 
         A failure is NaN and stands in the state's `error`, by which rollouts are left out.
         """
-        (verdict,) = await self.verdicts([info or answer], [completion])
+        row = dict(_mapping(info) or {}) | dict(_mapping(answer) or {})
+        (verdict,) = await self.verdicts([row], [completion])
         if verdict.score is None and state is not None:
             state["error"] = RuntimeError(f"{verdict.failure_kind}: {verdict.failure_reason}")
         return _number(verdict)
@@ -237,14 +238,16 @@ class Rewards:
 def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping | None = None
 ) -> dict[str, Any]:
-    """verl's reward function; the row is `ground_truth` with what `extra_info` adds to it.
+    """verl's reward function; the row is `ground_truth` and what `extra_info` says beside.
 
+    `ground_truth` is a row or its JSON, a list of assertions, or the text of tests.
     A failure's score is NaN, which verl's filter of groups (`metric: score`) leaves out; without
     that filter drop samples by `mask_sample`.
     """
-    row = _mapping(ground_truth)
-    row = {"test": ground_truth} if row is None else row
-    (verdict,) = usual(os.getpid())([dict(extra_info or {}) | dict(row)], [solution_str])
+    held = ground_truth if isinstance(ground_truth, list) else _mapping(ground_truth)
+    if not isinstance(held, Mapping):
+        held = {"assertions": held} if held else {"test": ground_truth}
+    (verdict,) = usual(os.getpid())([dict(extra_info or {}) | dict(held)], [solution_str])
     return {"score": _number(verdict)} | verdict.fields
 
 
@@ -304,7 +307,7 @@ def _mapping(value: Any) -> Mapping | None:
     return _of_json(value) if isinstance(value, str) else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _of_json(text: str) -> Mapping | None:
     try:
         found = json.loads(text)

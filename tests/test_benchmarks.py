@@ -1,9 +1,12 @@
 """Benchmarks: rows found and checked, problems that stand alone, EvalPlus's comparisons."""
 
+import base64
 import gzip
 import hashlib
 import json
 import os
+import re
+import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,7 @@ from conftest import execute
 from rrtf import benchmarks, config, store
 from rrtf.benchmarks import catalogue, codereval, plus, tasks
 from rrtf.benchmarks.plus import mbpp_inputs
+from rrtf.evaluate import grade
 from rrtf.evolve import offline
 from rrtf.nano import problems as nano_problems
 from rrtf.probes import literal
@@ -827,3 +831,114 @@ def test_leetcode_contests_are_judged_without_references(real):
 def test_every_name_of_the_catalogue_can_be_loaded():
     known = {*benchmarks._TASKS, *benchmarks._PLUS, *benchmarks._JUDGED}
     assert known == set(catalogue.names())
+
+
+# --- rows in the forms that people have --------------------------------------------------------
+
+
+def pickled(text: str) -> str:
+    """LiveCodeBench's hidden tests: base64 of zlib of a pickled text."""
+    data = text.encode()
+    head = b"\x80\x04X" + len(data).to_bytes(4, "little")
+    return base64.b64encode(zlib.compress(head + data + b"\x94.")).decode()
+
+
+CALLS = {"inputs": [[1, [2, 3]], [4, [5]]], "outputs": [[6], [9]], "fn_name": "total"}
+CASES = [
+    {"input": "1\n[2, 3]", "output": "6", "testtype": "functional"},
+    {"input": "4\n[5]", "output": "9", "testtype": "functional"},
+]
+HIDDEN = {
+    "question_id": 7, "question_content": "Add.", "metadata": '{"func_name": "total"}',
+    "starter_code": "class Solution:\n    def total(self, n, xs):\n",
+    "public_test_cases": json.dumps(CASES), "private_test_cases": pickled(json.dumps(CASES)),
+}  # fmt: skip
+TEXTS = {"inputs": ["1 2\n", ["3", "4"]], "outputs": ["3\n", "7"]}
+STDIN_CASES = [{"input": "1 2", "output": "3", "type": "stdin_stdout"}]
+TOTAL = "def total(n, xs):\n    return n + sum(xs)\n"
+METHOD = "class Solution:\n    def total(self, n, xs):\n        return n + sum(xs)\n"
+ADDS = "import sys\nprint(sum(map(int, sys.stdin.read().split())))\n"
+ASSERTED = ["assert total(1, [2, 3]) == 6", "assert set([total(4, [5])]) == {9}"]
+PYTEST = "from solution import total\n\ndef test_it():\n    assert total(1, [2, 3]) == 6\n"
+ROWS = {
+    "APPS": ({"question": "Add.", "input_output": json.dumps(CALLS)}, TOTAL, 2),
+    "APPS, printed": ({"question": "Add.", "input_output": json.dumps(TEXTS)}, ADDS, 2),
+    "TACO": ({"question": "Add.", "input_output": CALLS, "solutions": json.dumps([TOTAL])},
+             TOTAL, 2),
+    "PRIME": ({"reward_model": {"ground_truth": json.dumps(TEXTS)}}, ADDS, 2),
+    "inputs": ({"prompt": "Add.", **CALLS}, TOTAL, 2),
+    "LiveCodeBench": (HIDDEN, METHOD, 4),
+    "open-r1": ({"problem": "Add.", "verification_info": {
+        "language": "python", "test_cases": STDIN_CASES}}, ADDS, 1),
+    "DeepCoder": ({"problem": "Add.", "tests": json.dumps(STDIN_CASES)}, ADDS, 1),
+    "DeepCoder of TACO": ({"problem": "Add.", "tests": json.dumps(TEXTS)}, ADDS, 2),
+    "CodeContests": ({"name": "1_A", "description": "Add.", "private_tests": {},
+                      "public_tests": {"input": ["1 2"], "output": ["3"]}}, ADDS, 1),
+    "KodCode": ({"question": "Add.", "test": PYTEST, "solution": TOTAL}, TOTAL, 1),
+    "assertions": ({"question": "Add.", "test_cases": ASSERTED}, TOTAL, 2),
+    "MBPP's": ({"text": "Add.", "test_list": ASSERTED, "test_setup_code": ""}, TOTAL, 2),
+}  # fmt: skip
+
+
+def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_passes():
+    read = {name: tasks.problem(row, "f:1") for name, (row, _, _) in ROWS.items()}
+    problems = [replace(problem, task_id=name) for name, problem in read.items()]
+    assert all(p.source.startswith(tasks.READ_AS) for p in problems)
+    right = [Response(p.task_id, "right", 0, "", p.prompt + ROWS[p.task_id][1]) for p in problems]
+    wrong = [replace(r, source="wrong", program=r.program.replace("sum(", "-sum(")) for r in right]
+    found = {(e.task_id, e.source): e for e in execute(problems, [*right, *wrong])}
+    for name, (_, _, n_tests) in ROWS.items():
+        assert found[name, "right"].outcome is Outcome.PASS, found[name, "right"]
+        assert found[name, "right"].n_tests == n_tests
+        assert found[name, "wrong"].outcome is Outcome.FAILED_TESTS, found[name, "wrong"]
+    assert read["TACO"].reference == TOTAL and read["LiveCodeBench"].task_id == "7"
+    assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
+
+
+def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
+    rows = [(1, HUMANEVAL_ROWS[0]), *enumerate((row for row, _, _ in ROWS.values()), start=2)]
+    rows = [(n, {"id": f"r{n}", **row}) for n, row in rows]
+    problems = grade.problems_of(rows, file="f")
+    assert [p.entry_point for p in problems[:3]] == ["add_0", "total", tasks.STDIN]
+    lines = grade.forms(problems)
+    assert "3 tasks read as inputs and outputs, standard input" in lines
+    assert sum(int(line.split()[0]) for line in lines) == len(problems) - 1
+    with pytest.raises(ValueError, match="f:3: input_output: not JSON"):
+        grade.problems_of([(3, {"input_output": "{"})], file="f")
+
+
+def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one():
+    row = {"prompt": "Pairs.", "inputs": [[2]], "outputs": [[[[1, 2], [2, 1]]]], "fn_name": "f"}
+    problem = tasks.problem(row, "f:1")
+    answers = ["[(1, 2), (2, 1)]", "[[[1, 2], (2, 1)]]", "((1, 2), [2, 1])", "[(1, 2)]", "None"]
+    asked = [
+        Response(problem.task_id, "m", i, "", f"def f(n): return {answer}")
+        for i, answer in enumerate(answers)
+    ]
+    passed = [e.outcome is Outcome.PASS for e in execute([problem], asked)]
+    assert passed == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"private_test_cases": base64.b64encode(zlib.compress(
+            b"cos\nsystem\n(S'touch marker'\ntR.")).decode()}, "a pickle of more than one"),
+        ({"private_test_cases": base64.b64encode(zlib.compress(
+            b"\x80\x04X\x02\0\0\0[]X\x01\0\0\0x\x93.")).decode()}, "a pickle of more than one"),
+        ({"private_test_cases": "?"}, "f:1: Only base64 data"),
+        ({"public_test_cases": "{"}, "public_test_cases: not JSON"),
+        ({"metadata": "{}"}, "calls, but no name of the function"),
+        ({"checker": "print(1)"}, "checker: its answers are judged by a program of its own"),
+        ({"public_test_cases": "", "verification_info": {"language": "cpp"}}, "tests of cpp"),
+        ({"input_output": '{"inputs": [1], "outputs": [], "fn_name": "f"}'}, "1 inputs but 0"),
+        ({"input_output": '{"inputs": [[NaN]], "outputs": [1], "fn_name": "f"}'}, "Out of range"),
+        ({"input_output": '{"inputs": [], "outputs": []}'}, "no tests"),
+        ({"input_output": '{"inputs": [[1]], "outputs": [1], "fn_name": "f()"}'}, "no name of a"),
+        ({"public_test_cases": ""}, "no test in a form that is read here: HumanEval's"),
+    ],
+)  # fmt: skip
+def test_what_is_not_read_is_refused_by_name_and_nothing_is_unpickled(change, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        tasks.problem(HIDDEN | change, "f:1")
+    assert not Path("marker").exists()

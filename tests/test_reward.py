@@ -55,6 +55,15 @@ def test_a_batch_of_rows_and_answers_gives_one_verdict_each_in_their_order(rewar
     assert found[2].execution.got == "3" and found[3].program == ADD["prompt"] + RIGHT
 
 
+def test_rows_of_inputs_and_printed_outputs_are_judged_like_all_others(rewards):
+    texts = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]}
+    row = {"question": "Add what stands on the line.", "input_output": json.dumps(texts)}
+    answers = ["So:\n```python\nprint(sum(map(int, input().split())))\n```\nThat is it.",
+               "print(3)", "import os\nos.kill(os.getpid(), 9)"]  # fmt: skip
+    found = rewards([row] * 3, answers)
+    assert scores(found) == [1.0, 0.0, None] and found[1].execution.n_passed == 1
+
+
 def test_partial_scores_are_shares_of_the_tests_and_only_of_programs_that_run():
     with Rewards(limits=LIMITS, workers=1, partial=True) as rewards:
         assert scores(rewards([ADD] * 3, [WRONG, RIGHT, "    return (\n"])) == [0.5, 1.0, 0.0]
@@ -160,6 +169,7 @@ def test_the_door_of_verl_takes_its_four_arguments_and_gives_a_dictionary(reward
     found = reward.compute_score("toy", RIGHT, ADD["test"], about)
     assert (found["score"], found["mask_sample"], found["outcome"]) == (1.0, False, "PASS")
     assert reward.compute_score("toy", WRONG, json.dumps(ADD), None)["score"] == 0.0
+    assert reward.compute_score("toy", CHAT, ["assert add(1, 2) == 3"])["score"] == 1.0
     lost = reward.compute_score(
         data_source="toy", solution_str=KILLS_ITSELF, ground_truth=ADD, extra_info={}
     )

@@ -210,7 +210,15 @@ GROUP = {"task_id": "nano/0", "prompt": "def f(xs):", "responses": ["a", "b"],
 REPLY = {"key": "k", "text": "t", "finish_reason": "stop", "prompt_tokens": 1,
          "completion_tokens": 1}  # fmt: skip
 SHARD = {"task_id": "nano/0", "source": "s", "index": 0, "text": "", "program": ""} | VERDICT
+CALLS = {"prompt": "Add.", "starter_code": "class Solution:", "solution": "def f(): pass",
+         "inputs": ["1", "2"], "outputs": ["1", "2"], "task_id": "c"}  # fmt: skip
+HIDDEN = {"question_content": "Add.", "metadata": '{"func_name": "f"}', "starter_code": "",
+          "public_test_cases": '[{"input": "1", "output": "1", "testtype": "functional"}]',
+          "private_test_cases": "[]"}  # fmt: skip
+ASSERTED = {"question": "Add.", "test_list": ["assert f(1) == 1"], "test_setup_code": ""}
+KODCODE = {"question": "Add.", "test": "from solution import f\nassert f(1) == 1", "solution": ""}
 KINDS = {
+    "calls": CALLS, "hidden": HIDDEN, "asserted": ASSERTED, "kodcode": KODCODE,
     "problems": PROBLEM, "samples": SAMPLE, "responses": SAMPLE | VERDICT, "rows": ROW,
     "groups": GROUP, "replies": REPLY, "shards": SHARD,
 }  # fmt: skip
@@ -247,6 +255,10 @@ READERS: dict[str, tuple[Callable[[Path], object], ...]] = {
         ]),
         lambda path: offline.depths(all=store.read(path, Problem)),
         lambda path: seed_rows(path),
+    ),
+    **dict.fromkeys(
+        ("calls", "hidden", "asserted", "kodcode"),
+        (lambda path: grade.load_problems(str(path)),),
     ),
     "samples": (lambda path: samples.read(str(path), KNOWN, **ACCEPTED),),
     "responses": (

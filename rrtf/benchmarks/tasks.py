@@ -5,15 +5,20 @@ Python source that stands alone: written to JSON lines, any harness of HumanEval
 """
 
 import ast
+import base64
 import builtins
 import hashlib
+import json
+import pickletools
 import re
 import textwrap
+import zlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from rrtf import store
 from rrtf.records import Problem
+from rrtf.sandbox.instrument import STDIN
 
 # The standard-library part of what DeepSeek's harness puts in front of every program.
 LEETCODE_IMPORTS = """import collections
@@ -34,16 +39,271 @@ from typing import *
 """
 
 
-def problem(row: Mapping, where: str) -> Problem:
-    """A row of somebody's tasks; one without a `task_id` is called by its hash.
+MOST_INPUT = 4 << 20  # bytes of one standard input
+_PLAIN = """def plain(value):  # JSON has no tuples
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
 
-    ValueError names `where` it stands.
+
+"""
+FORMS = (
+    "HumanEval's (prompt, entry_point, test); inputs and outputs of APPS, TACO, PRIME "
+    "(input_output, or inputs and outputs, with fn_name or without), of LiveCodeBench "
+    "(public_test_cases), open-r1 (verification_info), CodeContests (public_tests), DeepCoder "
+    "(tests); KodCode's (test, which imports from solution); lists of assertions (test_list, "
+    "test_cases, assertions)"
+)
+READ_AS = "read as "  # before the name of the form, in `source`
+_KEYS = {"input_output", "inputs", "public_test_cases", "verification_info", "public_tests",
+         "reward_model", "test_list", "test_cases", "assertions", "tests"}  # fmt: skip
+_TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement")
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a row's tests are: their form's name, what they call, their source."""
+
+    form: str
+    entry_point: str
+    tests: str
+
+
+def problem(row: Mapping, where: str) -> Problem:
+    """A row of somebody's tasks, read by what it contains (`FORMS`); `source` says as what.
+
+    Tests of inputs and outputs become assertions: of calls, in which tuples are the lists that JSON
+    has instead and an output may stand in a list of one, as APPS writes it; or, where no function
+    is named, of the whole program as a function from text to text (`STDIN`, which
+    `sandbox.judge.OutputCheck` compares). The task's words become a docstring that any program may
+    follow. A row without a `task_id` is called by its hash.
+
+    ValueError names `where` it stands and what it holds that is not read here: other languages,
+    checkers of several right answers, interactive tasks, pickled tests that are more than a text.
     """
-    found = store.from_row({"task_id": "", **row}, Problem, where)
-    if not found.tests.strip():
-        raise ValueError(f"{where}: no test")
+    try:
+        found = _humaneval_like(row, where) or _other_form(row)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError, zlib.error) as error:
+        told = str(error) or type(error).__name__
+        raise ValueError(told if told.startswith(where) else f"{where}: {told}") from None
     text = "\0".join((found.prompt, found.entry_point, found.tests))
     return replace(found, task_id=found.task_id or hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def is_other_form(row: Mapping) -> bool:
+    """Whether a row holds tests, but in another form than HumanEval's."""
+    imports = "from solution import" in str(row.get("test"))
+    return not row.get("entry_point") and (imports or not _KEYS.isdisjoint(row))
+
+
+def _humaneval_like(row: Mapping, where: str) -> Problem | None:
+    if not row.get("entry_point") or not (row.get("test") or row.get("tests")):
+        return None
+    found = store.from_row({"task_id": "", "prompt": "", **row}, Problem, where)
+    if not found.tests.strip():
+        raise ValueError("no test")
+    return found
+
+
+def _other_form(row: Mapping) -> Problem:
+    for name in ("checker", "generated_checker", "interactive", "is_interactive"):
+        if row.get(name):
+            raise ValueError(
+                f"{name}: its answers are judged by a program of its own, not read here"
+            )
+    read = next((found for reader in _READERS if (found := reader(row))), None)
+    if read is None:
+        raise ValueError(f"no test in a form that is read here: {FORMS} (it has {', '.join(row)})")
+    task_id = next((row[n] for n in _IDS if isinstance(row.get(n), str | int)), "")
+    words = next((row[n] for n in _TEXTS if isinstance(row.get(n), str)), "")
+    starter = row.get("starter_code") or ""
+    prompt = docstring(f"{words}\n\nStarter code:\n{starter}" if starter else words)
+    form = READ_AS + read.form
+    return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
+
+
+_IDS = ("task_id", "question_id", "id", "problem_id", "name")
+
+
+def _reference(row: Mapping) -> str:
+    """The first program that a row gives as a solution."""
+    held = row.get("solution") or row.get("canonical_solution") or row.get("solutions") or ""
+    if isinstance(held, str) and held.lstrip().startswith("["):
+        held = _json(held, "solutions")
+    first = held[0] if isinstance(held, list) and held else held
+    return first if isinstance(first, str) else ""
+
+
+def _json(value: object, name: str) -> object:
+    """A value, or the one whose JSON a text is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(f"{name}: not JSON") from None
+
+
+def _apps(row: Mapping) -> _Read | None:
+    """`inputs`, `outputs` and perhaps `fn_name`, in `input_output` or by themselves."""
+    held = row.get("input_output")
+    if held is None and isinstance(model := row.get("reward_model"), Mapping):
+        held = model.get("ground_truth")
+    held = _json(held, "input_output") if held else row
+    if "inputs" not in held and isinstance(row.get("tests"), str | Mapping):
+        held = _json(row["tests"], "tests")
+    if not isinstance(held, Mapping) or "inputs" not in held or "outputs" not in held:
+        return None
+    return _paired(row, "inputs and outputs", held["inputs"], held["outputs"], held.get("fn_name"))
+
+
+def _code_contests(row: Mapping) -> _Read | None:
+    sets = [row.get(n) or {} for n in ("public_tests", "private_tests", "generated_tests")]
+    if "public_tests" not in row or not all(isinstance(one, Mapping) for one in sets):
+        return None
+    inputs, outputs = (
+        [text for one in sets for text in one.get(n, ())] for n in ("input", "output")
+    )
+    return _paired(row, "CodeContests", inputs, outputs, None)
+
+
+def _cases(row: Mapping) -> _Read | None:
+    """Lists of objects with `input` and `output`: LiveCodeBench, open-r1, DeepCoder."""
+    name = next((n for n in ("public_test_cases", "verification_info", "tests") if row.get(n)), "")
+    about = _json(row.get("metadata") or {}, "metadata")
+    if name == "public_test_cases":
+        cases = [*_json(row[name], name), *_private(row.get("private_test_cases") or [])]
+    else:
+        cases = _json(row.get(name), name) if name else None
+    if isinstance(cases, Mapping):
+        if (language := cases.get("language", "python")) not in ("python", "python3"):
+            raise ValueError(f"{name}: tests of {language} programs")
+        about, cases = dict(about) | dict(cases), cases.get("test_cases")
+    if not isinstance(cases, list) or not cases or not isinstance(cases[0], Mapping):
+        return None
+    kinds = {case.get("type", case.get("testtype", "stdin")) for case in cases}
+    function = cases[0].get("fn_name") or about.get("fn_name") or about.get("func_name")
+    if len(kinds) > 1 or not kinds <= {"stdin", "stdin_stdout", "functional", "function_call"}:
+        raise ValueError(f"{name}: tests of the kinds {', '.join(map(str, kinds))}")
+    inputs, outputs = ([case[n] for case in cases] for n in ("input", "output"))
+    if kinds <= {"stdin", "stdin_stdout"}:
+        return _paired(row, name, inputs, outputs, None)
+    if not function:
+        raise ValueError(f"{name}: calls, but no name of the function")
+    inputs = [_arguments(value) for value in inputs]
+    return _paired(row, name, inputs, [_json(value, name) for value in outputs], function)
+
+
+def _arguments(value: object) -> list:
+    """LiveCodeBench writes each argument as a line of JSON."""
+    if isinstance(value, str):
+        return [_json(line, "input") for line in value.split("\n") if line.strip()]
+    return value if isinstance(value, list) else [value]
+
+
+def _private(value: object) -> list:
+    """LiveCodeBench's hidden tests: JSON, or its base64 of zlib of a pickled text of JSON.
+
+    No pickle is executed: of its instructions only those that hold one text are read.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] in ("[", "{"):
+        return _json(value, "private_test_cases")
+    unpacker = zlib.decompressobj()
+    data = unpacker.decompress(base64.b64decode(value, validate=True), store.LONGEST)
+    if unpacker.unconsumed_tail:
+        raise ValueError(f"private_test_cases: unpack to more than {store.LONGEST >> 20} MiB")
+    steps = [(step.name, held) for step, held, _ in pickletools.genops(data)]
+    texts = [held for name, held in steps if name.endswith("BINUNICODE") or name == "BINUNICODE8"]
+    other = {name for name, _ in steps} - _OF_A_TEXT
+    if other or len(texts) != 1:
+        raise ValueError("private_test_cases: a pickle of more than one text, which nothing opens")
+    return _json(texts[0], "private_test_cases")
+
+
+_OF_A_TEXT = {"PROTO", "FRAME", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "MEMOIZE",
+              "BINPUT", "LONG_BINPUT", "STOP"}  # fmt: skip
+
+
+def _paired(row: Mapping, form: str, inputs: list, outputs: list, function: object) -> _Read:
+    """Assertions of inputs and outputs, side by side."""
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or not inputs:
+        raise ValueError(f"{form}: no tests")
+    if len(inputs) != len(outputs):
+        raise ValueError(f"{form}: {len(inputs)} inputs but {len(outputs)} outputs")
+    if not function:
+        return _Read(f"{form}, standard input", STDIN, _printed(inputs, outputs))
+    if not str(function).isidentifier():
+        raise ValueError(f"{form}: {function!r} is no name of a function")
+    for value in (inputs, outputs):
+        json.dumps(value, allow_nan=False)  # ValueError: there is no literal of it
+    wrapped = all(isinstance(output, list) and len(output) == 1 for output in outputs)
+    lines = []
+    for given, output in zip(inputs, outputs, strict=True):
+        given = given if isinstance(given, list) else [given]
+        call = f"candidate({', '.join(map(repr, given))})"
+        if wrapped:
+            lines.append(f"    assert plain({call}) in ({output!r}, {output[0]!r})")
+        elif isinstance(output, list | dict):
+            lines.append(f"    assert plain({call}) == {output!r}")
+        else:
+            lines.append(f"    assert {call} == {output!r}")
+    head = _PLAIN if "plain(" in "".join(lines) else ""
+    shown = " ".join(str(row.get(name) or "") for name in ("starter_code", *_TEXTS))
+    entry = f"Solution().{function}" if "class Solution" in shown else str(function)
+    tests = head + "def check(candidate):\n" + "\n".join(lines) + "\n"
+    return _Read(f"{form}, calls", entry, tests)
+
+
+def _printed(inputs: list, outputs: list) -> str:
+    lines = []
+    for given, output in zip(inputs, outputs, strict=True):
+        text, printed = (
+            "\n".join(map(str, v)) if isinstance(v, list) else v for v in (given, output)
+        )
+        if not isinstance(text, str) or not isinstance(printed, str):
+            raise ValueError(f"a standard input or output that is no text: {text!r:.40}")
+        if max(len(text.encode()), len(printed.encode())) > MOST_INPUT:
+            raise ValueError(f"a standard input or output of more than {MOST_INPUT >> 20} MiB")
+        lines.append(f"assert candidate({text!r}) == {printed!r}\n")
+    return "".join(lines)
+
+
+def _kodcode(row: Mapping) -> _Read | None:
+    """Functions of pytest that import what they test from `solution`."""
+    text = row.get("test")
+    if not isinstance(text, str) or "solution" not in text:
+        return None
+    found = [node for node in ast.parse(text).body if isinstance(node, ast.ImportFrom)]
+    names = [alias.name for node in found if node.module == "solution" for alias in node.names]
+    if len(names) != 1:
+        raise ValueError(
+            f"test: imports {', '.join(names) or 'nothing'} from solution, not one name"
+        )
+    return _Read("pytest functions", names[0], text)
+
+
+def _asserted(row: Mapping) -> _Read | None:
+    """A list of assertions, of which all call one function that they do not define."""
+    names = ("test_list", "test_cases", "assertions", "tests")
+    held = next((row[n] for n in names if isinstance(row.get(n), list)), None)
+    if not held or not all(isinstance(one, str) and "assert" in one for one in held):
+        return None
+    called = [
+        [n.func.id for n in ast.walk(ast.parse(one)) if isinstance(n, ast.Call) and _has_id(n.func)]
+        for one in held
+    ]
+    common = [n for n in called[0] if all(n in c for c in called) and not hasattr(builtins, n)]
+    if not common:
+        raise ValueError("assertions: no function that all of them call")
+    setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
+    return _Read("assertions", common[0], "\n".join([setup, *held]).lstrip() + "\n")
+
+
+def _has_id(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name)
+
+
+_READERS = (_apps, _code_contests, _cases, _kodcode, _asserted)
 
 
 def humaneval(row: Mapping) -> Problem:

@@ -26,6 +26,8 @@ def load_problems(
         tasks = grade.load_problems(name, data=data, since=since, progress=tick, **accepted)
     for note in grade.refusals(name, data=data, **accepted):
         screen.tell(f"note: {note}")
+    for line in grade.forms(tasks):
+        screen.tell(f"note: {line}")
     return tasks
 
 

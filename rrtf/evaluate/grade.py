@@ -113,9 +113,9 @@ def problems_of(
     for number, row in rows:
         where = f"{file}:{number}"
         try:
-            problem = store.from_row(row, Problem, where)
+            problem = _read(row, where)
         except ValueError as error:
-            raise ValueError(f"{error}; {FORM}") from None
+            raise ValueError(f"{error}{_form(row)}") from None
         if not problem.tests.strip():
             raise ValueError(f"{where}: {problem.task_id} has no test")
         if row.get("plus_input") is not None:
@@ -136,6 +136,27 @@ def problems_of(
     if not problems:
         raise ValueError(f"{file}: no problems in it")
     return problems
+
+
+def _read(row: Any, where: str) -> Problem:
+    """A row in HumanEval's form, or in one of the others that `tasks.FORMS` names."""
+    from rrtf.benchmarks import tasks
+
+    other = isinstance(row, Mapping) and tasks.is_other_form(row)
+    return tasks.problem(row, where) if other else store.from_row(row, Problem, where)
+
+
+def _form(row: Any) -> str:
+    other = isinstance(row, Mapping) and not row.get("entry_point")
+    return "" if other and "test" not in row else f"; {FORM}"
+
+
+def forms(problems: Sequence[Problem]) -> list[str]:
+    """As what tasks in other forms than HumanEval's were read, one line for each."""
+    from rrtf.benchmarks import tasks
+
+    counts = Counter(p.source for p in problems if p.source.startswith(tasks.READ_AS))
+    return [f"{n} tasks {source}" for source, n in counts.items()]
 
 
 def execute(
