@@ -1,6 +1,6 @@
 """Grading samples that somebody brings: problems by name or file, verdicts, pass@k."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
