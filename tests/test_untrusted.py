@@ -37,8 +37,7 @@ OURS = "starts a program of ours, which ends with its parent: "
 RUNNING = {
     "audit/running.py: : in a text": FENCED + "the calls of a row's program",
     "cli/options.py: command: import_module": HERE + "one of the ten verbs",
-    "cli/train.py: _trackio: import_module": HERE + "trackio",
-    "cli/train.py: _wandb: import_module": HERE + "wandb",
+    "cli/train.py: _tracker: import_module": HERE + "wandb or trackio",
     "cluster.py: _Team.__init__: import_module": HERE + "the module of the work that is spread",
     "cluster.py: _Worker.begin: import_module": "the cluster is trusted as a whole",
     "cluster.py: pool: ProcessPoolExecutor": OURS + "`end_with_parent`",
