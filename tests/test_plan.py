@@ -350,13 +350,13 @@ def test_every_profile_has_a_device_whose_figures_can_be_replaced():
 
 
 def test_the_nano_profile_is_planned_with_the_answers_and_runs_that_it_has():
-    """643 problems x 8 and x 1; 75 updates of 8 groups; 20 models x 600 tasks x 11 answers."""
+    """643 problems x 8 and x 1; 75 updates of 8 groups; 16 models x 600 tasks x 11 answers."""
     found = {(row["stage"], row["what"]): row for row in planned("--profile", "nano")["stages"]}
     assert found["sample", "student"]["answers"] == 643 * 8
     assert found["sample", "teacher"]["answers"] == 643
     assert found["train", "rrtf"]["answers"] == 3 * 75 * 8 * 2
-    assert found["train", "rrhf"]["answers"] == 3 * 75 * 8 * 4
-    assert found["evaluate", "test, programs"]["programs"] == 132_000
+    assert found["train", "rrhf"]["answers"] == 75 * 8 * 4
+    assert found["evaluate", "test, programs"]["programs"] == 105_600
 
 
 def test_every_teacher_that_runs_here_is_counted_as_what_it_is():
@@ -373,7 +373,7 @@ def test_every_teacher_that_runs_here_is_counted_as_what_it_is():
         second = rows[key[0], f"{key[1]}-2"]
         assert second["answers"] == alone[key]["answers"]
         assert second["flops"] > 1000 * alone[key]["flops"], "15 billion weights"
-    assert rows["evaluate", "test, programs"]["programs"] == 21 * 600 * 11
+    assert rows["evaluate", "test, programs"]["programs"] == 17 * 600 * 11
 
 
 def test_the_paper_profile_has_its_68_000_prompts_792_updates_of_512_and_200_samples():
