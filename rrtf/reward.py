@@ -31,6 +31,7 @@ from rrtf.prompts import extract
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import joint, wire
 from rrtf.sandbox.executor import PROGRAMS_PER_JOB, Bench, Limits
+from rrtf.store import undisturbed
 
 TRIES = 3
 SANDBOX, KILLED, TESTS = "sandbox", "killed", "tests"  # kinds of failures
@@ -136,7 +137,9 @@ class Rewards:
     def _judge(self, problem: Problem, texts: dict[int, str], futures: dict[int, Future]) -> None:
         """Has every future of `texts` answered, whatever happens."""
         try:
-            programs = {at: extract(problem, text) for at, text in texts.items()}
+            programs = undisturbed(
+                lambda: {at: extract(problem, text) for at, text in texts.items()}
+            )
             found, why = self._executions(problem, programs)
             for at, program in programs.items():
                 futures[at].set_result(self._verdict(found.get(at), program, why))
@@ -162,7 +165,7 @@ class Rewards:
 
             try:
                 self._bench.judge([problem], responses, 1, finished=take)
-            except (RuntimeError, OSError) as error:
+            except (RuntimeError, OSError, SystemError) as error:  # the last: `undisturbed`
                 why = str(error)
         return found, why
 

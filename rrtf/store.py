@@ -594,10 +594,27 @@ def text(cell: dict) -> str:
     return "".join(cell["source"])
 
 
+Parsed = TypeVar("Parsed")
+
+
+def undisturbed(work: Callable[[], Parsed]) -> Parsed:
+    """`work()`, which parses Python, again where another thread parsed at the same time.
+
+    Before 3.11.8 the parser counts its depth for all threads together, and a switch between two
+    that parse may end in a SystemError (CPython's issue 106905).
+    """
+    for _ in range(9):
+        try:
+            return work()
+        except SystemError:
+            time.sleep(0.01)
+    return work()
+
+
 def parse(code: str, where: str) -> ast.Module:
     """The syntax tree of `code`; a syntax error is a ValueError that says `where`."""
     try:
-        return ast.parse(code)
+        return undisturbed(lambda: ast.parse(code))
     except SyntaxError as error:
         raise ValueError(f"{where}: line {error.lineno} is not Python ({error.msg})") from error
 

@@ -419,3 +419,14 @@ def test_a_line_of_100_mb_and_a_packed_list_of_one_are_read(tmp_path):
     assert len(found[0]["a"]) == 100_000_000 and found[1:] == ROWS
     (tmp_path / "a.json.gz").write_bytes(packed(json.dumps(ROWS * 50_000).encode()))
     assert sum(1 for _ in store.read_rows(tmp_path / "a.json.gz")) == 100_000
+
+
+def test_a_parser_that_another_thread_disturbed_is_asked_again():
+    told = [SystemError("AST constructor recursion depth mismatch"), None]
+
+    def work():
+        if error := told.pop(0):
+            raise error
+        return "parsed"
+
+    assert store.undisturbed(work) == "parsed" and not told

@@ -4,7 +4,6 @@ A result is found again by what it depends on: the model's files, the texts, the
 code that measures and the libraries' versions. Asking runs side by side, timing alone.
 """
 
-import ast
 import json
 import math
 import os
@@ -181,7 +180,7 @@ def _end(child: subprocess.Popen) -> None:
 @cache
 def _code(module: str) -> str:
     """The hash of the code that does the work of a module of this package."""
-    return store.code(ast.parse(f"import rrtf.quantize.{module}"))
+    return store.code(store.parse(f"import rrtf.quantize.{module}", module))
 
 
 @cache
