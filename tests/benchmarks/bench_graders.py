@@ -8,7 +8,7 @@ assertions, in the form that the grader takes, and beside the programs a right a
 grader that misses these says nothing. Every program is judged in a new process of the grader's own
 Python, in namespaces of its own: no network, no other process in sight, every file read-only but a
 fresh /tmp (these graders hold nothing back). `error` is a grader that died or gave no answer, which
-is no pass.
+is no pass. Twenty minutes, most of them BigCodeBench waiting for programs that have gone.
 """
 
 import argparse
@@ -138,20 +138,23 @@ def ours(source: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", required=True, help="the graders' Python")
-    given = parser.parse_args()
+    python = str(Path(parser.parse_args().python).absolute())
     programs = CONTROLS | {
         name: (ROOT / "tests" / "hostile" / f"{name}.py").read_text() for name in FORGERS
     }
-    versions = _versions(given.python)
+    versions = _versions(python)
     told = {name: versions[package] for name, (package, _) in GRADERS.items()}
     print("| program | rrtf |", *(f"{name} {told[name]} |" for name in GRADERS))
     print("| --- |" + " --- |" * (1 + len(GRADERS)))
     fooled = dict.fromkeys(["rrtf", *GRADERS], 0)
     for name, source in programs.items():
         found = {"rrtf": ours(source)}
-        found |= {one: asked(one, source, given.python) for one in GRADERS}
+        found |= {one: asked(one, source, python) for one in GRADERS}
         if name in CONTROLS:
             shown = ["pass" if said == "FOOLED" else said for said in found.values()]
+            expected = "pass" if name == "right" else "no"
+            if broken := [one for one, said in zip(found, shown, strict=True) if said != expected]:
+                sys.exit(f"{', '.join(broken)}: says {shown} of a program that is {name}")
         else:
             shown = list(found.values())
             for one, said in found.items():
