@@ -25,7 +25,7 @@ from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
-from rrtf import config
+from rrtf import config, rank
 from rrtf.benchmarks import tasks
 from rrtf.prompts import extract
 from rrtf.records import Execution, Outcome, Problem, Response
@@ -176,9 +176,9 @@ class Rewards:
             return Verdict(None, run, program, KILLED, run.reason)
         if wire.is_unusable(run.reason):
             return Verdict(None, run, program, TESTS, run.reason)
-        share = run.n_passed / run.n_tests if self.partial else 0.0
-        failed = share if run.outcome is Outcome.FAILED_TESTS else 0.0
-        return Verdict(1.0 if run.outcome is Outcome.PASS else failed, run, program)
+        values = {situation: float(situation is Outcome.PASS) for situation in Outcome}
+        score = rank.score(run, False, values, tie=0.0, pass_ratio=float(self.partial))
+        return Verdict(score, run, program)
 
     # Doors. What they take and give is the trainers' own.
 
@@ -331,9 +331,10 @@ def _columns(prompts: Sequence[Any], columns: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _standing(run: Execution) -> tuple[int, float]:
-    share = run.n_passed / run.n_tests if run.outcome is Outcome.FAILED_TESTS else 0.0
-    return run.outcome, share
+def _standing(run: Execution) -> float:
+    """The situation, and within it the share of tests that hold, less than a step of these."""
+    values = {situation: float(situation) for situation in Outcome}
+    return rank.score(run, False, values, tie=0.0, pass_ratio=0.5)
 
 
 def _number(verdict: Verdict) -> float:

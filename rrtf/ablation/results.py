@@ -106,8 +106,8 @@ def _arm_row(
     if arm is None:
         return row
     chosen = Counter(line.learning_rate for line in made)
-    ends = _ends(plan.objectives[arm.objective]["rates"])
-    edges = [count for rate, count in chosen.items() if rate in ends]
+    grid = plan.objectives[arm.objective]["rates"]
+    edges = [count for rate, count in chosen.items() if rate in (min(grid), max(grid))]
     told = [f"{rate:g}" + f" ({n})" * (len(chosen) > 1) for rate, n in sorted(chosen.items())]
     return row | {
         "chosen rates": ", ".join(told),
@@ -116,10 +116,6 @@ def _arm_row(
         "wrong targets": round(_mean(line.wrong for line in made)),
         "tokens an update": round(_mean(line.tokens for line in made)),
     }
-
-
-def _ends(grid: Sequence[float]) -> tuple[float, float]:
-    return min(grid), max(grid)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -165,7 +161,7 @@ def by_kind(plan: Registration, rows: Sequence[TaskScore]) -> dict[str, dict[str
     objectives = list(plan.objectives)
     for arm in sorted(plan.arms, key=lambda arm: objectives.index(arm.objective)):
         if arm.study == FIRST and (row := measured.get(arm.name)):
-            found[arm.data][arm.objective] = Estimate(row.value, row.low, row.high)
+            found[arm.data][arm.objective] = _span(row)
     return {kind: row for kind, row in found.items() if row}
 
 
@@ -181,9 +177,13 @@ def along(
     for arm in plan.arms:
         result = measured.get(arm.name)
         if result and arm.study == TEACHERS and all(getattr(arm, k) == v for k, v in fixed.items()):
-            span = Estimate(result.value, result.low, result.high)
-            found.setdefault(f"{arm.data}, {arm.objective}", {})[getattr(arm, axis)] = span
+            lines = found.setdefault(f"{arm.data}, {arm.objective}", {})
+            lines[getattr(arm, axis)] = _span(result)
     return found
+
+
+def _span(row: results.Result) -> Estimate:
+    return Estimate(row.value, row.low, row.high)
 
 
 def crossing(
@@ -231,11 +231,7 @@ def overtaking(
     found, at, span = crossing(plan, rows, first, second, errors=errors, seed=seed)
     if not found:
         return f"{first} against {second}: not run"
-    told = ", ".join(
-        f"{results.points(row.difference)} [{results.points(row.low)}, {results.points(row.high)}]"
-        f" at {place} %"
-        for place, row in found.items()
-    )
+    told = ", ".join(f"{results.brief(row)['points']} at {place} %" for place, row in found.items())
     where = f"equal where the teacher is {at:.0f} % right" if at is not None else "never equal"
     sure = f" ({span[0]:.0f} to {span[1]:.0f} %)" if span else ""
     return f"{first} minus {second}: {where}{sure}; {told}"

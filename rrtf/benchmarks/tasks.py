@@ -289,7 +289,11 @@ def _asserted(row: Mapping) -> _Read | None:
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
     called = [
-        [n.func.id for n in ast.walk(ast.parse(one)) if isinstance(n, ast.Call) and _has_id(n.func)]
+        [
+            node.func.id
+            for node in ast.walk(ast.parse(one))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
         for one in held
     ]
     common = [n for n in called[0] if all(n in c for c in called) and not hasattr(builtins, n)]
@@ -297,10 +301,6 @@ def _asserted(row: Mapping) -> _Read | None:
         raise ValueError("assertions: no function that all of them call")
     setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
     return _Read("assertions", common[0], "\n".join([setup, *held]).lstrip() + "\n")
-
-
-def _has_id(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name)
 
 
 _READERS = (_apps, _code_contests, _cases, _kodcode, _asserted)
