@@ -169,7 +169,6 @@ def call(
     Inputs are of the wire's closed types, each call gets fresh copies. After an event that ends
     the program (time, exit, signal) the remaining results carry its reason. Options as `execute`.
     """
-    level = lanes.choose_level(limits.isolation, exactly)
     encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
@@ -189,11 +188,8 @@ def call(
             progress(done, len(sent))
 
     sources = [source for source, _ in sent]
-    standing = lanes.Standing(level, lanes.settings_for(asdict(limits), hash_seed, sources))
-    try:
-        lanes.run_jobs(jobs, workers=workers, standing=standing, progress=count)
-    finally:
-        standing.close()
+    with Bench(limits, sources, exactly=exactly, hash_seed=hash_seed) as bench:
+        lanes.run_jobs(jobs, workers=workers, standing=bench.standing, progress=count)
     results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]
 
