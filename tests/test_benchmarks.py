@@ -866,6 +866,8 @@ ROWS = {
     "TACO": ({"question": "Add.", "input_output": CALLS, "solutions": json.dumps([TOTAL])},
              TOTAL, 2),
     "PRIME": ({"reward_model": {"ground_truth": json.dumps(TEXTS)}}, ADDS, 2),
+    "PRIME, calls": ({"reward_model": {"ground_truth": json.dumps({
+        "inputs": ["1\n[2, 3]", "4\n[5]"], "outputs": ["6", "9"], "fn_name": "total"})}}, TOTAL, 2),
     "inputs": ({"prompt": "Add.", **CALLS}, TOTAL, 2),
     "LiveCodeBench": (HIDDEN, METHOD, 4),
     "open-r1": ({"problem": "Add.", "verification_info": {
@@ -933,6 +935,8 @@ def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one()
         ({"public_test_cases": "", "verification_info": {"language": "cpp"}}, "tests of cpp"),
         ({"input_output": '{"inputs": [1], "outputs": [], "fn_name": "f"}'}, "1 inputs but 0"),
         ({"input_output": '{"inputs": [[NaN]], "outputs": [1], "fn_name": "f"}'}, "Out of range"),
+        ({"input_output": '{"inputs": ["a b"], "outputs": ["1"], "fn_name": "f"}'}, "not JSON"),
+        ({"input_output": '{"inputs": ["NaN"], "outputs": ["1"], "fn_name": "f"}'}, "Out of range"),
         ({"input_output": '{"inputs": [], "outputs": []}'}, "no tests"),
         ({"input_output": '{"inputs": [[1]], "outputs": [1], "fn_name": "f()"}'}, "no name of a"),
         ({"public_test_cases": ""}, "no test in a form that is read here: HumanEval's"),

@@ -190,15 +190,18 @@ def _cases(row: Mapping) -> _Read | None:
         return _paired(row, name, inputs, outputs, None)
     if not function:
         raise ValueError(f"{name}: calls, but no name of the function")
-    inputs = [_arguments(value) for value in inputs]
-    return _paired(row, name, inputs, [_json(value, name) for value in outputs], function)
+    return _paired(row, name, inputs, outputs, function)
 
 
-def _arguments(value: object) -> list:
-    """LiveCodeBench writes each argument as a line of JSON."""
-    if isinstance(value, str):
-        return [_json(line, "input") for line in value.split("\n") if line.strip()]
-    return value if isinstance(value, list) else [value]
+def _call(given: object, output: object) -> tuple[list, object]:
+    """(arguments, output) of a test: LiveCodeBench and PRIME write each of them as a line of JSON.
+
+    Where the arguments are no text, an output that is one is the value itself.
+    """
+    if isinstance(given, str):
+        arguments = [_json(line, "input of a call") for line in given.split("\n") if line.strip()]
+        return arguments, _json(output, "output of a call")
+    return given if isinstance(given, list) else [given], output
 
 
 def _private(value: object) -> list:
@@ -234,12 +237,11 @@ def _paired(row: Mapping, form: str, inputs: list, outputs: list, function: obje
         return _Read(f"{form}, standard input", STDIN, _printed(inputs, outputs))
     if not str(function).isidentifier():
         raise ValueError(f"{form}: {function!r} is no name of a function")
-    for value in (inputs, outputs):
-        json.dumps(value, allow_nan=False)  # ValueError: there is no literal of it
-    wrapped = all(isinstance(output, list) and len(output) == 1 for output in outputs)
+    calls = [_call(*pair) for pair in zip(inputs, outputs, strict=True)]
+    json.dumps(calls, allow_nan=False)  # ValueError: there is no literal of it
+    wrapped = all(isinstance(output, list) and len(output) == 1 for _, output in calls)
     lines = []
-    for given, output in zip(inputs, outputs, strict=True):
-        given = given if isinstance(given, list) else [given]
+    for given, output in calls:
         call = f"candidate({', '.join(map(repr, given))})"
         if wrapped:
             lines.append(f"    assert plain({call}) in ({output!r}, {output[0]!r})")
