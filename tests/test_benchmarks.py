@@ -82,8 +82,8 @@ def toy(monkeypatch, tmp_path) -> Path:
 def test_every_benchmark_of_the_catalogue_says_where_its_rows_come_from_and_how_many():
     assert set(catalogue.names()) == {
         "humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "leetcode",
-        "leetcode-v0.2-train", "leetcode-v0.3-test", "codereval-subset", "codereval",
-        "nano-validation", "nano-test",
+        "humaneval-pro", "mbpp-pro", "leetcode-v0.2-train", "leetcode-v0.3-test",
+        "codereval-subset", "codereval", "nano-validation", "nano-test",
     }  # fmt: skip
     for name in catalogue.names():
         entry = catalogue.entry(name)
@@ -220,6 +220,24 @@ def test_sanitized_mbpp_rows_bring_the_imports_of_their_tests():
     problem = tasks.mbpp_sanitized(row)
     assert problem.tests == "import math\nassert f(math.floor(2.5)) == 2\n"
     assert outcomes(problem, problem.reference) == ["PASS"]
+
+
+def test_a_row_of_the_pro_sets_tells_both_tasks_and_the_second_function_is_tested():
+    row = {
+        "id": 3, "raw_problem": "# Double it.\nimport math\ndef half(x):\n    return x / 2\n"
+        "def double(x):\n", "raw_solution": "    return 2 * x\n",
+        "new_problem": "# Double all.\nimport re\ndef all_doubled(xs):\n",
+        "new_solution": "    return [double(x) for x in xs]\n",
+        "test_code": "\nassert all_doubled([1]) == [2]\nassert math.sqrt(all_doubled([2])[0]) == 2",
+    }  # fmt: skip
+    problem = tasks.pro(row, "mbpp-pro")
+    assert (problem.task_id, problem.entry_point) == ("MbppPro/3", "all_doubled")
+    code, told = problem.prompt.split('"""\n', 1)
+    assert code == "import math\ndef half(x):\n    return x / 2\nimport re\n\n\n"
+    assert "# Double it." in told and "def double(x):\n\n# Double all." in told
+    own = "def all_doubled(xs):\n    return [2 * x for x in xs]\n"
+    asked = [problem.reference, own, own.replace("2 *", "3 *")]
+    assert outcomes(problem, *asked) == ["PASS", "PASS", "FAILED_TESTS"]
 
 
 def test_an_mbpp_row_whose_tests_do_not_call_its_code_is_named():
@@ -703,8 +721,8 @@ FAILING_REFERENCES = {
 @pytest.mark.skipif(not DATA, reason="$RRTF_DATA is not set")
 @pytest.mark.parametrize(
     "name",
-    ["humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "leetcode-v0.2-train",
-     "leetcode-v0.3-test", "codereval-subset"],
+    ["humaneval", "humaneval+", "mbpp", "mbpp-sanitized", "mbpp+", "humaneval-pro",
+     "mbpp-pro", "leetcode-v0.2-train", "leetcode-v0.3-test", "codereval-subset"],
 )  # fmt: skip
 def test_the_references_of_a_benchmark_pass(real, name):
     problems = real(name)

@@ -20,6 +20,8 @@ _TASKS: dict[str, Callable[[dict], Problem]] = {
     "leetcode": tasks.leetcode,
     "leetcode-v0.2-train": partial(tasks.leetcode_dataset, source="leetcode-v0.2-train"),
     "leetcode-v0.3-test": partial(tasks.leetcode_dataset, source="leetcode-v0.3-test"),
+    "humaneval-pro": partial(tasks.pro, source="humaneval-pro"),
+    "mbpp-pro": partial(tasks.pro, source="mbpp-pro"),
     "nano-validation": partial(store.from_row, kind=Problem),
     "nano-test": partial(store.from_row, kind=Problem),
 }

@@ -364,6 +364,32 @@ def _tested_function(code: str, tests: list[str], task_id: str) -> str:
     return common[0]
 
 
+def pro(row: Mapping, source: str) -> Problem:
+    """A row of HumanEval Pro or MBPP Pro: a task, and a second one that is solved by calling it.
+
+    Both are told, and the answer is the whole program; the code before the first task's function
+    (imports, helpers) and the second one's imports are the prompt's own.
+    """
+    task_id = f"{'HumanEvalPro' if 'humaneval' in source else 'MbppPro'}/{row['id']}"
+    raw, new = _unix(row["raw_problem"]), _unix(row["new_problem"])
+    before = re.sub(r"^#.*\n", "", raw[: raw.rfind("\ndef ") + 1], flags=re.MULTILINE)
+    imports = re.findall(r"^(?:import|from) .*$", new, re.MULTILINE)
+    before = "\n".join([before.strip("\n"), *imports]).strip("\n")
+    tasks = f"{raw.strip()}\n\n{new.strip()}"
+    told = docstring(f"Solve both tasks, the second one with calls of the first.\n\n{tasks}")
+    code = raw + _unix(row["raw_solution"]) + "\n" + new + _unix(row["new_solution"])
+    tests = _unix(row["test_code"])
+    statements = [ast.unparse(node) for node in ast.parse(tests).body]
+    return Problem(
+        task_id,
+        (f"{before}\n\n\n" if before else "") + told,
+        _tested_function(code, statements, task_id),
+        tests.strip("\n") + "\n",
+        code.strip("\n") + "\n",
+        source,
+    )
+
+
 def docstring(text: str) -> str:
     """`text` as a statement of its own that any program may follow."""
     safe = text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"')
