@@ -17,7 +17,7 @@ from conftest import execute
 from rrtf import benchmarks, config, store
 from rrtf.benchmarks import catalogue, codereval, plus, tasks
 from rrtf.benchmarks.plus import mbpp_inputs
-from rrtf.evaluate import grade
+from rrtf.evaluate import grade, samples
 from rrtf.evolve import offline
 from rrtf.nano import problems as nano_problems
 from rrtf.probes import literal
@@ -915,6 +915,16 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
 
 
+def test_livecodebenchs_own_samples_and_whole_numbers_as_ids_are_read():
+    problem = tasks.problem(HIDDEN, "f:1")
+    rows = [(1, {"question_id": 7, "code_list": [METHOD, f"```python\n{METHOD}```"]}),
+            (2, {"task_id": 7, "solution": METHOD})]  # fmt: skip
+    found, _ = samples.parse(rows, [problem], file="f")
+    assert [one.response.task_id for one in found] == ["7"] * 3
+    assert [one.response.index for one in found] == [0, 1, 2]
+    assert found[0].response.program == found[1].response.program == problem.prompt + METHOD
+
+
 def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
     rows = [(1, HUMANEVAL_ROWS[0]), *enumerate((row for row, _, _ in ROWS.values()), start=2)]
     rows = [(n, {"id": f"r{n}", **row}) for n, row in rows]
@@ -925,6 +935,20 @@ def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
     assert sum(int(line.split()[0]) for line in lines) == len(problems) - 1
     with pytest.raises(ValueError, match="f:3: input_output: not JSON"):
         grade.problems_of([(3, {"input_output": "{"})], file="f")
+
+
+def test_a_program_finds_the_imports_of_its_forms_own_grader_and_no_others():
+    unimported = "    ".join([
+        "class Solution:\n", "def total(self, n: int, xs: List[int]) -> int:\n",
+        "    return reduce(lambda a, b: a + b, xs, floor(n)) + pow(0, 1)\n",
+    ])  # fmt: skip
+    rows = {name: row for name, (row, _, _) in ROWS.items() if name in ("LiveCodeBench", "KodCode")}
+    for name, row in rows.items():
+        problem = tasks.problem(row, "f:1")
+        program = unimported + "total = Solution().total\n"
+        answer = Response(problem.task_id, "m", 0, "", problem.prompt + program)
+        passes = execute([problem], [answer])[0].outcome is Outcome.PASS
+        assert passes == (name == "LiveCodeBench")
 
 
 def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one():

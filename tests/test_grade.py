@@ -185,7 +185,8 @@ def test_a_field_can_be_read_under_its_own_name(tmp_path, toy):
     "row, says",
     [
         ({"completion": RIGHT}, "no task_id (it has completion)"),
-        ({"task_id": 3, "completion": RIGHT}, "task_id: expected text, found int"),
+        ({"task_id": 3.5, "completion": RIGHT}, "task_id: expected text, found float"),
+        ({"task_id": 3, "completion": RIGHT}, "unknown task_id '3'"),
         (answer("t/sub"), "unknown task_id 't/sub': the 2 problems are 't/add' to 't/neg'"),
         ({"task_id": "t/add"}, "neither completion nor solution"),
         (answer(solution="x"), "both completion and solution"),

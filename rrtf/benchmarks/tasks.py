@@ -38,6 +38,16 @@ from typing import *
 
 """
 
+# What the graders of LiveCodeBench, PRIME and APPS put in front of every program: answers to their
+# tasks often import nothing. `builtins` comes late, because others shadow its names.
+_SHADOWING = (
+    "string re datetime collections heapq bisect copy math random statistics itertools functools "
+    "operator io sys json builtins typing"
+).split()
+CONTEST_IMPORTS = (
+    "".join(f"from {name} import *\n" for name in _SHADOWING)
+    + f"import {', '.join(sorted(_SHADOWING))}\n\nsys.setrecursionlimit(50_000)\n\n\n"
+)
 
 MOST_INPUT = 4 << 20  # bytes of one standard input
 _PLAIN = """def plain(value):  # JSON has no tuples
@@ -119,9 +129,12 @@ def _other_form(row: Mapping) -> Problem:
     starter = row.get("starter_code") or ""
     prompt = docstring(f"{words}\n\nStarter code:\n{starter}" if starter else words)
     form = READ_AS + read.form
+    if read.form.startswith(_WITH_IMPORTS):
+        prompt = CONTEST_IMPORTS + prompt
     return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
 
 
+_WITH_IMPORTS = ("inputs and outputs", "public_test_cases", "tests")  # by their own graders
 _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 
 

@@ -156,7 +156,7 @@ def forms(problems: Sequence[Problem]) -> list[str]:
     from rrtf.benchmarks import tasks
 
     counts = Counter(p.source for p in problems if p.source.startswith(tasks.READ_AS))
-    return [f"{n} tasks {source}" for source, n in counts.items()]
+    return [f"{n} task{'s' * (n > 1)} {source}" for source, n in counts.items()]
 
 
 def execute(

@@ -2,6 +2,7 @@
 
 A line names its `task_id` and holds exactly one of `completion` (continues the prompt), `solution`
 (a program as it is) or the project's own `text` and `program`; a list of texts is as many samples.
+LiveCodeBench's lines (`question_id`, `code_list`) hold completions.
 Every mistake is found before anything runs and named by file and line; no line is left out.
 """
 
@@ -105,6 +106,7 @@ def _file_text(path: Path) -> str:
 KINDS = ("completion", "solution", "text")
 VERDICT = ("outcome", "reason", "n_passed", "n_tests", "isolation")
 
+_OF_LIVECODEBENCH = {"question_id": "task_id", "code_list": "completion"}
 _NO_INDEX = -1  # until the samples of a task are counted
 
 
@@ -199,7 +201,12 @@ def _with_names(row: Mapping, renamed: Mapping[str, str]) -> Mapping:
             raise ValueError(f"no field {theirs!r} to read as {ours!r} ({_fields(row)})")
         if row.get(ours) is not None:
             raise ValueError(f"field {theirs!r} cannot be read as {ours!r}, which it also has")
-    return {renamed.get(name, name): value for name, value in row.items()}
+    named = {renamed.get(name, name): value for name, value in row.items()}
+    if "task_id" not in named and {"question_id", "code_list"} <= named.keys():
+        named = {_OF_LIVECODEBENCH.get(name, name): value for name, value in named.items()}
+    if type(task_id := named.get("task_id")) is int:  # as APPS and others number their tasks
+        named["task_id"] = str(task_id)
+    return named
 
 
 def _unfolded(row: Mapping) -> list[Mapping]:
