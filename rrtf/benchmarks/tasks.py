@@ -41,9 +41,9 @@ from typing import *
 # What the graders of LiveCodeBench, PRIME and APPS put in front of every program: answers to their
 # tasks often import nothing. `builtins` comes late, because others shadow its names.
 _SHADOWING = (
-    "string re datetime collections heapq bisect copy math random statistics itertools functools "
-    "operator io sys json builtins typing"
-).split()
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
+    "statistics", "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
 CONTEST_IMPORTS = (
     "".join(f"from {name} import *\n" for name in _SHADOWING)
     + f"import {', '.join(sorted(_SHADOWING))}\n\nsys.setrecursionlimit(50_000)\n\n\n"
