@@ -659,6 +659,20 @@ CONTESTS = [
 ]  # fmt: skip
 
 
+def test_the_tasks_of_a_file_can_be_those_created_after_a_day(tmp_path, toy):
+    days = [(ADD, "2025-01-01T00:00:00"), (NEG, "2025-02-01")]
+    tasks = lines(tmp_path / "p.jsonl", [row | {"contest_date": day} for row, day in days])
+    rows = lines(tmp_path / "s.jsonl", [answer(), answer("t/neg")])
+    late = run("grade", tasks, rows, "--since", "2025-01-15").stdout
+    assert "left out: 1 lines of 1 tasks" in late and "1 samples in" in late
+    none = run("grade", tasks, rows, "--since", "2026-01-01")
+    assert none.exit_code == 2 and "no task of it was created after 2026-01-01" in none.stderr
+    told = run("grade", toy, rows, "--since", "2024-01-01").stderr
+    assert (
+        "problems.jsonl:1: --since 2024-01-01 needs a day, as 2025-01-31, in" in told
+    )
+
+
 def test_rates_are_shown_by_difficulty_of_the_tasks_created_after_a_day(tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "raw_rows", lambda name, data: CONTESTS)
     rows = [answer(task["task_id"], f"return x + {n < 2:d}\n") for n, task in enumerate(CONTESTS)]

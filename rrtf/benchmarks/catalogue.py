@@ -213,17 +213,21 @@ def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     return {task_id: told[by] for task_id, told in facts(name, data=data).items()}
 
 
+def day_of(text: str) -> date:
+    """The day that a text names; ValueError for another form than ISO's."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"since {text!r}: expected a date as 2022-07-01") from None
+
+
 def created_after(name: str, day: str, *, data: Path | None = None) -> set[str]:
     """The tasks created after `day` (ISO): the benchmark's own dates, else its question numbers.
 
     ValueError for a malformed day, a benchmark without either, and a day for which the catalogue
     knows no question number.
     """
-    try:
-        after = date.fromisoformat(day)
-    except ValueError:
-        raise ValueError(f"since {day!r}: expected a date as 2022-07-01") from None
-    known = entry(name)
+    after, known = day_of(day), entry(name)
     if known.cuts:
         return _numbered_after(known, after.isoformat(), data)
     if "date" not in _TOLD.get(name, _NOTHING)[0]:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,16 +33,15 @@ def load_problems(
 ) -> list[Problem]:
     """The problems of a benchmark (looked for in `data` first), or of a file in HumanEval form.
 
-    `-` is standard input; the further options are those of `benchmarks.load`. ValueError for a file
-    without problems, one task_id on two lines, tests that are not in its `test` field, or `since`
-    with a file; FileNotFoundError names the benchmarks that exist; OSError where a benchmark needs
-    the sandbox and there is none.
+    `-` is standard input; the further options are those of `benchmarks.load`; a file's rows say in
+    `DATES` when they were created. ValueError for a file without problems, one task_id on two
+    lines, tests that are not in its `test` field, or no day where `since` asks; FileNotFoundError
+    names the benchmarks that exist; OSError where a benchmark needs the sandbox and there is none.
     """
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_dir()):
-        if since:
-            raise ValueError(f"--since {since}: {name} is a file; dates are known of benchmarks")
-        return problems_of(list(store.read_rows(path)), file=name, joint=joint)
+        rows = list(store.read_rows(path))
+        return problems_of(_created_after(rows, since, name), file=name, joint=joint)
     if name in catalogue.names():
         try:
             how = {"joint": joint, "packages": packages, "progress": progress}
@@ -51,6 +51,32 @@ def load_problems(
     what = "a folder" if path.is_dir() else "no such file"
     known = ", ".join(catalogue.names())
     raise FileNotFoundError(f"{name}: {what}, and no benchmark's name (these are: {known})")
+
+
+DATES = ("contest_date", "date")  # fields that hold an ISO date, LiveCodeBench's first
+
+
+def _created_after(
+    rows: Sequence[tuple[int, Any]], since: str | None, file: str
+) -> Sequence[tuple[int, Any]]:
+    """The rows created after a day, if one is given; ValueError names the first without its own."""
+    if not since:
+        return rows
+    after, left = catalogue.day_of(since), []
+    for number, row in rows:
+        told = next((row[n] for n in DATES if row.get(n)), "") if isinstance(row, Mapping) else ""
+        try:
+            created = date.fromisoformat(str(told)[:10])
+        except ValueError:
+            fields = " or ".join(DATES)
+            raise ValueError(
+                f"{file}:{number}: --since {since} needs a day, as 2025-01-31, in {fields}"
+            ) from None
+        if created > after:
+            left.append((number, row))
+    if rows and not left:
+        raise ValueError(f"{file}: no task of it was created after {since}")
+    return left
 
 
 def is_benchmark(name: str) -> bool:
