@@ -668,9 +668,7 @@ def test_the_tasks_of_a_file_can_be_those_created_after_a_day(tmp_path, toy):
     none = run("grade", tasks, rows, "--since", "2026-01-01")
     assert none.exit_code == 2 and "no task of it was created after 2026-01-01" in none.stderr
     told = run("grade", toy, rows, "--since", "2024-01-01").stderr
-    assert (
-        "problems.jsonl:1: --since 2024-01-01 needs a day, as 2025-01-31, in" in told
-    )
+    assert "problems.jsonl:1: --since 2024-01-01 needs a day, as 2025-01-31, in" in told
 
 
 def test_rates_are_shown_by_difficulty_of_the_tasks_created_after_a_day(tmp_path, monkeypatch):
