@@ -27,6 +27,8 @@ def main() -> None:
         __import__(name)
     _import_packages(settings["packages"])
     role = _role(settings)
+    if settings["role"] == "judge":  # on the CPU that it shares, a reply does not stop its worker
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
     control = sockets[0]
