@@ -14,15 +14,17 @@ the number of `assert` statements in the source; so it is defined for programs t
 
 import _socket
 import builtins
+import itertools
 import marshal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from types import CodeType, CoroutineType
 
 from rrtf.sandbox import counting, expectations, wire
-from rrtf.sandbox.channel import NOTHING, Channel, Gone, SandboxError
+from rrtf.sandbox.channel import NOTHING, Channel, Frames, Gone, Nursery, SandboxError
 
 FLUSH_SECONDS = 0.1
 MAX_RESULTS = 2 << 20  # bytes of what one program gives to the caller
@@ -48,6 +50,7 @@ class Check:
 
     def __init__(self, prepared: dict):
         self.entry_point, self.n_asserts = prepared["entry_point"], prepared["n_asserts"]
+        self.cases = prepared.get("cases", ())
 
     def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
         """What runs the tests against the program behind `channel`, which starts after this."""
@@ -131,15 +134,19 @@ class DataCheck(Check):
 
     def __init__(self, prepared: dict):
         super().__init__(prepared)
-        self.cases = prepared["cases"]
+        self.asked = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
+        self.requests = Frames(_crossing(self.asked))
+        self.replies = Frames(itertools.takewhile(bool, map(_passing, self.cases)))
 
     def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
         """Asks for all values, then compares, case by case."""
 
         def run(tally: counting.Tally) -> None:
-            requests = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
-            ahead = _sent_ahead(channel, requests)
-            for request, (form, _, _, expected, line) in zip(requests, self.cases, strict=True):
+            ahead = len(self.requests.ends) == len(self.cases)
+            if ahead:
+                tally.passed = tally.reached = channel.ask_ahead(self.requests, self.replies)
+            left = list(zip(self.asked, self.cases, strict=True))[tally.reached :]
+            for request, (form, _, _, expected, line) in left:
                 tally.case, channel.came = (request, _EXPECTED[form], expected, line), NOTHING
                 try:
                     value = channel.next_value() if ahead else channel.ask(*request)
@@ -151,7 +158,7 @@ class DataCheck(Check):
         return run
 
 
-class OutputCheck(DataCheck):
+class OutputCheck(Check):
     """Programs run as a whole, anew for each test: a text in, the text they print out.
 
     Every run is a worker of its own with all that a program may use; one that ends with another
@@ -186,11 +193,23 @@ def _check(message: dict) -> Check:
     return (OutputCheck if message["reads_input"] else DataCheck)(message)
 
 
-def _sent_ahead(channel: Channel, requests: list[tuple]) -> bool:
-    try:
-        return channel.request_ahead(requests)
-    except Gone:
-        return False  # as each of them will find out
+def _crossing(requests: list[tuple]) -> Iterator[bytes]:
+    """Requests for a worker, up to one that cannot cross."""
+    with suppress(wire.WireError):
+        for request in requests:
+            wire.encode(request)
+            yield wire.plain(request)
+
+
+def _passing(case: tuple) -> bytes | None:
+    """The reply with which a case certainly holds, so that nobody needs to decode it."""
+    form, _, _, expected, _ = case
+    _, value = _EXPECTED[form](expected)
+    with suppress(Exception):
+        data = wire.encode(form == 2 if value is NOTHING else value)
+        if _HOLDS[form](wire.decode(data, None), expected):
+            return b"V" + data
+    return None
 
 
 # What the forms of `assertions` mean, by number; the last two: of what, and how near.
@@ -290,7 +309,7 @@ class _Report:
 def preside(
     job: bytes,
     out: int,
-    nursery: _socket.socket,
+    line: _socket.socket,
     wall_seconds: float,
     stays: Callable[[], bool] = lambda: False,
 ) -> bool:
@@ -298,7 +317,7 @@ def preside(
 
     After them stands whether this process `stays` for another job, which is also returned.
     """
-    report, sound = _Report(out), False
+    report, sound, nursery = _Report(out), False, Nursery(line)
     message, programs = marshal.loads(job)
     try:
         if message["kind"] == "call":
@@ -315,6 +334,7 @@ def preside(
         sound = True
     except (SandboxError, UnusableTests) as error:
         report.add((type(error).__name__, str(error)))
+    nursery.forget()
     stays_on = sound and stays()
     report.flush(wire.STAYS if stays_on else wire.LEAVES)
     return stays_on

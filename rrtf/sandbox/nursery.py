@@ -74,7 +74,7 @@ def _warm_worker() -> None:
         ours, theirs = _socket.socketpair()
         requests = [(SAMPLE, "add"), *[("call", "add", ([3, number, 1], 2), {})] * 3]
         for at, request in enumerate(requests):
-            data = wire.encode(request)
+            data = wire.plain(request)
             ours.sendall(wire.HEADER.pack(len(data), b"warm-up!", at) + data)
         ours.shutdown(_socket.SHUT_WR)
         with contextlib.suppress(EOFError):
@@ -145,10 +145,10 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     alive = not (patient and kernel.has_ended(current.pid, 1000))
     if alive:
         os.kill(current.pid, signal.SIGKILL)
-    _, status, usage = os.wait4(current.pid, 0)
+    _, status = os.waitpid(current.pid, 0)
     _kill_leftovers(current.pid, settings["level"])
     _clean(settings)
-    return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
+    return wire.STATUS.pack(status, current.out_of_time, alive)
 
 
 def _kill_leftovers(pid: int, level: str) -> None:

@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import functools
 import itertools
+import marshal
 import operator
 import os
 import sys
@@ -65,6 +66,8 @@ class _Connection:
                 missing -= len(parts[-1])
             data = b"".join(parts)
         self.rest, data, self.shared = data[head + size :], data[head : head + size], None
+        if data[:1] == wire.PLAIN:
+            return marshal.loads(data[1:])
         if data[:1] != linked.TAG:
             return wire.decode(data, self)
         value, self.shared = linked.decode(data, self._make, self)
