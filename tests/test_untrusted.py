@@ -61,6 +61,7 @@ RUNNING = {
     "sandbox/judge.py: _standing_for: import_module": FENCED + "names that tests lack",
     "sandbox/judge.py: preside: marshal.loads": FENCED + "a job from its caller",
     "sandbox/kernel.py: _unshare_as_root: os.fork": FENCED + "a helper that enters namespaces",
+    "sandbox/kernel.py: bare_fork: _python.fork": FENCED + "a worker",
     "sandbox/kernel.py: enter_namespaces: os.fork": FENCED + "the first process of a namespace",
     "sandbox/lanes.py: Job.encode: marshal.dumps": "written, and read inside the sandbox",
     "sandbox/lanes.py: Lane._launch: subprocess.Popen": OURS + "a zygote, `die_with_parent`",
