@@ -33,8 +33,8 @@ CHANNEL_LOST = 71  # exit status of a worker whose channel was closed or broken 
 NOT_SET_UP = 72  # of one that never came to its program
 
 LENT = 1 << 31  # handles from here on are functions and iterators of the tests
-# Length of a job for the court, whether its tests are data, how often each program is run.
-JOB = Struct("<I?I")
+# Length of a job for the court, how many problems' data it is (0: code), runs of each program.
+JOB = Struct("<III")
 STAYS, LEAVES = bytes(4), b"\xff" * 4  # in place of a row's length: no more; ready for a next job
 HEADER = Struct("<I8sI")  # payload length, nonce of the run, sequence number
 _COUNT = Struct("<I")
