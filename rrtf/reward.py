@@ -30,7 +30,8 @@ from rrtf.benchmarks import tasks
 from rrtf.prompts import extract
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import joint, wire
-from rrtf.sandbox.executor import PROGRAMS_PER_JOB, Bench, Limits
+from rrtf.sandbox.executor import Bench, Limits
+from rrtf.sandbox.lanes import PROGRAMS_PER_JOB
 from rrtf.store import undisturbed
 
 TRIES = 3

@@ -233,9 +233,16 @@ def f():
 
 
 def judged_in_turn(*programs: str, **options) -> list[Execution]:
-    """Verdicts of programs for a problem each, one after the other in one lane."""
-    problems = [problem("assert f() == 1", task_id=f"t{i}") for i in range(len(programs))]
-    responses = [r for i, p in enumerate(programs) for r in respond(p, task_id=f"t{i}")]
+    """Verdicts of programs for a problem each, one job after the other in one lane."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lanes, "PROGRAMS_PER_JOB", 1)
+        return judged([("assert f() == 1", program) for program in programs], **options)
+
+
+def judged(cases: Sequence[tuple[str, str]], **options) -> list[Execution]:
+    """Verdicts of (tests, program) for a problem each, in one lane."""
+    problems = [problem(tests, task_id=f"t{i}") for i, (tests, _) in enumerate(cases)]
+    responses = [r for i, (_, p) in enumerate(cases) for r in respond(p, task_id=f"t{i}")]
     return execute(problems, responses, workers=1, **options)
 
 
@@ -286,7 +293,7 @@ def test_a_clerk_that_dies_is_replaced_and_its_program_judged_again():
 @pytest.mark.parametrize(
     ("constants", "is_replaced"),
     [
-        ({"CLERK_JOBS": 2, "CLERK_GROWTH_KB": 1 << 20}, True),
+        ({"CLERK_PROBLEMS": 2, "CLERK_GROWTH_KB": 1 << 20}, True),
         ({"CLERK_GROWTH_KB": 4 << 10}, True),
         ({"CLERK_GROWTH_KB": 1 << 20}, False),
     ],
@@ -300,6 +307,27 @@ def test_a_clerk_is_replaced_after_a_while_and_when_it_has_grown(
     found = judged_in_turn(RIGHT, grows, RIGHT, RIGHT, finished=lambda _: seen.append(clerks()))
     assert [e.outcome is Outcome.PASS for e in found] == [True, False, True, True]
     assert (seen[0] != seen[2]) is is_replaced and len(seen[0]) == len(seen[2]) == 1
+
+
+def test_problems_of_data_are_judged_in_one_job_and_get_the_verdicts_that_they_get_alone(
+    monkeypatch,
+):
+    together, start = [], lanes.Lane.start
+    count = lambda lane: together.append(len(lane.job.runs)) or start(lane)  # noqa: E731
+    monkeypatch.setattr(lanes.Lane, "start", count)
+    boot_with(monkeypatch, JUDGE_CPU_SECONDS=0.7)
+    data, exits = "assert f() == 1", "import os\ndef f(): os._exit(3)"
+    cases = [
+        (data, RIGHT, ""),
+        (data, RIGHT + "0", "wrong_value"),
+        (data, exits, "early_exit"),
+        ("x = f()\nassert x == 1", RIGHT, ""),
+        ("assert f(", RIGHT, "unusable_tests"),
+    ] * 4
+    cases += [(data, COLLIDING, "judge_limit"), *[(data, RIGHT, "")] * 6]
+    found = judged([case[:2] for case in cases])
+    assert [e.reason.partition(":")[0] for e in found] == [reason for _, _, reason in cases]
+    assert max(together) == 3 and len(together) < len(cases)
 
 
 def test_code_between_data_is_judged_in_a_process_of_its_own():

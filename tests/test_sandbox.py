@@ -232,7 +232,8 @@ def test_equal_programs_run_once():
 
 
 def test_equal_calls_give_equal_verdicts_whatever_they_draw_and_hash():
-    program = "import random\ndef f(n):\n    return random.random() < 0.5 or len({'a', 'b'}) == n\n"
+    program = "import statistics\nimport random\n"  # the former imports the latter
+    program += "def f(n):\n    return random.random() < 0.5 or len({'a', 'b'}) == n\n"
     program += "def g(): return [*{'a', 'b', 'c', 'd'}], random.random(), hash('a')"
     problems = [problem("from random import random\nfor _ in range(9):\n    assert f(random())")]
     runs = [execute(problems, respond(program)) for _ in range(3)]

@@ -6,8 +6,10 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import FunctionType, MappingProxyType, ModuleType
+from typing import NoReturn
 
 from rrtf.sandbox import linked, wire
 
@@ -40,6 +42,37 @@ NOTHING = object()  # in the place of a value that has not come
 
 class Gone(Exception):
     """The worker has ended; nothing more comes from it."""
+
+
+class Nursery:
+    """The line to the workers' zygote, and the channel of the worker that was dismissed last.
+
+    That one is killed before the next is forked; only then its end here is closed, for it would
+    wake of that to end itself.
+    """
+
+    def __init__(self, line: _socket.socket):
+        self.line, self.dismissed = line, -1
+
+    def send(self, message: bytes) -> None:
+        """OSError where the zygote is gone."""
+        os.write(self.line.fileno(), message)
+
+    def hear(self) -> tuple[bytes, list[int]]:
+        """The next message and the descriptors with it; OSError or b'' where the zygote is gone."""
+        message, rights, _, _ = self.line.recvmsg(64, _socket.CMSG_SPACE(4))
+        return message, [struct.unpack("i", data[:4])[0] for _, _, data in rights]
+
+    def forget(self) -> None:
+        """The worker that was dismissed is no more."""
+        with suppress(OSError):
+            self.send(wire.FORGET)
+        self.close()
+
+    def close(self) -> None:
+        if self.dismissed >= 0:
+            os.close(self.dismissed)
+        self.dismissed = -1
 
 
 class _Known:
@@ -105,7 +138,7 @@ class _Lent:
 class Channel:
     """The judge's end of one run: asks the worker, keeps the time, notes how it ended."""
 
-    def __init__(self, nursery: _socket.socket, wall_seconds: float, *, has_input: bool = False):
+    def __init__(self, nursery: Nursery, wall_seconds: float, *, has_input: bool = False):
         """`has_input`: for a program that reads standard input and is run as a whole."""
         self.nursery, self.wall, self.has_input = nursery, wall_seconds, has_input
         self.nonce, self.number = os.urandom(8), 0
@@ -133,9 +166,9 @@ class Channel:
     def _spawn(self) -> int:
         self._tell_nursery(wire.SPAWN, b"\1" if self.has_input else b"")
         while True:
-            message, rights = self._hear_nursery()
-            fds = [struct.unpack("i", data[:4])[0] for _, _, data in rights]
+            message, fds = self._hear_nursery()
             if message[1:9] == self.nonce:
+                self.nursery.close()
                 if message[:1] != wire.SPAWN or not fds:
                     self._lose("no worker could be started")
                 return fds[0]
@@ -151,20 +184,18 @@ class Channel:
 
     def _tell_nursery(self, kind: bytes, more: bytes = b"") -> None:
         try:
-            os.write(self.nursery.fileno(), kind + self.nonce + more)
+            self.nursery.send(kind + self.nonce + more)
         except OSError:
             self._lose("the workers' zygote is gone")
 
-    def _hear_nursery(self) -> tuple[bytes, list]:
-        try:
-            message, rights, _, _ = self.nursery.recvmsg(64, _socket.CMSG_SPACE(4))
-        except OSError:
-            message = b""
-        if not message:
-            self._lose("the workers' zygote is gone")
-        return message, rights
+    def _hear_nursery(self) -> tuple[bytes, list[int]]:
+        with suppress(OSError):
+            message, fds = self.nursery.hear()
+            if message:
+                return message, fds
+        return self._lose("the workers' zygote is gone")
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, why: str) -> NoReturn:
         self.lost = why
         raise SandboxError(why)
 
@@ -193,29 +224,28 @@ class Channel:
         self._write(wire.HEADER.pack(len(payload), self.nonce, self.number) + payload)
 
     def _write(self, data: bytes) -> None:
+        if self.ended:
+            raise Gone(self.ended)
         while data:
             data = data[self._patiently(os.write, data) or 0 :]
 
-    def request_ahead(self, values: Sequence[object]) -> bool:
-        """Sends several requests at once, if they are few and small; `next_value` answers.
+    def ask_ahead(self, requests: "Frames", replies: "Frames") -> int:
+        """Sends the first requests of a run all at once; `next_value` answers.
 
-        They fit into one read of the worker, so that none lies about where the candidate could
-        take it. False where they do not, or where one cannot be encoded: nothing was sent.
+        Of the replies those are taken that are `replies`, byte for byte, up to the first that is
+        not: their number.
         """
-        if self.ended:
-            return False
-        frames, size = [], 0
-        try:
-            for number, value in enumerate(values, self.number + 1):
-                payload = wire.encode(value)
-                frames += (wire.HEADER.pack(len(payload), self.nonce, number), payload)
-                size += len(payload) + wire.HEADER.size
-                if size > _AT_ONCE:
-                    return False
-        except wire.WireError:
-            return False
-        self._write(b"".join(frames))
-        return True
+        stream, count, at = replies.of(self.nonce), 0, 0
+        with suppress(Gone):  # as whoever asks for the next value will find out
+            self._write(requests.of(self.nonce))
+            while len(self.buffer) < len(stream) and stream.startswith(self.buffer):
+                self._fill()
+        for end in replies.ends:
+            if self.buffer[at:end] != stream[at:end]:
+                break
+            count, at = count + 1, end
+        self.number, self.buffer = self.number + count, self.buffer[at:]
+        return count
 
     def next_value(self) -> object:
         """The value of the next of the requests that were sent ahead; raises as `ask`."""
@@ -290,9 +320,8 @@ class Channel:
         if self.lost:
             self._lose(self.lost)
         if not self.ended:
-            os.close(self.fd)
-            self._ask_nursery(wire.END, b"\0")
-            self.ended = "dismissed"
+            self.nursery.close()
+            self.nursery.dismissed, self.ended = self.fd, "dismissed"
 
     def ask(self, *request: object) -> object:
         """The value of one request; raises what the candidate raised."""
@@ -482,7 +511,7 @@ class Channel:
         """
         compiled = False
         try:
-            self.request((program, entry_point, *(given or self.kinds)))
+            self._send(wire.plain((program, entry_point, *(given or self.kinds))))
             while True:
                 kind, payload = self.receive()
                 if kind == b"C" and not compiled:
@@ -507,9 +536,31 @@ class Channel:
             return wire.RUNTIME_ERROR, getattr(error, "candidate_reason", "Exception")
 
 
+class Frames:
+    """The first frames of any run after its program, ready but for the nonce.
+
+    As many as one read takes: so none lies about where a program could get it.
+    """
+
+    def __init__(self, payloads: Iterable[bytes]):
+        self.pieces, self.ends = [b""], []
+        for number, payload in enumerate(payloads, 2):  # 1 was the program
+            header = wire.HEADER.pack(len(payload), b"", number)
+            end = (self.ends or [0])[-1] + len(header) + len(payload)
+            if end > _AT_ONCE:
+                break
+            self.pieces[-1] += header[:4]
+            self.pieces.append(header[12:] + payload)
+            self.ends.append(end)
+
+    def of(self, nonce: bytes) -> bytes:
+        """The frames of one run."""
+        return nonce.join(self.pieces)
+
+
 def _cause(answer: bytes) -> tuple[str, int | None]:
     """(why a worker ended by itself, its exit status if it has one), from its zygote's STATUS."""
-    status, _, out_of_time, alive = wire.STATUS.unpack(answer)
+    status, out_of_time, alive = wire.STATUS.unpack(answer)
     if out_of_time:
         return "cpu_time", None
     if alive:

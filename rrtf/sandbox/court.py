@@ -20,7 +20,8 @@ from rrtf.sandbox.kernel import ROUNDS, freeze, has_ended
 RESULT, DONE = b"R", b"D"
 JUDGE_CPU_SECONDS, JUDGE_WALL_SECONDS = 20.0, 60.0  # between two results
 _KILLS = (signal.SIGKILL, signal.SIGTERM)
-CLERK_JOBS, CLERK_GROWTH_KB = 256, 8 << 10  # after so many, or having grown so far, it is replaced
+# After so many, counted job by job, or having grown so far, a clerk is replaced.
+CLERK_PROBLEMS, CLERK_GROWTH_KB = 256, 8 << 10
 
 
 def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) -> None:
@@ -31,9 +32,9 @@ def convene(control: _socket.socket, nursery: _socket.socket, settings: dict) ->
         header = control.recv(wire.JOB.size, _socket.MSG_WAITALL)
         if len(header) < wire.JOB.size:
             break
-        size, is_data, runs = wire.JOB.unpack(header)
+        size, n_data, runs = wire.JOB.unpack(header)
         job = _receive(control, size)
-        how = court.hear_data(job, runs) if is_data else court.hear_code(job)
+        how = court.hear_data(job, n_data, runs) if n_data else court.hear_code(job)
         del job
         if how is not None:
             control.sendall(DONE + len(how).to_bytes(4, "little") + how)
@@ -57,7 +58,7 @@ class _Judge:
     def __init__(self, pid: int, line: _socket.socket):
         self.pid, self.line = pid, line
         self.clock = (~pid << 3) | 2  # of its CPU time (clock_getcpuclockid)
-        self.jobs = 0
+        self.problems = 0
         self.buffer = b""
 
     def end(self, *, kill: bool) -> int:
@@ -100,10 +101,12 @@ class _Court:
             how = b"died" if status else b""
         return how
 
-    def hear_data(self, job: bytes, runs: int) -> bytes | None:
+    def hear_data(self, job: bytes, n_data: int, runs: int) -> bytes | None:
         """Hands a job to the clerk; how that ended, None: the caller is gone."""
+        if self.clerk and self.clerk.problems + n_data > CLERK_PROBLEMS:
+            self.dismiss_clerk()
         clerk = self.clerk = self.clerk or self._fork(self._keep_clerk)
-        clerk.jobs += 1
+        clerk.problems += n_data
         try:
             wire.write_all(clerk.line.fileno(), len(job).to_bytes(4, "little") + job)
             how = self._attend(clerk, runs)
@@ -111,10 +114,9 @@ class _Court:
             how = b"died"
         if how == b"died":
             how, self.clerk = clerk.bury(), None
-        if how != wire.STAYS or clerk.jobs >= CLERK_JOBS:
+        if how != wire.STAYS:
             self.dismiss_clerk()
-            if how != wire.STAYS:
-                self.nursery.send(wire.FORGET)
+            self.nursery.send(wire.FORGET)
         return b"" if how in (wire.STAYS, wire.LEAVES) else how
 
     def dismiss_clerk(self) -> None:

@@ -8,7 +8,6 @@ from functools import partial
 from rrtf.records import Execution, Outcome, Problem, Response
 from rrtf.sandbox import instrument, joint, lanes, wire
 
-PROGRAMS_PER_JOB = 16
 _LONGEST = 1 << 21  # characters of a program that are worth sending
 
 
@@ -129,11 +128,11 @@ def _judged(
     by_index = {task_id: list(known.values()) for task_id, known in places.items()}
     level, found = standing.level, {}
 
-    def take(job: lanes.Job, indices: list[int]) -> None:
+    def take(done: list[lanes.Run]) -> None:
         new = {
-            place: _execution(responses[place], by_id[job.name], job.rows.get(index), level)
-            for index in indices
-            for place in by_index[job.name][index]
+            place: _execution(responses[place], by_id[tests.name], tests.rows.get(index), level)
+            for tests, index in done
+            for place in by_index[tests.name][index]
         }
         found.update(new)
         if finished:
@@ -172,25 +171,21 @@ def call(
     encoded = wire.encode([tuple(i) for i in inputs])
     distinct = {program: i for i, program in enumerate(dict.fromkeys(map(tuple, programs)))}
     sent = [(source[:_LONGEST], entry_point) for source, entry_point in distinct]
-    message = {"kind": "call", "inputs": encoded}
-    rows: dict[int, tuple] = {}
-    size = max(1, min(PROGRAMS_PER_JOB, -(-len(sent) // workers)))
-    jobs = [
-        lanes.Job("call", lambda: message, sent, list(range(i, min(i + size, len(sent)))), rows)
-        for i in range(0, len(sent), size)
-    ]
+    message = {"inputs": encoded}
+    tests = lanes.Tests("call", lambda: message, sent, {})
+    jobs = _cut([(tests, i) for i in range(len(sent))], len(sent), workers)
     done = 0
 
-    def count(job: lanes.Job, indices: list[int]) -> None:
+    def count(new: list[lanes.Run]) -> None:
         nonlocal done
-        done += len(indices)
+        done += len(new)
         if progress:
             progress(done, len(sent))
 
     sources = [source for source, _ in sent]
     with Bench(limits, sources, exactly=exactly, hash_seed=hash_seed) as bench:
         lanes.run_jobs(jobs, workers=workers, standing=bench.standing, progress=count)
-    results = [_decoded(rows.get(i), len(inputs)) for i in range(len(sent))]
+    results = [_decoded(tests.rows.get(i), len(inputs)) for i in range(len(sent))]
     return [results[distinct[tuple(program)]] for program in programs]
 
 
@@ -219,16 +214,18 @@ def _check_jobs(
     by_id: dict[str, Problem], programs: dict[str, dict[str, list[int]]], seed: int, workers: int
 ) -> list[lanes.Job]:
     jobs = []
-    total = sum(map(len, programs.values()))
-    size = max(1, min(PROGRAMS_PER_JOB, -(-total // workers)))
     for task_id, known in programs.items():
-        rows: dict[int, tuple] = {}
         sent = [program[:_LONGEST] for program in known]
-        message = partial(_check_message, by_id[task_id], seed)
-        for start in range(0, len(known), size):
-            indices = list(range(start, min(start + size, len(known))))
-            jobs.append(lanes.Job(task_id, message, sent, indices, rows))
+        tests = lanes.Tests(task_id, partial(_check_message, by_id[task_id], seed), sent, {})
+        runs = [(tests, i) for i in range(len(sent))]
+        jobs += _cut(runs, sum(map(len, programs.values())), workers)
     return jobs
+
+
+def _cut(runs: list[lanes.Run], total: int, workers: int) -> list[lanes.Job]:
+    """Jobs of these runs, small enough for all `workers` to have some of `total`."""
+    size = max(1, min(lanes.PROGRAMS_PER_JOB, -(-total // workers)))
+    return [lanes.Job(runs[start : start + size]) for start in range(0, len(runs), size)]
 
 
 def _check_message(problem: Problem, seed: int) -> dict:
@@ -237,7 +234,7 @@ def _check_message(problem: Problem, seed: int) -> dict:
         prepared = instrument.prepare(problem.prompt, problem.entry_point, problem.tests)
     except ValueError as error:
         raise lanes.Unusable(str(error)) from None
-    return {"kind": "check", "seed": seed} | prepared
+    return {"seed": seed} | prepared
 
 
 def _execution(response: Response, problem: Problem, row: tuple | None, level: str) -> Execution:

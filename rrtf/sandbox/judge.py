@@ -14,15 +14,17 @@ the number of `assert` statements in the source; so it is defined for programs t
 
 import _socket
 import builtins
+import itertools
 import marshal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from types import CodeType, CoroutineType
 
 from rrtf.sandbox import counting, expectations, wire
-from rrtf.sandbox.channel import NOTHING, Channel, Gone, SandboxError
+from rrtf.sandbox.channel import NOTHING, Channel, Frames, Gone, Nursery, SandboxError
 
 FLUSH_SECONDS = 0.1
 MAX_RESULTS = 2 << 20  # bytes of what one program gives to the caller
@@ -48,14 +50,15 @@ class Check:
 
     def __init__(self, prepared: dict):
         self.entry_point, self.n_asserts = prepared["entry_point"], prepared["n_asserts"]
+        self.cases, self.seed = prepared.get("cases", ()), prepared["seed"]
 
-    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+    def assertions(self, channel: Channel) -> Callable[[counting.Tally], None]:
         """What runs the tests against the program behind `channel`, which starts after this."""
         raise NotImplementedError
 
-    def verdict(self, program: str, channel: Channel, seed: int) -> tuple:
+    def verdict(self, program: str, channel: Channel) -> tuple:
         """(situation, reason, assertions passed, assertions, *`counting.Failing`)."""
-        run = self.assertions(channel, seed)
+        run = self.assertions(channel)
         situation, reason = channel.load(program, self.entry_point)
         if situation and not channel.ended:
             channel.dismiss()
@@ -94,10 +97,10 @@ class CodeCheck(Check):
         self.draws, self.wants_pytest = prepared["draws"], prepared["wants_pytest"]
         self.has_check, self.is_class = prepared["has_check"], prepared["is_class"]
 
-    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+    def assertions(self, channel: Channel) -> Callable[[counting.Tally], None]:
         """Runs the code, then its `check` if it has one."""
         if self.draws:
-            import_module("random").seed(seed)
+            import_module("random").seed(self.seed)
         if self.wants_pytest:
             sys.modules["pytest"] = expectations
         space = self._namespace(channel)
@@ -131,15 +134,19 @@ class DataCheck(Check):
 
     def __init__(self, prepared: dict):
         super().__init__(prepared)
-        self.cases = prepared["cases"]
+        self.asked = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
+        self.requests = Frames(_crossing(self.asked))
+        self.replies = Frames(itertools.takewhile(bool, map(_passing, self.cases)))
 
-    def assertions(self, channel: Channel, seed: int) -> Callable[[counting.Tally], None]:
+    def assertions(self, channel: Channel) -> Callable[[counting.Tally], None]:
         """Asks for all values, then compares, case by case."""
 
         def run(tally: counting.Tally) -> None:
-            requests = [("call", self.entry_point, case[1], case[2]) for case in self.cases]
-            ahead = _sent_ahead(channel, requests)
-            for request, (form, _, _, expected, line) in zip(requests, self.cases, strict=True):
+            ahead = len(self.requests.ends) == len(self.cases)
+            if ahead:
+                tally.passed = tally.reached = channel.ask_ahead(self.requests, self.replies)
+            left = list(zip(self.asked, self.cases, strict=True))[tally.reached :]
+            for request, (form, _, _, expected, line) in left:
                 tally.case, channel.came = (request, _EXPECTED[form], expected, line), NOTHING
                 try:
                     value = channel.next_value() if ahead else channel.ask(*request)
@@ -151,14 +158,14 @@ class DataCheck(Check):
         return run
 
 
-class OutputCheck(DataCheck):
+class OutputCheck(Check):
     """Programs run as a whole, anew for each test: a text in, the text they print out.
 
     Every run is a worker of its own with all that a program may use; one that ends with another
     exit status than 0 has failed its test, one that meets a limit is not run again.
     """
 
-    def verdict(self, program: str, channel: Channel, seed: int) -> tuple:
+    def verdict(self, program: str, channel: Channel) -> tuple:
         """As of any check; the expected texts stay here."""
         tally, n_tests = counting.Tally(channel), len(self.cases)
         for number, (_, (given,), _, expected, line) in enumerate(self.cases):
@@ -180,17 +187,70 @@ class OutputCheck(DataCheck):
         return *judged, tally.passed, n_tests, *failing
 
 
+class Calls(Check):
+    """No tests: of every input what the program's function gives for it, or why it gives nothing.
+
+    A program is (source, entry point).
+    """
+
+    def __init__(self, prepared: dict):
+        self.inputs = wire.decode(prepared["inputs"], None)
+
+    def verdict(self, program: tuple[str, str], channel: Channel) -> tuple[list]:
+        """Per input an encoded value, or the reason (str)."""
+        situation, reason = channel.load(*program)
+        results: list[bytes | str] = []
+        size = 0
+        try:
+            if not situation:
+                channel.request(("many", program[1], self.inputs))
+            while not situation and len(results) < len(self.inputs):
+                kind, payload = channel.receive()
+                size += len(payload)
+                if size > MAX_RESULTS:
+                    channel.end("output_limit")
+                results.append(payload if kind == b"V" else _failure(channel, kind, payload))
+        except Gone:
+            reason = channel.ended
+        channel.dismiss()
+        return (results + [reason] * (len(self.inputs) - len(results)),)
+
+
+def _failure(channel: Channel, kind: bytes, payload: bytes) -> str:
+    try:
+        channel.value(kind, payload)
+    except Gone:
+        raise
+    except Exception as error:
+        return getattr(error, "candidate_reason", "Exception")
+    raise Gone("protocol_violation")
+
+
 def _check(message: dict) -> Check:
+    if "inputs" in message:
+        return Calls(message)
     if "cases" not in message:
         return CodeCheck(message)
     return (OutputCheck if message["reads_input"] else DataCheck)(message)
 
 
-def _sent_ahead(channel: Channel, requests: list[tuple]) -> bool:
-    try:
-        return channel.request_ahead(requests)
-    except Gone:
-        return False  # as each of them will find out
+def _crossing(requests: list[tuple]) -> Iterator[bytes]:
+    """Requests for a worker, up to one that cannot cross."""
+    with suppress(wire.WireError):
+        for request in requests:
+            wire.encode(request)
+            yield wire.plain(request)
+
+
+def _passing(case: tuple) -> bytes | None:
+    """The reply with which a case certainly holds, so that nobody needs to decode it."""
+    form, _, _, expected, _ = case
+    _, value = _EXPECTED[form](expected)
+    with suppress(Exception):
+        data = wire.encode(form == 2 if value is NOTHING else value)
+        if _HOLDS[form](wire.decode(data, None), expected):
+            return b"V" + data
+    return None
 
 
 # What the forms of `assertions` mean, by number; the last two: of what, and how near.
@@ -290,7 +350,7 @@ class _Report:
 def preside(
     job: bytes,
     out: int,
-    nursery: _socket.socket,
+    line: _socket.socket,
     wall_seconds: float,
     stays: Callable[[], bool] = lambda: False,
 ) -> bool:
@@ -298,56 +358,21 @@ def preside(
 
     After them stands whether this process `stays` for another job, which is also returned.
     """
-    report, sound = _Report(out), False
-    message, programs = marshal.loads(job)
+    report, sound, nursery = _Report(out), False, Nursery(line)
+    messages, programs = marshal.loads(job)
+    at, check = -1, None
     try:
-        if message["kind"] == "call":
-            inputs = wire.decode(message["inputs"], None)
-        else:
-            check = _check(message)
-        for index, program in enumerate(programs):
-            channel = Channel(nursery, wall_seconds, has_input=bool(message.get("reads_input")))
-            if message["kind"] == "call":
-                report.add((index, _results(channel, *program, inputs)))
+        for index, (number, program) in enumerate(programs):
+            if number != at:  # the job's problems follow each other
+                at, check = number, _check(messages.pop(0))
+            channel = Channel(nursery, wall_seconds, has_input=isinstance(check, OutputCheck))
+            report.add((index, *check.verdict(program, channel)))
+            if isinstance(check, Calls):
                 report.flush()
-            else:
-                report.add((index, *check.verdict(program, channel, message["seed"])))
         sound = True
     except (SandboxError, UnusableTests) as error:
         report.add((type(error).__name__, str(error)))
+    nursery.forget()
     stays_on = sound and stays()
     report.flush(wire.STAYS if stays_on else wire.LEAVES)
     return stays_on
-
-
-def _results(channel: Channel, program: str, entry_point: str, inputs: list) -> list:
-    """Per input an encoded value, or the reason (str) why there is none."""
-    situation, reason = channel.load(program, entry_point)
-    results: list[bytes | str] = []
-    size = 0
-    try:
-        if not situation:
-            channel.request(("many", entry_point, inputs))
-        while not situation and len(results) < len(inputs):
-            kind, payload = channel.receive()
-            size += len(payload)
-            if size > MAX_RESULTS:
-                channel.end("output_limit")
-            if kind == b"V":
-                results.append(payload)
-            else:
-                results.append(_failure(channel, kind, payload))
-    except Gone:
-        reason = channel.ended
-    channel.dismiss()
-    return results + [reason] * (len(inputs) - len(results))
-
-
-def _failure(channel: Channel, kind: bytes, payload: bytes) -> str:
-    try:
-        channel.value(kind, payload)
-    except Gone:
-        raise
-    except Exception as error:
-        return getattr(error, "candidate_reason", "Exception")
-    raise Gone("protocol_violation")

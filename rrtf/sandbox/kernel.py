@@ -60,6 +60,20 @@ def die_with_parent() -> None:
     fast_prctl(_PDEATHSIG, signal.SIGKILL, 0)
 
 
+_python = ctypes.PyDLL(None)
+
+
+def bare_fork() -> int:
+    """fork(2) without CPython's own steps after it: they touch pages, and are for threads.
+
+    So it is right only in a process with one thread whose modules want nothing done after a fork.
+    """
+    pid = _python.fork()
+    if pid < 0:
+        raise OSError("fork failed")
+    return pid
+
+
 def has_ended(pid: int, milliseconds: int) -> bool:
     """Whether a child is dead, or dies within a moment; it is still to be waited for."""
     file = os.pidfd_open(pid)

@@ -23,6 +23,7 @@ from rrtf.sandbox.kernel import SAMPLE, SAMPLE_TESTS
 from rrtf.sandbox.packages import view
 
 LEVELS = ("namespaces", "landlock+seccomp", "process", "none")  # strongest first
+PROGRAMS_PER_JOB = 16
 TRIES = 3  # of a job whose sandbox failed
 START_SECONDS = 60.0  # for a zygote to say that it stands, also on a crowded machine
 
@@ -37,28 +38,54 @@ _BOOT = (
 
 
 @dataclass(eq=False)
-class Job:
-    """Some of the `programs` of one problem, of which the judge is told by `message`.
+class Tests:
+    """One problem's tests and `programs`: a judge is told of them by `message`.
 
-    `rows[i]`, shared by a problem's jobs, is what was said of program i.
+    `rows[i]` is what was said of program i.
     """
 
     name: str
     message: Callable[[], dict]
     programs: Sequence
-    indices: list[int]
     rows: dict[int, tuple]
+
+
+Run = tuple[Tests, int]  # the tests and which of their programs
+
+
+@dataclass(eq=False)
+class Job:
+    """What a judge is given at once: programs of one problem, or of several that are data."""
+
+    runs: list[Run]
     tries: int = 0
+    is_alone: bool = False  # no others are to be judged with it
+
+    @property
+    def left(self) -> list[Run]:
+        """The runs of which nothing was said."""
+        return [(tests, i) for tests, i in self.runs if i not in tests.rows]
+
+    def joins(self) -> bool:
+        """Whether it may be judged together with others: a first try, of tests that are data."""
+        with suppress(Unusable):
+            messages = [tests.message() for tests in dict.fromkeys(t for t, _ in self.runs)]
+            fresh = not (self.tries or self.is_alone)
+            return fresh and all("cases" in m and not m["reads_input"] for m in messages)
+        return False
 
     def encode(self) -> bytes:
-        """The head that `wire.JOB` says, then the message and its programs, marshalled.
+        """The head that `wire.JOB` says, then messages and programs with their message's number.
 
-        A judge trusts its caller.
+        Marshalled: a judge trusts its caller.
         """
-        message = self.message()
-        data = marshal.dumps((message, [self.programs[i] for i in self.indices]))
-        runs = len(message["cases"]) if message.get("reads_input") else 1
-        return wire.JOB.pack(len(data), "cases" in message, runs) + data
+        number = {tests: at for at, tests in enumerate(dict.fromkeys(t for t, _ in self.runs))}
+        messages = [tests.message() for tests in number]
+        programs = [(number[tests], tests.programs[i]) for tests, i in self.runs]
+        data = marshal.dumps((messages, programs))
+        most_runs = max(len(m["cases"]) if m.get("reads_input") else 1 for m in messages)
+        n_data = len(messages) if "cases" in messages[0] else 0
+        return wire.JOB.pack(len(data), n_data, most_runs) + data
 
 
 class SandboxFailure(Exception):
@@ -176,8 +203,9 @@ class Lane:
 @cache
 def _sample() -> str:
     """The job that a judges' zygote warms up with, as hexadecimal digits."""
-    message = {"kind": "check", "seed": 0} | prepare("", "add", SAMPLE_TESTS)
-    return Job("sample", lambda: message, [SAMPLE], [0], {}).encode()[wire.JOB.size :].hex()
+    message = {"seed": 0} | prepare("", "add", SAMPLE_TESTS)
+    job = Job([(Tests("sample", lambda: message, [SAMPLE], {}), 0)])
+    return job.encode()[wire.JOB.size :].hex()
 
 
 def _size(buffer: bytes | bytearray, at: int) -> int:
@@ -303,11 +331,12 @@ def run_jobs(
     *,
     workers: int,
     standing: Standing,
-    progress: Callable[[Job, list[int]], None],
+    progress: Callable[[list[Run]], None],
 ) -> None:
-    """Fills the rows of all jobs; `progress` hears which programs are done.
+    """Fills the rows of all tests; `progress` hears which programs are done.
 
-    A program on which its judge dies twice, alone, gets no row. Where the tests cannot be run all
+    Small jobs that are data are put together, as long as there are enough for every worker. A
+    program on which its judge dies twice, alone, gets no row. Where the tests cannot be run all
     rows say so. A sandbox that fails TRIES times on one job is a RuntimeError.
     """
     waiting = deque(jobs)
@@ -318,7 +347,7 @@ def run_jobs(
             lanes = [key.data for key in selector.get_map().values()]
             for lane in lanes:
                 while waiting and lane.job is None and not lane.broken:
-                    lane.job = waiting.popleft()
+                    lane.job = _next_job(waiting, workers)
                     _guarded(lane, lane.start, waiting, progress)
             if not any(lane.job or lane.broken for lane in lanes):
                 continue  # the last of the tests could not be run
@@ -329,6 +358,16 @@ def run_jobs(
                     selector.unregister(lane.socket)
                     lane.close()
                     _open(stack, selector, standing)
+
+
+def _next_job(waiting: deque, workers: int) -> Job:
+    """The next job, with the next ones in it where these are data too."""
+    most = min(PROGRAMS_PER_JOB, len(waiting) // (2 * workers))
+    job = waiting.popleft()
+    if len(job.runs) < most and job.joins():
+        while len(job.runs) + len(waiting[0].runs) <= most and waiting[0].joins():
+            job.runs = job.runs + waiting.popleft().runs
+    return job
 
 
 def _cpus() -> list[int | None]:
@@ -362,12 +401,12 @@ def _guarded(lane: Lane, action: Callable, waiting: deque, progress: Callable) -
         lane.broken, lane.job = True, None
         if job is None:
             return
-        job.indices = [i for i in job.indices if i not in job.rows]
-        if job.tries >= TRIES:
-            raise RuntimeError(
-                f"{job.name}: the sandbox failed {TRIES} times: {error} {lane.last_words()}"
-            ) from error
-        waiting.appendleft(job)
+        job.runs = job.left
+        if job.runs and job.tries >= TRIES:
+            what = f"{job.runs[0][0].name}: the sandbox failed {TRIES} times"
+            raise RuntimeError(f"{what}: {error} {lane.last_words()}") from error
+        if job.runs:
+            waiting.appendleft(job)
         return
     if ended is not None:
         lane.job = None
@@ -383,32 +422,32 @@ def _take_rows(lane: Lane, job: Job, progress: Callable) -> None:
             if row[0] == "UnusableTests":
                 _refuse(job, row[1], progress)
                 continue
-            index = job.indices[row[0]]
-            job.rows[index] = row[1:]
-            done.append(index)
+            tests, index = job.runs[row[0]]
+            tests.rows[index] = row[1:]
+            done.append((tests, index))
     finally:
         if done:
-            progress(job, done)
+            progress(done)
 
 
 def _refuse(job: Job, why: str, progress: Callable) -> None:
     """No program of a job can be judged: its tests cannot be run."""
-    left = [i for i in job.indices if i not in job.rows]
-    job.rows.update(dict.fromkeys(left, wire.unusable(why)))
-    progress(job, left)
+    left = job.left
+    for tests, index in left:
+        tests.rows[index] = wire.unusable(why)
+    progress(left)
 
 
 def _requeue_unfinished(job: Job, ended: str, waiting: deque, progress: Callable) -> None:
     """A judge died or ran out of its limits: the rest is tried again, each program alone."""
-    left = [i for i in job.indices if i not in job.rows]
+    left, is_single = job.left, len(job.runs) == 1
     if not left:
         return
-    if len(job.indices) == 1 and (ended == "limit" or job.tries > 1):
-        n_asserts = job.message().get("n_asserts")
+    if is_single and (ended == "limit" or job.tries > 1):
+        ((tests, index),) = left
+        n_asserts = tests.message().get("n_asserts")
         if ended == "killed" and n_asserts:
-            job.rows[left[0]] = ("RUNTIME_ERROR", "judge_killed", 0, n_asserts)
-        progress(job, left)
+            tests.rows[index] = ("RUNTIME_ERROR", "judge_killed", 0, n_asserts)
+        progress(left)
         return
-    for index in left:
-        tries = job.tries if len(job.indices) == 1 else 0
-        waiting.append(Job(job.name, job.message, job.programs, [index], job.rows, tries))
+    waiting.extend(Job([run], job.tries if is_single else 0, is_alone=True) for run in left)

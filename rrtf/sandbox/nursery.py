@@ -4,7 +4,6 @@ import _signal as signal
 import _socket
 import contextlib
 import os
-import select
 import struct
 import sys
 import time
@@ -31,20 +30,14 @@ def breed(requests: _socket.socket, settings: dict) -> None:
     """Forks a worker for every SPAWN and says at END how it ended."""
     current: _Worker | None = None
     _warm_worker()
+    _look_up_after(requests, settings["cpu_seconds"])
     freeze()
-    poll = select.poll()
-    poll.register(requests, select.POLLIN)
     while True:
-        left = None
-        if current and not current.out_of_time:
-            left = settings["cpu_seconds"] - current.cpu()
-            if left <= 0:
-                current.out_of_time = True
-                os.kill(current.pid, signal.SIGKILL)
-                left = None
-        if not poll.poll(None if left is None else 1000 * left + 1):
+        try:
+            message = requests.recv(64)
+        except BlockingIOError:
+            _watch(current, requests, settings)
             continue
-        message = requests.recv(64)
         if not message:
             _end(current, settings)
             if settings["level"] in ("process", "none"):
@@ -61,11 +54,29 @@ def breed(requests: _socket.socket, settings: dict) -> None:
         elif current is None or nonce != current.nonce:
             requests.send(wire.FAILED + nonce)
         elif kind == wire.CPU:
+            _watch(current, requests, settings)
             requests.send(wire.CPU + nonce + struct.pack("<d", current.cpu()))
         elif kind == wire.END:
             status = _end(current, settings, patient=message[9:] == b"\1")
             current = None
             requests.send(wire.END + nonce + status)
+
+
+def _watch(current: _Worker | None, requests: _socket.socket, settings: dict) -> None:
+    """Kills a worker whose CPU time is over; else looks up again when it may be."""
+    if current and not current.out_of_time:
+        left = settings["cpu_seconds"] - current.cpu()
+        current.out_of_time = left <= 0
+        if current.out_of_time:
+            os.kill(current.pid, signal.SIGKILL)
+        else:
+            _look_up_after(requests, left)
+
+
+def _look_up_after(requests: _socket.socket, seconds: float) -> None:
+    milliseconds = int(1000 * seconds) + 1
+    tick = struct.pack("ll", milliseconds // 1000, milliseconds % 1000 * 1000)
+    requests.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, tick)
 
 
 def _warm_worker() -> None:
@@ -74,7 +85,7 @@ def _warm_worker() -> None:
         ours, theirs = _socket.socketpair()
         requests = [(SAMPLE, "add"), *[("call", "add", ([3, number, 1], 2), {})] * 3]
         for at, request in enumerate(requests):
-            data = wire.encode(request)
+            data = wire.plain(request)
             ours.sendall(wire.HEADER.pack(len(data), b"warm-up!", at) + data)
         ours.shutdown(_socket.SHUT_WR)
         with contextlib.suppress(EOFError):
@@ -90,7 +101,7 @@ def _spawn(
 ) -> _Worker | None:
     ours, theirs = _socket.socketpair()
     try:
-        pid = os.fork()
+        pid = os.fork() if settings["packages"] else kernel.bare_fork()
     except OSError:
         requests.send(wire.FAILED + nonce)
         return None
@@ -145,10 +156,10 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     alive = not (patient and kernel.has_ended(current.pid, 1000))
     if alive:
         os.kill(current.pid, signal.SIGKILL)
-    _, status, usage = os.wait4(current.pid, 0)
+    _, status = os.waitpid(current.pid, 0)
     _kill_leftovers(current.pid, settings["level"])
     _clean(settings)
-    return wire.STATUS.pack(status, usage.ru_utime + usage.ru_stime, current.out_of_time, alive)
+    return wire.STATUS.pack(status, current.out_of_time, alive)
 
 
 def _kill_leftovers(pid: int, level: str) -> None:

@@ -8,6 +8,7 @@ import builtins
 import contextlib
 import functools
 import itertools
+import marshal
 import operator
 import os
 import sys
@@ -65,6 +66,8 @@ class _Connection:
                 missing -= len(parts[-1])
             data = b"".join(parts)
         self.rest, data, self.shared = data[head + size :], data[head : head + size], None
+        if data[:1] == wire.PLAIN:
+            return marshal.loads(data[1:])
         if data[:1] != linked.TAG:
             return wire.decode(data, self)
         value, self.shared = linked.decode(data, self._make, self)
@@ -239,17 +242,16 @@ def _run_whole(link: _Connection, code: types.CodeType, given: bytes) -> None:
     os._exit(status)
 
 
-def _guarded(link: _Connection, action) -> bool:
-    """Runs `action`; what it raises is sent. Exits at once where the candidate asks to."""
+def _guarded(link: _Connection, action, *arguments) -> list | None:
+    """[the value of a call]; what it raises is sent. Exits at once where the candidate asks to."""
     try:
-        action()
-        return True
+        return [action(*arguments)]
     except SystemExit:
         link.send(b"X")
         os._exit(0)
     except BaseException as error:
         link.send(b"E", _describe(error))
-        return False
+        return None
 
 
 _mro = type.__dict__["__mro__"].__get__
@@ -295,16 +297,15 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
         for arguments in inputs:
             _answer(link, space, ("call", target, arguments, {}))
         return
-    held, result, is_table = [], [], link.shared is not None
+    held, is_table = [], link.shared is not None
     if operation in ("shown", "apply"):
         held = link.shared or linked.containers((*rest[1], *rest[2].values()), frozenset())
     before = [] if is_table else [linked.content(container) for container in held]
-    if not _guarded(link, lambda: result.append(_OPERATIONS[operation](space, *rest))):
-        return
-    if held and (is_table or link.changed(held, before, result[0])):
-        link.send(b"V", result[0], held)
-    else:
-        link.send(b"V", result[0])
+    result = _guarded(link, _OPERATIONS[operation], space, *rest)
+    if result and held and (is_table or link.changed(held, before, *result)):
+        link.send(b"V", *result, held)
+    elif result:
+        link.send(b"V", *result)
 
 
 def _resolve_name(space: dict, target: str):

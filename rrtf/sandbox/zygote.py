@@ -23,10 +23,12 @@ def main() -> None:
     settings = wire.decode(bytes.fromhex(sys.argv[2]), None)
     if settings["cpu"] is not None:
         os.sched_setaffinity(0, {settings["cpu"]})
+    role = _role(settings)  # before what may import `random`
     for name in settings["preload"]:
         __import__(name)
     _import_packages(settings["packages"])
-    role = _role(settings)
+    if settings["role"] == "judge":  # on the CPU that it shares, a reply does not stop its worker
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
     control = sockets[0]
