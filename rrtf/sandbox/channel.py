@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from rrtf.sandbox import linked, wire
 
+_TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 
 
@@ -171,7 +172,10 @@ class Channel:
                 self.nursery.close()
                 if message[:1] != wire.SPAWN or not fds:
                     self._lose("no worker could be started")
-                return fds[0]
+                end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0])
+                for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+                    end.setsockopt(_socket.SOL_SOCKET, option, _TICK)
+                return end.detach()
             for fd in fds:
                 os.close(fd)
 
@@ -547,7 +551,7 @@ class Frames:
         for number, payload in enumerate(payloads, 2):  # 1 was the program
             header = wire.HEADER.pack(len(payload), b"", number)
             end = (self.ends or [0])[-1] + len(header) + len(payload)
-            if end > _AT_ONCE:
+            if end > wire.READ:
                 break
             self.pieces[-1] += header[:4]
             self.pieces.append(header[12:] + payload)
@@ -575,7 +579,6 @@ def _cause(answer: bytes) -> tuple[str, int | None]:
 # What has a name to be found by.
 _NAMED = (type(len), type(str.upper), type(str.__add__), FunctionType, type)
 _ONE_BY_ONE, _MOST_AHEAD = 64, 1 << 13  # items of an iterator
-_AT_ONCE = 1 << 14  # bytes of requests
 MOST_PRINTED = 4 << 20  # bytes of what a program prints in one test
 _LONGEST_REASON = 100  # characters; a class may have a name of any length
 _SIGNALS = {24: "cpu_time", 25: "output_limit", 31: "refused"}  # SIGXCPU, SIGXFSZ, SIGSYS

@@ -25,6 +25,7 @@ __builtins__ = dict(vars(builtins))
 MAX_FRAME = 64 << 20  # bytes
 MAX_BLOB = 4 << 20  # of one text, integer or string of bytes
 MAX_DEPTH = 200
+READ = 1 << 14  # a worker reads so much at once
 
 # What a judge asks of the workers' zygote, each with the nonce of its run, and the answers.
 SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
