@@ -298,13 +298,26 @@ class Channel:
         return result
 
     def _check_progress(self) -> None:
-        """Past the wall limit: sleeping ends here, being kept waiting for a CPU does not."""
-        answer = self._ask_nursery(wire.CPU)
-        cpu = struct.unpack("<d", answer)[0] if answer else 0.0
-        idle = cpu - self.cpu < 0.05 * (self.waited - self.checked)
+        """Past the wall limit: sleeping ends here, being kept waiting for a CPU does not.
+
+        A program is kept waiting that had at least half of what a process gets here that wants all
+        there is, while most of the CPU went to others than this process and itself.
+        """
+        cpu = self._worker_cpu()
+        used, waited = cpu - self.cpu, self.waited - self.checked
         self.cpu, self.checked = cpu, self.waited
-        if idle or self.waited > PATIENCE * self.wall:
-            self.end("wall_time")
+        is_over = self.waited > PATIENCE * self.wall
+        if used >= 0.05 * waited and not is_over:
+            return
+        got, took = _try_cpu()
+        others = took - got - (self._worker_cpu() - cpu)
+        is_kept = others > 0.75 * took and used >= 0.5 * got / took * waited
+        if is_over or not is_kept:
+            self.end("starved" if is_kept else "wall_time")
+
+    def _worker_cpu(self) -> float:
+        answer = self._ask_nursery(wire.CPU)
+        return struct.unpack("<d", answer)[0] if answer else 0.0
 
     def end(self, reason: str) -> None:
         """Ends the worker for `reason` ('': for whatever ended it) and raises Gone."""
@@ -560,6 +573,14 @@ class Frames:
     def of(self, nonce: bytes) -> bytes:
         """The frames of one run."""
         return nonce.join(self.pieces)
+
+
+def _try_cpu() -> tuple[float, float]:
+    """(seconds of computing, seconds that they took) of a process that wants all there is."""
+    begun, before = time.monotonic(), time.thread_time()
+    while (got := time.thread_time() - before) < 0.01 and time.monotonic() - begun < 0.5:
+        pass
+    return got, time.monotonic() - begun
 
 
 def _cause(answer: bytes) -> tuple[str, int | None]:
