@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import call, execute, wait_until
+from conftest import LIMITS, call, execute, wait_until
 
 from rrtf.records import Response
-from rrtf.sandbox import lanes, wire
+from rrtf.sandbox import executor, lanes, wire
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -599,6 +600,34 @@ def test_four_fold_oversubscription_changes_no_verdict(add_problem):
         for e in crowded
         if e.index >= len(QUICK) + len(SLOW) and programs[e.index].startswith((ADD, works[:20]))
     )
+
+
+@pytest.mark.slow
+def test_a_program_that_gets_no_cpu_is_told_from_one_that_sleeps(add_problem):
+    levels()
+    computes = "def add(a, b):\n    while True: pass\n"
+    sleeps = "import time\ndef add(a, b):\n    time.sleep(60)\n"
+    limits = replace(LIMITS, wall_seconds=1.0)
+    with executor.Bench(limits) as bench:
+
+        def reasons(*programs: str) -> list[str]:
+            responses = respond(*programs, task_id=add_problem.task_id)
+            return [e.reason for e in bench.judge([add_problem], responses, 1)]
+
+        assert reasons(ADD) == [""]
+        for pid in descendants(os.getpid()):
+            os.setpriority(os.PRIO_PROCESS, pid, 19)
+        spin = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass"
+        busy = [
+            subprocess.Popen([sys.executable, "-c", spin, str(cpu)])
+            for cpu in os.sched_getaffinity(0)
+        ]
+        try:
+            assert reasons(computes, sleeps) == ["starved", "wall_time"]
+        finally:
+            for process in busy:
+                process.kill()
+                process.wait()
 
 
 def test_neither_the_caller_nor_the_zygotes_load_torch():

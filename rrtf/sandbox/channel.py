@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from rrtf.sandbox import linked, wire
 
+_TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
 PATIENCE = 5  # times the wall limit, for a program that the machine does not let run
 
 
@@ -171,7 +172,10 @@ class Channel:
                 self.nursery.close()
                 if message[:1] != wire.SPAWN or not fds:
                     self._lose("no worker could be started")
-                return fds[0]
+                end = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fds[0])
+                for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
+                    end.setsockopt(_socket.SOL_SOCKET, option, _TICK)
+                return end.detach()
             for fd in fds:
                 os.close(fd)
 
@@ -294,13 +298,26 @@ class Channel:
         return result
 
     def _check_progress(self) -> None:
-        """Past the wall limit: sleeping ends here, being kept waiting for a CPU does not."""
-        answer = self._ask_nursery(wire.CPU)
-        cpu = struct.unpack("<d", answer)[0] if answer else 0.0
-        idle = cpu - self.cpu < 0.05 * (self.waited - self.checked)
+        """Past the wall limit: sleeping ends here, being kept waiting for a CPU does not.
+
+        A program is kept waiting that had at least half of what a process gets here that wants all
+        there is, while most of the CPU went to others than this process and itself.
+        """
+        cpu = self._worker_cpu()
+        used, waited = cpu - self.cpu, self.waited - self.checked
         self.cpu, self.checked = cpu, self.waited
-        if idle or self.waited > PATIENCE * self.wall:
-            self.end("wall_time")
+        is_over = self.waited > PATIENCE * self.wall
+        if used >= 0.05 * waited and not is_over:
+            return
+        got, took = _try_cpu()
+        others = took - got - (self._worker_cpu() - cpu)
+        is_kept = others > 0.75 * took and used >= 0.5 * got / took * waited
+        if is_over or not is_kept:
+            self.end("starved" if is_kept else "wall_time")
+
+    def _worker_cpu(self) -> float:
+        answer = self._ask_nursery(wire.CPU)
+        return struct.unpack("<d", answer)[0] if answer else 0.0
 
     def end(self, reason: str) -> None:
         """Ends the worker for `reason` ('': for whatever ended it) and raises Gone."""
@@ -547,7 +564,7 @@ class Frames:
         for number, payload in enumerate(payloads, 2):  # 1 was the program
             header = wire.HEADER.pack(len(payload), b"", number)
             end = (self.ends or [0])[-1] + len(header) + len(payload)
-            if end > _AT_ONCE:
+            if end > wire.READ:
                 break
             self.pieces[-1] += header[:4]
             self.pieces.append(header[12:] + payload)
@@ -556,6 +573,14 @@ class Frames:
     def of(self, nonce: bytes) -> bytes:
         """The frames of one run."""
         return nonce.join(self.pieces)
+
+
+def _try_cpu() -> tuple[float, float]:
+    """(seconds of computing, seconds that they took) of a process that wants all there is."""
+    begun, before = time.monotonic(), time.thread_time()
+    while (got := time.thread_time() - before) < 0.01 and time.monotonic() - begun < 0.5:
+        pass
+    return got, time.monotonic() - begun
 
 
 def _cause(answer: bytes) -> tuple[str, int | None]:
@@ -575,7 +600,6 @@ def _cause(answer: bytes) -> tuple[str, int | None]:
 # What has a name to be found by.
 _NAMED = (type(len), type(str.upper), type(str.__add__), FunctionType, type)
 _ONE_BY_ONE, _MOST_AHEAD = 64, 1 << 13  # items of an iterator
-_AT_ONCE = 1 << 14  # bytes of requests
 MOST_PRINTED = 4 << 20  # bytes of what a program prints in one test
 _LONGEST_REASON = 100  # characters; a class may have a name of any length
 _SIGNALS = {24: "cpu_time", 25: "output_limit", 31: "refused"}  # SIGXCPU, SIGXFSZ, SIGSYS

@@ -74,6 +74,12 @@ def bare_fork() -> int:
     return pid
 
 
+def reap() -> None:
+    """Waits for all children to end. (`os.waitpid` makes an exception where there are none.)"""
+    while _python.waitpid(-1, None, 0) > 0:
+        pass
+
+
 def has_ended(pid: int, milliseconds: int) -> bool:
     """Whether a child is dead, or dies within a moment; it is still to be waited for."""
     file = os.pidfd_open(pid)

@@ -11,8 +11,6 @@ import time
 from rrtf.sandbox import kernel, wire, worker
 from rrtf.sandbox.kernel import ROUNDS, SAMPLE, freeze
 
-_TICK = struct.pack("ll", 0, 250_000)  # how often a judge looks up from waiting
-
 
 class _Worker:
     """A running candidate as its zygote sees it."""
@@ -109,8 +107,6 @@ def _spawn(
         _be_worker(theirs, nonce, settings, has_input)
     theirs.close()
     current = _Worker(pid, nonce)
-    for option in (_socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO):
-        ours.setsockopt(_socket.SOL_SOCKET, option, _TICK)
     rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))]
     requests.sendmsg([wire.SPAWN + nonce], rights)
     ours.close()
@@ -154,27 +150,25 @@ def _end(current: _Worker | None, settings: dict, *, patient: bool = False) -> b
     if current is None:
         return b""
     alive = not (patient and kernel.has_ended(current.pid, 1000))
-    if alive:
-        os.kill(current.pid, signal.SIGKILL)
+    # In a namespace -1 is everything in it but its first process, this one.
+    os.kill(-1 if settings["level"] == "namespaces" else current.pid, signal.SIGKILL)
     _, status = os.waitpid(current.pid, 0)
-    _kill_leftovers(current.pid, settings["level"])
+    if settings["level"] == "namespaces":
+        kernel.reap()
+    elif settings["level"] != "landlock+seccomp":  # where forking was refused
+        _kill_leftovers(current.pid)
     _clean(settings)
     return wire.STATUS.pack(status, current.out_of_time, alive)
 
 
-def _kill_leftovers(pid: int, level: str) -> None:
-    if level == "landlock+seccomp":
-        return  # forking was refused
-    # In a namespace -1 is everything in it but its first process, this one.
-    targets = [-1] if level == "namespaces" else [-pid, *_children()]
+def _kill_leftovers(group: int) -> None:
+    targets = [-group, *_children()]
     while targets:
         for target in targets:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(target, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, 0):
-                pass
-        targets = [] if level == "namespaces" else _children()
+        kernel.reap()
+        targets = _children()
 
 
 def _children() -> list[int]:

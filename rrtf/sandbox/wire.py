@@ -25,6 +25,7 @@ __builtins__ = dict(vars(builtins))
 MAX_FRAME = 64 << 20  # bytes
 MAX_BLOB = 4 << 20  # of one text, integer or string of bytes
 MAX_DEPTH = 200
+READ = 1 << 14  # a worker reads so much at once
 
 # What a judge asks of the workers' zygote, each with the nonce of its run, and the answers.
 SPAWN, CPU, END, FORGET, FAILED = b"S", b"C", b"E", b"K", b"!"
@@ -676,6 +677,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "missing_entry_point": (COMPILE_ERROR, "the program does not define the function asked for"),
     "cpu_time": (RUNTIME_ERROR, "the CPU time of all calls together ran out"),
     "wall_time": (RUNTIME_ERROR, "the program waited longer than the wall limit"),
+    "starved": (RUNTIME_ERROR, "the machine let the program compute too little, and too long"),
     "memory": (RUNTIME_ERROR, "an allocation beyond the memory limit"),
     "output_limit": (RUNTIME_ERROR, "a file or the output grew beyond its limit"),
     "quota": (RUNTIME_ERROR, "scratch space, inodes or descriptors ran out"),
@@ -697,12 +699,14 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
 }
 
-# How a program ends that somebody else kills, be it the kernel for want of memory; or it itself.
-KILLED = frozenset(("signal_9", "signal_15", "judge_killed"))
+# How a program ends for which the machine has no CPU, or that somebody else kills, be it the kernel
+# for want of memory; or it itself.
+KILLED = frozenset(("signal_9", "signal_15", "judge_killed", "starved"))
 
-FATAL = frozenset(
-    ("cpu_time", "wall_time", "output_limit", "early_exit", "protocol_violation", "memory")
-)
+FATAL = frozenset((
+    "cpu_time", "wall_time", "starved", "output_limit", "early_exit", "protocol_violation",
+    "memory",
+))  # fmt: skip
 
 _OF_ERRNO = {
     **dict.fromkeys((errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSYS, errno.EXDEV), "refused"),

@@ -57,7 +57,7 @@ class _Connection:
     def receive(self) -> object:
         head, data = wire.HEADER.size, self.rest
         while len(data) < head:
-            data += self._read(1 << 16)
+            data += self._read(wire.READ)
         size, _, self.number = wire.HEADER.unpack_from(data)
         if len(data) < head + size:
             parts, missing = [data], head + size - len(data)

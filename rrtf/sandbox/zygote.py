@@ -27,8 +27,9 @@ def main() -> None:
     for name in settings["preload"]:
         __import__(name)
     _import_packages(settings["packages"])
-    if settings["role"] == "judge":  # on the CPU that it shares, a reply does not stop its worker
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if settings["role"] == "judge" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with contextlib.suppress(OSError):  # on their one CPU a reply does not stop the worker then
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     settings["confine"] = _confinement(settings)
     sockets = _adopt_sockets([settings[n] for n in ("control", "nursery") if n in settings])
     control = sockets[0]
