@@ -263,7 +263,8 @@ def _columns(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Problem]) ->
     for name in _CODED:
         columns[name] = _coded(row[name] for row in rows)
     cuts = [_cut(row, known) for row in rows]
-    columns |= zip(("head", "from", "left"), zip(*(cut[:3] for cut in cuts), strict=True))
+    for at, name in enumerate(("head", "from", "left")):
+        columns[name] = [cut[at] for cut in cuts]
     columns |= {"text": _coded(row["text"] for row in rows), "rest": _coded(c[3] for c in cuts)}
     return columns | {"failed": _coded(row["failed"] for row in rows)}
 
@@ -272,7 +273,7 @@ _NOTHING: dict[str, Any] = dict.fromkeys(_PLAIN) | {"logs": []}
 
 
 def _coded(words: Iterable[str]) -> dict[str, list]:
-    """`words`: each once, in the order of their first use; `at`: how many words ago, 0 for a new one.
+    """`words`: each once, in the order of their first use; `at`: how many words ago, 0 if new.
 
     Answers alike stand near each other, so that these numbers are small and pack well.
     """
