@@ -6,6 +6,7 @@ and are never pickled.
 """
 
 import ast
+import csv
 import gzip
 import hashlib
 import io
@@ -286,8 +287,10 @@ def read_json(path: Path) -> Any:
 
 
 def encode(records: Iterable[Any], suffix: str) -> bytes:
-    """Records as the bytes of a `.jsonl` or `.parquet` file."""
+    """Records as the bytes of a file that ends in `suffix`: `.jsonl`, `.parquet`, or of TABLES."""
     rows = [to_row(r) if hasattr(r, "__dataclass_fields__") else dict(r) for r in records]
+    if suffix in TABLES:
+        return _table(rows, suffix).encode(errors="backslashreplace")
     if suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
@@ -300,6 +303,43 @@ def encode(records: Iterable[Any], suffix: str) -> bytes:
     return b"".join(map(_line, rows))
 
 
+TABLES = (".csv", ".md", ".tex")
+_LATEX = str.maketrans({c: "\\" + c for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " ",
+})  # fmt: skip
+_MARKDOWN = str.maketrans({"|": r"\|", "\n": "<br>"})
+
+
+def _table(rows: Sequence[Mapping[str, Any]], suffix: str) -> str:
+    """Rows as comma-separated values (RFC 4180), or as a table of Markdown or plain LaTeX.
+
+    Columns in the order of their first use, those of numbers to the right; None is an empty cell.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
+    if suffix == ".csv":
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(cells)
+        return text.getvalue()
+    kinds = [{type(row.get(name)) for row in rows} - {type(None)} for name in names]
+    right = [bool(kind) and kind <= {int, float} for kind in kinds]
+    if suffix == ".md":
+        lines = [[cell.translate(_MARKDOWN) for cell in line] for line in cells]
+        lines.insert(1, ["---:" if number else "---" for number in right])
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    head, *body = (" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in cells)
+    columns = "".join("r" if number else "l" for number in right)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline", head, r"\hline", *body, r"\hline"]
+    return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def _cell(value: Any) -> str:
+    """A value as the text of a cell; what is neither text nor None as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _line(row: Any) -> bytes:
     """A row as JSON; escaped where it holds half of a surrogate pair, which is no Unicode."""
     try:
@@ -309,7 +349,7 @@ def _line(row: Any) -> bytes:
 
 
 def write(path: Path, records: Iterable[Any]) -> None:
-    """Writes records as `.jsonl` or `.parquet`, whole or not at all."""
+    """Writes records as the name of the file ends (`encode`), whole or not at all."""
     path = Path(path)
     write_bytes(path, encode(records, path.suffix))
 

@@ -158,6 +158,61 @@ def test_what_is_kept_can_be_read_back_by_everybody(tmp_path, toy):
     assert len(verdicts) == 36 and {row["source"] for row in verdicts} == {"a/0@1", "b/0@0"}
 
 
+# The fields that evaleval/every_eval_ever's instance_level_eval.schema.json, version 0.3.0 (commit
+# 9bce413), requires of a sample of a single turn, by place, with their types
+REQUIRED = {
+    "": {"schema_version": str, "evaluation_id": str, "model_id": str, "evaluation_name": str,
+         "sample_id": str, "interaction_type": str, "input": dict, "output": dict,
+         "answer_attribution": list, "evaluation": dict},
+    "input": {"raw": str, "reference": list},
+    "output": {"raw": list},
+    "answer_attribution": {"turn_idx": int, "source": str, "extracted_value": str,
+                           "extraction_method": str, "is_terminal": bool},
+    "evaluation": {"score": float, "is_correct": bool},
+}  # fmt: skip
+OPTIONAL = {"evaluation_result_id", "sample_hash", "metadata"}  # others are refused
+
+
+def test_samples_leave_in_the_forms_of_every_eval_ever_and_eval_arena(tmp_path, toy):
+    out = tmp_path / "out"
+    files = [f"{kind}={lines(tmp_path / f'{kind}.jsonl', rows(kind, 2))}" for kind in BODIES]
+    assert run(toy, *files, "--out", out).exit_code == 0
+    instances = [row for _, row in store.read_rows(out / "every_eval_ever.jsonl")]
+    for row in instances:
+        assert row.keys() == REQUIRED[""].keys() | OPTIONAL
+        for place, fields in REQUIRED.items():
+            part = row[place] if place else row
+            for name, kind in fields.items():
+                assert type((part[0] if isinstance(part, list) else part)[name]) is kind
+        assert row["schema_version"] == "0.3.0" and row["interaction_type"] == "single_turn"
+        assert all(isinstance(value, str) for value in row["metadata"].values())
+    assert len({(r["model_id"], r["sample_id"], r["metadata"]["index"]) for r in instances}) == 72
+    assert len({row["evaluation_id"] for row in instances}) == len(BODIES)
+    assert sum(row["evaluation"]["score"] for row in instances) == 24 + 12
+    arena = [row for _, row in store.read_rows(out / "eval_arena.jsonl")]
+    assert len({(r["benchmark_id"], r["model"], r["example_id"]) for r in arena}) == 3 * N
+    for row in arena:
+        assert row.keys() == {"benchmark_id", "model", "example_id", "pass1", "correct", "count"}
+        assert row["pass1"] * row["count"] == row["correct"] <= row["count"] == 2
+
+
+def test_a_board_leaves_as_a_table_of_every_form(tmp_path, toy):
+    file = lines(tmp_path / "fair.jsonl", rows("fair"))
+    for end, head in (("csv", "rank,entry,metric"), ("md", "| rank | entry |"), ("tex", r"\begin")):
+        table = tmp_path / f"board.{end}"
+        done = run(toy, file, "--table", table, "--out", tmp_path / "out")
+        assert done.exit_code == 0 and f"the table in {table}" in done.stdout.replace("\n", "")
+        assert table.read_text().startswith(head)
+        assert table.read_bytes() == (tmp_path / "out" / table.name).read_bytes()
+    graded = rrtf("grade", toy, file, "--table", tmp_path / "rates.csv")
+    assert graded.exit_code == 0
+    head, line = (tmp_path / "rates.csv").read_text().splitlines()
+    assert head == "source,of,metric,percent,low,high,tasks,samples,interval"
+    assert line.startswith(",all,pass@1,50.0,")
+    wrong = rrtf("grade", toy, file, "--table", "rates.txt")
+    assert wrong.exit_code == 2 and "--table rates.txt: expected a name that ends" in wrong.output
+
+
 def test_the_same_command_goes_on_from_what_is_kept(tmp_path, toy):
     out, file = tmp_path / "out", lines(tmp_path / "a.jsonl", rows("good"))
     first, again = (run(toy, file, "--out", out) for _ in range(2))

@@ -87,8 +87,14 @@ def unpacked(page: bytes) -> dict:
 
 
 def column(table: dict, name: str) -> list:
-    coded = table[name]
-    return [coded["words"][at] for at in coded["at"]] if isinstance(coded, dict) else coded
+    """The values of a column; one that is coded says how many words ago, 0 for a new one."""
+    if not isinstance(coded := table[name], dict):
+        return coded
+    new, places = itertools.count(), []
+    for back in coded["at"]:
+        seen = len(set(places))
+        places.append(seen - back if back else next(new))
+    return [coded["words"][place] for place in places]
 
 
 def test_the_page_holds_every_answer_with_verdict_score_rank_and_use():
@@ -103,10 +109,13 @@ def test_the_page_holds_every_answer_with_verdict_score_rank_and_use():
         ("student", 2): ["COMPILE_ERROR", 0.0, 3, "not drawn"],
         ("rrtf-s0", 0): ["not judged", None, None, ""],
     }
-    prompt, texts = ADD.prompt, table["texts"]
-    said = [texts[at] for at in table["text"]]
-    cuts = zip(table["from"], table["to"], (texts[at] for at in table["rest"]), strict=True)
-    ran = [(prompt + text)[a:b] + rest for text, (a, b, rest) in zip(said, cuts, strict=True)]
+    said = column(table, "text")
+    cuts = zip(*(column(table, n) for n in ("head", "from", "left", "rest")), strict=True)
+    ran = [
+        ADD.prompt[:head] + text[start : len(text) - left] + rest
+        for text, (head, start, left, rest) in zip(said, cuts, strict=True)
+    ]
+    assert column(table, "rest") == [""] * 5, "of a program that is written nothing is told twice"
     every = [*sorted(RESPONSES, key=lambda r: (r.source, r.index))]
     assert ran[:4] == [r.program for r in every] and said[:4] == [r.text for r in every]
     assert [one["task_id"] for one in table["tasks"]] == ["seed", "add"], "with its seed"
@@ -398,6 +407,26 @@ def test_a_link_opens_one_answer_with_its_diff_its_tokens_and_its_way(browser, s
     assert browser.run(words) == ["def", "return"]
     assert not browser.run("document.querySelectorAll('#sample img, #sample script').length")
     assert not browser.complaints()
+
+
+def test_a_cell_of_the_map_of_tasks_and_sources_opens_its_answer(browser, small):
+    browser.open(small, "#stage=training")
+    browser.run("document.querySelector('#chart summary').click()")
+    sources = "[...document.querySelectorAll('#sources a')].map(link => link.textContent)"
+    told = "document.querySelector('#cell').textContent"
+    assert wait_until(lambda: browser.run(sources) == ["teacher 100.0 %", "student 33.3 %"])
+    browser.run("document.querySelector('#map').focus()")
+    assert browser.run(told) == "add · teacher: 1 of 1 pass"
+    browser.press("ArrowDown")
+    assert browser.run(told) == "add · student: 1 of 3 pass"
+    browser.press("Enter")
+    assert browser.run("location.hash").endswith(KEY) and browser.run(OPEN) == "add"
+    place = browser.run("JSON.stringify(document.querySelector('#map').getBoundingClientRect())")
+    at = json.loads(place)
+    where = {"x": at["x"] + at["width"] / 2, "y": at["y"] + at["height"] / 4, "button": "left"}
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        browser.ask("Input.dispatchMouseEvent", type=kind, clickCount=1, **where)
+    assert "teacher" in browser.run("location.hash") and not browser.complaints()
 
 
 def test_the_page_is_read_by_keyboard(browser, small):

@@ -1,5 +1,6 @@
 """Records on disk: whole or absent, named where they are wrong; stages that know they are done."""
 
+import csv
 import functools
 import gzip
 import io
@@ -46,6 +47,22 @@ def test_records_come_back_equal_from_every_form(tmp_path, name, records):
     path = tmp_path / name
     store.write(path, records)
     assert store.read(path, type(records[0]) if records else Response) == records
+
+
+def test_a_table_keeps_every_cell_in_csv_markdown_and_latex(tmp_path):
+    rows = [{"name": 'a|b, "c"\nd', "n": 3}, {"name": "50 % of x_1", "p": 0.5, "n": None}]
+    for end in store.TABLES:
+        store.write(tmp_path / f"t{end}", rows)
+    with (tmp_path / "t.csv").open(newline="") as file:
+        assert [*csv.reader(file)] == [["name", "n", "p"], [rows[0]["name"], "3", ""],
+                                       ["50 % of x_1", "", "0.5"]]  # fmt: skip
+    assert (tmp_path / "t.md").read_text().splitlines() == [
+        "| name | n | p |", "| --- | ---: | ---: |", r'| a\|b, "c"<br>d | 3 |  |',
+        "| 50 % of x_1 |  | 0.5 |",
+    ]  # fmt: skip
+    lines = (tmp_path / "t.tex").read_text().splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}" and lines[-1] == r"\end{tabular}"
+    assert r"50 \% of x\_1 &  & 0.5 \\" in lines
 
 
 def test_a_problem_on_disk_has_humanevals_field_names(tmp_path, add_problem):

@@ -162,7 +162,7 @@ def settled(text: str, place: Path) -> str:
         (r'("nll": \d+\.\d{4})\d+', r"\1"),
         (r"(?ms)^variant +ms/token.*?\n\n.*?\n(?=\d+ variants)", "TIMES\n"),
         (r"\b(landlock\+seccomp|namespaces)(?=[;\",\n])", "ISOLATION"),
-        (r'("verdicts.jsonl": )"[0-9a-f]{64}"', r"\1N"),  # it names the isolation
+        (r'("(?:verdicts|every_eval_ever).jsonl": )"[0-9a-f]{64}"', r"\1N"),  # name the isolation
         (r'("(?:transformers_version|rrtf|version)": )"[^"]*"', r"\1N"),
         (r"((?:[Ll]oss|update|last) +)(\d+\.\d\d)\d\d", r"\1\2"),
         (r"(?m)^\S+ +[\d min]+ s · cell.*\n", ""),  # of a stage that takes long here

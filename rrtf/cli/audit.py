@@ -26,6 +26,7 @@ def audit(given: Given) -> None:
     for name in ("out", "clean", "report", "certificate"):
         ends = () if name in ("report", "certificate") else (".jsonl", ".parquet")
         screen.check_out(getattr(given, name), given.rows, option=f"--{name}", ends=ends)
+    screen.check_table(given, given.rows)
     problems = load_problems(given.benchmarks, data=screen.folder(given.data))
     tasks = {name: from_problems(members) for name, members in problems.items()}
     material = read(given.rows, given.fields, tasks)
@@ -49,6 +50,7 @@ def audit(given: Given) -> None:
     paper = views.certify(result, material, settings, name=given.rows, embedding=given.embedding)
     console = screen.console(given.out, given.clean)
     _print(console, result, paper)
+    screen.write_table(console, given, views.detector_rows(result))
     if given.out:
         screen.write(given.out, views.finding_rows(result))
     if given.clean:

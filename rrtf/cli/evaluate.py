@@ -38,6 +38,7 @@ def evaluate(given: Given) -> None:
     judge = inputs.judge(given, given.tasks)
     screen.check_folder(given.out)
     screen.check_out(given.report, given.tasks, option="--report", ends=(".html",))
+    screen.check_table(given, given.tasks)
     told = _told(given, every)
     models = [_asked(given, one, told) for one in every if one.is_model]
     name = samples.name_of(given.tasks)
@@ -68,6 +69,7 @@ def evaluate(given: Given) -> None:
         part = Part("given", responses, executions)
         write_answers(given.report, tasks, [part], title=f"Answers to {given.tasks}")
         screen.say_written(console, given.report, "every answer")
+    screen.write_table(console, given, results.tables(board)["board"])
     if out:
         files = entries.files(board, tasks, responses, executions, rows)
         entries.save(out, board, files, _settings(given, every, told))

@@ -12,7 +12,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import grade as grading
 from rrtf.evaluate import samples
-from rrtf.evaluate.results import Result
+from rrtf.evaluate.results import Result, rate_row
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution
 from rrtf.report.samples import Part, logs_of, write_answers
@@ -32,6 +32,7 @@ def grade(given: Given) -> None:
     out = _results_file(given)
     screen.check_out(out, given.tasks, given.samples)
     screen.check_out(given.report, given.tasks, given.samples, option="--report", ends=(".html",))
+    screen.check_table(given, given.tasks, given.samples)
     data = screen.folder(given.data)
     groups = grading.groups(given.tasks, given.by, data=data) if given.by else {}
     tasks, found, unknown = inputs.load(given, given.samples)
@@ -75,6 +76,9 @@ def grade(given: Given) -> None:
     )
     screen.say_written(console, out, f"{len(executions)} verdicts")
     screen.say_written(console, given.report, "every answer")
+    rows = [{"source": rate.model, "of": of or "all"} | rate_row(rate)
+            for of, own in rates.items() for rate in own]  # fmt: skip
+    screen.write_table(console, given, rows)
 
 
 def _rows(found: Sequence[Sample], lost: Mapping[str, str], verdicts: Iterator[dict]) -> list[dict]:

@@ -25,6 +25,7 @@ def quantize(given: Given) -> None:
     """
     check_variants(given.variants)
     screen.check_folder(given.out)
+    screen.check_table(given)
     folder = engines.model_folder(given.model)
     engines.check_weights(folder)
     data = screen.folder(given.data)
@@ -43,6 +44,7 @@ def quantize(given: Given) -> None:
                 make = partial(jobs.make, calibration=texts)
                 measured = jobs.side_by_side(make, given.variants, 1, tick)
             screen.console().print(screen.rows_table(_sizes(measured)))
+            screen.write_table(screen.console(), given, _sizes(measured))
     if given.out:
         print(f"{sum(entry.ok for entry in measured)} variants in {given.out}")
     _check_all(measured)
@@ -80,6 +82,7 @@ def _measured(
             console.print()
             console.print(screen.rows_table(rows))
     screen.explain(console, f"\n{quantize_table.ran_on(times)}")
+    screen.write_table(console, given, quantize_table.shown(table))
     if given.out:
         store.write_json(place / "quantization.json", quantize_table.records(table))
         store.write_json(place / "timing.json", times)

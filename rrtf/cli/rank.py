@@ -12,6 +12,7 @@ from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import samples
 from rrtf.evaluate.samples import Sample
+from rrtf.execution import reason_rows
 from rrtf.records import Execution, Outcome, Problem, RankedGroup
 from rrtf.report.samples import Part, Ranking, logs_of, write_answers
 from rrtf.sample import TEACHER, of_one_teacher
@@ -40,6 +41,7 @@ def rank(given: Given) -> None:
     named = _named(given)
     screen.check_out(given.out, given.tasks, *named.values())
     screen.check_out(given.report, given.tasks, *named.values(), option="--report", ends=(".html",))
+    screen.check_table(given, given.tasks, *named.values())
     tasks, found, unknown = _read(given, named)
     teachers = list(dict.fromkeys(given.teacher))
     for name in teachers or [""]:
@@ -105,6 +107,7 @@ def rank(given: Given) -> None:
     screen.say(console, f"isolation: {screen.levels(executions)}")
     screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
     screen.say_written(console, given.report, "every answer")
+    screen.write_table(console, given, reason_rows(executions))
 
 
 # What is counted of pairs, and left out by `--drop-NAME`: in words, and whether a row is such.

@@ -203,6 +203,19 @@ def write(out: str, rows: Sequence[Any]) -> None:
         store.write(path, rows)
 
 
+def check_table(given: Any, *inputs: str) -> None:
+    """`check_out` of --table."""
+    ends = (".jsonl", ".parquet", *store.TABLES)
+    check_out(given.table, *inputs, option="--table", ends=ends)
+
+
+def write_table(console: Console, given: Any, rows: Sequence[Any]) -> None:
+    """The rows of the printed board into --table, where one is named."""
+    if given.table:
+        write(given.table, rows)
+        say_written(console, given.table, "the table")
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[..., None] | None]:
     """A bar on standard error while the block runs, where that is a terminal: its tick.

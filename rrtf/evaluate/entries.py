@@ -3,8 +3,10 @@
 `NAME=FILE` and `NAME=MODEL` name an entry; an option can be meant for one of them: `NAME=raw`.
 """
 
+import hashlib
+import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +14,10 @@ from typing import Any
 
 from rrtf import config, store
 from rrtf.evaluate import exam, grade, samples
-from rrtf.evaluate.results import Board
+from rrtf.evaluate.results import Board, tables
 from rrtf.evaluate.samples import Sample
 from rrtf.nano.grammar import family
-from rrtf.records import Execution, Problem, Response, TaskScore
+from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.stats import label, parse_label
 
 SUMMARY = "summary.json"
@@ -207,6 +209,75 @@ def files(
         "scores.jsonl": task_scores,
         "board.jsonl": board.entries,
         "pairs.jsonl": board.pairs,
+        **{
+            f"{name}{end}": rows
+            for name, rows in tables(board).items()
+            for end in store.TABLES
+            if rows
+        },
+        "eval_arena.jsonl": eval_arena(task_scores),
+        "every_eval_ever.jsonl": every_eval_ever(tasks, responses, executions, board.benchmark),
+    }
+
+
+def eval_arena(task_scores: Sequence[TaskScore]) -> list[dict[str, Any]]:
+    """A line for each entry and task as crux-eval/eval-arena reads them (README, January 2026)."""
+    return [
+        {
+            "benchmark_id": row.benchmark,
+            "model": label(row.model, row.seed, row.temperature),
+            "example_id": row.task_id,
+            "pass1": row.c / row.n,
+            "correct": row.c,
+            "count": row.n,
+        }
+        for row in task_scores
+    ]
+
+
+def every_eval_ever(
+    tasks: Sequence[Problem],
+    responses: Sequence[Response],
+    executions: Sequence[Execution],
+    benchmark: str,
+) -> list[dict[str, Any]]:
+    """A line for each sample by evaleval/every_eval_ever's instance-level schema, version 0.3.0.
+
+    Its aggregate file names who ran what for whom, which is for those to write who publish; its
+    `evaluation_id` is then that of these lines: the benchmark, the entry and a hash of its answers.
+    """
+    by_id, hashes = {task.task_id: task for task in tasks}, defaultdict(hashlib.sha256)
+    for r in responses:
+        hashes[r.source].update(json.dumps([r.task_id, r.index, r.text]).encode())
+    return [
+        _instance(by_id[r.task_id], r, run, benchmark)
+        | {"evaluation_id": f"{benchmark}/{r.source}/{hashes[r.source].hexdigest()[:16]}"}
+        for r, run in zip(responses, executions, strict=True)
+    ]
+
+
+def _instance(task: Problem, r: Response, run: Execution, benchmark: str) -> dict[str, Any]:
+    passed = run.outcome == Outcome.PASS
+    asked = {"raw": task.prompt, "reference": [task.reference] * bool(task.reference)}
+    plain = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    notes = {"index": r.index, "temperature": r.temperature, "outcome": run.outcome.name}
+    notes |= {"reason": run.reason, "isolation": run.isolation, "finish_reason": r.finish_reason}
+    answer = {"turn_idx": 0, "source": "output.raw", "extracted_value": r.program}
+    return {
+        "schema_version": "0.3.0",
+        "model_id": r.source,
+        "evaluation_name": benchmark,
+        "evaluation_result_id": "pass@1",
+        "sample_id": r.task_id,
+        "sample_hash": hashlib.sha256(plain.encode()).hexdigest(),
+        "interaction_type": "single_turn",
+        "input": asked,
+        "output": {"raw": [r.text]},
+        "answer_attribution": [
+            answer | {"extraction_method": "rrtf.prompts.extract", "is_terminal": True}
+        ],
+        "evaluation": {"score": float(passed), "is_correct": passed},
+        "metadata": {name: str(value) for name, value in notes.items()},
     }
 
 

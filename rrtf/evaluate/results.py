@@ -563,6 +563,31 @@ def rows(found: Board) -> list[dict[str, Any]]:
     ]
 
 
+def rate_row(rate: Result) -> dict[str, Any]:
+    """A rate as numbers of a row, in percent: for tables that leave the house."""
+    shares = ((name, getattr(rate, name)) for name in ("value", "low", "high"))
+    spread = {name: round(100 * share, 2) if share == share else None for name, share in shares}
+    counts = {"tasks": rate.n_tasks, "samples": rate.n_samples, "interval": rate.interval}
+    return {"metric": rate.metric, "percent": spread.pop("value")} | spread | counts
+
+
+def tables(found: Board) -> dict[str, list[dict[str, Any]]]:
+    """`board` (a row for each rate of an entry) and `pairs` (in points), as rows of numbers."""
+    board = [
+        {"rank": entry.rank, "entry": entry.name} | rate_row(rate)
+        | {"from the first": _STANDING[entry.told_apart]}
+        for entry in found.entries for rate in entry.rates
+    ]  # fmt: skip
+    pairs = [
+        {"entry": row.a, "other": row.b, "metric": row.metric}
+        | {name: float(points(share)) for name, share in (
+            ("points", row.difference), ("low", row.low), ("high", row.high))}
+        | {"p": float(f"{row.p_holm:.2g}"), "test": row.test, "verdict": verdict(row)}
+        for row in found.pairs
+    ]  # fmt: skip
+    return {"board": board, "pairs": pairs}
+
+
 def _percent(rate: Result, digits: int) -> str:
     value, low, high = (f"{100 * share:.{digits}f}" for share in (rate.value, rate.low, rate.high))
     return f"{value} [{low}, {high}]"

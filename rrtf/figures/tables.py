@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from math import floor, isfinite, log10
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from rrtf import similarity
+from rrtf.figures.style import OUTCOME_COLOURS
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -137,6 +140,18 @@ def _cell(value: Any, shape: Shape) -> str:
     name = len(text) <= NAME and "-" in text and " " not in text
     kind = "name" if name or INTERVAL.fullmatch(text) else "long" if len(text) > LONG else ""
     return f'<td class="{kind}">{text}</td>' if kind else f"<td>{text}</td>"
+
+
+def sliders(rows: Sequence[Mapping[str, Any]]) -> HTML:
+    """The loss of a group with a slider for each score and log-probability (`sliders.js`).
+
+    `rows` as `explain.response_rows` makes them. Without a script it shows nothing.
+    """
+    names = ("source", "outcome", "r", "|y|", "p")
+    told = [{n: row[n] for n in names} | {"shade": OUTCOME_COLOURS[row["outcome"]]} for row in rows]
+    data = escape(json.dumps(told))
+    script = files("rrtf.figures").joinpath("sliders.js").read_text(encoding="utf-8")
+    return _html(f'<div class="rrtf-sliders" data-rows="{data}"></div><script>{script}</script>')
 
 
 def side_by_side(pairs: Sequence[tuple[str, str, str]], *, run: int = 4) -> HTML:

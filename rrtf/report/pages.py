@@ -131,6 +131,7 @@ def page(notebook: Mapping[str, Any], name: str, profile: str, foot: str = "") -
         "after": _beside(name, profile, 1),
         "extras": extras(profile),
         "contents": contents(shown["cells"]),
+        "opening": next((c["id"] for c in shown["cells"] if c["id"] == ANSWER), ""),
         "profile": profile,
         "stage": name,
         "foot": foot,

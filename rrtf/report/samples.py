@@ -253,8 +253,8 @@ _PLAIN = ("index", "temperature", "tokens", "passed", "total", "score", "rank", 
 def _columns(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Problem]) -> dict[str, Any]:
     """The rows by column: numbers as they are, words and texts by their place in a list of each.
 
-    A program is mostly what stands behind the prompt: characters `from` to `to` of prompt and text,
-    and a text behind them.
+    A program is mostly a prompt and what stands behind it: `head` characters of the prompt, the
+    text but for `from` characters before and `left` behind, and a text of its own, `rest`.
     """
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in _PLAIN}
     columns = {
@@ -263,9 +263,9 @@ def _columns(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Problem]) ->
     for name in _CODED:
         columns[name] = _coded(row[name] for row in rows)
     cuts = [_cut(row, known) for row in rows]
-    columns |= {"from": [cut[0] for cut in cuts], "to": [cut[1] for cut in cuts]}
-    texts = _coded(text for r, cut in zip(rows, cuts, strict=True) for text in (r["text"], cut[2]))
-    columns |= {"texts": texts["words"], "text": texts["at"][::2], "rest": texts["at"][1::2]}
+    for at, name in enumerate(("head", "from", "left")):
+        columns[name] = [cut[at] for cut in cuts]
+    columns |= {"text": _coded(row["text"] for row in rows), "rest": _coded(c[3] for c in cuts)}
     return columns | {"failed": _coded(row["failed"] for row in rows)}
 
 
@@ -273,22 +273,31 @@ _NOTHING: dict[str, Any] = dict.fromkeys(_PLAIN) | {"logs": []}
 
 
 def _coded(words: Iterable[str]) -> dict[str, list]:
-    """`words`: each once, in the order of their first use; `at`: the place of each in it."""
+    """`words`: each once, in the order of their first use; `at`: how many words ago, 0 if new.
+
+    Answers alike stand near each other, so that these numbers are small and pack well.
+    """
     places: dict[str, int] = {}
-    at = [places.setdefault(word, len(places)) for word in words]
+    at = [len(places) - places.setdefault(word, len(places)) for word in words]
     return {"words": list(places), "at": at}
 
 
-def _cut(row: Mapping[str, Any], known: Mapping[str, Problem]) -> tuple[int, int, str]:
-    """(from, to, rest): the program is `(prompt + text)[from:to] + rest`."""
+def _cut(row: Mapping[str, Any], known: Mapping[str, Problem]) -> tuple[int, int, int, str]:
+    """(head, from, left, rest): `prompt[:head] + text[from:len(text) - left] + rest` is run."""
     prompt = known[row["task"]].prompt if row["task"] in known else ""
-    whole, program = prompt + row["text"], row["program"]
-    inside = whole.find(program)
-    if inside >= 0:
-        return inside, inside + len(program), ""
-    both = zip(whole, program, strict=False)
-    same = sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
-    return 0, same, program[same:]
+    text, program = row["text"], row["program"]
+    head = _alike(prompt, program)
+    at = text.find(program[head:])
+    if at >= 0:
+        return head, at, len(text) - at - len(program) + head, ""
+    same = _alike(text, program[head:])
+    return head, 0, len(text) - same, program[head + same :]
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    both = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda two: two[0] == two[1], both))
 
 
 def _told(rows: Sequence[Mapping[str, Any]], n_tasks: int) -> str:

@@ -20,13 +20,8 @@ const PRINTED = 500, SPARE = 12, CONTEXT = 3;
 let table, tasks, places, state = {}, order = [], chosen = -1, haystacks = [];
 const $ = (id) => document.getElementById(id);
 const range = (n) => [...Array(n).keys()];
-
-const set = (element, values) => Object.assign(element, values);
-function make(tag, className, ...inside) {
-  const element = set(document.createElement(tag), {className});
-  element.append(...inside);
-  return element;
-}
+const set = (element, values) => Object.assign(element, values), filled = (element, inside) => { element.append(...inside); return element; };
+const make = (tag, className, ...inside) => filled(set(document.createElement(tag), {className}), inside);
 const button = (said, act) => set(make("button", "", said), {type: "button", onclick: act});
 const link = (said, change, name = "") => set(make("a", name, said), {href: address(change)});
 const folded = (title, ...inside) => make("details", "", make("summary", "", title), ...inside);
@@ -35,27 +30,24 @@ const named = (element, label) => { element.setAttribute("aria-label", label); r
 async function unpack() {
   const packed = Uint8Array.from(atob($("data").textContent), (c) => c.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).json();
+  const found = await new Response(stream).json();
+  let seen; // `at` says how many words ago, 0 for a new one
+  for (const coded of Object.values(found)) if (coded.words) seen = 0, coded.at = coded.at.map((back) => back ? seen - back : seen++);
+  return found;
 }
-
 // The value of a column for answer i: of a coded one the word, of a plain one the number or null.
 function value(name, i) {
   if (name === "tests") return table.total?.[i] == null ? null : `${table.passed[i]}/${table.total[i]}`;
   const column = table[name];
   return column?.words ? column.words[column.at[i]] : column?.[i] ?? null;
 }
-const text = (i) => table.texts[table.text[i]];
+const text = (i) => value("text", i);
 const task = (i) => tasks.get(value("task", i)) ?? {};
 const answersTo = (name) => range(table.n).filter((i) => value("task", i) === name);
 const key = (i) => [value("stage", i), value("model", i), value("index", i), value("task", i)].join(":");
-
 // Characters as Python counts them: one above U+FFFF is one.
-function program(i) {
-  const whole = (task(i).prompt ?? "") + text(i), [from, to] = [table.from[i], table.to[i]];
-  const same = /[\ud800-\udfff]/.test(whole) ? [...whole].slice(from, to).join("") : whole.slice(from, to);
-  return same + table.texts[table.rest[i]];
-}
-
+const cut = (whole, from, to) => /[\ud800-\udfff]/.test(whole) ? [...whole].slice(from, to).join("") : whole.slice(from, to);
+const program = (i) => cut(task(i).prompt ?? "", 0, table.head[i]) + cut(text(i), table.from[i], -table.left[i] || undefined) + value("rest", i);
 const address = (change) => "#" + new URLSearchParams(Object.entries({...state, ...change}).filter(([, said]) => said));
 const go = (change) => { history.replaceState(null, "", address(change)); read(); };
 const close = () => { go({sample: "", beside: ""}); $("rows").focus(); };
@@ -63,7 +55,6 @@ function move(step) {
   const here = order.indexOf(chosen), place = Math.max(0, Math.min(order.length - 1, here + step));
   if (order.length) go({sample: key(order[here < 0 ? 0 : place]), beside: ""});
 }
-
 function read() {
   const before = state;
   state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -79,7 +70,6 @@ function read() {
   const rows = $("rows"), height = rowHeight(), top = order.indexOf(chosen) * height;
   if (top >= 0 && (top < rows.scrollTop || top + height > rows.scrollTop + rows.clientHeight)) rows.scrollTop = top - rows.clientHeight / 3;
 }
-
 function choose() {
   const wanted = FILTERS.filter(([name]) => state[name]).map(([name]) => [table[name].at, table[name].words.indexOf(state[name])]);
   const find = (state.find ?? "").toLowerCase();
@@ -93,6 +83,7 @@ function choose() {
   }
   $("count").textContent = `${order.length.toLocaleString("en")} of ${table.n.toLocaleString("en")}` + (state.task ? ` · task ${state.task}` : "");
   $("rows").scrollTop = 0;
+  chart();
 }
 const haystack = (i) => haystacks[i] ??= ["task", "model", "reason", "failed"].map((name) => value(name, i)).join(" ").toLowerCase();
 // The function from an answer to its place in the order of a column, null where it has none.
@@ -106,24 +97,19 @@ function weighed(name) {
 const some = (name) => name === "tests" ? table.total : table[name]?.words ? table[name].words.some((word) => word) : table[name];
 const shown = () => COLUMNS.filter(([name]) => some(name) && (chosen < 0 || BESIDE.includes(name)));
 const rowHeight = () => parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--row")) || 30;
-
 function heads() {
   document.documentElement.style.setProperty("--columns", shown().map(([, , width]) => width).join(" "));
   $("heads").replaceChildren(...shown().map(([name, title, , number]) => {
     const head = button(title, () => go({sort: state.sort === name ? `-${name}` : state.sort === `-${name}` ? "" : name}));
-    head.setAttribute("aria-pressed", state.sort?.replace("-", "") === name);
-    head.className = `${name} ${number ? "number" : ""}`;
-    return head;
+    return set(head, {ariaPressed: state.sort?.replace("-", "") === name, className: `${name} ${number ? "number" : ""}`});
   }));
 }
-
 // Of the list only the rows in sight are there.
 function draw() {
   const rows = $("rows"), height = rowHeight();
   const first = Math.max(0, Math.floor(rows.scrollTop / height) - SPARE);
   const last = Math.min(order.length, Math.ceil((rows.scrollTop + rows.clientHeight) / height) + SPARE);
-  const spacer = make("div", "spacer");
-  spacer.style.height = `${order.length * height}px`;
+  const spacer = set(make("div", "spacer"), {style: `height: ${order.length * height}px`});
   rows.replaceChildren(spacer, ...range(last - first).map((at) => row(first + at, height)));
   const here = order.indexOf(chosen);
   rows.setAttribute("aria-activedescendant", here >= first && here < last ? `row${here}` : "");
@@ -134,11 +120,40 @@ function row(place, height) {
     const said = String(value(name, i) ?? ""), more = name === "outcome" ? `verdict ${said}` : number ? "number" : "";
     made.append(set(make("span", `${name} ${more}`, said), {title: said}));
   }
-  made.style.top = `${place * height}px`;
   set(made, {id: `row${place}`, role: "option", ariaSelected: i === chosen, ariaSetSize: order.length, ariaPosInSet: place + 1});
-  return set(made, {onclick: () => go({sample: key(i), beside: ""})});
+  return set(made, {style: `top: ${place * height}px`, onclick: () => go({sample: key(i), beside: ""})});
 }
 
+// The map of the answers in the list, of one stage: a row for each source, a column for each task, both the better the
+// earlier. A cell opens its first answer that fails, or its first; keys of arrows move from cell to cell, enter opens.
+const passes = (i) => value("outcome", i) === "PASS", share = (answers) => answers.filter(passes).length / answers.length;
+const grouped = (name, answers) => [...Map.groupBy(answers, (i) => value(name, i))].sort((a, b) => share(b[1]) - share(a[1]));
+function chart() {
+  if (!$("chart").open) return;
+  const stage = state.stage || table.stage.words.at(-1), judged = order.filter((i) => value("stage", i) === stage && value("outcome", i) !== "not judged");
+  const rows = grouped("model", judged), columns = grouped("task", judged), places = new Map(columns.map(([name], x) => [name, x]));
+  const map = set($("map"), {width: columns.length || 1, height: rows.length || 1, style: `height: ${16 * rows.length}px`}), pen = map.getContext("2d"), cells = rows.map(() => []);
+  rows.forEach(([, own], y) => grouped("task", own).forEach(([name, answers]) => {
+    pen.fillStyle = `hsl(${share(answers) < 0.5 ? 15 : 210} 75% ${95 - 80 * Math.abs(share(answers) - 0.5)}%)`;
+    pen.fillRect(places.get(name), y, 1, 1);
+    cells[y][places.get(name)] = answers;
+  }));
+  $("sources").replaceChildren(...rows.map(([name, own]) => link(`${name} ${(100 * share(own)).toFixed(1)} %`, {model: name})));
+  let x = 0, y = 0;
+  const here = () => cells[y]?.[x] ?? [], within = (at, of) => Math.max(0, Math.min(of.length - 1, at));
+  const to = (column, line) => {
+    [x, y] = [within(column, columns), within(line, rows)];
+    $("cell").textContent = rows.length ? `${columns[x][0]} · ${rows[y][0]}: ${here().filter(passes).length} of ${here().length} pass` : "nothing was judged";
+  };
+  const open = () => here().length && go({sample: key(here().find((i) => !passes(i)) ?? here()[0]), beside: ""});
+  const point = (event) => to(Math.floor(event.offsetX / map.clientWidth * columns.length), Math.floor(event.offsetY / map.clientHeight * rows.length));
+  const press = (event) => {
+    const [right, down] = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]}[event.key] ?? [0, 0];
+    if (event.key === "Enter") open(); else if (right || down) to(x + right, y + down); else return;
+    event.preventDefault(); event.stopPropagation();
+  };
+  set(map, {onpointermove: point, onclick: open, onfocus: () => to(x, y), onkeydown: press});
+}
 // Lines of [class, text]: a colour for words of Python, as Pygments names them.
 function lines(code) {
   const found = [[]];
@@ -156,7 +171,6 @@ function lines(code) {
 const coloured = (line) => line.map(([kind, said]) => kind ? make("span", kind, said) : said);
 const plain = (line) => line.map(([, said]) => said).join("");
 const code = (said) => make("pre", "code", ...lines(said).flatMap((line, at) => at ? ["\n", ...coloured(line)] : coloured(line)));
-
 function show() {
   const sample = $("sample");
   $("main").classList.toggle("open", chosen >= 0);
@@ -178,8 +192,8 @@ const pair = (name, fact) => make("div", "", make("dt", "", name), make("dd", ""
 // The redder a token, the less the model expected it: log P of 0 is clear, of -5 and less full.
 function tokens(model, names, values) {
   const mean = values.reduce((sum, one) => sum + one, 0) / values.length;
-  const marks = names.map((name, at) => set(make("span", "", name), {title: `log P ${values[at]}, P ${Math.exp(values[at]).toPrecision(3)}`}));
-  marks.forEach((mark, at) => { mark.style.backgroundColor = `rgba(214, 69, 65, ${Math.min(0.75, -values[at] / 6.7)})`; });
+  const marks = names.map((name, at) => set(make("span", "", name), {title: `log P ${values[at]}, P ${Math.exp(values[at]).toPrecision(3)}`,
+    style: `background-color: rgba(214, 69, 65, ${Math.min(0.75, -values[at] / 6.7)})`}));
   return [make("h3", "", `log P by token${model ? `, ${model}` : ""}: ${mean.toFixed(3)} per token`), make("pre", "tokens", ...marks)];
 }
 
@@ -192,15 +206,13 @@ function beside(i, run) {
     ?? others.find((j) => value("model", j) !== value("model", i)) ?? others[0];
   const j = others.includes(places.get(state.beside)) ? places.get(state.beside) : partner;
   const name = (one) => `${value("model", one)} #${value("index", one)} (${value("stage", one)}): ${value("outcome", one)}`;
-  const select = named(make("select", "", ...others.map((one) => option(name(one), key(one), one === j))), "compare with");
-  select.onchange = () => go({beside: select.value});
+  const select = named(make("select", "", ...others.map((one) => option(name(one), key(one), one === j))), "compare with"), pick = () => go({beside: select.value});
   const first = value("model", j).startsWith("teacher") ? [j, i] : [i, j];
   const [left, right] = first.map((one) => one === i ? run : program(one));
   const head = make("div", "head", make("pre", "", name(first[0])), make("pre", "", name(first[1])));
   const both = [left, right].map((said) => lines(said.replace(/\n$/, "")));
-  return [make("h3", "", "Side by side"), make("div", "bar", make("label", "", "with ", select)), make("div", "diff", head, ...compare(...both))];
+  return [make("h3", "", "Side by side"), make("div", "bar", make("label", "", "with ", set(select, {onchange: pick}))), make("div", "diff", head, ...compare(...both))];
 }
-
 function compare(left, right) {
   const rows = aligned(left.map(plain), right.map(plain)), made = [];
   const near = rows.map(([a, b]) => a < 0 || b < 0 || plain(left[a]) !== plain(right[b]));
@@ -229,15 +241,10 @@ function aligned(left, right) {
   }
   return rows;
 }
-function problem(of) {
-  const parts = [["prompt", "The problem"], ["test", "Its tests"], ["canonical_solution", "Its reference"]];
-  return [make("h3", "", "Problem"), ...parts.filter(([name]) => of[name]).map(([name, title]) => folded(title, code(of[name])))];
-}
-function chips(answers) {
-  const chip = (j) => link(`${value("model", j)} #${value("index", j)}`, {sample: key(j), beside: ""}, value("outcome", j));
-  return answers.length ? [make("li", "chips", `answers, ${value("stage", answers[0])}: `, ...answers.map(chip))] : [];
-}
-
+const PARTS = [["prompt", "The problem"], ["test", "Its tests"], ["canonical_solution", "Its reference"]];
+const problem = (of) => [make("h3", "", "Problem"), ...PARTS.filter(([name]) => of[name]).map(([name, title]) => folded(title, code(of[name])))];
+const chip = (j) => link(`${value("model", j)} #${value("index", j)}`, {sample: key(j), beside: ""}, value("outcome", j));
+const chips = (answers) => answers.length ? [make("li", "chips", `answers, ${value("stage", answers[0])}: `, ...answers.map(chip))] : [];
 function way(i) {
   const chain = [], list = make("ol", "way"), own = value("task", i);
   for (let name = own; name && !chain.includes(name); name = tasks.get(name)?.parent_id) chain.unshift(name);
@@ -254,7 +261,6 @@ function way(i) {
   list.append(...told.slice(0, first), ...chips(given), ...told.slice(first), ...chips(judged));
   return [make("h3", "", "The problem from its seed on"), list, make("p", "", link("all answers to it", {task: own, sample: ""}))];
 }
-
 function pressed(event) {
   const typing = event.target.matches("input, select, textarea");
   if (event.ctrlKey || event.metaKey || event.altKey || (event.target.matches("select") && event.key !== "Escape")) return;
@@ -269,26 +275,22 @@ function pressed(event) {
 function start() {
   for (const [name, title] of FILTERS.filter(([name]) => table[name].words.length > 1)) {
     const words = [...table[name].words].filter((word) => word).sort(COLLATOR.compare);
-    const select = set(make("select", "", option("all", ""), ...words.map((word) => option(word, word))), {name});
-    select.onchange = () => go({[name]: select.value});
-    $("filters").append(make("label", "", `${title} `, select));
+    const select = make("select", "", option("all", ""), ...words.map((word) => option(word, word)));
+    $("filters").append(make("label", "", `${title} `, set(select, {name, onchange: () => go({[name]: select.value})})));
   }
-  const find = set(named(make("input", ""), "find"), {type: "search", name: "find", id: "find", placeholder: "task, reason or code ( / )"});
-  find.oninput = () => go({find: find.value});
+  const find = set(named(make("input", ""), "find"), {type: "search", name: "find", id: "find", placeholder: "task, reason or code ( / )", oninput: () => go({find: find.value})});
   const reset = () => go(Object.fromEntries(Object.keys(state).map((name) => [name, ""])));
   $("filters").append(find, button("reset", reset), set(make("output", ""), {id: "count"}));
   $("filters").onsubmit = (event) => event.preventDefault();
+  $("chart").ontoggle = chart;
   $("rows").onscroll = () => requestAnimationFrame(draw);
-  onresize = onafterprint = draw;
-  onhashchange = read;
+  set(window, {onresize: draw, onafterprint: draw, onhashchange: read});
   onbeforeprint = () => $("rows").replaceChildren(...range(Math.min(PRINTED, order.length)).map((place) => row(place, 0)));
   document.onkeydown = pressed;
   read();
 }
-
 unpack().then((found) => {
-  table = found;
-  tasks = new Map(table.tasks.map((one) => [one.task_id, one]));
+  [table, tasks] = [found, new Map(found.tasks.map((one) => [one.task_id, one]))];
   $("main").hidden = false;
   start();
 }).catch((error) => {
