@@ -275,7 +275,7 @@ KINDS = {
     "stopped": "memory, output, a refused call, an early exit, a signal",
     "no program": "does not compile, or does not define the function",
 }
-_SLOW = ("cpu_time", "wall_time")
+_SLOW = ("cpu_time", "wall_time", "starved")
 _NAME = ("NameError", "UnboundLocalError", "AttributeError", "ImportError", "ModuleNotFoundError")
 _TYPE = ("TypeError", "ValueError")
 _NUMBERS = frozenset(("int", "float", "complex"))
