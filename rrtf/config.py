@@ -32,6 +32,7 @@ APPENDICES = (
     *CLOSING,
     "appendix_ablation",
     "appendix_leaderboard",
+    "appendix_graders",
     "appendix_nano_models",
 )  # the others: by --only
 

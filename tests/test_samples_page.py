@@ -20,6 +20,7 @@ from conftest import wait_until
 from typer.testing import CliRunner
 
 from rrtf import __main__, config, rank, store
+from rrtf.figures import tables
 from rrtf.prompts import extract
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
 from rrtf.report import samples
@@ -216,9 +217,9 @@ def test_a_run_leaves_its_page_with_the_way_of_every_problem(tmp_path, monkeypat
         "train": {"likelihoods": near},
         "evaluate": {"responses": told, "executions": [verdict(told[0], Outcome.PASS)]},
     }  # fmt: skip
-    for word, tables in files.items():
+    for word, rows_of in files.items():
         folder = config.run_dir("smoke") / config.stage_name(word)
-        for name, rows in tables.items():
+        for name, rows in rows_of.items():
             store.write(folder / f"{name}.jsonl", rows)
         manifest = {"settings": {"prompt_format": "starcoder"}, "inputs": {}, "outputs": {}}
         store.write_json(folder / "manifest.json", manifest)
@@ -427,6 +428,24 @@ def test_a_cell_of_the_map_of_tasks_and_sources_opens_its_answer(browser, small)
     for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
         browser.ask("Input.dispatchMouseEvent", type=kind, clickCount=1, **where)
     assert "teacher" in browser.run("location.hash") and not browser.complaints()
+
+
+def test_sliders_move_the_loss_of_a_group_by_hand(browser, tmp_path):
+    rows = [("teacher", "PASS", 3.5, -1.75), ("student", "FAILED_TESTS", 2.0, -0.5)]
+    names = ("source", "outcome", "r", "p")
+    page = tables.sliders([dict(zip(names, row, strict=True)) | {"|y|": 10} for row in rows]).data
+    ready = "<script>document.documentElement.dataset.ready = 1</script>"
+    (tmp_path / "page.html").write_text(f"<!DOCTYPE html>{page}{ready}", encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    loss = "document.querySelector('.rrtf-sliders p').textContent"
+    assert browser.run(loss) == "L = L_rank + L_ft = 1.88 + 17.5 = 19.4"
+    move = "{ const one = document.querySelectorAll('input')[%d]; one.value = %s; one.oninput(); }"
+    browser.run(move % (3, -2))
+    assert browser.run(loss) == "L = L_rank + L_ft = 0.00 + 17.5 = 17.5", "in order: silent"
+    browser.run(move % (1, -1))
+    assert (
+        browser.run(loss) == "L = L_rank + L_ft = 0.00 + 10.0 = 10.0" and not browser.complaints()
+    )
 
 
 def test_the_page_is_read_by_keyboard(browser, small):

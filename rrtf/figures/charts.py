@@ -392,6 +392,27 @@ def heat(names: Sequence[str], counts: Sequence[Sequence[int]], label: str) -> F
     return figure
 
 
+def verdicts(rows: Mapping[str, Mapping[str, str]], *, title: str) -> Figure:
+    """A map of verdicts: a row for each program, a column for each grader; `FOOLED` is dark."""
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    figure, axis = canvas(width=2.4 + 1.05 * len(columns), height=1.2 + 0.24 * len(rows))
+    shades = {"FOOLED": OUTCOME_COLOURS["COMPILE_ERROR"], "error": "#C9CED6"}
+    for y, row in enumerate(rows.values()):
+        for x, name in enumerate(columns):
+            shade = shades.get(row[name], "#E3EEF7")
+            axis.add_patch(_tile((x - 0.48, y - 0.45), shade, 1.0))
+            said = {"FOOLED": "fooled", "no": ""}.get(row[name], row[name])
+            ink = "white" if row[name] == "FOOLED" else "#333333"
+            axis.text(x, y, said, ha="center", va="center", fontsize=8, color=ink)
+    axis.set_xticks(range(len(columns)), [name.replace(" (", "\n(") for name in columns])
+    axis.set_yticks(range(len(rows)), list(rows))
+    axis.xaxis.tick_top()
+    axis.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5), title=title)
+    axis.grid(visible=False)
+    axis.tick_params(length=0, labelsize=8)
+    return figure
+
+
 def words_and_behaviour(neighbours: Sequence[Any]) -> Figure:
     """A dot per row of `audit.views.nearest`: likeness of words against likeness of behaviour."""
     figure, axes = canvas(width=6.0, height=3.2)
@@ -681,11 +702,19 @@ def by_rate(rows: Sequence[Mapping[str, Any]], *, base: float) -> Figure:
         lines.setdefault(key, []).append((row["learning_rate"], row["pass@1"]))
     dashes = ["-", "--", ":", "-."]
     seen: dict[str, int] = {}
+    order = list(dict.fromkeys(method for method, _ in lines))
     for (method, variant), points in lines.items():
         place = seen[method] = seen.get(method, -1) + 1
         xs, ys = zip(*sorted(points), strict=True)
         label = f"{method} ({variant})" if variant else method
-        axes.plot(xs, ys, dashes[place % 4], marker="o", color=colour(method), label=label)
+        axes.plot(
+            xs,
+            ys,
+            dashes[place % 4],
+            marker="o",
+            color=colour(method, order.index(method)),
+            label=label,
+        )
     axes.axhline(base, color=colour("base"), linewidth=1, label="base")
     best = max(rows, key=lambda row: row["pass@1"])
     said = f"best: {best['method']} {best['variant']} at {best['learning_rate']:g}"

