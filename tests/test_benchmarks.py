@@ -895,6 +895,15 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
 
 
+def test_calls_written_as_lines_of_json_are_calls_with_what_the_json_says():
+    lines = {"inputs": ["1\n[2, 3]", "4\n[5]"], "outputs": ["6", "9"], "fn_name": "total"}
+    held = {"reward_model": {"ground_truth": json.dumps(lines)}}
+    plain = CALLS | {"prompt": "Add.", "outputs": [6, 9]}
+    assert tasks.problem(held, "f:1").tests == tasks.problem(plain, "f:1").tests
+    texts = {"inputs": ["a b"], "outputs": ["7"], "fn_name": "f"}  # no JSON: texts as they are
+    assert "candidate('a b') == '7'" in tasks.problem(texts, "f:1").tests
+
+
 def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
     rows = [(1, HUMANEVAL_ROWS[0]), *enumerate((row for row, _, _ in ROWS.values()), start=2)]
     rows = [(n, {"id": f"r{n}", **row}) for n, row in rows]

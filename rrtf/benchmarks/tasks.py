@@ -154,7 +154,20 @@ def _apps(row: Mapping) -> _Read | None:
         held = _json(row["tests"], "tests")
     if not isinstance(held, Mapping) or "inputs" not in held or "outputs" not in held:
         return None
-    return _paired(row, "inputs and outputs", held["inputs"], held["outputs"], held.get("fn_name"))
+    inputs, outputs, function = held["inputs"], held["outputs"], held.get("fn_name")
+    if function and isinstance(inputs, list) and isinstance(outputs, list):
+        inputs, outputs = _of_lines(inputs, outputs)
+    return _paired(row, "inputs and outputs", inputs, outputs, function)
+
+
+def _of_lines(inputs: list, outputs: list) -> tuple[list, list]:
+    """Calls of which arguments and results are texts, in lines of JSON: PRIME's. Others as is."""
+    if not all(isinstance(text, str) for text in (*inputs, *outputs)):
+        return inputs, outputs
+    try:
+        return [*map(_arguments, inputs)], [_json(text, "outputs") for text in outputs]
+    except ValueError:
+        return inputs, outputs
 
 
 def _code_contests(row: Mapping) -> _Read | None:
@@ -195,7 +208,7 @@ def _cases(row: Mapping) -> _Read | None:
 
 
 def _arguments(value: object) -> list:
-    """LiveCodeBench writes each argument as a line of JSON."""
+    """LiveCodeBench and PRIME write each argument as a line of JSON."""
     if isinstance(value, str):
         return [_json(line, "input") for line in value.split("\n") if line.strip()]
     return value if isinstance(value, list) else [value]
