@@ -177,6 +177,81 @@ def crossed(
     cases are crossed); up to `FEW_SEEDS` seeds count in them also where they vary no more than
     cells, without which the t test would exceed its level.
     """
+    per_task, parts = _crossed_parts(a, b, clusters, paired)
+    variance, df = _combined(parts)
+    value, error = float(per_task.mean()), math.sqrt(variance)
+    half = _quantile(df) * error
+    return Estimate(value, value - half, value + half, error, df)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The variance of a difference of pass@1 by where it comes from.
+
+    `samples` is NaN where a task has one sample: what they add is then part of `tasks`.
+    """
+
+    tasks: float
+    samples: float
+    seeds: float
+
+    @property
+    def whole(self) -> float:
+        return self.tasks + self.seeds + (0.0 if math.isnan(self.samples) else self.samples)
+
+    def more_samples(self, difference: float) -> float:
+        """How many times the samples would find it four times in five; inf where none would.
+
+        Where their part is not known: how many times they would at the least.
+        """
+        bar = (difference / smallest_detectable(1.0)) ** 2
+        if math.isnan(self.samples):
+            return self.tasks / (bar - self.seeds) if bar > self.seeds else math.inf
+        room = bar - self.tasks - self.seeds
+        return self.samples / room if room > 0 else math.inf
+
+    def more_tasks(self, difference: float) -> float:
+        """How many times the tasks would, with as many samples each; inf where none would."""
+        bar = (difference / smallest_detectable(1.0)) ** 2
+        return (self.whole - self.seeds) / (bar - self.seeds) if bar > self.seeds else math.inf
+
+
+def noise(
+    a: Sequence[Sequence[float]],
+    b: Sequence[Sequence[float]],
+    counts: tuple[Sequence[int], Sequence[int]],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    paired: bool = False,
+) -> Noise:
+    """The variance that `crossed` finds in a - b, parted; `a` and `b` are shares of right samples.
+
+    `counts`: how many samples of each task those of `a` and of `b` are. A share p of n samples
+    varies by p (1 - p) / n around the task's own, of which p (1 - p) / (n - 1) is an unbiased
+    estimate; the rest of the tasks' part is their choice (and what seeds do to single tasks).
+    """
+    import numpy as np
+
+    _, parts = _crossed_parts(a, b, clusters, paired)
+    seeds = sum(part for part, _ in parts[1:])
+    sizes = [_numbers(side, "counts") for side in counts]  # (T,) each
+    if min(side.min() for side in sizes) < 2:
+        return Noise(parts[0][0], math.nan, seeds)
+    sides = [_matrix(side, name) for side, name in ((a, "a"), (b, "b"))]
+    samples = sum(
+        float(np.sum(side * (1 - side) / (n - 1))) / side.size**2
+        for side, n in zip(sides, sizes, strict=True)
+    )
+    return Noise(max(0.0, parts[0][0] - samples), samples, seeds)
+
+
+def _crossed_parts(
+    a: Sequence[Sequence[float]],
+    b: Sequence[Sequence[float]] | None,
+    clusters: Sequence[Hashable] | None,
+    paired: bool,
+) -> tuple[np.ndarray, list[tuple[float, float]]]:
+    """(a or a - b per task, the variances of its mean with their doubts: tasks, then seeds)."""
     sides = [_matrix(a, "a")] if b is None else [_matrix(a, "a"), _matrix(b, "b")]
     if b is not None and sides[0].shape[1] != sides[1].shape[1]:
         raise ValueError(f"a has {sides[0].shape[1]} tasks but b has {sides[1].shape[1]}")
@@ -189,10 +264,7 @@ def crossed(
     parts = [_task_part(per_task, clusters)]
     for side in sides:
         parts += _seed_part(side, clusters)
-    variance, df = _combined(parts)
-    value, error = float(per_task.mean()), math.sqrt(variance)
-    half = _quantile(df) * error
-    return Estimate(value, value - half, value + half, error, df)
+    return per_task, parts
 
 
 def t_test(estimate: Estimate, *, null: float = 0.0) -> float:

@@ -961,6 +961,10 @@ def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one()
     ]
     passed = [e.outcome is Outcome.PASS for e in execute([problem], asked)]
     assert passed == [True, True, True, False, False]
+    case = {"input": "2", "output": "[[[1, 2], [2, 1]]]", "testtype": "functional"}
+    unwrapped = tasks.problem(HIDDEN | {"public_test_cases": json.dumps([case]),
+                                        "private_test_cases": "[]"}, "f:1")  # fmt: skip
+    assert "== [[[1, 2], [2, 1]]]" in unwrapped.tests  # LiveCodeBench wraps none
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The board and the command `evaluate`: ranks, paired tests, and who is put on it."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from functools import partial
@@ -121,6 +123,27 @@ def test_entries_of_different_tasks_are_compared_on_those_that_all_answered_and_
     assert [(entry.name, entry.n_answered) for entry in board.entries] == [("a", 4), ("b", 3)]
     assert [entry.rates[0].value for entry in board.entries] == [2 / 3, 2 / 3]
     assert "compared on the 3 tasks that all entries answered" in results.notes(board)[0]
+
+
+def test_a_board_says_how_much_of_its_noise_is_samples_and_how_many_would_show_two_points():
+    def entries(n: int, **right: int) -> list[TaskScore]:
+        """Of every entry: of the first half of 1,000 tasks so many of ten right, of the others."""
+        return [
+            TaskScore(name, "toy", f"t{i:03}", n, (c if i < 500 else 10 - c) * n // 10, 0, 1.0)
+            for name, c in right.items()
+            for i in range(1000)
+        ]
+
+    alike = board_of(entries(10, a=5, b=5)).noise  # each 0.25 / 9 a task; none is the tasks'
+    bar = (0.02 / stats.smallest_detectable(1.0)) ** 2
+    least = math.ceil(10 * 2 * 0.25 / 9 / 1000 / bar)
+    assert "0 % the choice of tasks, 100 % the samples" in alike
+    assert f"with {least:,} samples a task, or" in alike
+    apart = board_of(entries(10, a=9, b=1)).noise  # 0.8 ahead or behind: no samples mend that
+    assert re.search("97 % the choice of tasks.* with no number of samples, but with 1.,", apart)
+    single = board_of(scores(a=[1, 0] * 50, b=[1, 1] * 50)).noise
+    assert "not to be told apart by one sample a task" in single and "with at least" in single
+    assert alike in results.notes(board_of(entries(10, a=5, b=5)))
 
 
 def test_the_matrix_of_many_entries_is_printed_in_blocks_that_fit(capsys):

@@ -245,6 +245,30 @@ def test_the_task_part_of_crossed_is_the_variance_of_the_cluster_bootstrap():
     assert closed.standard_error == pytest.approx(resampled.standard_error, rel=0.05)
 
 
+def test_the_noise_of_a_difference_is_parted_into_tasks_samples_and_seeds():
+    random = np.random.default_rng(3)
+    chance = random.beta(1, 1, (2, 200))  # tasks as they are
+    draws = random.binomial(8, chance, (400, 2, 200)) / 8
+    counts = [8] * 200, [8] * 200
+    found = [stats.noise([a], [b], counts) for a, b in draws]
+    again = np.var([a.mean() - b.mean() for a, b in draws])  # the same tasks, other samples
+    assert np.mean([one.samples for one in found]) == pytest.approx(again, rel=0.2)
+    own = np.var(chance[0] - chance[1], ddof=1) / 200
+    assert np.mean([one.tasks for one in found]) == pytest.approx(own, rel=0.05)
+    times = found[0].more_samples(0.12)
+    left = found[0].tasks + found[0].samples / times
+    assert stats.smallest_detectable(math.sqrt(left)) == pytest.approx(0.12)
+    assert found[0].more_samples(1e-3) == math.inf
+    left = found[0].whole / found[0].more_tasks(0.12)
+    assert stats.smallest_detectable(math.sqrt(left)) == pytest.approx(0.12)
+    a, b = draws[:5, 0] + np.arange(5)[:, None] / 20, draws[:5, 1]
+    for paired in (False, True):
+        whole = stats.crossed(a, b, paired=paired).standard_error ** 2
+        parts = stats.noise(a, b, counts, paired=paired)
+        assert parts.whole == pytest.approx(whole) and parts.seeds > 0.2 * whole
+    assert math.isnan(stats.noise(*draws[0][:, None], ([1] * 200, [8] * 200)).samples)
+
+
 def test_mcnemar_is_twice_the_binomial_tail():
     tail = sum(math.comb(38, i) for i in range(18)) / 2**38
     assert stats.mcnemar(21, 17) == pytest.approx(2 * tail)

@@ -253,6 +253,7 @@ def _paired(row: Mapping, form: str, inputs: list, outputs: list, function: obje
     calls = [_call(*pair) for pair in zip(inputs, outputs, strict=True)]
     json.dumps(calls, allow_nan=False)  # ValueError: there is no literal of it
     wrapped = all(isinstance(output, list) and len(output) == 1 for _, output in calls)
+    wrapped &= form != "public_test_cases"  # LiveCodeBench wraps none
     lines = []
     for given, output in calls:
         call = f"candidate({', '.join(map(repr, given))})"

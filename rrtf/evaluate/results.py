@@ -1,5 +1,6 @@
 """Rates with their intervals, the planned comparisons, and sentences that claim no more."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -431,13 +432,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Entries by rank, and every pair of them: `a` is the better one, `b` the other."""
+    """Entries by rank, and every pair of them: `a` is the better one, `b` the other.
+
+    `noise` says where that of their differences comes from, '' where there are no pairs.
+    """
 
     benchmark: str
     n_tasks: int
     n_families: int
     entries: tuple[Entry, ...]
     pairs: tuple[Comparison, ...]
+    noise: str
 
 
 def board(
@@ -475,7 +480,8 @@ def board(
         for name in order
     ]
     n_families = len(set(families(used[order[0]])))
-    return Board(scores[0].benchmark, len(common), n_families, tuple(ranked), tuple(pairs))
+    counts, entries = (len(common), n_families), (tuple(ranked), tuple(pairs))
+    return Board(scores[0].benchmark, *counts, *entries, _noise(used, order) if pairs else "")
 
 
 def by_entry(scores: Sequence[TaskScore]) -> dict[str, list[TaskScore]]:
@@ -528,6 +534,41 @@ def _pairs(
         for a, b in combinations(order, 2)
     ]
     return corrected(found)
+
+
+SOUGHT = 0.02  # the difference for which a board says how many samples would show it
+
+
+def _noise(entries: Mapping[str, Sequence[TaskScore]], order: Sequence[str]) -> str:
+    """How much of the differences' variance is what, on average, and what would show SOUGHT."""
+    shares = {name: [row.c / row.n for row in rows] for name, rows in entries.items()}
+    counts = {name: [row.n for row in rows] for name, rows in entries.items()}
+    groups = families(entries[order[0]])
+    found = [
+        stats.noise([shares[a]], [shares[b]], (counts[a], counts[b]), groups)
+        for a, b in combinations(order, 2)
+    ]
+    mean = stats.Noise(
+        *(sum(getattr(one, part) for one in found) / len(found) for part in stats.Noise.__slots__)
+    )
+    least, known = min(map(min, counts.values())), not math.isnan(mean.samples)
+    share = round(100 * mean.samples / mean.whole) if known else 0
+    parts = (
+        f"{100 - share} % the choice of tasks, {share} % the samples"
+        if known
+        else "the choice of tasks and the samples, not to be told apart by one sample a task"
+    )
+    times = mean.more_samples(SOUGHT)
+    needed = "no number of samples, but with"
+    if times < math.inf:
+        at_least = "" if known else "at least "
+        needed = f"{at_least}{math.ceil(least * times):,} samples a task, or with"
+    more = math.ceil(len(groups) * mean.more_tasks(SOUGHT))
+    return (
+        f"noise of these differences (variance, mean of the pairs): {parts}, none training seeds "
+        f"(each entry is one model); {100 * SOUGHT:g} points would be found four times in five "
+        f"with {needed} {more:,} such tasks"
+    )
 
 
 AS_ONE = Metric(1, 0.0)  # of entries whose seed and temperature are put aside
@@ -626,6 +667,7 @@ def notes(found: Board) -> list[str]:
         f"({len(found.pairs)}), level {ALPHA:g}; one pair alone would find a true difference of "
         f"{' to '.join(dict.fromkeys((points[0], points[-1])))} points four times in five"
     )
+    lines.append(found.noise)
     open_ = [entry.name for entry in found.entries if entry.told_apart is False]
     if open_:
         lines.append(f"~ not told apart from {found.entries[0].name}: {', '.join(open_)}")
