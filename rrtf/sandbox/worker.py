@@ -242,16 +242,17 @@ def _run_whole(link: _Connection, code: types.CodeType, given: bytes) -> None:
     os._exit(status)
 
 
-def _guarded(link: _Connection, action, *arguments) -> list | None:
+def _guarded(link: _Connection, action, *arguments) -> list:
     """[the value of a call]; what it raises is sent. Exits at once where the candidate asks to."""
+    result = []
     try:
-        return [action(*arguments)]
+        result.append(action(*arguments))
     except SystemExit:
         link.send(b"X")
         os._exit(0)
     except BaseException as error:
         link.send(b"E", _describe(error))
-        return None
+    return result
 
 
 _mro = type.__dict__["__mro__"].__get__
@@ -302,10 +303,10 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
         held = link.shared or linked.containers((*rest[1], *rest[2].values()), frozenset())
     before = [] if is_table else [linked.content(container) for container in held]
     result = _guarded(link, _OPERATIONS[operation], space, *rest)
-    if result and held and (is_table or link.changed(held, before, *result)):
-        link.send(b"V", *result, held)
+    if result and held and (is_table or link.changed(held, before, result[0])):
+        link.send(b"V", result[0], held)
     elif result:
-        link.send(b"V", *result)
+        link.send(b"V", result[0])
 
 
 def _resolve_name(space: dict, target: str):
