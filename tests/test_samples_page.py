@@ -1,6 +1,7 @@
 """`samples.html`: what it holds, that data stays data, its size, what it does in a browser."""
 
 import base64
+import csv
 import gzip
 import html
 import itertools
@@ -446,6 +447,24 @@ def test_sliders_move_the_loss_of_a_group_by_hand(browser, tmp_path):
     assert (
         browser.run(loss) == "L = L_rank + L_ft = 0.00 + 10.0 = 10.0" and not browser.complaints()
     )
+
+
+def test_a_table_of_a_page_can_be_taken_along_as_csv(browser, tmp_path):
+    table = tables.table([{"name": 'a "b", c', "n": 3}, {"name": "x\ny", "n": 4}], caption="Two!")
+    script = f"<script>{samples._template('report.js')}</script>"
+    ready = "<script>document.documentElement.dataset.ready = 1</script>"
+    page = f'<!DOCTYPE html><button id="code"></button>{table.data}{script}{ready}'
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.open(tmp_path / "page.html")
+    text = browser.run("csv(document.querySelector('table'))")
+    assert [*csv.reader(text.splitlines(keepends=True))] == [
+        ["name", "n"], ['a "b", c', "3"], ["x\ny", "4"],
+    ]  # fmt: skip
+    link = "document.querySelector('a.csv')"
+    assert browser.run(f"{link}.download") == "Two-.csv"
+    browser.run(f"{link}.addEventListener('click', event => event.preventDefault())")
+    browser.run(f"{link}.click()")
+    assert browser.run(f"{link}.href").startswith("blob:") and not browser.complaints()
 
 
 def test_the_page_is_read_by_keyboard(browser, small):
