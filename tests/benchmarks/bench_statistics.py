@@ -25,6 +25,7 @@ simulation.
 import argparse
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from importlib import metadata
 
 import bayes_evals
@@ -52,6 +53,11 @@ SETTINGS = (
 
 def scored(values: Sequence[float], families: Sequence[int] | None) -> tuple[list, dict]:
     """(Inspect's scores, the keyword that names the families)."""
+    return _scored(tuple(values), families and tuple(families))
+
+
+@lru_cache(maxsize=1)  # several of its functions are asked in turn
+def _scored(values: tuple[float, ...], families: tuple[int, ...] | None) -> tuple[list, dict]:
     groups = families if families is not None else range(len(values))
     rows = [
         SampleScore(score=Score(value=float(value)), sample_metadata={"family": int(group)})
