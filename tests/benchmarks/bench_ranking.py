@@ -47,7 +47,7 @@ N_MUTANTS = 8  # stage 04's
 MOST = 16  # tests, before all
 SCORES = dict(zip(Outcome, (0.0, 1.0, 2.0, 3.0), strict=True))  # stage 04's in every profile
 RANKED = Limits(2.0, 6.0, 512, "landlock+seccomp")  # the profile nano's
-TRUTH = Limits(20.0, 60.0, 2048, "landlock+seccomp")
+TRUTH = Limits(10.0, 60.0, 2048, "landlock+seccomp")  # a few right answers to MBPP+ need more
 ALL = 0  # how many tests: all of the base
 BINS = (0.0, 0.5, 0.8, 0.95, 1.0)  # of strength; the last for itself
 GPT = "gpt-3.5-turbo"
