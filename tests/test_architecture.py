@@ -27,7 +27,7 @@ FLOORS = (
      "figures": 760},
     {"execution": 155, "rank": 205, "step": 1385, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 810, "report": 1000},
-    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1495, "benchmarks": 1015,
+    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1640, "benchmarks": 1015,
      "quantize": 1180},
     {"evaluate": 1360, "plan": 945, "reward": 220},
     {"cases": 455, "ablation": 645, "cli": 2020},
