@@ -27,7 +27,7 @@ FLOORS = (
      "figures": 825},
     {"execution": 155, "rank": 205, "step": 1390, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 810, "report": 1015},
-    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1495, "benchmarks": 1050,
+    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1640, "benchmarks": 1050,
      "quantize": 1185},
     {"evaluate": 1500, "plan": 945, "reward": 230},
     {"cases": 455, "ablation": 700, "cli": 2035},

@@ -8,10 +8,12 @@ import os
 import re
 import sys
 import types
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import bench_labels
 import numpy as np
 import pytest
 import restyling
@@ -20,7 +22,7 @@ from conftest import call as fenced_call
 from conftest import judge as fenced_judge
 from typer.testing import CliRunner
 
-from rrtf import benchmarks, probes, similarity, store
+from rrtf import benchmarks, probes, similarity, stats, store
 from rrtf.__main__ import app
 from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit import plants as audit_plants
@@ -489,6 +491,68 @@ def test_a_function_that_hangs_or_leaves_on_one_task_is_still_found_with_another
     assert set(passes(LOOP, [unanswered])) == {"t/sum_even"}, "tried on its tests at once"
 
 
+def test_one_sweep_tells_of_every_call_what_it_tells_alone():
+    codes = [
+        "def f(x, seen=[]):\n    seen.append(x)\n    return x is int or seen\n",
+        "def f(x):\n    if x == 2:\n        raise KeyError\n    return {x: (x, None, 1.5, b'')}\n",
+        "def f(x):\n    while x == 2:\n        pass\n    return str(x)\n",
+        "def f(x):\n    return map(str, [x]) if x == 1 else f if x else object()\n",
+        "from collections import Counter\ndef f(x):\n    return Counter('a')\n",
+        "import sys\ndef f(x):\n    return sys.exit(1) if x == 2 else x\n",
+    ]
+    functions = [function for code in codes for function in running.functions_in(code)]
+    inputs = [(1,), (2,), ("a",), ([],), (int,)]  # a class cannot be sent with the others
+    asked = []
+
+    def counting(programs, inputs):
+        asked.extend((entry, len(inputs)) for _, entry in programs)
+        return fenced(programs, inputs)
+
+    swept = running._called(functions, inputs, counting)
+    assert told(swept) == told(running._one_by_one(functions, inputs, fenced))
+    assert Counter(asked)["rrtf_swept", 1] == 6 and Counter(asked)["rrtf_timed", 1] == 5
+    assert Counter(asked)["rrtf_timed", 5] == 2, "what leaves the process, and once more after that"
+    assert [r.value for r in swept[3][:2]] == [running.Foreign(True, [t]) for t in "1"] + [
+        running.Foreign(True, [])]  # fmt: skip
+    assert swept[3][3].value == running.Foreign(True, None)
+    forged = [Returned(value) for value in (("==", [1]), ("=", [1, 2]), ("=x", [1]), "==", None)]
+    for answer in forged:
+        assert running._swept(functions[:1], inputs[:2], lambda *_, a=answer: [(a,)]) == [[]]
+
+
+def told(results: list[list]) -> list[list]:
+    """Of each call whether it returned, whether it was not heard out, and its plain value."""
+    foreign = (lanes.wire.Opaque, running.Foreign)
+    counted = ("{'a': 1}", "Counter({'a': 1})")
+    return [
+        [(not r.error, r.error == running.UNHEARD,
+          "" if isinstance(r.value, foreign) or repr(r.value) in counted else repr(r.value))
+         for r in of_one]
+        for of_one in results
+    ]  # fmt: skip
+
+
+def test_who_reads_no_attribute_is_not_tried_where_objects_must_be_told_apart():
+    node = "class Node:\n    def __init__(self, v):\n        self.v = v\n"
+    tests = "def check(f):\n" + "".join(f"    assert f(Node({n})) == {n + 1}\n" for n in (1, 2))
+    task = Problem("t/node", node, "after", tests, "def after(n):\n    return n.v + 1\n")
+    (exam,) = running.examine([task], fenced)
+    assert not exam.examples and exam.fields == {"v"}
+    codes = ("return n.v + 1", "return getattr(n, 'v') + 1", "return n.w", "return 2")
+    functions = [f for c in codes for f in running.functions_in(f"def f(n):\n    {c}\n")]
+    promised = running.promising(functions, [exam], call=fenced)
+    assert [one.key for one in promised] == [function.key for function in functions[:2]]
+    assert set(passes(f"def f(n):\n    {codes[0]}\n", [task])) == {"t/node"}
+    constant = replace(task, tests=tests.replace("== 2", "> 0").replace("== 3", "> 0"),
+                       reference="def after(n):\n    return 3\n")  # fmt: skip
+    for other in (
+        constant,
+        replace(task, prompt=node + "    def __len__(self):\n        return 1\n"),
+    ):
+        (exam,) = running.examine([other], fenced)
+        assert not exam.fields, "one result, or an operator, needs no attribute"
+
+
 def test_equal_code_runs_once_is_reported_for_every_row_and_saved(tmp_path):
     asked = []
 
@@ -501,7 +565,7 @@ def test_equal_code_runs_once_is_reported_for_every_row_and_saved(tmp_path):
     first, again = (running.passes_tests(rows, "b", [SUM_EVEN], **how) for _ in range(2))
     assert [(leak.task_id, leak.evidence) for leak in first] == [
         ("a", "f passes 3 of 3 tests"), ("b", "f passes 3 of 3 tests")]  # fmt: skip
-    assert first == again and asked.count("rrtf_timed") == 1
+    assert first == again and asked.count("rrtf_swept") == 1
 
 
 def test_the_score_is_the_share_of_further_calls_that_agree():
@@ -528,6 +592,10 @@ def test_examples_are_what_the_tests_ask_and_the_reference_returns():
     ([1, 2], (2, 1), True), ([1, 1], {1}, True), ([1], [1, 2], False), ([], [], True),
     ({"a": [1]}, {"a": (1,)}, True), ({"a": 1}, {"b": 1}, False), ("a", "b", False),
     (iter([]), [1], True), (iter([]), True, True), (None, 0, False), (1j, 1j, True),
+    (running.Foreign(True, [1]), (1,), True), (running.Foreign(True, ["a", "b"]), "ab", True),
+    (running.Foreign(True, []), 1, False), (running.Foreign(True, []), [1], False),
+    (running.Foreign(False, None), True, False), (running.Foreign(False, None), [1], True),
+    (running.Foreign(True, [(1, 2)]), {1: 2}, True), (running.Foreign(True, [1]), None, False),
 ])  # fmt: skip
 def test_results_are_alike_where_some_test_might_accept_them(value, expected, same):
     assert running.alike(value, expected) is same
@@ -829,3 +897,22 @@ def test_what_passes_a_tasks_tests_in_other_words_is_found_by_running_it_alone(t
     assert {(row["task_id"], row["detector"]) for row in found} == {("rows:1", "execution")}
     assert task.task_id in {row["benchmark_task_id"] for row in found}
     assert any(saved.rglob("*.jsonl"))
+
+
+def test_the_labels_are_the_guides_and_equal_weights_have_wilsons_interval():
+    one, other = (bench_labels.labels(bench_labels.LABELS / f"labels_{r}.jsonl") for r in "ab")
+    pairs = [json.loads(line) for line in
+             (bench_labels.LABELS / "pairs.jsonl").read_text().splitlines()]  # fmt: skip
+    assert [*one] == [*other] == [pair["pair"] for pair in pairs] == [*range(1, 301)]
+    assert Counter(pair["stratum"] for pair in pairs) == bench_labels.STRATA
+    # Of 10, both say yes to 4 and no to 3: 0.7, by chance 0.6 * 0.5 + 0.4 * 0.5 = 0.5.
+    sides = "yyyyyynnnn", "yyyynnnnny"
+    assert bench_labels.kappa(*sides).value == pytest.approx((0.7 - 0.5) / (1 - 0.5))
+    even = [((f"row {at}", "b", "t"), 2.0, float(at < 3)) for at in range(10)]
+    share, wilson = bench_labels.weighted(even), stats.wilson(3, 10)
+    assert (share.value, share.low, share.high) == pytest.approx(
+        (wilson.value, wilson.low, wilson.high)
+    )
+    heavy = bench_labels.weighted([*even, (("row 0", "b", "t"), 20.0, 1.0)])
+    assert heavy.value == pytest.approx(26 / 40)
+    assert heavy.high - heavy.low > share.high - share.low, "one row carries half of the weight"

@@ -36,6 +36,7 @@ OURS = "starts a program of ours, which ends with its parent: "
 # Calls that run code, load values that can run code, import by a name, or start a process.
 RUNNING = {
     "audit/running.py: : in a text": FENCED + "the calls of a row's program",
+    "audit/running.py: _marshalled: marshal.dumps": "written, and read inside the sandbox",
     "cli/options.py: command: import_module": HERE + "one of the ten verbs",
     "cli/train.py: _tracker: import_module": HERE + "wandb or trackio",
     "cluster.py: _Team.__init__: import_module": HERE + "the module of the work that is spread",

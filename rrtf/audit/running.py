@@ -13,6 +13,7 @@ weak say "passes" of programs that do something else.
 
 import ast
 import hashlib
+import marshal
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from rrtf import probes, similarity, store
 from rrtf.audit.detectors import EXECUTION
 from rrtf.audit.rows import Row
 from rrtf.records import Execution, Leak, Outcome, Problem, Response
+from rrtf.sandbox.wire import Opaque
 
 EXAMPLES, LOOKED_AT = 3, 40  # calls of a task's tests that a function is tried on, chosen from
 LONGEST = 2000  # characters of the arguments and the result of an example
@@ -39,11 +41,15 @@ _KNOWN = (*probes.TYPES, type(None), type)
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """A task as functions are tried on it: `examples` are (arguments, what comes out)."""
+    """A task as functions are tried on it: `examples` are (arguments, what comes out).
+
+    `fields` as from `_fields`, where there are no examples.
+    """
 
     problem: Problem
     parameters: tuple[str, ...]
     examples: tuple[tuple[tuple, Any], ...]
+    fields: frozenset[str] = frozenset()
 
 
 def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
@@ -58,11 +64,52 @@ def examine(tasks: Sequence[Problem], call: Call) -> list[Exam]:
     for task, (answer,) in zip(tasks, answers, strict=True):
         calls = answer.value if not answer.error and isinstance(answer.value, list) else []
         names = parameters(task)
-        pairs = [(args, out) for args, out in _by_place(calls, names) if _is_plain([*args, out])]
+        placed = list(_by_place(calls, names))
+        pairs = [(args, out) for args, out in placed if _is_plain([*args, out])]
         size = len(pairs[0][0]) if pairs else 0
         names = names or tuple(f"a{at}" for at in range(size))
-        found.append(Exam(task, names, tuple(_chosen([p for p in pairs if len(p[0]) == size]))))
+        examples = tuple(_chosen([p for p in pairs if len(p[0]) == size]))
+        found.append(
+            Exam(task, names, examples, frozenset() if examples else _fields(task, placed))
+        )
     return found
+
+
+def _fields(task: Problem, calls: Sequence[tuple[tuple, Any]]) -> frozenset[str]:
+    """The attributes of the objects that a task's tests pass, where it takes one to pass them.
+
+    That is so where only objects are passed, of classes that the task defines without any operator,
+    and different results are wanted: who reads no attribute returns the same of all. Else none.
+    """
+    wanted = {repr(out) for args, out in calls
+              if args and all(type(a) is Opaque for a in args) and _is_plain([out])}  # fmt: skip
+    owner = task.entry_point.partition("(")[0]
+    sources = (task.prompt + task.reference, task.tests)
+    classes = [node for source in sources for node in ast.walk(similarity.parsed(source))
+               if isinstance(node, ast.ClassDef) and node.name != owner]  # fmt: skip
+    inside = [node for one in classes for node in ast.walk(one)]
+    methods = {node.name for node in inside if isinstance(node, ast.FunctionDef)}
+    bases = {ast.unparse(base) for one in classes for base in [*one.bases, *one.decorator_list]}
+    if len(wanted) < 2 or bases - {"object"} or any(m.startswith("__") for m in methods - _MADE):
+        return frozenset()
+    stored = {n.attr for n in inside if isinstance(n, ast.Attribute)
+              and isinstance(n.ctx, ast.Store)}  # fmt: skip
+    return frozenset(stored | methods - _MADE)
+
+
+_MADE = {"__init__"}
+_READERS = {"getattr", "hasattr", "vars", "attrgetter", "methodcaller", "eval", "exec"}
+
+
+@lru_cache(maxsize=1 << 15)
+def reads(source: str) -> frozenset[str]:
+    """The attributes that a program reads; `*` among them where it may read others too."""
+    nodes = list(ast.walk(similarity.parsed(source)))
+    names = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id in _READERS}
+    special = any(name.startswith("__") or name in _READERS for name in names)
+    special |= any(isinstance(node, ast.MatchClass) for node in nodes)
+    return frozenset({*names, "*"} if special else names)
 
 
 def parameters(task: Problem) -> tuple[str, ...]:
@@ -85,8 +132,10 @@ def rrtf_examples(found=[]):
     def candidate(*places, **names):
         asked = copy.deepcopy((places, names))
         out = {entry_point}(*places, **names)
-        if len(found) < {most} and len(repr((asked, out))) <= {longest}:
-            found.append((*asked, out))
+        is_counter = isinstance(out, dict) and type(out).__module__ == "collections"
+        told = dict(out) if is_counter else out
+        if len(found) < {most} and len(repr((asked, told))) <= {longest}:
+            found.append((*asked, told))
         return out
 
     space = dict(globals())
@@ -153,6 +202,8 @@ def alike(value: Any, expected: Any) -> bool:
     Numbers agree to a thousandth, sequences and sets as sets, an object of another type with any
     sequence and by its truth. What differs here, differs under any test that compares results.
     """
+    if isinstance(value, Foreign):
+        return _stands_for(value, expected)
     if isinstance(value, _NUMBERS) and isinstance(expected, _NUMBERS):
         return value == expected or _near(value, expected)
     if isinstance(value, _ROWS) and isinstance(expected, _ROWS):
@@ -162,6 +213,18 @@ def alike(value: Any, expected: Any) -> bool:
     if type(value) not in _KNOWN or type(expected) not in _KNOWN:
         return not isinstance(expected, bool) or bool(value) == expected
     return value == expected
+
+
+def _stands_for(value: "Foreign", expected: Any) -> bool:
+    """Whether a test that takes the items, or asks for truth, might accept it."""
+    if isinstance(expected, bool) or value.items is None:
+        return not isinstance(expected, bool) or value.truth == expected
+    if isinstance(expected, str):
+        text = "".join(item for item in value.items if isinstance(item, str))
+        return bool(value.items) and {*text} == {*expected}
+    if isinstance(expected, dict):
+        return bool(value.items) or not expected
+    return isinstance(expected, _ROWS) and alike(value.items, expected)
 
 
 def _near(value: Any, expected: Any) -> bool:
@@ -199,10 +262,11 @@ _ANSWER = "rrtf_answer"
 _LOADED = """
 rrtf_space = dict(globals(), __name__="row", print=lambda *texts, **how: None)
 exec({source!r}, rrtf_space)
+rrtf_named = compile({name!r}, "row", "eval")
 
 
 def {answer}(*arguments):
-    return eval({name!r}, rrtf_space)(*arguments)
+    return eval(rrtf_named, rrtf_space)(*arguments)
 """
 # Classes that tests make objects of stay in reach.
 _SHOWN = """
@@ -236,7 +300,7 @@ def rrtf_timed(*arguments, _state=[0, 0]):
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 """
 UNHEARD = "Unheard"  # the error of a call that took too long, or came after too many of those
-SECONDS, SLOW_CALLS = 0.05, 12
+SECONDS, SLOW_CALLS = 0.02, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +416,84 @@ def to_call(function: Function, *, after: int = 0) -> tuple[str, str]:
 def _timed(answer: str, after: int) -> str:
     limits = {"seconds": SECONDS, "slow_calls": SLOW_CALLS, "unheard": UNHEARD}
     return _TIMED.format(after=after, answer=answer, **limits)
+
+
+# All calls in one: a mark for each, and of those that returned what they had returned right then.
+_SWEPT = """
+
+def rrtf_seen(*arguments):
+    from collections.abc import Iterable
+    from itertools import islice
+    from marshal import dumps, loads
+    from types import BuiltinFunctionType, FunctionType, MethodType
+
+    value = {answer}(*arguments)
+    home = type(value).__module__
+    if isinstance(value, dict) and home == "collections":
+        value = dict(value)
+    try:
+        data = dumps(value, {unshared})
+        return ({returned!r}, loads(data)) if len(data) <= {most} else ({unheard_mark!r}, None)
+    except ValueError:
+        pass
+    if isinstance(value, type | BuiltinFunctionType | FunctionType | MethodType):
+        return {foreign!r}, (True, [])
+    items = None
+    if isinstance(value, Iterable) and home in ("builtins", "collections", "itertools"):
+        try:
+            data = dumps(list(islice(value, {items})), {unshared})
+            items = loads(data) if len(data) <= {most} else None
+        except Exception as error:
+            if type(error) is {unheard}:
+                raise
+    return {foreign!r}, (bool(value), items)
+
+{timed}
+
+def rrtf_swept(calls):
+    from marshal import loads
+
+    marks, values = [], []
+    for arguments in loads(calls):
+        try:
+            mark, value = rrtf_timed(*arguments)
+        except {unheard}:
+            mark = {unheard_mark!r}
+        except Exception:
+            mark = {raised!r}
+        marks.append(mark)
+        if mark in {with_value!r}:
+            values.append(value)
+    return "".join(marks), values
+"""
+_RETURNED, _FOREIGN, _RAISED, _UNHEARD = "=~!?"
+_UNSHARED = 2  # the newest format of `marshal` in which nothing is one object twice
+_MOST, _ITEMS = 8192, 1000  # bytes of a value, more than LONGEST makes; items of an iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A result that is no plain value: its truth, and the items it gives, if these are known.
+
+    A function has none. It equals no plain value; `items` None: it may.
+    """
+
+    truth: bool
+    items: Sequence | None
+
+
+def to_sweep(function: Function) -> tuple[str, str]:
+    """(program, entry point): given marshalled calls, it makes them all and tells in one value.
+
+    That value is (marks, values), a mark for each call: it returned, plainly or not (`Foreign`),
+    raised, or was UNHEARD, as is a value too large to be any example's; the values are of the calls
+    that returned, in order. The whole fails where a call leaves the process.
+    """
+    names = {"returned": _RETURNED, "foreign": _FOREIGN, "raised": _RAISED}
+    names |= {"unheard_mark": _UNHEARD, "with_value": _RETURNED + _FOREIGN, "unheard": UNHEARD}
+    numbers = {"unshared": _UNSHARED, "most": _MOST, "items": _ITEMS}
+    program = _SWEPT.format(answer=_ANSWER, timed=_timed("rrtf_seen", 0), **names, **numbers)
+    return _loaded(function, "") + program, "rrtf_swept"
 
 
 # What a function returns to calls of its own, as (whether it returned, what).
@@ -487,7 +629,8 @@ def promising(
 ) -> list[Promise]:
     """The functions and tasks worth a judge, with the order of arguments that agreed.
 
-    Tasks without examples are promised to every function that takes as many arguments.
+    Tasks without examples are promised to every function that takes as many arguments and may read
+    the attributes that it takes to pass them.
     """
     groups: defaultdict[tuple[int, int], list[Function]] = defaultdict(list)
     for function in functions:
@@ -517,6 +660,7 @@ def promising(
         if not exam.examples
         for function in functions
         if function.least <= len(exam.parameters) <= function.most
+        and (not exam.fields or reads(function.source) & {*exam.fields, "*"})
     ]
 
 
@@ -539,6 +683,7 @@ def _trials(exams: Sequence[Exam], least: int, most: int) -> list[Trial]:
 def _tried(functions: Sequence[Function], trials: Sequence[Trial], call: Call) -> Iterator[Promise]:
     """What one batch promises: the first order in which a function agrees on a task's examples."""
     inputs = {repr(args): args for _, _, examples in trials for args, _ in examples}
+    inputs = dict(sorted(inputs.items(), key=lambda item: not _marshalled([item[1]])))
     place = {text: at for at, text in enumerate(inputs)}
     asked = [(name, order, [(place[repr(args)], out) for args, out in examples])
              for name, order, examples in trials]  # fmt: skip
@@ -593,9 +738,61 @@ def _share(theirs: Any, ours: Any) -> float:
 
 
 _GIVEN_UP = SimpleNamespace(value=None, error=UNHEARD)  # in place of a result
+_FIXED = {_UNHEARD: _GIVEN_UP, _RAISED: SimpleNamespace(value=None, error="Exception")}
 
 
 def _called(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
+    """Every function on every input: in one sweep where that works, else call by call.
+
+    Inputs that `marshal` cannot write come last: no sweep is asked for these.
+    """
+    plain = sum(bool(_marshalled([arguments])) for arguments in inputs)
+    results = _swept(functions, inputs[:plain], call)
+    for known in {0, plain} - {len(inputs)}:
+        waiting = [at for at, found in enumerate(results) if len(found) == known]
+        found = _one_by_one([functions[at] for at in waiting], inputs[known:], call)
+        for at, more in zip(waiting, found, strict=True):
+            results[at] += more
+    return results
+
+
+def _marshalled(calls: Sequence[tuple]) -> bytes:
+    """The calls as a worker reads them; empty where they hold what cannot be written so."""
+    try:
+        return marshal.dumps(list(calls), _UNSHARED)
+    except ValueError:
+        return b""
+
+
+def _swept(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
+    """What `to_sweep` tells of each function, as a list of results, empty where it failed."""
+    if not inputs or not functions:
+        return [[] for _ in functions]
+    answers = call([to_sweep(function) for function in functions], [(_marshalled(inputs),)])
+    return [_told(answer.value, len(inputs)) for (answer,) in answers]
+
+
+def _told(value: Any, count: int) -> list:
+    """The `count` results in what a sweep returned; none if it is anything else: rows may forge."""
+    match value:
+        case (str(marks), list(values)) if (
+            len(marks) == count
+            and sum(map(marks.count, _RETURNED + _FOREIGN)) == len(values)
+            and {*marks} <= {_RETURNED, _FOREIGN, *_FIXED}
+        ):
+            returned = iter(values)
+            return [_FIXED.get(mark) or _returned(mark, next(returned)) for mark in marks]
+    return []
+
+
+def _returned(mark: str, value: Any) -> SimpleNamespace:
+    match mark, value:
+        case "~", (bool(truth), None | list() as items):
+            value = Foreign(truth, items)
+    return SimpleNamespace(value=value, error="")
+
+
+def _one_by_one(functions: Sequence[Function], inputs: Sequence[tuple], call: Call) -> list[list]:
     """Every function on every input; after a call that ends the process with the ones after it."""
     results: list[list] = [[] for _ in functions]
     waiting = list(range(len(functions))) if inputs else []

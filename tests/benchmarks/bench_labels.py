@@ -1,7 +1,7 @@
 """How often is the audit right? 300 pairs of row and task, labelled twice by a written guide.
 
     python tests/benchmarks/bench_labels.py draw --data FOLDER --out FILE   # pairs with their texts
-    python tests/benchmarks/bench_labels.py report --data FOLDER --findings FILE
+    python tests/benchmarks/bench_labels.py report --data FOLDER [--findings FILE]
 
 The rule of the drawing. Rows are Code Alpaca's 20,022, tasks those of HumanEval and MBPP, the two
 benchmarks of the audit of `audit.txt` that the rows can have been copied from. A pair is in the
@@ -37,7 +37,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from rrtf import execution, stats, store
-from rrtf.audit import detectors, running, verdict
+from rrtf.audit import detectors, running, verdict, views
 from rrtf.audit.rows import Corpus, Row, from_problems, read
 from rrtf.cli import audit, options
 from rrtf.records import Leak
@@ -131,14 +131,12 @@ def near_and_far(sides: tuple[Corpus, Corpus]) -> list[Leak]:
     return [leak for one in detectors.chosen(LOOSE, {}) for leak in one.find(*sides)]
 
 
-def by_tests(rows: Sequence[Row], data: Path, *, seed: int) -> list[Leak]:
-    """What EXECUTED of the rows with a function find by passing tests, in the sandbox."""
-    able = [row for row in rows if running.functions_in(row.code)]
-    some = random.Random(seed).sample(able, EXECUTED)
-    limits = executor.Limits(4.0, 12.0, 512, "landlock+seccomp")
+def by_tests(some: Sequence[Row], data: Path) -> list[Leak]:
+    """What these rows find by passing tests, in the sandbox."""
+    limits = executor.Limits(2.0, 6.0, 512, "landlock+seccomp")
     how = {
-        "call": partial(executor.call, limits=limits, workers=1),
-        "judge": partial(execution.execute, limits=limits, workers=1, cluster="local"),
+        "call": partial(executor.call, limits=limits, workers=2),
+        "judge": partial(execution.execute, limits=limits, workers=2, cluster="local"),
     }
     problems = audit.load_problems(BENCHMARKS, data=data)
     return [
@@ -146,6 +144,15 @@ def by_tests(rows: Sequence[Row], data: Path, *, seed: int) -> list[Leak]:
         for name, members in problems.items()
         for leak in running.passes_tests(some, name, members, **how)
     ]
+
+
+def sample(rows: Sequence[Row], *, seed: int) -> list[Row]:
+    """EXECUTED of the rows that have a function."""
+    return random.Random(seed).sample(able(rows), EXECUTED)
+
+
+def able(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if running.functions_in(row.code)]
 
 
 def drawn(told: Mapping[Pair, str], *, seed: int) -> list[tuple[Pair, str]]:
@@ -178,7 +185,8 @@ def draw(data: Path, out: Path, *, seed: int) -> None:
     """Draws the pairs, writes their ids to `pairs.jsonl` and their texts, without ids, to `out`."""
     rows, tasks = material(data)
     sides = Corpus(rows), Corpus.of_benchmarks(tasks)
-    told = strata([*near_and_far(sides), *by_tests(rows, data, seed=seed)], sides)
+    executed = by_tests(sample(rows, seed=seed), data)
+    told = strata([*near_and_far(sides), *executed], sides)
     write(drawn(told, seed=seed), rows, data, out)
 
 
@@ -254,33 +262,67 @@ def weighted(drawn: Sequence[tuple[Pair, float, float]]) -> stats.Estimate:
     n = p * (1 - p) / variance if variance else total**2 / sum(w * w for _, w, _ in drawn)
     middle, reach = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + (Z / (2 * n)) ** 2)
     low, high = ((middle + sign * reach) / (1 + Z**2 / n) for sign in (-1, 1))
-    return stats.Estimate(p, min(p, low), max(p, high))
+    return stats.Estimate(p, max(0.0, min(p, low)), min(1.0, max(p, high)))
 
 
-def labelled(data: Path, findings: Path, *, strict: bool) -> list[Labelled]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the audit says: `said` as the verb's --out has it; `pool`, pairs behind each stratum."""
+
+    said: Sequence[Mapping]
+    pool: Mapping[str, float]
+
+
+def found(data: Path, findings: Path | None, *, seed: int) -> Found:
+    """Of all rows from the verb's file, or without one from the rows that the draw ran.
+
+    Then the labelled rows are run too, and of the sample's pairs each stands for as many as there
+    are rows with a function to one of the sample. That a task is passed by many rows is then known
+    of fewer.
+    """
+    rows, tasks = material(data)
+    sides = Corpus(rows), Corpus.of_benchmarks(tasks)
+    near = near_and_far(sides)
+    if findings:
+        said = [row for _, row in store.read_rows(findings)]
+        passed = [_leak(row) for row in said if row["detector"] == detectors.EXECUTION]
+        passed = [leak for leak in passed if leak.benchmark in BENCHMARKS]
+        return Found(said, Counter(strata([*near, *passed], sides).values()))
+    some = sample(rows, seed=seed)
+    ids = {pair["row"] for pair in drawn_pairs()}
+    passed = by_tests(some, data)
+    more = by_tests([row for row in able(rows) if row.task_id in ids - {r.task_id for r in some}],
+                    data)  # fmt: skip
+    result = verdict.audit(rows, tasks, SETTINGS, behaviour={}, executed=[*passed, *more],
+                           generic_nodes=verdict.GENERIC_NODES)  # fmt: skip
+    pool = Counter(strata([*near, *passed], sides).values())
+    times = len(able(rows)) / EXECUTED
+    pool = {name: n * (times if name.startswith("execution") else 1) for name, n in pool.items()}
+    return Found(views.finding_rows(result), pool)
+
+
+def _leak(row: Mapping) -> Leak:
+    return Leak(**{key: value for key, value in row.items() if key != "chance"})
+
+
+def drawn_pairs() -> list[dict]:
+    return [json.loads(line) for line in (LABELS / "pairs.jsonl").read_text().splitlines()]
+
+
+def labelled(says: Found, *, strict: bool) -> list[Labelled]:
     """The drawn pairs with the labels of both readers and all that the audit says of them."""
     yes = STRICT if strict else LEAKS
     sides = [labels(LABELS / f"labels_{reader}.jsonl") for reader in "ab"]
-    ids = [json.loads(line) for line in (LABELS / "pairs.jsonl").read_text().splitlines()]
-    rows, tasks = material(data)
-    corpora = Corpus(rows), Corpus.of_benchmarks(tasks)
     said: defaultdict[Pair, dict[str, bool]] = defaultdict(dict)
-    passed = []
-    for _, row in store.read_rows(findings):
-        leak = Leak(**{key: value for key, value in row.items() if key != "chance"})
-        said[verdict.pair_of(leak)][leak.detector] = not row["chance"]
-        passed += [leak] * (leak.detector == detectors.EXECUTION and leak.benchmark in BENCHMARKS)
-    pool = Counter(strata([*near_and_far(corpora), *passed], corpora).values())
-    drawn_of = Counter(one["stratum"] for one in ids)
-    print("stratum: pairs of the pool, drawn")
-    print("".join(f"{name:34}{pool[name]:>7}{drawn_of[name]:>5}\n" for name in STRATA))
-    found = []
-    for one in ids:
-        pair = one["row"], one["benchmark"], one["task_id"]
+    for row in says.said:
+        said[verdict.pair_of(_leak(row))][row["detector"]] = not row["chance"]
+    pairs, of = [], Counter(one["stratum"] for one in drawn_pairs())
+    for one in drawn_pairs():
+        pair, stratum = (one["row"], one["benchmark"], one["task_id"]), one["stratum"]
         truth = sum(side[one["pair"]] in yes for side in sides) / len(sides)
-        weight = pool[one["stratum"]] / drawn_of[one["stratum"]]
-        found.append(Labelled(pair, one["stratum"], weight, truth, said.get(pair, {})))
-    return found
+        weight = says.pool[stratum] / of[stratum]
+        pairs.append(Labelled(pair, stratum, weight, truth, said.get(pair, {})))
+    return pairs
 
 
 def labels(path: Path) -> dict[int, str]:
@@ -294,16 +336,23 @@ def labels(path: Path) -> dict[int, str]:
     return found
 
 
-def report(data: Path, findings: Path) -> None:
+def report(data: Path, findings: Path | None, *, seed: int) -> None:
     """Prints kappa, then precision and recall of every detector and of the rule."""
     one, other = ([*labels(LABELS / f"labels_{r}.jsonl").values()] for r in "ab")
     print(f"{len(one)} pairs, two readers; {told(kappa(one, other))} kappa of the labels")
     for name, yes in (("leak", LEAKS), ("leak, strict", STRICT)):
         sides = [[str(label in yes) for label in side] for side in (one, other)]
         print(f"{'':25}{told(kappa(*sides))} kappa of {name}")
+    says = found(data, findings, seed=seed)
+    pairs = labelled(says, strict=False)
+    print(f"\n{'stratum':32}{'pairs':>7}{'drawn':>6}  labelled leaks")
+    for name in STRATA:
+        of = [pair for pair in pairs if pair.stratum == name]
+        leaks = weighted([(p.pair, 1.0, p.truth) for p in of])
+        print(f"{name:32}{says.pool[name]:>7.0f}{len(of):>6}  {told(leaks)}")
     for strict in (False, True):
         print(f"\n{'same and function alone are leaks' if strict else 'all four labels are leaks'}")
-        table(labelled(data, findings, strict=strict))
+        table(labelled(says, strict=strict))
 
 
 def table(pairs: Sequence[Labelled]) -> None:
@@ -349,17 +398,17 @@ def main() -> None:
     parser.add_argument("what", choices=("draw", "report"))
     parser.add_argument("--data", type=Path, default=os.environ.get("RRTF_DATA"))
     parser.add_argument("--out", type=Path, help="draw: where the texts of the pairs go")
-    parser.add_argument("--findings", type=Path, help="report: what `rrtf audit --out` wrote")
+    parser.add_argument("--findings", type=Path, help="report: what `audit --execute --out` wrote")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if not given.data or not (Path(given.data) / SEEDS).exists():
         sys.exit(f"--data or $RRTF_DATA must name a folder with {SEEDS}")
-    if given.what == "draw" and given.out:
+    if given.what == "report":
+        report(Path(given.data), given.findings, seed=given.seed)
+    elif given.out:
         draw(Path(given.data), given.out, seed=given.seed)
-    elif given.what == "report" and given.findings:
-        report(Path(given.data), given.findings)
     else:
-        sys.exit("draw needs --out, report needs --findings")
+        sys.exit("draw needs --out")
 
 
 if __name__ == "__main__":
