@@ -22,7 +22,7 @@ PACKAGE = ROOT / "rrtf"
 # floors only. The number is its budget in code lines, without blanks, comments and docstrings. A
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
-    {"records": 100, "config": 155, "stats": 255, "loss": 155, "similarity": 225},
+    {"records": 100, "config": 180, "stats": 280, "loss": 155, "similarity": 260},
     {"cluster": 200, "store": 480, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 4145,
      "figures": 760},
     {"execution": 155, "rank": 205, "step": 1385, "engines": 2115, "nano": 1150, "strength": 505,
@@ -44,7 +44,7 @@ REASONS: dict[str, str] = {}
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",
     "gptqmodel", "peft", "accelerate", "papermill", "nbconvert", "pandas", "pyarrow", "ray",
-    "openai",
+    "openai", "datasketch", "IPython", "huggingface_hub",
 }  # fmt: skip
 FORBIDDEN = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base", "core"}
 
