@@ -7,12 +7,13 @@ the command line come from the same lines (`cli.options`).
 
 import hashlib
 import os
-import sys
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,59 @@ APPENDICES = (
 )  # the others: by --only
 
 Value = str | int | float | bool | list
+EXTRAS = {  # what an extra of pyproject.toml brings, by the name that is imported
+    "sample": ("torch", "transformers", "tokenizers", "safetensors", "ctranslate2", "openai",
+               "httpx"),
+    "train": ("peft", "accelerate", "tensorboard"),
+    "quantize": ("gptqmodel", "optimum"),
+    "data": ("huggingface_hub", "datasets", "pyarrow"),
+    "notebooks": ("jupyterlab", "papermill", "nbconvert", "nbclient", "nbformat", "ipykernel",
+                  "jupyter_client", "jupyter_core", "psutil", "latex2mathml", "matplotlib", "scipy",
+                  "tqdm"),
+    "ray": ("ray",),
+}  # fmt: skip
+_WHOLE = {"train": "train", "plan": "train", "quantize": "quantize", "run": "notebooks"}
 
 
 @cache
 def home() -> Path:
     """The folder that holds `data/` and `notebooks/`: the checkout, or what an installation copied.
 
+    That is `share/rrtf` above the package: of an environment, a user's own folder, a `--target`.
     FileNotFoundError where there is none.
     """
-    beside, shared = Path(__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "rrtf"
-    for place in (beside, shared):
+    above = Path(__file__).resolve().parents[1:]
+    for place in (above[0], *(folder / "share" / "rrtf" for folder in above)):
         if (place / "data" / "devices.toml").exists():
             return place
     raise FileNotFoundError(
-        f"{shared}: rrtf was installed without its data; install it from a checkout, "
-        "pip install -e . in place or pip install . into an environment of its own"
+        f"{above[0]}: rrtf was installed without its data, which lie in share/rrtf beside or above "
+        "it; install its wheel by pip, or a checkout in place: pip install -e ."
     )
+
+
+def need(what: str, *libraries: str) -> None:
+    """OSError for the first library that is not installed: which extra brings it to `what`."""
+    for library in libraries:
+        if not find_spec(library):
+            raise OSError(_lacks(what, library))
+
+
+@contextmanager
+def extras_named(what: str) -> Iterator[None]:
+    """Turns an import that fails inside into `need`'s error, where an extra brings the library."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if not any(library in brings for brings in EXTRAS.values()):
+            raise
+        raise OSError(_lacks(what, library)) from error
+
+
+def _lacks(what: str, library: str) -> str:
+    brings = next(extra for extra, libraries in EXTRAS.items() if library in libraries)
+    return f"{what} needs {library}: pip install 'rrtf[{_WHOLE.get(what, brings)}]'"
 
 
 def output_home() -> Path:

@@ -4,14 +4,23 @@ Used where rows are made (evolution) and where they are checked (audit). Everyth
 function of text; what two programs *do* is compared in `rrtf.audit`.
 """
 
+from __future__ import annotations
+
 import ast
 import difflib
+import hashlib
 import re
 import textwrap
 import unicodedata
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Shingles = frozenset[str]
 
@@ -105,28 +114,65 @@ def near_duplicates(
     threshold can be missed; the similarity of what is proposed is then counted exactly. The
     result depends on `seed`, not on the order of the sets. Sorted by (i, j).
     """
-    from datasketch import MinHash, MinHashLSH
+    import numpy as np
 
     if not 0.0 < threshold <= 1.0:
         raise ValueError(f"the MinHash threshold must lie in (0, 1], found {threshold}")
-    index = MinHashLSH(threshold=threshold, num_perm=permutations)
-    blank = MinHash(num_perm=permutations, seed=seed)
-    sketches = [_sketch(blank, shingle_set) for shingle_set in right]
-    for j, sketch in enumerate(sketches):
-        if right[j]:
-            index.insert(j, sketch)
+    draw = np.random.RandomState(seed)
+    factors = draw.randint(0, 1 << 31, permutations, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    shifts = draw.randint(0, 1 << 32, permutations, dtype=np.uint32)
+    bands = _bands(threshold, permutations)
+    keys = partial(_keys, factors=factors, shifts=shifts, bands=bands)
+    tables = [defaultdict(list) for _ in range(bands[0])]
+    theirs = list(map(keys, right))
+    for j, own in enumerate(theirs):
+        for table, key in zip(tables, own, strict=False):
+            table[key].append(j)
     pairs = []
-    asked = sketches if left is right else (_sketch(blank, shingle_set) for shingle_set in left)
-    for i, sketch in enumerate(asked):
-        found = index.query(sketch) if left[i] else []
-        pairs += [(i, j, jaccard(left[i], right[j])) for j in sorted(found)]
+    for i, own in enumerate(theirs if left is right else map(keys, left)):
+        near = zip(tables, own, strict=False)
+        found = sorted({j for table, key in near for j in table.get(key, ())})
+        pairs += [(i, j, jaccard(left[i], right[j])) for j in found]
     return [pair for pair in pairs if pair[2] >= threshold]
 
 
-def _sketch(blank, shingle_set: Shingles):
-    sketch = blank.copy()
-    sketch.update_batch([shingle.encode() for shingle in shingle_set])
-    return sketch
+@lru_cache
+def _bands(threshold: float, permutations: int) -> tuple[int, int]:
+    """(bands b, rows r of each) with the least chance to propose the unlike and miss the like.
+
+    A pair of Jaccard s is proposed with the chance 1 - (1 - s^r)^b; both errors are its areas on
+    the wrong side of `threshold`. The rule of Gauss and Legendre is exact for polynomials of b r.
+    """
+    import numpy as np
+
+    nodes, weights = np.polynomial.legendre.leggauss(permutations // 2 + 1)
+    low, high = threshold * (1 + nodes) / 2, 1 - (1 - threshold) * (1 + nodes) / 2
+
+    def error(shape: tuple[int, int]) -> float:
+        b, r = shape
+        unlike, like = (1 - (1 - s**r) ** b for s in (low, high))
+        return float(weights @ (threshold * unlike + (1 - threshold) * (1 - like)))
+
+    shapes = ((b, r) for b in range(1, permutations + 1) for r in range(1, permutations // b + 1))
+    return min(shapes, key=error)
+
+
+def _keys(
+    shingle_set: Shingles, *, factors: np.ndarray, shifts: np.ndarray, bands: tuple[int, int]
+) -> list[bytes]:
+    """Of each band the least hashes of the set; none of an empty one. Equal keys propose a pair."""
+    import numpy as np
+
+    if not shingle_set:
+        return []
+    heads = b"".join(hashlib.sha1(one.encode()).digest()[:4] for one in shingle_set)
+    x = np.frombuffer(heads, "<u4")  # (S,) and mixed, so that a x + b below behaves like chance
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    x = x ^ (x >> np.uint32(16))
+    least = (x[:, None] * factors + shifts).min(axis=0)  # (P,)
+    b, r = bands
+    return [least[at * r : (at + 1) * r].tobytes() for at in range(b)]
 
 
 def parsed(source: str) -> ast.Module:

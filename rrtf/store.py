@@ -63,6 +63,10 @@ _SUFFIXES = (".json", ".jsonl", ".parquet")
 
 def _data_set(name: str) -> dict[str, Any]:
     """split -> its rows."""
+    try:
+        config.need("a data set", "datasets")
+    except OSError as lacking:
+        raise FileNotFoundError(f"{name}: no such file; {lacking}") from None
     import datasets
 
     path = Path(name)

@@ -752,6 +752,19 @@ def test_the_latent_space_is_the_same_every_time_and_unknown_words_resemble_no_t
     assert cosines[1, 0] == 0 and cosines[0, 0] < cosines[2, 0] <= 1
 
 
+def test_the_latent_space_is_that_of_the_singular_vectors_without_those_of_no_task():
+    draw = np.random.default_rng(2)
+    words = [[f"w{n}" for n in draw.zipf(1.4, size=20) % 90] for _ in range(40)]
+    _, theirs = detectors.latent([], [*words, words[0], []])
+    names = sorted({word for task in words for word in task})
+    counts = np.array([[task.count(name) for name in names] for task in [*words, words[0]]])
+    rarity = np.log(43 / (1 + (counts > 0).sum(axis=0))) + 1
+    weights = np.where(counts, 1 + np.log(np.maximum(counts, 1)), 0) * rarity
+    plain = detectors.unit(weights)  # fewer tasks than dimensions: nothing is lost
+    assert theirs.shape == (42, 40) and not theirs[41].any()
+    assert np.allclose(theirs[:41] @ theirs[:41].T, plain @ plain.T, atol=1e-5)
+
+
 def test_any_sentence_model_can_embed_and_a_missing_package_is_named(monkeypatch):
     class Model:
         def __init__(self, name):

@@ -1,15 +1,23 @@
-"""One environment in four files: pyproject.toml, requirements.lock, environment.yml, Makefile."""
+"""What is installed: ranges and extras in pyproject.toml, the pins in requirements.lock.
+
+environment.yml repeats the pins of what is named there, the Makefile installs the lock.
+"""
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from rrtf import config
 
 ROOT = Path(__file__).resolve().parent.parent
 LANE = ROOT / "rrtf/quantize/auto_gptq_lane.py"  # is run by a Python of its own
@@ -42,15 +50,69 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+APART = ("peers", "embeddings", "gpu", "vllm")  # extras that come later or lie elsewhere: pins
+
+
+def ranged() -> dict[str, str]:
+    """package -> its range, of the bare package and every extra that `make` installs."""
+    extras = project()["optional-dependencies"]
+    names = [name for name in extras if name not in APART]
+    lines = project()["dependencies"] + [line for name in names for line in extras[name]]
+    found: dict[str, str] = {}
+    for line in lines:
+        if not line.startswith("rrtf["):
+            name, range_ = re.fullmatch(r"([\w-]+)(.*)", line).groups()
+            assert found.setdefault(plain(name), range_) == range_, f"two ranges of {name}"
+    return found
+
+
+def brings(extra: str) -> set[str]:
+    """The packages of an extra, with those of the extras that it names."""
+    found = set()
+    for line in project()["optional-dependencies"][extra]:
+        inner = re.fullmatch(r"rrtf\[([\w,]+)\]", line)
+        parts = map(brings, inner[1].split(",")) if inner else ()
+        found |= set().union(*parts) if inner else {plain(re.match(r"[\w-]+", line)[0])}
+    return found
+
+
 def test_the_lock_holds_exact_versions_and_no_address():
     text = (ROOT / "requirements.lock").read_text()
     assert locked()["torch"] == "2.13.0"
     assert "+cpu" not in text and "://" not in text and " @ " not in text
 
 
-def test_every_dependency_of_the_project_is_pinned_in_the_lock_to_the_same_version():
-    wanted = pins(project()["dependencies"] + project()["optional-dependencies"]["dev"])
-    assert {name: locked().get(name) for name in wanted} == wanted
+def test_every_pin_of_the_lock_lies_in_the_range_of_the_package():
+    specifiers = pytest.importorskip("packaging.specifiers")
+    for name, range_ in ranged().items():
+        assert ">=" in range_ and "==" not in range_, f"{name}{range_}: expected a range"
+        assert locked()[name] in specifiers.SpecifierSet(range_), f"{name}{range_}"
+
+
+def test_the_bare_package_needs_nothing_heavy_and_extras_bring_what_errors_say_they_do():
+    assert {plain(re.match(r"[\w-]+", line)[0]) for line in project()["dependencies"]} == {
+        "numpy", "typer", "rich", "markdown-it-py"}  # fmt: skip
+    for extra, libraries in config.EXTRAS.items():
+        assert {plain(name) for name in libraries} <= brings(extra), extra
+    whole = brings("train") | brings("sample") | brings("quantize") | brings("data")
+    assert whole <= brings("notebooks") < brings("all") < brings("dev")
+    told = {"rrtf[train]": ("train", "torch"), "rrtf[data]": ("grade", "pyarrow")}
+    for extra, (what, library) in told.items():
+        with (
+            pytest.raises(
+                OSError, match=rf"^{what} needs {library}: pip install '{re.escape(extra)}'$"
+            ),
+            config.extras_named(what),
+        ):
+            raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+    with pytest.raises(ModuleNotFoundError), config.extras_named("grade"):
+        raise ModuleNotFoundError("No module named 'nobody'", name="nobody")
+
+
+def test_the_declared_pythons_are_311_to_313():
+    told = project()["classifiers"]
+    versions = [line.rpartition(" ")[2] for line in told if "Python :: 3." in line]
+    assert versions == ["3.11", "3.12", "3.13"] and project()["requires-python"] == ">=3.11"
 
 
 def test_conda_users_get_the_same_versions():
@@ -62,7 +124,7 @@ def test_conda_users_get_the_same_versions():
     assert all(re.fullmatch(r"[a-z0-9-]+(=[\d.]+)?", entry) for entry in conda)
     (nested,) = (entry for entry in parsed["dependencies"] if isinstance(entry, dict))
     extras = project()["optional-dependencies"]
-    assert pins(nested["pip"]) == pins(project()["dependencies"] + extras["dev"])
+    assert pins(nested["pip"]) == {name: locked()[name] for name in ranged()}
     for name in ("gpu", "vllm"):
         (line,) = re.findall(rf"^#\s+{name}:\s+(.*)$", text, re.MULTILINE)
         assert set(re.findall(r"[\w-]+==[\w.]+", line)) == set(extras[name])
@@ -86,8 +148,6 @@ def test_the_lock_is_closed_under_requirement():
 
 def imported() -> set[str]:
     """Top-level names that the package, its tests and its notebooks import."""
-    import json
-
     files = [path for f in ("rrtf", "tests") for path in (ROOT / f).rglob("*.py") if path != LANE]
     code = [path.read_text() for path in files]
     for path in (ROOT / "notebooks").glob("*.ipynb"):
@@ -109,8 +169,7 @@ def imports(text: str) -> set[str]:
 def test_everything_imported_is_declared():
     own = {"rrtf", "conftest", "tests"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
     extras = project()["optional-dependencies"]
-    lines = project()["dependencies"] + [line for name in extras for line in extras[name]]
-    declared = set(pins(lines)) | {"packaging"}
+    declared = {*ranged(), "packaging", *pins([line for name in APART for line in extras[name]])}
     foreign = imported() - set(sys.stdlib_module_names) - own
     undeclared = {n for n in foreign if plain(IMPORT_NAMES.get(n, n)) not in declared}
     assert not undeclared
@@ -122,6 +181,129 @@ def test_the_program_of_the_auto_gptq_lane_needs_only_what_its_lock_holds():
     assert foreign and {plain(name) for name in foreign} <= set(lock)
     text = (ROOT / "requirements-auto-gptq.lock").read_text()
     assert "+cpu" not in text and "://" not in text and " @ " not in text
+
+
+def closed(names: set[str]) -> set[str]:
+    """The packages and all that they need here, by the metadata of what is installed."""
+    requirements = pytest.importorskip("packaging.requirements")
+    found, waiting = set(), [*names]
+    while waiting:
+        name = plain(waiting.pop())
+        if name not in found:
+            found.add(name)
+            needed = map(requirements.Requirement, metadata.requires(name) or [])
+            waiting += [r.name for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The Python of an empty environment that holds the wheel of this tree and the bare needs."""
+    pytest.importorskip("pip")
+    tree, place = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("bare")
+    for name in ("rrtf", "data", "notebooks"):
+        ignored = shutil.ignore_patterns("runs", "__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", tree, tree])
+    run([sys.executable, "-m", "venv", "--without-pip", place])
+    (wheel,), python = tree.glob("*.whl"), place / "bin" / "python"
+    run([*pip, "--python", python, "install", "--no-deps", "--no-index", "--no-compile", wheel])
+    (site,) = place.glob("lib/python*/site-packages")
+    for name in closed({re.match(r"[\w-]+", line)[0] for line in project()["dependencies"]}):
+        of = metadata.distribution(name)
+        for top in {file.parts[0] for file in of.files} - {"..", "__pycache__"}:
+            (site / top).symlink_to(Path(of.locate_file(top)).resolve())
+    return python, site
+
+
+def asked(bare, folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """`python -m rrtf WORDS` of the empty environment, in another folder than this tree."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [bare[0], "-m", "rrtf", *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def lines(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path.name
+
+
+@pytest.mark.slow
+def test_a_wheel_alone_grades_ranks_audits_evaluates_and_rewards_files_without_torch(
+    bare, tmp_path
+):
+    task = {
+        "task_id": "my/add", "prompt": 'def add(a, b):\n    """Return the sum."""\n',
+        "entry_point": "add", "canonical_solution": "    return a + b\n",
+        "test": "def check(f):\n    assert f(1, 2) == 3\n    assert f(2, 2) == 4\n",
+    }  # fmt: skip
+    answer = partial(dict, task_id="my/add")
+    problems = lines(tmp_path / "problems.jsonl", [task])
+    right = lines(tmp_path / "right.jsonl", [answer(completion="    return a + b\n")])
+    wrong = lines(tmp_path / "wrong.jsonl", [answer(completion="    return a * b\n")])
+    rows = lines(tmp_path / "rows.jsonl", [{"instruction": "Add.", "output": task["prompt"]}])
+    verbs = {
+        "g.html": ["grade", problems, right, "--report", "g.html"],
+        "pairs.jsonl": ["rank", problems, f"t={right}", f"s={wrong}", "--teacher", "t", "--pairs",
+                        "--out", "pairs.jsonl"],
+        "board": ["evaluate", problems, f"a={right}", f"b={wrong}", "--out", "board"],
+        "a.html": ["audit", rows, "--benchmarks", "nano-validation", "--execute", "--report",
+                   "a.html"],
+    }  # fmt: skip
+    for made, words in verbs.items():
+        done = asked(bare, tmp_path, *words)
+        assert not done.returncode, done.stderr
+        assert (tmp_path / made).exists(), made
+    program = (
+        "import importlib.util, sys\n"
+        "from rrtf import engines\nfrom rrtf.reward import Rewards\n"
+        "assert not importlib.util.find_spec('torch')\n"
+        "assert (engines.model_folder('nano-student') / 'model.safetensors').is_file()\n"
+        f"with Rewards(workers=1) as rewards:\n    found = rewards([{task!r}], [' return a + b'])\n"
+        "assert found[0].score == 1, found\n"
+        "print(sorted({'torch', 'scipy', 'transformers', 'matplotlib'} & sys.modules.keys()))"
+    )  # fmt: skip
+    done = subprocess.run([bare[0], "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_bare_package_is_small_knows_all_verbs_and_names_the_extra_that_one_lacks(
+    bare, tmp_path
+):
+    held = (
+        Path(at) / name for at, _, names in os.walk(bare[1], followlinks=True) for name in names
+    )
+    assert sum(path.stat().st_size for path in held) < 150e6
+    for verb in ("plan", "evolve", "audit", "sample", "grade", "rank", "train", "quantize"):
+        assert not asked(bare, tmp_path, verb, "--help").returncode, verb
+    lacking = {
+        (
+            "train",
+            "g.jsonl",
+            "--model",
+            "nano-student",
+            "--objective",
+            "rrtf",
+            "--out",
+            "o",
+        ): "train",
+        ("sample", "nano-validation", "--model", "nano-student"): "sample",
+        ("evaluate", "nano-validation", "--model", "nano-student"): "sample",
+        ("quantize", "--model", "nano-student", "--variant", "gptq-int4"): "quantize",
+        ("run", "--profile", "smoke"): "notebooks",
+    }
+    for words, extra in lacking.items():
+        told = asked(bare, tmp_path, *words)
+        line = rf"\nfailed: {words[0]} needs \w+: pip install 'rrtf\[{extra}\]'\n"
+        assert told.returncode == 1 and re.fullmatch(line, told.stderr), told.stderr
+    checked = asked(bare, tmp_path, "run", "--profile", "smoke", "--check")
+    assert not checked.returncode and "nano-student" in checked.stdout, checked.stderr
+    assert not list(tmp_path.iterdir()), "nothing was begun"
 
 
 @pytest.mark.parametrize(

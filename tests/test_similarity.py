@@ -133,6 +133,29 @@ def test_near_duplicates_agree_with_comparing_all_pairs_away_from_the_threshold(
     assert all(value >= 0.5 for *_, value in found)
 
 
+@pytest.mark.parametrize("threshold, permutations", [(0.3, 16), (0.5, 128), (0.9, 33)])
+def test_the_proposed_pairs_are_those_of_datasketch(threshold, permutations):
+    datasketch = pytest.importorskip("datasketch")
+    draw = random.Random(8)
+    sets = [frozenset(str(draw.randrange(60)) for _ in range(draw.randrange(1, 30)))
+            for _ in range(60)]  # fmt: skip
+    index = datasketch.MinHashLSH(threshold=threshold, num_perm=permutations)
+    sketches = [datasketch.MinHash(num_perm=permutations, seed=4) for _ in sets]
+    for at, (sketch, one) in enumerate(zip(sketches, sets, strict=True)):
+        sketch.update_batch([item.encode() for item in one])
+        index.insert(at, sketch)
+    theirs = [
+        (i, j, value)
+        for i, sketch in enumerate(sketches)
+        for j in sorted(index.query(sketch))
+        if (value := similarity.jaccard(sets[i], sets[j])) >= threshold
+    ]
+    found = similarity.near_duplicates(
+        sets, sets, threshold=threshold, permutations=permutations, seed=4
+    )
+    assert found == theirs
+
+
 def test_near_duplicates_repeat_under_one_seed_and_skip_empty_sets():
     left = [frozenset("abcdef"), frozenset()]
     how = dict(permutations=128, seed=7)

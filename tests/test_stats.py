@@ -469,6 +469,18 @@ def test_permutation_rejects_a_true_null_at_its_level():
     assert 0.02 <= rejected <= 0.08
 
 
+@pytest.mark.parametrize("df", [1, 1.3, 3.7, 11, 163, 1e5])
+def test_the_t_distribution_central_or_not_is_scipys(df):
+    at = [-3.0, 0.0, 0.1, 2.5, 6.0, 12.7]
+    for x in at:
+        assert stats._above(x, df) == pytest.approx(scipy.stats.t.sf(x, df), rel=1e-11, abs=1e-18)
+        for shift in (0.5, 2.8, 10.0):
+            theirs = scipy.stats.nct.sf(x, df, shift)
+            assert stats._above(x, df, shift) == pytest.approx(theirs, rel=1e-6, abs=1e-12)
+    assert stats._quantile(df) == pytest.approx(scipy.stats.t.isf(0.025, df), rel=1e-12)
+    assert stats._quantile(math.inf) == pytest.approx(scipy.stats.norm.isf(0.025), rel=1e-14)
+
+
 def test_importing_stats_does_not_import_scipy():
     code = "import sys, rrtf.stats; print({'scipy', 'statsmodels', 'torch'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ grows with the number of rows and not with that of pairs.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -350,46 +350,46 @@ def latent(
     that the tasks' words make up, because a row of words that no task has resembles none.
     """
     import numpy as np
-    from scipy.sparse.linalg import svds
 
     documents = Counter(word for words in tasks for word in set(words))
     place = {word: at for at, word in enumerate(sorted(documents))}
     rarity = {word: np.log((1 + len(tasks)) / (1 + n)) + 1 for word, n in documents.items()}
-    unknown = np.log(1 + len(tasks)) + 1
-    theirs, _ = _weighted(tasks, place, rarity, unknown)
-    ours, known = _weighted(rows, place, rarity, unknown)
-    if not place:
-        return np.zeros((len(rows), 1), np.float32), np.zeros((len(tasks), 1), np.float32)
-    if min(theirs.shape) > DIMENSIONS + 1:
-        start = np.ones(min(theirs.shape))  # fixed, so that the result is the same every time
-        _, _, directions = svds(theirs, k=DIMENSIONS, v0=start)
-    else:
-        _, _, directions = np.linalg.svd(theirs.toarray(), full_matrices=False)
-    ours, theirs = (unit(side @ directions.T) for side in (ours, theirs))
-    return ours * known[:, None], theirs
+    weighted = partial(_weighted, place=place, rarity=rarity, unknown=np.log(1 + len(tasks)) + 1)
+    theirs = list(map(weighted, tasks))
+    overlap = np.zeros((len(tasks), len(tasks)))  # (M, M): of every two tasks the inner product
+    having: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for at, (columns, weights, _) in enumerate(theirs):
+        for column, weight in zip(columns, weights, strict=True):
+            having[column].append((at, weight))
+    for members in having.values():
+        which, weights = (np.array(part) for part in zip(*members, strict=True))
+        overlap[np.ix_(which, which)] += np.outer(weights, weights)
+    squares, mixes = np.linalg.eigh(overlap)  # of the singular values, the smallest first
+    kept = [at for at in range(len(tasks))[-DIMENSIONS:] if squares[at] > 1e-10 * squares[-1]]
+    directions = np.zeros((len(place), max(len(kept), 1)), np.float32)  # (V, D)
+    for (columns, weights, _), mix in zip(theirs, mixes[:, kept], strict=True):
+        directions[columns, : len(kept)] += np.outer(weights, mix / np.sqrt(squares[kept]))
+
+    def reduced(sides: Iterable[tuple[list[int], np.ndarray, float]]) -> np.ndarray:
+        found = [(weights @ directions[columns], known) for columns, weights, known in sides]
+        vectors = unit(np.array([v for v, _ in found]).reshape(-1, directions.shape[1]))
+        return vectors * np.array([known for _, known in found], np.float32)[:, None]
+
+    return reduced(map(weighted, rows)), reduced(theirs)
 
 
 def _weighted(
-    texts: Sequence[Sequence[str]], place: dict[str, int], rarity: dict[str, float], unknown: float
-) -> tuple[Any, np.ndarray]:
-    """(weights (N, V) sparse: 1 + log count, times rarity; the share of length that is known)."""
+    words: Sequence[str], *, place: dict[str, int], rarity: dict[str, float], unknown: float
+) -> tuple[list[int], np.ndarray, float]:
+    """(columns, their weights 1 + log count times rarity, the share of length that is known)."""
     import numpy as np
-    from scipy.sparse import csr_array
 
-    data, columns, starts, known = [], [], [0], []
-    for words in texts:
-        counts = Counter(words)
-        weights = {w: (1 + np.log(n)) * rarity.get(w, unknown) for w, n in counts.items()}
-        own = [word for word in weights if word in place]
-        data += [weights[word] for word in own]
-        columns += [place[word] for word in own]
-        starts.append(len(data))
-        squares = sum(v * v for v in weights.values())
-        inside = sum(weights[word] ** 2 for word in own)
-        known.append((inside / squares) ** 0.5 if squares else 0.0)
-    shape = (len(texts), max(len(place), 1))
-    arrays = np.asarray(data, np.float32), np.asarray(columns, np.int32), np.asarray(starts)
-    return csr_array(arrays, shape=shape), np.asarray(known, np.float32)
+    weights = {w: (1 + np.log(n)) * rarity.get(w, unknown) for w, n in Counter(words).items()}
+    own = [word for word in weights if word in place]
+    length = sum(v * v for v in weights.values())
+    inside = sum(weights[word] ** 2 for word in own)
+    found = np.array([weights[word] for word in own])
+    return [place[word] for word in own], found, (inside / length) ** 0.5 if length else 0.0
 
 
 def unit(vectors: Any) -> np.ndarray:

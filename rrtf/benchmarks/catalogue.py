@@ -174,6 +174,11 @@ def _in_folder(known: Entry, folder: Path, looked: list[str]) -> Iterator[list[P
 
 
 def _in_hub(known: Entry, cached: bool, looked: list[str]) -> Iterator[list[Path]]:
+    try:
+        config.need("the Hugging Face hub", "huggingface_hub", "pyarrow")
+    except OSError as lacking:
+        looked += [str(lacking)] * cached
+        return
     import huggingface_hub
 
     get = partial(huggingface_hub.hf_hub_download, known.hub, repo_type="dataset")

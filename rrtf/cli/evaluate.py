@@ -104,12 +104,13 @@ def _asked(
 ) -> tuple[entries.Entrant, Author, Decoding]:
     """A model's entry, who answers for it, and how.
 
-    ValueError or FileNotFoundError where it cannot be asked, before hours are spent.
+    ValueError or OSError where it cannot be asked, before hours are spent.
     """
     longest = given.max_new_tokens or inputs.longest(one.place)
     decoding = Decoding(one.temperature or 0.0, given.top_p, longest, given.seed)
     engines.check_sampling(decoding, given.n_samples)
     engine, style = (of.get(one.name, of[""]) for of in (told["engine"], told["prompt_format"]))
+    inputs.need_engine("evaluate", engine)
     if not engines.remote(engine):
         engines.model_folder(one.place)
     source = label(one.name, 0, decoding.temperature)

@@ -98,6 +98,7 @@ def _transformed(given: Given, weights: dict[str, int]) -> None:
 
 def _asked(given: Given, weights: dict[str, int]) -> None:
     """By a model: every row is rewritten and answered, sieved, and tested where that is asked."""
+    inputs.need_engine("evolve", "openai")
     rows, names = read_seeds(
         store.rows(given.seeds),
         source=samples.name_of(given.seeds),

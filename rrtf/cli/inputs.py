@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
-from rrtf import config
+from rrtf import config, engines
 from rrtf.cli import screen
 from rrtf.cli.options import Given
 from rrtf.engines import Decoding
@@ -135,6 +135,12 @@ def load(given: Given, lines: str, **options) -> tuple[list[Problem], list[Sampl
     allow = given.allow_unknown or bool(vars(given).get("since"))
     how = {"extract": given.extract, "renamed": given.rename, "allow_unknown": allow}
     return tasks, *samples.read(lines, tasks, **how, **options)
+
+
+def need_engine(verb: str, engine: str) -> None:
+    """OSError where what this engine runs on, or is asked through, is not installed."""
+    away = engines.remote(engine)
+    config.need(verb, *(("openai", "httpx") if away else ("torch", "transformers")))
 
 
 def longest(model: str) -> int:

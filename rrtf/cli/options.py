@@ -96,7 +96,7 @@ def command(verb: str) -> Any:
             source = context.get_parameter_source
             typed = {name for name in words if source(name).name != "DEFAULT"}
             given = chosen(verb, options, words, typed)
-        with screen.exit_codes(module.saved(given)):
+        with screen.exit_codes(module.saved(given)), config.extras_named(verb):
             getattr(module, verb)(given)
 
     first, needed = table.get("arguments", []), table.get("required", [])

@@ -33,6 +33,7 @@ def plan(given: Given) -> None:
 
     Needs a model's configuration only, no weights; nothing is run.
     """
+    config.need("plan", "torch", "transformers")
     import transformers
 
     from rrtf.plan import models, planning

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rrtf import engines, store
+from rrtf import config, engines, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
 from rrtf.evaluate import samples
@@ -23,6 +23,7 @@ def quantize(given: Given) -> None:
     Every variant is made in a process of its own, asked in another and timed in a third; a model
     whose answers are broken is not timed. What cannot be had is named with what can.
     """
+    config.need("quantize", "torch", "transformers")
     check_variants(given.variants)
     screen.check_folder(given.out)
     screen.check_table(given)

@@ -45,6 +45,8 @@ def run(given: Given) -> None:
 
     What is missing is said before anything is spent, and then nothing is run. --check only looks.
     """
+    if not given.check:
+        config.need("run", "papermill", "nbconvert", "ipykernel", "matplotlib", "torch")
     model, problems = given.model or None, given.problems or None
     start, only = given.start or None, given.only or None
     overrides = pipeline.settings(given.set, problems, model)

@@ -21,6 +21,7 @@ def sample(given: Given) -> None:
     With --out one line per answer: task_id, source (the model's name), index, text, program,
     n_tokens, finish_reason, temperature. The same command goes on after an interruption.
     """
+    inputs.need_engine("sample", given.engine)
     screen.check_out(given.out, given.tasks)
     model, longest = given.model, given.max_new_tokens or inputs.longest(given.model)
     decodings = [Decoding(t, given.top_p, longest, given.seed) for t in given.temperatures]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rrtf import store
+from rrtf import config, store
 from rrtf.engines import Note
 from rrtf.execution import reason_rows
 from rrtf.records import Execution
@@ -143,11 +143,15 @@ def check_out(
 ) -> None:
     """ValueError for an output that could not be written, before hours are spent on it.
 
+    OSError where a library for it is not installed.
+
     Its name ends in one of `ends`, or with .gz behind it; in anything where there are none.
     """
     if out in ("", "-"):
         return
     path = Path(out)
+    if path.name.removesuffix(".gz").endswith(".parquet"):
+        config.need(f"{option} {out}", "pyarrow")
     if ends and not path.name.removesuffix(".gz").endswith(tuple(ends)):
         raise ValueError(f"{option} {out}: expected a name that ends in {' or '.join(ends)}")
     if path.is_dir():

@@ -44,6 +44,7 @@ def train(given: Given) -> None:
     torchrun --nnodes M --nproc-per-node N --rdzv-backend c10d
     --rdzv-endpoint HOST:29500 -m rrtf train ...
     """
+    config.need("train", "torch", "transformers")
     from rrtf import train as training
     from rrtf.step import sharding
 

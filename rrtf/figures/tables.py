@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from math import floor, isfinite, log10
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rrtf import similarity
 from rrtf.figures.style import OUTCOME_COLOURS
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 TABLE_CSS = (  # three times the class: JupyterLab aligns cells to the right by a longer selector
     "<style>.rrtf-table{border-collapse:collapse;font-size:90%;margin:.4em 0}"
@@ -35,12 +33,24 @@ TABLE_CSS = (  # three times the class: JupyterLab aligns cells to the right by 
 _CELL = re.compile(r"<(?P<kind>t[dh])(?P<rest>(?: class=\"(?P<name>\w+)\")?>)")
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class HTML:
+    """Markup that a notebook shows as such; pages of the command line take `data`."""
+
+    data: str
+
+    def __repr__(self) -> str:
+        return "<HTML>"
+
+    def _repr_html_(self) -> str:
+        return self.data
+
+
 def _html(text: str) -> HTML:
     """Our markup with its style; alignment also in the cells, where sheets of style are removed.
 
     GitHub and a notebook that JupyterLab does not trust yet keep nothing else.
     """
-    from IPython.display import HTML
 
     def aligned(cell: re.Match) -> str:
         side = "right" if cell["name"] == "number" else "left"
@@ -51,8 +61,6 @@ def _html(text: str) -> HTML:
 
 def answer(sentence: str) -> HTML:
     """What a stage found, in one sentence; the page and the index begin with it."""
-    from IPython.display import HTML
-
     return HTML(f'<p class="rrtf-answer">{escape(sentence)}</p>')
 
 

@@ -13,7 +13,6 @@ significant even at best is not shown, the rest the printed figures leave open.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -101,17 +100,10 @@ def p_range(a: Count, b: Count, *, alpha: float) -> PRange:
     both = [(x, y, tasks) for (x, tasks), (y, _) in zip(a.parts, b.parts, strict=True)]
     least = sum(max(0, x + y - tasks) for x, y, tasks in both)
     most = sum(min(x, y) for x, y, _ in both)
-    p = [_mcnemar(a.solved - shared, b.solved - shared) for shared in range(least, most + 1)]
+    p = [stats.mcnemar(a.solved - shared, b.solved - shared) for shared in range(least, most + 1)]
     above = max((at for at, value in enumerate(p) if value >= alpha), default=-1)
     needed = None if above == most - least else least + above + 1
     return PRange(min(p), max(p), least, most, needed)
-
-
-@cache
-def _mcnemar(only_a: int, only_b: int) -> float:
-    """`stats.mcnemar` for thousands of pairs: sums of binomial coefficients, divided once."""
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(tosses, k) for k in range(fewer + 1)) / 2**tosses)
 
 
 def bounds(
@@ -127,7 +119,7 @@ def least_lead(alpha: float) -> int:
 
     The most favourable case: the weaker model solves nothing that the stronger does not.
     """
-    return next(lead for lead in range(1, 1000) if _mcnemar(lead, 0) < alpha)
+    return next(lead for lead in range(1, 1000) if stats.mcnemar(lead, 0) < alpha)
 
 
 def detectable(n_tasks: int, disagreement: float, *, alpha: float, power: float) -> float | None:
