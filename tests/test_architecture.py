@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 100, "config": 155, "stats": 255, "loss": 155, "similarity": 225},
-    {"cluster": 200, "store": 480, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 4145,
+    {"cluster": 200, "store": 480, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 4240,
      "figures": 760},
     {"execution": 155, "rank": 205, "step": 1385, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 810, "report": 1000},
