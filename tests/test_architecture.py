@@ -44,7 +44,7 @@ REASONS: dict[str, str] = {}
 HEAVY = {
     "torch", "transformers", "datasets", "scipy", "statsmodels", "matplotlib", "ctranslate2",
     "gptqmodel", "peft", "accelerate", "papermill", "nbconvert", "pandas", "pyarrow", "ray",
-    "openai",
+    "openai", "datasketch", "IPython", "huggingface_hub",
 }  # fmt: skip
 FORBIDDEN = {"utils", "util", "common", "helpers", "helper", "misc", "manager", "base", "core"}
 
