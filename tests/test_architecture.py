@@ -298,7 +298,7 @@ def test_documents_and_docstrings_name_files_and_modules_that_there_are():
     """`rrtf/x/y.py` is a file or folder, `rrtf.x.y` a module, or a name that one holds."""
     texts = [ROOT / name for name in ("README.md", "SECURITY.md", "pyproject.toml")]
     texts += [ROOT / name / "README.md" for name in ("data", "reports", "rrtf", "rrtf/cli")]
-    texts += [*(ROOT / "data").glob("*.toml"), *FILES]
+    texts += [*(ROOT / "data").glob("*.toml"), *(ROOT / ".github").glob("*.md"), *FILES]
     texts += [*(ROOT / "tests" / "benchmarks").iterdir(), *(ROOT / "notebooks").glob("*.ipynb")]
     wrong = []
     for path in texts:
@@ -318,6 +318,7 @@ def test_documents_and_docstrings_name_files_and_modules_that_there_are():
 def test_links_of_documents_lead_to_files():
     folders = (".", "data", "reports", "rrtf", "rrtf/cli", "tests/benchmarks")
     pages = [ROOT / "SECURITY.md", *(ROOT / folder / "README.md" for folder in folders)]
+    pages += (ROOT / ".github").glob("*.md")
     dead = []
     for page in pages:
         text = page.read_text(encoding="utf-8")

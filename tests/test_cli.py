@@ -1,6 +1,8 @@
 """A line of `profiles.toml` is an option: its name, default, help, and what the verb is given."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -22,6 +24,25 @@ told = { verb = false }  # say it
 
 
 run = partial(rrtf, columns=120)
+
+
+def shown_commands() -> list[list[str]]:
+    """The words behind `rrtf` of every command in a block of the documents."""
+    found = []
+    for page in ("README.md", "rrtf/cli/README.md", ".github/CONTRIBUTING.md"):
+        text = (config.home() / page).read_text(encoding="utf-8")
+        for block in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if call := re.match(r"(?:torchrun .*|python )?(?:-m )?rrtf (?=[a-z])", line):
+                    found.append(shlex.split(line[call.end() :], comments=True))
+    return found
+
+
+def test_every_command_that_the_documents_show_is_one_that_the_verb_takes():
+    shown = shown_commands()
+    assert {words[0] for words in shown} == set(__main__.VERBS)
+    for verb, *words in shown:
+        options.command(verb).make_context(verb, words)
 
 
 def said(result) -> str:

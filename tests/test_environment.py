@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from functools import partial
 from importlib import metadata
@@ -266,12 +267,27 @@ def test_a_wheel_alone_grades_ranks_audits_evaluates_and_rewards_files_without_t
         "from rrtf import engines\nfrom rrtf.reward import Rewards\n"
         "assert not importlib.util.find_spec('torch')\n"
         "assert (engines.model_folder('nano-student') / 'model.safetensors').is_file()\n"
-        f"with Rewards(workers=1) as rewards:\n    found = rewards([{task!r}], [' return a + b'])\n"
+        f"answer = {task['canonical_solution']!r}\n"
+        f"with Rewards(workers=1) as rewards:\n    found = rewards([{task!r}], [answer])\n"
         "assert found[0].score == 1, found\n"
         "print(sorted({'torch', 'scipy', 'transformers', 'matplotlib'} & sys.modules.keys()))"
     )  # fmt: skip
     done = subprocess.run([bare[0], "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.slow
+def test_notebook_00_begins_by_itself_in_another_folder_where_a_wheel_is_installed(bare, tmp_path):
+    cells = json.loads((ROOT / "notebooks" / "00_rrtf_by_hand.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:3]
+    code += ["print(stage.folder, base, store.__file__, sep='\\n')"]
+    everything = {"PYTHONPATH": sysconfig.get_path("purelib"), "HOME": str(tmp_path)}
+    command = [bare[0], "-c", "\n".join(code)]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | everything, capture_output=True)
+    folder, model, module = map(Path, done.stdout.decode().splitlines())
+    assert folder.is_relative_to(tmp_path), done.stderr.decode()
+    assert model.is_relative_to(bare[1].parents[2] / "share" / "rrtf")
+    assert module.is_relative_to(bare[1])
 
 
 @pytest.mark.slow
