@@ -23,14 +23,14 @@ show(remembered());
 
 // Every table can be taken along: its cells as comma-separated values, made where the page is read.
 function csv(table) {
-  const quoted = (cell) => `"${cell.innerText.trimEnd().replaceAll('"', '""')}"`;
+  const quoted = (cell) => '"' + cell.innerText.trimEnd().replaceAll('"', '""') + '"';
   return [...table.rows].map((row) => [...row.cells].map(quoted).join(",") + "\r\n").join("");
 }
 
 for (const table of document.querySelectorAll("table.rrtf-table:has(thead)")) {
   const link = document.createElement("a"), name = table.caption?.textContent ?? document.title;
   Object.assign(link, { textContent: "csv", className: "csv", href: "#", title: "this table as CSV" });
-  link.download = `${name.replace(/[^\w.]+/g, "-").slice(0, 40)}.csv`;
+  link.download = name.replace(/[^\w.]+/g, "-").slice(0, 40) + ".csv";
   link.addEventListener("click", () => {
     link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
   });
