@@ -300,7 +300,7 @@ def rrtf_timed(*arguments, _state=[0, 0]):
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 """
 UNHEARD = "Unheard"  # the error of a call that took too long, or came after too many of those
-SECONDS, SLOW_CALLS = 0.02, 12
+SECONDS, SLOW_CALLS = 0.05, 12
 
 
 @dataclass(frozen=True, slots=True)
