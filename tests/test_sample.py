@@ -425,7 +425,7 @@ def test_what_a_model_cannot_hold_is_said_once_and_ends_no_run(verb, add_problem
         (["--model", "no/such/folder"], "no/such/folder: no such model folder"),
         (["--model", ""], "no model is named"),
         (["--out", "answers.txt"], "expected a name that ends in .jsonl or .parquet"),
-        (["--since", "2022-07-01"], "dates are known of benchmarks"),
+        (["--since", "2022-07-01"], "needs a day, as 2025-01-31"),
     ],
 )
 def test_what_is_asked_wrongly_is_named(verb, options, told):
