@@ -786,8 +786,8 @@ def _told(value: Any, count: int) -> list:
 
 
 def _returned(mark: str, value: Any) -> SimpleNamespace:
-    match mark, value:
-        case "~", (bool(truth), None | list() as items):
+    match value:
+        case (bool(truth), None | list() as items) if mark == _FOREIGN:
             value = Foreign(truth, items)
     return SimpleNamespace(value=value, error="")
 

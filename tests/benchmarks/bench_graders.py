@@ -106,20 +106,24 @@ GRADERS = {  # name: (package, a program that reads the source and sets `passed`
         "passed = found['pass@1'] == 1.0\n",
     ),
 }
-FRAME = """
+ALONE = """
 import json, multiprocessing, os, sys, sysconfig
 multiprocessing.set_start_method("fork", force=True)
 
 
 def alone(*folders):  # without the packages around it, which import the world
     sys.path.insert(0, os.path.join(sysconfig.get_path("purelib"), *folders))
-
+"""
+FRAME = (
+    ALONE
+    + """
 
 if __name__ == "__main__":
     source, out = sys.stdin.read(), sys.stdout
     exec({judged!r})
     print("\\nVERDICT", passed, file=out, flush=True)
 """
+)
 HELD = """set -e
 mount --rbind / "$1"
 for place in $(cut -d' ' -f2 /proc/self/mounts | grep "^$1" | sort -r); do
@@ -134,19 +138,30 @@ exec chroot "$root" "$@"
 SECONDS = 300  # for a program; BigCodeBench waits for 242
 
 
-def asked(grader: str, source: str, python: str) -> str:
-    """`FOOLED`, `no`, or `error`, by the grader's own code in a world of its own."""
-    program = FRAME.format(judged=GRADERS[grader][1])
+def held(
+    command: list[str], given: str, *, timeout: float | None = None
+) -> subprocess.CompletedProcess:
+    """What a command says in namespaces of its own, its disk read-only but for /tmp."""
     with tempfile.TemporaryDirectory() as root:
         apart = ["unshare", "--map-root-user", "--mount", "--pid", "--net", "--ipc", "--fork"]
         apart += ["--kill-child", "sh", "-c", HELD, "held", root]
-        command = [*apart, python, "-c", program]
-        try:
-            done = subprocess.run(
-                command, input=source, capture_output=True, text=True, timeout=SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return "error"
+        return subprocess.run(
+            [*apart, *command],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+def asked(grader: str, source: str, python: str) -> str:
+    """`FOOLED`, `no`, or `error`, by the grader's own code in a world of its own."""
+    program = FRAME.format(judged=GRADERS[grader][1])
+    try:
+        done = held([python, "-c", program], source, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        return "error"
     if "VERDICT" not in done.stdout:
         print(grader, done.stderr.strip()[-300:], file=sys.stderr)
         return "error"
@@ -175,9 +190,9 @@ def main() -> None:
         for kind, of in FORGERS.items()
         for name, does in of.items()
     ]
-    versions = _versions(python)
+    installed = versions(python)
     told = {"rrtf": config.version()}
-    told |= {name: versions[package] for name, (package, _) in GRADERS.items()}
+    told |= {name: installed[package] for name, (package, _) in GRADERS.items()}
     print("| program |", *(f"{name} {told[name]} |" for name in told))
     print("| --- |" + " --- |" * len(told))
     rows = []
@@ -194,11 +209,12 @@ def main() -> None:
     print(f"| **fooled by, of {len(rows) - len(CONTROLS)}** |", *(f"**{n}** |" for n in fooled))
     if given.write:
         graders = [{"grader": name, "version": version} for name, version in told.items()]
-        about = {"date": f"{date.today()}", "command": "make graders", "python": versions["python"]}
+        about = {"date": f"{date.today()}", "command": "make graders"}
+        about["python"] = installed["python"]
         store.write_json(Path(given.write), about | {"graders": graders, "programs": rows})
 
 
-def _versions(python: str) -> dict[str, str]:
+def versions(python: str) -> dict[str, str]:
     told = (
         "import json, platform; from importlib import metadata as m; "
         "found = {d.name: d.version for d in m.distributions()}; "
