@@ -179,7 +179,8 @@ def drawn(
     specs = map(grammar.spec_of, trained_on)
     taken |= set(nano_problems.behaviours(specs, isolation=isolation, workers=workers))
     found: dict[str, list[Problem]] = {}
-    for split, parts in (("test", 1), ("validation", plan.seeds)):
+    seeds = max(arm.seeds for arm in plan.arms if plan.world(arm) == grammar.world())
+    for split, parts in (("test", 1), ("validation", seeds)):
         for hardness in ("same", "harder"):
             depths = dict.fromkeys(plan.problems[hardness], 1)
             count = plan.problems[split][hardness] * parts
@@ -191,7 +192,7 @@ def drawn(
     validation = [
         found["validation same"][seed * same : (seed + 1) * same]
         + found["validation harder"][seed * harder : (seed + 1) * harder]
-        for seed in range(plan.seeds)
+        for seed in range(seeds)
     ]
     test = found["test same"] + found["test harder"]
     digest = digest_of(validation, test)
