@@ -13,7 +13,7 @@ from rrtf.evaluate import results
 FILTERS = ("none", "drop_below", "must_pass", "must_fail")
 ERRORS = ("systematic", "random")
 HOME = "nano"  # the world of the bases that name none
-FIRST, TEACHERS = "ingredients", "teachers"  # studies 1 and 2
+FIRST, TEACHERS, BASES = "ingredients", "teachers", "bases"  # studies 1, 2 and 3
 ALL_TESTS = 12  # of a problem of the small world
 ANCHORS = (
     "base",

@@ -7,14 +7,29 @@ from itertools import pairwise
 from typing import Any
 
 from rrtf import stats
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, FIRST, TEACHERS, Arm, Registration
+from rrtf.ablation.registration import (
+    ALL_TESTS,
+    ANCHORS,
+    BASES,
+    FIRST,
+    TEACHERS,
+    Arm,
+    Registration,
+)
 from rrtf.ablation.runs import Line, unpacked
 from rrtf.evaluate import results
 from rrtf.evaluate.results import Comparison
+from rrtf.nano import grammar
 from rrtf.records import Problem, TaskScore
 from rrtf.stats import Estimate
 
-BENCHMARK = "nano, ablation"
+ON_EVERY_BASE = (  # what study 3 asks of each start model, each side a `data, objective`
+    "verified, imitation - unverified, imitation",
+    "unverified, SimPO - unverified, imitation",
+    "unverified, SimPO - verified, imitation",
+    "verified, SimPO - unverified, SimPO",
+    "filtered, literal RRTF - unverified, imitation",
+)
 
 
 def scores(
@@ -22,7 +37,7 @@ def scores(
 ) -> list[TaskScore]:
     """The examined models on the test problems, problem by problem; a model is called as its arm.
 
-    ValueError naming the arm if a line counts other problems than these.
+    All of the world at hand, after which the benchmark is called. ValueError naming the arm if a line counts other problems than these.
     """
     found = []
     for line in lines:
@@ -32,7 +47,7 @@ def scores(
             where = f"arm {line.arm!r}, seed {line.seed}"
             raise ValueError(f"{where}: {line.n_test} problems, expected {len(problems)}")
         found += [
-            TaskScore(line.arm, BENCHMARK, p.task_id, 1, c, line.seed, 0.0, family(p))
+            TaskScore(line.arm, f"{grammar.world()}, ablation", p.task_id, 1, c, line.seed, 0.0, family(p))
             for p, c in zip(problems, unpacked(line.solved, line.n_test), strict=True)
         ]
     return found
@@ -65,8 +80,8 @@ def contrasted(
 ) -> Comparison:
     """a - b on the seeds that both have; a row without training has none and keeps its own."""
     shared = seeds_of(rows, a) & seeds_of(rows, b)
-    if not {a, b} & set(ANCHORS):
-        rows = [row for row in rows if row.seed in shared]
+    alone = {a, b} & set(ANCHORS)
+    rows = [row for row in rows if row.model in (a, b) and (alone or row.seed in shared)]
     metric = stats.parse_metric(plan.metric)
     how = {"margin": plan.margin, "seed": seed, "table": "primary"}
     return results.compare(rows, a, b, metric, **how)
@@ -235,6 +250,29 @@ def overtaking(
     where = f"equal where the teacher is {at:.0f} % right" if at is not None else "never equal"
     sure = f" ({span[0]:.0f} to {span[1]:.0f} %)" if span else ""
     return f"{first} minus {second}: {where}{sure}; {told}"
+
+
+def across(
+    plan: Registration, rows: Sequence[TaskScore], *, seed: int
+) -> dict[str, dict[str, Comparison]]:
+    """Contrast of `ON_EVERY_BASE` -> start model -> the difference there, where both were run.
+
+    The student of study 1 comes first; nothing is corrected for the number of differences.
+    """
+    arms = {
+        (arm.base, f"{arm.data}, {arm.objective}"): arm.name
+        for arm in plan.arms
+        if arm.study in (FIRST, BASES)
+    }
+    there = set(results.methods(rows))
+    found: dict[str, dict[str, Comparison]] = {}
+    for contrast in ON_EVERY_BASE:
+        for base in ("", *plan.bases):
+            a, b = (arms.get((base, side)) for side in results.parse_contrast(contrast))
+            if {a, b} <= there:
+                compared = contrasted(plan, rows, a, b, seed=seed)
+                found.setdefault(contrast, {})[base or plan.base] = compared
+    return found
 
 
 ENDS = ("low", "high")

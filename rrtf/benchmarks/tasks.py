@@ -67,6 +67,7 @@ FORMS = (
 READ_AS = "read as "  # before the name of the form, in `source`
 _KEYS = {"input_output", "inputs", "public_test_cases", "verification_info", "public_tests",
          "reward_model", "test_list", "test_cases", "assertions", "tests"}  # fmt: skip
+_LISTS = ("test_list", "test_cases", "assertions", "tests")
 _TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement")
 
 
@@ -103,10 +104,18 @@ def problem(row: Mapping, where: str) -> Problem:
 def is_other_form(row: Mapping) -> bool:
     """Whether a row holds tests, but in another form than HumanEval's."""
     imports = "from solution import" in str(row.get("test"))
-    return not row.get("entry_point") and (imports or not _KEYS.isdisjoint(row))
+    listed = not row.get("entry_point") or _listed(row)
+    return listed and (imports or not _KEYS.isdisjoint(row))
+
+
+def _listed(row: Mapping) -> bool:
+    """Whether a row's assertions are a list, and no text beside it."""
+    return not row.get("test") and any(isinstance(row.get(name), list) for name in _LISTS)
 
 
 def _humaneval_like(row: Mapping, where: str) -> Problem | None:
+    if row.get("entry_point") and _listed(row) and (read := _asserted(row)):
+        row = {**row, "tests": read.tests, "source": READ_AS + read.form}
     if not row.get("entry_point") or not (row.get("test") or row.get("tests")):
         return None
     found = store.from_row({"task_id": "", "prompt": "", **row}, Problem, where)
@@ -300,8 +309,7 @@ def _kodcode(row: Mapping) -> _Read | None:
 
 def _asserted(row: Mapping) -> _Read | None:
     """A list of assertions, of which all call one function that they do not define."""
-    names = ("test_list", "test_cases", "assertions", "tests")
-    held = next((row[n] for n in names if isinstance(row.get(n), list)), None)
+    held = next((row[n] for n in _LISTS if isinstance(row.get(n), list)), None)
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
     called = _called(held)

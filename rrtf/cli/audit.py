@@ -1,4 +1,4 @@
-"""The verb `audit`: anybody's rows against benchmarks by name; tables, a page, a certificate."""
+"""The verb `audit`: anybody's rows against benchmarks or own tasks; tables, a page, a certificate."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,6 +13,7 @@ from rrtf.audit.rows import Row, from_problems, read
 from rrtf.benchmarks import catalogue
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
+from rrtf.evaluate import grade
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
 
@@ -68,7 +69,7 @@ def saved(given: Given) -> str:
 
 
 def load_problems(wanted: Sequence[str], *, data: Path | None) -> dict[str, list[Problem]]:
-    """The tasks of the benchmarks named; `all`: of those at hand.
+    """The tasks of the benchmarks and files named; `all`: of the benchmarks at hand.
 
     ValueError for an unknown name, FileNotFoundError for a named one that is not at hand; of
     `all` what is not at hand is said.
@@ -77,9 +78,12 @@ def load_problems(wanted: Sequence[str], *, data: Path | None) -> dict[str, list
         raise ValueError("--benchmarks ',': expected names, as in humaneval,mbpp")
     every = list(wanted) == ["all"]
     found = {}
-    for name in catalogue.names() if every else [catalogue.entry(n).name for n in wanted]:
+    for name in catalogue.names() if every else wanted:
         try:
-            found[name] = benchmarks.load(name, data=data)
+            if grade.is_benchmark(name) or not Path(name).suffix:
+                found[name] = benchmarks.load(name, data=data)
+            else:
+                found[name] = inputs.load_problems(name)
         except FileNotFoundError:
             if not every:
                 raise
