@@ -193,7 +193,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "student", lambda *_: None)
     monkeypatch.setattr(runs, "anchors", anchors)
     monkeypatch.setattr(runs, "key_of", lambda arm, seed, rate, _: f"{arm.name}{seed}{rate}")
-    return SimpleNamespace(plan=PLAN), tmp_path / "ablation.jsonl", made
+    return SimpleNamespace(plan=PLAN, bases={}), tmp_path / "ablation.jsonl", made
 
 
 def test_what_the_ledger_holds_is_not_run_again_and_an_interruption_keeps_the_rest(
@@ -318,6 +318,30 @@ def test_a_made_teacher_is_learnt_from_at_the_neighbouring_rates_chosen_most_oft
     assert {*PLAN.teachers["rates"]} in ({*asked}, set()), "all of them, or none before study 1"
 
 
+def test_a_start_model_is_compared_with_itself_and_on_the_problems_of_its_world():
+    arms = {
+        "1M, verified, imitation": GOOD, "1M, unverified, imitation": BAD,
+        "verified, imitation": GOOD, "unverified, imitation": GOOD,
+        "second, systematic 60 %, verified, imitation": BAD, "second, as it is": BAD,
+        "second, systematic 60 %, unverified, imitation": GOOD, "base": BAD,
+    }  # fmt: skip
+    lines = [line(name, seed, 1e-4, [1], marks) for name, marks in arms.items() for seed in (0, 1)]
+    rows = []
+    for world in ("nano", "second"):
+        with grammar.living_in(world):
+            here = runs.of_world(PLAN, lines)
+            assert {row.arm for row in here} == {
+                n for n in arms if ("second" in n) == (world != "nano")
+            }
+            problems = [replace(p, task_id=f"{world}/{p.task_id}") for p in PROBLEMS]
+            rows += results.scores(here, problems, family=grammar.family)
+    found = results.across(PLAN, rows, seed=1)
+    ((contrast, by_base),) = found.items()
+    assert contrast == "verified, imitation - unverified, imitation"
+    told = {base: (row.difference, row.n_tasks) for base, row in by_base.items()}
+    assert told == {"nano-student": (0.0, 40), "1M": (0.5, 40), "second": (-0.5, 40)}
+
+
 def test_the_map_has_the_order_of_the_registration():
     names = ("verified, DPO", "verified, imitation", "unverified, SimPO")
     lines = [line(name, seed, 1e-5, [1], GOOD) for name in names for seed in range(2)]
@@ -335,6 +359,7 @@ def test_every_line_of_the_ledger_belongs_to_a_registered_arm_and_rate():
             arm = ARMS[found.arm]
             assert found.learning_rate in PLAN.rates(arm) and found.seed < arm.seeds
         else:
-            assert found.arm in registration.ANCHORS
+            bare = map(registration.as_it_is, PLAN.bases)
+            assert found.arm in (*registration.ANCHORS, *bare)
         assert len(runs.unpacked(found.validated, found.n_validation)) == found.n_validation
         assert len(runs.unpacked(found.solved, found.n_test)) == found.n_test

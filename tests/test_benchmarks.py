@@ -915,6 +915,26 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
 
 
+@pytest.mark.parametrize(
+    "tests",
+    [{"test_list": ASSERTED}, {"tests": ASSERTED}, {"inputs": CALLS["inputs"], "outputs": [6, 9]},
+     {"input_output": json.dumps(CALLS)}],
+    ids=["MBPP's", "a list", "calls", "APPS"],
+)  # fmt: skip
+def test_a_row_that_names_its_function_keeps_its_prompt_with_tests_of_other_forms(tests):
+    head = "def total(n, xs):\n"
+    row = {"task_id": "own/1", "prompt": head, "entry_point": "total", **tests}
+    (problem,) = grade.problems_of([(1, row)], file="f")
+    assert (problem.task_id, problem.prompt, problem.entry_point) == ("own/1", head, "total")
+    assert problem == tasks.problem(row, "f:1") and len(grade.forms([problem])) == 1
+    bodies = {"right": "    return n + sum(xs)\n", "wrong": "    return n\n"}
+    answers = [Response("own/1", name, 0, "", head + body) for name, body in bodies.items()]
+    assert [e.outcome for e in execute([problem], answers)] == [Outcome.PASS, Outcome.FAILED_TESTS]
+    if "input_output" in tests:
+        with pytest.raises(ValueError, match="f:1: entry_point sum_up, but its tests are of total"):
+            grade.problems_of([(1, row | {"entry_point": "sum_up"})], file="f")
+
+
 def test_livecodebenchs_own_samples_and_whole_numbers_as_ids_are_read():
     problem = tasks.problem(HIDDEN, "f:1")
     rows = [(1, {"question_id": 7, "code_list": [METHOD, f"```python\n{METHOD}```"]}),

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -43,6 +44,37 @@ def test_every_command_that_the_documents_show_is_one_that_the_verb_takes():
     assert {words[0] for words in shown} == set(__main__.VERBS)
     for verb, *words in shown:
         options.command(verb).make_context(verb, words)
+
+
+EXAMPLES = {  # what each says in the end
+    "grade.sh": "every answer in answers.html",
+    "own_benchmark.sh": "1 teacher +83.3",
+    "rank_to_trl.sh": "2 pairs of ['task_id', 'prompt', 'chosen'",
+    "train.sh": "model: trained",
+    "audit.sh": "4 rows: 3 stay, 1 go (1 by execution)",
+    "reward.py": "0.0 FAILED_TESTS ValueError\n0.0 FAILED_TESTS wrong_value\n1.0 PASS",
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_an_example_is_ten_lines_and_does_what_it_says(tmp_path, name):
+    folder = config.home() / "notebooks" / "examples"
+    assert {path.name for path in folder.glob("*.[sp][hy]")} == set(EXAMPLES)
+    assert sum(map(bool, (folder / name).read_text().splitlines())) <= 13
+    there, commands = tmp_path / "examples", tmp_path / "bin"
+    shutil.copytree(folder, there)
+    commands.mkdir()
+    for command, module in (("rrtf", "-m rrtf"), ("python", "")):
+        (commands / command).write_text(f'#!/bin/sh\nexec {sys.executable} {module} "$@"\n')
+        (commands / command).chmod(0o755)
+    shell = "python" if name.endswith(".py") else "sh -e"
+    found = subprocess.run(
+        f"{shell} {name}", shell=True, cwd=there, capture_output=True, text=True, timeout=300,
+        env=os.environ
+        | {"PATH": f"{commands}:{os.environ['PATH']}", "PYTHONPATH": str(config.home())},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert EXAMPLES[name] in found.stdout
 
 
 def said(result) -> str:

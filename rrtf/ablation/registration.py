@@ -23,6 +23,11 @@ ANCHORS = (
 )  # rows without training
 
 
+def as_it_is(base: str) -> str:
+    """What a start model of study 3 is called where it was not trained."""
+    return f"{base}, as it is"
+
+
 @dataclass(frozen=True, slots=True)
 class Arm:
     """A start model, a training set and an objective; the file says what the fields mean.

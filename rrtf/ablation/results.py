@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from rrtf import stats
+from rrtf.ablation import registration
 from rrtf.ablation.registration import (
     ALL_TESTS,
     ANCHORS,
@@ -15,7 +16,7 @@ from rrtf.ablation.registration import (
     TEACHERS,
     Arm,
     Registration,
-)
+)  # fmt: skip
 from rrtf.ablation.runs import Line, unpacked
 from rrtf.evaluate import results
 from rrtf.evaluate.results import Comparison
@@ -37,9 +38,10 @@ def scores(
 ) -> list[TaskScore]:
     """The examined models on the test problems, problem by problem; a model is called as its arm.
 
-    All of the world at hand, after which the benchmark is called. ValueError naming the arm if a line counts other problems than these.
+    All are of the world at hand, after which the benchmark is called. ValueError naming the arm if
+    a line counts other problems than these.
     """
-    found = []
+    found, benchmark = [], f"{grammar.world()}, ablation"
     for line in lines:
         if not line.n_test:
             continue
@@ -47,7 +49,7 @@ def scores(
             where = f"arm {line.arm!r}, seed {line.seed}"
             raise ValueError(f"{where}: {line.n_test} problems, expected {len(problems)}")
         found += [
-            TaskScore(line.arm, f"{grammar.world()}, ablation", p.task_id, 1, c, line.seed, 0.0, family(p))
+            TaskScore(line.arm, benchmark, p.task_id, 1, c, line.seed, 0.0, family(p))
             for p, c in zip(problems, unpacked(line.solved, line.n_test), strict=True)
         ]
     return found
@@ -101,6 +103,7 @@ def arm_rows(
     """Every arm of `study`, the best first, with its rates and training set; or `not run`."""
     measured = rates(plan, rows)
     names = [*(ANCHORS if study == FIRST else ())]
+    names += [registration.as_it_is(base) for base in plan.bases if study == BASES]
     names += [arm.name for arm in plan.arms if arm.study == study]
     arms = {arm.name: arm for arm in plan.arms}
     found = [_arm_row(plan, arms.get(name), name, lines, measured.get(name)) for name in names]
@@ -273,6 +276,27 @@ def across(
                 compared = contrasted(plan, rows, a, b, seed=seed)
                 found.setdefault(contrast, {})[base or plan.base] = compared
     return found
+
+
+def across_rows(found: Mapping[str, Mapping[str, Comparison]]) -> list[dict[str, str]]:
+    """`across` as a table: a row for each contrast, a column for each start model."""
+    return [
+        {"difference": contrast}
+        | {base: results.brief(row)["points"] for base, row in by_base.items()}
+        for contrast, by_base in found.items()
+    ]
+
+
+def across_panels(
+    found: Mapping[str, Mapping[str, Comparison]],
+) -> dict[str, list[tuple[str, float, float, float]]]:
+    """The first three contrasts of `across` as `charts.intervals` takes them."""
+    return {
+        contrast.replace(" - ", "\n- "): [
+            (base, row.difference, row.low, row.high) for base, row in by_base.items()
+        ]
+        for contrast, by_base in list(found.items())[:3]
+    }
 
 
 ENDS = ("low", "high")

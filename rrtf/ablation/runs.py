@@ -14,8 +14,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from rrtf import config, engines, execution, prompts, sample, store, train
-from rrtf.ablation import sets
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, FIRST, HOME, Arm, Registration
+from rrtf.ablation import registration, sets
+from rrtf.ablation.registration import ALL_TESTS, ANCHORS, BASES, FIRST, HOME, Arm, Registration
 from rrtf.ablation.sets import Answers
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
@@ -265,14 +265,21 @@ def anchors(bench: Bench, seed: int) -> list[Line]:
     marks = {ANCHORS[2]: _passing(test, drawn, bench), ANCHORS[3]: _passing(test, common, bench)}
     if not seed:  # a greedy answer knows no seed
         marks |= {ANCHORS[0]: solved(base, test, bench), ANCHORS[1]: solved(taught, test, bench)}
-    return [
-        Line(
-            study=FIRST, arm=name, seed=seed, learning_rate=0.0, prompts=0, wrong=0,
-            tokens=0.0, n_validation=0, validated="", n_test=len(test), solved=packed(found),
-            learnt="", key=f"{name}, {seed}",
-        )
-        for name, found in marks.items()
-    ]  # fmt: skip
+    return [_untrained(FIRST, name, seed, found) for name, found in marks.items()]
+
+
+def bare(bench: Bench, base: str) -> Line:
+    """A start model of study 3 as it is."""
+    marks = solved(bench.bases[base], bench.test, bench)
+    return _untrained(BASES, registration.as_it_is(base), 0, marks)
+
+
+def _untrained(study: str, name: str, seed: int, marks: Sequence[int]) -> Line:
+    return Line(
+        study=study, arm=name, seed=seed, learning_rate=0.0, prompts=0, wrong=0, tokens=0.0,
+        n_validation=0, validated="", n_test=len(marks), solved=packed(marks), learnt="",
+        key=f"{name}, {seed}",
+    )  # fmt: skip
 
 
 def carry_out(
@@ -297,6 +304,10 @@ def carry_out(
     alone = [seed for seed in seeds if (ANCHORS[-1], seed, 0.0) not in lines]
     for _, found in side_by_side(partial(anchors, bench), alone, processes=workers):
         keep(found)
+    named = [name for name in bench.bases if name]
+    alone = [name for name in named if (registration.as_it_is(name), 0, 0.0) not in lines]
+    for _, found in side_by_side(partial(bare, bench), alone, processes=workers):
+        keep([found])
     waiting = [job for job in jobs if not _is_there(job, bench, lines)]
     first = sorted({(arm.base, seed) for arm, seed in waiting})  # the arms of a seed share them
     for _ in side_by_side(partial(_prepare, bench), first, processes=workers):
@@ -311,9 +322,11 @@ def carry_out(
 
 
 def of_world(plan: Registration, lines: Sequence[Line]) -> list[Line]:
-    """The lines of arms in the world at hand, whose test problems are the same."""
-    away = {arm.name for arm in plan.arms if plan.world(arm) != grammar.world()}
-    return [line for line in lines if line.arm not in away]
+    """The lines of the world at hand, whose test problems are the same."""
+    worlds = {arm.name: plan.world(arm) for arm in plan.arms}
+    for name, own in plan.bases.items():
+        worlds[registration.as_it_is(name)] = own.get("world", HOME)
+    return [line for line in lines if worlds.get(line.arm, HOME) == grammar.world()]
 
 
 def _prepare(bench: Bench, start: tuple[str, int]) -> None:

@@ -64,10 +64,10 @@ FORMS = (
     "(tests); KodCode's (test, which imports from solution); lists of assertions (test_list, "
     "test_cases, assertions)"
 )
+ASSERTIONS = "assertions"
 READ_AS = "read as "  # before the name of the form, in `source`
 _KEYS = {"input_output", "inputs", "public_test_cases", "verification_info", "public_tests",
          "reward_model", "test_list", "test_cases", "assertions", "tests"}  # fmt: skip
-_LISTS = ("test_list", "test_cases", "assertions", "tests")
 _TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement")
 
 
@@ -104,19 +104,25 @@ def problem(row: Mapping, where: str) -> Problem:
 def is_other_form(row: Mapping) -> bool:
     """Whether a row holds tests, but in another form than HumanEval's."""
     imports = "from solution import" in str(row.get("test"))
-    listed = not row.get("entry_point") or _listed(row)
-    return listed and (imports or not _KEYS.isdisjoint(row))
+    own = row.get("entry_point") and _has_text(row)
+    return not own and (imports or not _KEYS.isdisjoint(row))
 
 
-def _listed(row: Mapping) -> bool:
-    """Whether a row's assertions are a list, and no text beside it."""
-    return not row.get("test") and any(isinstance(row.get(name), list) for name in _LISTS)
+def _has_text(row: Mapping) -> bool:
+    """Whether a row's tests are Python."""
+    return any(isinstance(row.get(name), str) and row[name].strip() for name in ("test", "tests"))
 
 
 def _humaneval_like(row: Mapping, where: str) -> Problem | None:
-    if row.get("entry_point") and _listed(row) and (read := _asserted(row)):
-        row = {**row, "tests": read.tests, "source": READ_AS + read.form}
-    if not row.get("entry_point") or not (row.get("test") or row.get("tests")):
+    """A row that names its function; tests of other forms are read, its prompt stays as it is."""
+    name = row.get("entry_point")
+    if name and not _has_text(row):
+        asked = {"fn_name": name, **row}
+        read = next((found for reader in _READERS if (found := reader(asked))), None)
+        if read and read.entry_point != name and read.form != ASSERTIONS:
+            raise ValueError(f"entry_point {name}, but its tests are of {read.entry_point}")
+        row = {**row, "tests": read.tests, "source": READ_AS + read.form} if read else row
+    if not name or not (row.get("test") or row.get("tests")):
         return None
     found = store.from_row({"task_id": "", "prompt": "", **row}, Problem, where)
     if not found.tests.strip():
@@ -309,7 +315,8 @@ def _kodcode(row: Mapping) -> _Read | None:
 
 def _asserted(row: Mapping) -> _Read | None:
     """A list of assertions, of which all call one function that they do not define."""
-    held = next((row[n] for n in _LISTS if isinstance(row.get(n), list)), None)
+    names = ("test_list", "test_cases", "assertions", "tests")
+    held = next((row[n] for n in names if isinstance(row.get(n), list)), None)
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
     called = _called(held)
@@ -317,7 +324,7 @@ def _asserted(row: Mapping) -> _Read | None:
     if not common:
         raise ValueError("assertions: no function that all of them call")
     setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
-    return _Read("assertions", common[0], "\n".join([setup, *held]).lstrip() + "\n")
+    return _Read(ASSERTIONS, common[0], "\n".join([setup, *held]).lstrip() + "\n")
 
 
 _READERS = (_apps, _code_contests, _cases, _kodcode, _asserted)

@@ -1,4 +1,4 @@
-"""The verb `audit`: anybody's rows against benchmarks or own tasks; tables, a page, a certificate."""
+"""The verb `audit`: rows against benchmarks or tasks of a file; tables, a page, a certificate."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

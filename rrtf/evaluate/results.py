@@ -347,8 +347,9 @@ def sentence(row: Comparison) -> str:
             return f"{found}: {said} (equivalence p = {row.p_equivalence:.2g}; {trials})."
         case "undecided":
             said = "neither a difference nor its absence is shown"
-            smallest = f"{100 * row.detectable:.1f} points would be found four times in five"
-            return f"{found}: {said}; a true one of {smallest} (p = {row.p_holm:.2g}; {trials})."
+            size = f"a true one of {100 * row.detectable:.1f} points"
+            size = f"{size if row.detectable <= 1 else 'none, however large,'} would be found"
+            return f"{found}: {said}; {size} four times in five (p = {row.p_holm:.2g}; {trials})."
         case found_to_be:
             small = row.p_equivalence < ALPHA
             said = f"{row.a} is {found_to_be}" + (
@@ -661,11 +662,13 @@ def notes(found: Board) -> list[str]:
     if not found.pairs:
         return lines
     tests = " and ".join(dict.fromkeys(row.test for row in found.pairs))
-    points = sorted({f"{100 * row.detectable:.1f}" for row in found.pairs}, key=float)
+    sizes = sorted({row.detectable for row in found.pairs})
+    ends = dict.fromkeys(f"{100 * size:.1f}" for size in (sizes[0], sizes[-1]) if size <= 1)
+    size = f"a true difference of {' to '.join(ends)} points" if ends else "none, however large,"
     lines.append(
         f"differences of pass@1, task by task; {tests}, after Holm over all pairs "
-        f"({len(found.pairs)}), level {ALPHA:g}; one pair alone would find a true difference of "
-        f"{' to '.join(dict.fromkeys((points[0], points[-1])))} points four times in five"
+        f"({len(found.pairs)}), level {ALPHA:g}; one pair alone would find {size} four times in "
+        f"five"
     )
     lines.append(found.noise)
     open_ = [entry.name for entry in found.entries if entry.told_apart is False]

@@ -50,22 +50,28 @@ def _line_legend(figure: Figure, shades: Mapping[str, str], **style: Any) -> Non
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
 
 
-def intervals(panels: Mapping[str, Sequence[tuple[str, float, float, float]]]) -> Figure:
+def intervals(
+    panels: Mapping[str, Sequence[tuple[str, float, float, float]]], *, signed: bool = False
+) -> Figure:
     """Rates with intervals, one panel per title, one line per (name, value, low, high).
 
-    Values are shares in [0, 1] and shown in percent, the first row on top.
+    Values are shares in [0, 1] and shown in percent, the first row on top; where they are
+    `signed`, they are differences in points, and zero is marked.
     """
     rows = max(len(lines) for lines in panels.values())
     size = {"width": 2.0 + 2.7 * len(panels), "height": 0.9 + 0.32 * rows}
     figure, _ = canvas(1, len(panels), **size, share_y=True)
     _rows(figure.axes[0], (line[0] for line in next(iter(panels.values()))), top=0.7)
+    form, unit = ("+.1f", "difference (points)") if signed else (".1f", "tasks solved (%)")
     for axis, (title, lines) in zip(figure.axes, panels.items(), strict=True):
+        if signed:
+            axis.axvline(0, color="#333333", linewidth=1)
         for at, (name, *span) in enumerate(lines):
             _reach(axis, at, span, colour(name, at))
-            _note(axis, f"{100 * span[0]:.1f}", (100 * span[0], at), (0, 5))
+            _note(axis, f"{100 * span[0]:{form}}", (100 * span[0], at), (0, 5))
         least, most = (end(lines, key=lambda line: line[1]) for end in (min, max))
-        said = f"{100 * least[1]:.1f} ({least[0]}) to {100 * most[1]:.1f} ({most[0]})"
-        axis.set(title=f"{title}\n{said}", xlabel="tasks solved (%)")
+        ends = (f"{100 * line[1]:{form}} ({line[0]})" for line in (least, most))
+        axis.set(title=f"{title}\n{' to '.join(ends)}", xlabel=unit)
         axis.margins(x=0.12)
         axis.grid(axis="y", visible=False)
     return figure
