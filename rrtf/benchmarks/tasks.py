@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from rrtf import store
 from rrtf.records import Problem
-from rrtf.sandbox.instrument import STDIN
+from rrtf.sandbox.instrument import EITHER, STDIN
 
 # The standard-library part of what DeepSeek's harness puts in front of every program.
 LEETCODE_IMPORTS = """import collections
@@ -267,6 +267,8 @@ def _paired(row: Mapping, form: str, inputs: list, outputs: list, function: obje
         raise ValueError(f"{form}: {function!r} is no name of a function")
     calls = [_call(*pair) for pair in zip(inputs, outputs, strict=True)]
     json.dumps(calls, allow_nan=False)  # ValueError: there is no literal of it
+    if form == "inputs and outputs":
+        calls = [([*map(_keyed, given[:1]), *given[1:]], _keyed(output)) for given, output in calls]
     wrapped = all(isinstance(output, list) and len(output) == 1 for _, output in calls)
     wrapped &= form != "public_test_cases"  # LiveCodeBench wraps none
     lines = []
@@ -281,8 +283,21 @@ def _paired(row: Mapping, form: str, inputs: list, outputs: list, function: obje
     head = _PLAIN if "plain(" in "".join(lines) else ""
     shown = " ".join(str(row.get(name) or "") for name in ("starter_code", *_TEXTS))
     entry = f"Solution().{function}" if "class Solution" in shown else str(function)
-    tests = head + "def check(candidate):\n" + "\n".join(lines) + "\n"
+    tests = EITHER + head + "def check(candidate):\n" + "\n".join(lines) + "\n"
     return _Read(f"{form}, calls", entry, tests)
+
+
+def _keyed(value: object) -> object:
+    """A dictionary, alone or in a list of one, with whole numbers as keys if JSON's can be such.
+
+    As APPS and PRIME read the first argument and the output, because JSON knows texts only.
+    """
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+        return [_keyed(value[0])]
+    try:
+        return {int(k): v for k, v in value.items()} if isinstance(value, dict) else value
+    except ValueError:
+        return value
 
 
 def _printed(inputs: list, outputs: list) -> str:

@@ -21,6 +21,8 @@ _TRY = (ast.Try, ast.TryStar)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
 _COMPOUND = (*_LOOPS, ast.If, ast.Match, *_WITH, *_TRY)
 
+EITHER = "# of a function, or of a method of the class Solution\n"  # first line of such tests
+
 
 @lru_cache(maxsize=512)
 def prepare(prompt: str, entry_point: str, tests: str) -> dict:
@@ -29,7 +31,8 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
     `cases` are the assertions of tests that are data (see `assertions`). For all others: `code` and
     `prompt` are marshalled code (the prompt's only where the tests use what it binds), `lacking`
     the names that the tests use and do not bind, `name` that of the candidate, `draws` says whether
-    they use `random`, `is_class` whether the prompt has the candidate as a class. ValueError for
+    they use `random`, `is_class` whether the prompt has the candidate as a class. Where the tests
+    begin with EITHER, the entry point names both (`worker.chosen` takes one). ValueError for
     tests that do not compile or assert nothing.
     """
     try:
@@ -42,6 +45,9 @@ def prepare(prompt: str, entry_point: str, tests: str) -> dict:
         raise ValueError(f"the tests do not compile: {error}") from None
     if not prepared["n_asserts"]:
         raise ValueError("the tests assert nothing")
+    if tests.startswith(EITHER):
+        name = entry_point.rpartition(".")[2]
+        entry_point = f"Solution().{name} or {name}"
     return {"entry_point": entry_point} | prepared
 
 

@@ -205,12 +205,25 @@ def serve(fd: int, nonce: bytes) -> None:
     link.keep.kinds = frozenset(kinds)
     if not _guarded(link, lambda: exec(code, space)):
         return None
-    if not callable(space.get(entry_point.partition("(")[0])):
+    if not (found := chosen(space, entry_point)):
         return link.send(b"S", "missing_entry_point")
+    if found != entry_point:
+        space[entry_point] = lambda *args, **named: _call(space, found, args, named)
     link.send(b"R")
     while True:
         request = link.receive()
         _answer(link, space, request)
+
+
+def chosen(space: dict, entry_point: str) -> str:
+    """Which of the alternatives `A or B` a program defines: the first, or '' where none."""
+    names = entry_point.split(" or ")
+    for name in names:
+        owner, _, method = name.partition("(")
+        found = space.get(owner)
+        if callable(found) and (not names[1:] or not method or hasattr(found, method[2:])):
+            return name
+    return ""
 
 
 def _run_whole(link: _Connection, code: types.CodeType, given: bytes) -> None:
@@ -310,8 +323,8 @@ def _answer(link: _Connection, space: dict, request: tuple) -> None:
 
 
 def _resolve_name(space: dict, target: str):
-    """`f`, or `Solution().f` with a fresh object."""
-    if target.isidentifier():
+    """`f`, or `Solution().f` with a fresh object; what `serve` chose of alternatives has a name."""
+    if target.isidentifier() or target in space:
         if target not in space and not hasattr(builtins, target):
             raise NameError(f"name {target!r} is not defined")
         return space[target] if target in space else getattr(builtins, target)
