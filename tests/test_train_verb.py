@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -290,9 +291,9 @@ def test_a_folder_that_no_training_made_is_never_touched(run, tmp_path):
     [
         ({"scores": None}, "RankedGroup without scores"),
         ({"scores": [1.0]}, "toy/1: 2 responses but 1 scores"),
-        ({"scores": ["high", "low"]}, "toy/1: scores is not the list that rank writes"),
+        ({"scores": ["high", "low"]}, "toy/1: scores: expected a list of numbers"),
         ({"sources": ["teacher"]}, "toy/1: 2 responses but 1 sources"),
-        ({"responses": "pass"}, "toy/1: responses is not the list that rank writes"),
+        ({"responses": "pass"}, "toy/1: responses: expected a list of texts"),
         ({"sft_index": 2}, "toy/1: sft_index 2 of 2 responses"),
         ({"outcomes": ["PASS", "MAYBE"]}, "'MAYBE' is no outcome"),
     ],
@@ -302,6 +303,48 @@ def test_a_group_that_contradicts_itself_is_named_by_line_and_task(run, tmp_path
     done = run("--updates", 1, groups="bad.jsonl")
     assert done.exit_code == 2 and not (tmp_path / "out").exists()
     assert f"bad.jsonl:2: {message}" in done.output
+
+
+PAIR = {"prompt": "def f(x):\n", "chosen": "    return 2 * x\n", "rejected": "    return x\n"}
+FOREIGN = {
+    "pairs: prompt, chosen, rejected": PAIR | {"chosen_score": None},
+    "responses with scores": {
+        "query": PAIR["prompt"], "responses": [PAIR["chosen"], PAIR["rejected"]],
+        "scores": [0.5, 0],
+    },
+    "prompts with one completion": {"prompt": PAIR["prompt"], "completion": PAIR["chosen"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FOREIGN)
+def test_rows_of_other_forms_are_trained_on_as_the_group_that_they_mean(run, tmp_path, form):
+    ours = {
+        "task_id": "line 1", "prompt": PAIR["prompt"], "sources": ["a", "b"], "sft_index": 0,
+        "responses": [PAIR["chosen"], PAIR["rejected"]], "scores": [1.0, 0.0],
+        "outcomes": ["PASS", "FAILED_TESTS"],
+    }  # fmt: skip
+    objective = "sft" if "completion" in FOREIGN[form] else "simpo"
+    store.write(tmp_path / "ours.jsonl", [ours])
+    store.write(tmp_path / "theirs.jsonl", [FOREIGN[form]])
+    for name in ("ours", "theirs"):
+        how = {"groups": f"{name}.jsonl", "output": name, "objective": objective}
+        done = run("--updates", 2, **how)
+        assert done.exit_code == 0, done.output
+        assert (f"1 rows read as {form}" in done.output) == (name == "theirs")
+    made = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("ours", "theirs")]
+    assert made[0] == made[1]
+
+
+def test_scores_of_other_rows_decide_who_is_imitated_and_messages_are_refused_by_name():
+    train = import_module("rrtf.cli.train")
+    scored = PAIR | {"chosen_score": 3.5, "rejected_score": 2}
+    listed = {"prompt": "p", "responses": ["a", "b", "c"], "scores": [0, 0.5, 0.5]}
+    assert train.as_group(listed, "f:1")[0]["sft_index"] == 1
+    assert train.as_group(listed | {"sft_index": 2}, "f:1")[0]["sft_index"] == 2
+    assert train.as_group(scored, "f:1")[0]["scores"] == [3.5, 2]
+    assert train.as_group(scored | {"rejected_score": 4}, "f:1")[0]["scores"] == [1.0, 0.0]
+    with pytest.raises(ValueError, match="f:7: chosen: expected a text: of messages"):
+        train.as_group(PAIR | {"chosen": [{"role": "assistant", "content": "x"}]}, "f:7")
 
 
 def test_a_group_of_one_response_is_an_error_unless_allowed_or_only_imitated(run, tmp_path):

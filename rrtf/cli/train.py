@@ -3,7 +3,8 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -160,13 +161,17 @@ def _threads() -> int:
 def load(given: Given) -> tuple[list[RankedGroup], int]:
     """(the groups of a file, how many of one response were left out).
 
-    ValueError that names file, line and task for a group that cannot be trained on.
+    Rows are those of `rank`, or of other forms (`as_group`), which a line says. ValueError that
+    names file, line and task for a group that cannot be trained on.
     """
     from rrtf import loss
 
     compares, found, single = loss.objective(given.objective).compares, [], 0
+    forms: Counter[str] = Counter()
     for number, row in store.read_rows(Path(given.groups)):
         where = f"{given.groups}:{number}"
+        row, form = as_group(row, where) if isinstance(row, Mapping) else (row, "")
+        forms[form] += 1
         group = _group(row, where)
         if len(group.responses) > 1 or not compares:
             found.append(group)
@@ -179,7 +184,43 @@ def load(given: Given) -> tuple[list[RankedGroup], int]:
             )
     if not found:
         raise ValueError(f"{given.groups}: no groups to train on")
+    for form in filter(None, forms):
+        screen.tell(f"note: {forms[form]:,} rows read as {form}")
     return found, single
+
+
+def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
+    """(the fields of a ranked group, what the row was read as; "" for one of `rank`).
+
+    TRL's `prompt, chosen, rejected` (the order counts where both scores do not say the same);
+    `prompt` or RRHF's `query` with `responses` and `scores`, of which the best is imitated unless
+    `sft_index` names another; `prompt, completion`, for imitation. ValueError for messages.
+    """
+    held = {name: value for name, value in row.items() if value is not None}
+    for name in ("prompt", "query", "chosen", "rejected", "completion"):
+        if not isinstance(held.get(name, ""), str):
+            raise ValueError(
+                f"{where}: {name}: expected a text: of messages that which the model's chat "
+                "template makes of them"
+            )
+    form = "" if "responses" not in held or "outcomes" in held else "responses with scores"
+    if "responses" not in held and {"chosen", "rejected"} <= held.keys():
+        form, told = "pairs: prompt, chosen, rejected", (1.0, 0.0)
+        own = held.get("chosen_score"), held.get("rejected_score")
+        if all(isinstance(score, int | float) for score in own) and own[0] > own[1]:
+            told = own
+        held |= {"responses": [held["chosen"], held["rejected"]], "scores": [*told]}
+    elif "responses" not in held and "completion" in held:
+        form = "prompts with one completion"
+        held |= {"responses": [held["completion"]], "scores": [0.0]}
+    if not form:
+        return held, form
+    scores = held.get("scores")
+    numbers = isinstance(scores, list) and all(isinstance(one, int | float) for one in scores)
+    best = scores.index(max(scores)) if numbers and scores else 0
+    named = {"task_id": f"line {where.rpartition(':')[2]}", "prompt": held.get("query")}
+    named |= {"sft_index": best}
+    return named | {"sources": [], "outcomes": []} | held, form
 
 
 def _group(row: Any, where: str) -> RankedGroup:
@@ -193,7 +234,8 @@ def _group(row: Any, where: str) -> RankedGroup:
     for name, (whole, item) in kinds.items():
         value = getattr(group, name)
         if not isinstance(value, whole) or not all(isinstance(v, item) for v in value):
-            raise ValueError(f"{where}: {group.task_id}: {name} is not the list that rank writes")
+            what = "numbers" if name == "scores" else "texts, not messages"
+            raise ValueError(f"{where}: {group.task_id}: {name}: expected a list of {what}")
     try:
         batches.check(group)
     except ValueError as error:

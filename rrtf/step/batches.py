@@ -44,8 +44,8 @@ def check(group: RankedGroup) -> None:
     """ValueError naming the task if the group's fields do not fit together."""
     count = len(group.responses)
     for name in ("sources", "outcomes", "scores"):
-        if len(getattr(group, name)) != count:
-            found = len(getattr(group, name))
+        found = len(getattr(group, name))
+        if found != count and (found or name == "scores"):  # rows of others have neither of both
             raise ValueError(f"{group.task_id}: {count} responses but {found} {name}")
     if not group.prompt:
         raise ValueError(f"{group.task_id}: empty prompt")
