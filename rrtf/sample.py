@@ -72,8 +72,11 @@ def of_one_teacher(
 
     Of several sources in `teachers` a task keeps the one with an answer in the highest situation,
     the first named among equals, as the source TEACHER; a single one stays as it is. The paper
-    has several teachers and one answer, and does not say how it is chosen.
+    has several teachers and one answer, and does not say how it is chosen. Without teachers each
+    task's best answer takes that place (`best_as_teacher`).
     """
+    if not teachers:
+        return *best_as_teacher(responses, executions), {}
     if len(teachers) == 1:
         return list(responses), list(executions), {}
     best: dict[str, tuple[Outcome, int]] = {}
@@ -93,6 +96,27 @@ def of_one_teacher(
     lost = len(responses) - len(kept)
     reason = {"response: another teacher's is taken": lost} if lost else {}
     return [r for r, _ in kept], [run for _, run in kept], reason
+
+
+def best_as_teacher(
+    responses: Sequence[Response], executions: Sequence[Execution]
+) -> tuple[list[Response], list[Execution]]:
+    """Both, each task's best whole answer as one of TEACHER: the first in the highest situation.
+
+    Of those that fail tests the one that passes most of them.
+    """
+    best: dict[str, tuple[Outcome, float, int]] = {}
+    for at, (response, run) in enumerate(zip(responses, executions, strict=True)):
+        if response.source == TEACHER:
+            raise ValueError(f"{run.task_id}: a source {TEACHER!r}, not named as --teacher")
+        if response.finish_reason != "length":
+            place = run.outcome, run.n_passed / max(1, run.n_tests), -at
+            best[run.task_id] = max(place, best.get(run.task_id, place))
+    found = list(responses), list(executions)
+    for *_, at in best.values():
+        for side in found:
+            side[-at] = replace(side[-at], source=TEACHER)
+    return found
 
 
 def asker(author: Author) -> engines.Asker:

@@ -274,7 +274,7 @@ def _crossed_parts(
 def t_test(estimate: Estimate, *, null: float = 0.0) -> float:
     """Two-sided p of `estimate` against `null` by its own standard error and df."""
     _needs_error(estimate)
-    return 2 * _above(abs(estimate.value - null) / estimate.standard_error, estimate.df)
+    return _told(2 * _above(abs(estimate.value - null) / estimate.standard_error, estimate.df))
 
 
 @lru_cache(maxsize=65536)
@@ -321,7 +321,7 @@ def equivalence(estimate: Estimate, *, margin: float) -> float:
         raise ValueError(f"an equivalence margin is positive, not {margin}")
     _needs_error(estimate)
     sides = (margin + estimate.value, margin - estimate.value)
-    return max(_above(side / estimate.standard_error, estimate.df) for side in sides)
+    return _told(max(_above(side / estimate.standard_error, estimate.df) for side in sides))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -347,7 +347,8 @@ def smallest_detectable(standard_error: float, df: float = math.inf) -> float:
     if not (standard_error > 0 and df > 0):
         raise ValueError(f"needs standard_error > 0 and df > 0, not {standard_error}, {df}")
     bar, power = _quantile(df), 0.8
-    return standard_error * _root(lambda shift: _above(bar, df, shift) - power, 0.0, 3 * bar + 10.0)
+    shift = _root(lambda shift: _above(bar, df, shift) - power, 0.0, 3 * bar + 10.0)
+    return standard_error * _told(shift)
 
 
 @lru_cache(maxsize=4096)
@@ -358,7 +359,7 @@ def _quantile(df: float) -> float:
     high = 4.0
     while _above(high, df) > TAIL:
         high *= 2
-    return _root(lambda x: _above(x, df) - TAIL, 0.0, high)
+    return _told(_root(lambda x: _above(x, df) - TAIL, 0.0, high))
 
 
 def _above(x: float, df: float, shift: float = 0.0) -> float:
@@ -378,6 +379,11 @@ def _above(x: float, df: float, shift: float = 0.0) -> float:
     weights = np.exp(df * (log_w - np.expm1(2 * log_w) / 2))
     z = (x * np.exp(log_w) - shift) / math.sqrt(2)
     return float(weights @ [math.erfc(one) / 2 for one in z.tolist()] / weights.sum())
+
+
+def _told(x: float) -> float:
+    """Eleven digits: those after them are the machine's, whose exp() is not everybody's."""
+    return float(f"{x:.11g}")
 
 
 def _root(f: Callable[[float], float], a: float, b: float) -> float:

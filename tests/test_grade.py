@@ -464,6 +464,33 @@ def test_pairs_are_exported_as_trl_reads_them(tmp_path, toy):
     assert ledger_of(result.stdout, "pairs") == {"pairs": 3, "pair: equal scores": -1, "kept": 2}
 
 
+def test_without_a_teacher_a_models_best_answer_stands_in_its_place(tmp_path, toy):
+    """One that was cut off is no target, and equal scores make no pair."""
+    cut = answer("t/neg", "    return -a\n") | {"finish_reason": "length"}
+    of_neg = [answer("t/neg", f"    return {text}\n") for text in ("a", "a + 1")]
+    rows = [
+        answer("t/add", WRONG),
+        answer("t/add", "    return 0\n"),
+        answer("t/add"),
+        cut,
+        *of_neg,
+    ]
+    out, page = tmp_path / "groups.jsonl", tmp_path / "answers.html"
+    how = ("rank", toy, lines(tmp_path / "own.jsonl", rows), "--pairing", "all", "--out", out)
+    result = run(*how, "--report", page)
+    assert result.exit_code == 0, result.output
+    groups = {group.task_id: group for group in store.read(out, RankedGroup)}
+    assert groups["t/add"].responses[0] == RIGHT and groups["t/add"].scores[0] == 3.0
+    assert groups["t/add"].sources == ("teacher", "student", "student")
+    assert set(groups["t/neg"].scores) == {2.0} and "-a" not in str(groups["t/neg"].responses)
+    assert "of 2 groups, the answer to imitate fails: 1; --filter must_pass" in result.stdout
+    assert "imitated" in page.read_text()
+    assert run(*how, "--pairs").exit_code == 0
+    pairs = [row for _, row in store.read_rows(out)]
+    assert [(row["chosen"], row["rejected_outcome"]) for row in pairs] == [
+        (RIGHT, "FAILED_TESTS"), (RIGHT, "FAILED_TESTS")]  # fmt: skip
+
+
 def test_verdicts_of_the_lines_or_of_a_file_beside_them_are_used_as_they_are(tmp_path, toy):
     """The verdicts are turned round here, so that they cannot come from another execution."""
     verdicts = [

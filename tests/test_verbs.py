@@ -486,7 +486,7 @@ WRONG = (
     ("grade problems.jsonl first.jsonl --cpu-seconds inf", 2, "'--cpu-seconds'"),
     ("grade problems.jsonl solved.jsonl --extract fenced", 2, "solved.jsonl:1", "fenced"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --set rank.tie_break=5", 2, "5.0"),
-    ("rank problems.jsonl responses.jsonl", 2, "Missing option '--teacher'"),
+    ("rank problems.jsonl responses.jsonl", 2, "a source 'teacher', not named as --teacher"),
     ("rank problems.jsonl responses.jsonl --teacher nobody", 2, "'nobody'", "student", "teacher"),
     ("rank problems.jsonl samples.jsonl --teacher teacher", 2, "samples.jsonl:1", "source"),
     ("rank problems.jsonl responses.jsonl --teacher teacher --pairing two", 2, "pairing 'two'"),

@@ -25,8 +25,9 @@ RECORDED = str(config.resolve("nano", "rank")["prompt_format"])  # of texts, whe
 def rank(given: Given) -> None:
     """Rank the responses to each problem by their situation, the teacher's first, and pair them.
 
-    Every response is judged, unless --trust-verdicts takes what its line says (outcome, reason,
-    n_passed, n_tests, isolation). Writes ranked groups, ready for training.
+    Without --teacher the best answer to each task stands in the teacher's place, and is preferred
+    to what is worse only. Every response is judged, unless --trust-verdicts takes what its line
+    says (outcome, reason, n_passed, n_tests, isolation). Writes ranked groups, ready for training.
     """
     scores = {outcome: getattr(given, f"score_{outcome.name.lower()}") for outcome in Outcome}
     ranking.check_scores(scores, given.tie_break, given.pass_ratio)
@@ -44,12 +45,15 @@ def rank(given: Given) -> None:
     screen.check_table(given, given.tasks, *named.values())
     tasks, found, unknown = _read(given, named)
     teachers = list(dict.fromkeys(given.teacher))
+    found = found if teachers else [_of_the_student(sample) for sample in found]
     for name in teachers or [""]:
         samples.check_sources(found, name, ", ".join(named.values()))
     kept, ranked, lost = _sound(given, tasks, found, judge)
     executions = _executions(kept, ranked, judge)
     answers = [sample.response for sample in ranked]
     taken, runs, others = of_one_teacher(answers, executions, teachers)
+    if not teachers:
+        answers, executions = taken, runs
     style = given.prompt_format or RECORDED
     groups, left_out = ranking.rank(
         kept,
@@ -57,7 +61,7 @@ def rank(given: Given) -> None:
         runs,
         teacher=teachers[0] if len(teachers) == 1 else TEACHER,
         scores=scores,
-        tie_break=given.tie_break,
+        tie_break=given.tie_break if teachers else 0.0,
         pass_ratio=given.pass_ratio,
         prompts=_prompts_read(given, kept, found),
         prompt_format=style,
@@ -74,7 +78,7 @@ def rank(given: Given) -> None:
     if given.out:
         screen.write(given.out, rows if given.pairs else after)
     if given.report:
-        ranks = Ranking(groups, after, style, teachers)
+        ranks = Ranking(groups, after, style, teachers or [TEACHER])
         logs = logs_of((sample.response, sample.row) for sample in ranked)
         part = Part("given", answers, executions, ranks, logs)
         write_answers(given.report, kept, [part], title=f"Ranked answers to {given.tasks}")
@@ -104,6 +108,9 @@ def rank(given: Given) -> None:
         count = sum(map(holds, rows))
         drop = f"; --drop-{name} leaves them out" if count else ""
         screen.say(console, f"of these pairs, {words}: {count}{drop}")
+    if failing := sum(g.outcomes[g.sft_index] != Outcome.PASS for g in after):
+        told = "the answer to imitate fails: {}; --filter must_pass leaves them out"
+        screen.say(console, f"of {len(after)} groups, {told.format(failing)}")
     screen.say(console, f"isolation: {screen.levels(executions)}")
     screen.say_written(console, given.out, f"{len(rows if given.pairs else after)} lines")
     screen.say_written(console, given.report, "every answer")
@@ -119,6 +126,14 @@ MARKS: dict[str, tuple[str, Callable[[dict], bool]]] = {
         "both are in one situation", lambda row: row["chosen_outcome"] == row["rejected_outcome"]
     ),
 }  # fmt: skip
+
+
+def _of_the_student(sample: Sample) -> Sample:
+    """A sample, of the source `student` where it names none."""
+    r, run = sample.response, sample.execution
+    source = r.source or "student"
+    run = run and replace(run, source=source)
+    return replace(sample, response=replace(r, source=source), execution=run)
 
 
 def _named(given: Given) -> dict[str, str]:

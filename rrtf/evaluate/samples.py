@@ -514,7 +514,7 @@ def of_sources(
 
 
 def check_sources(found: Sequence[Sample], teacher: str, file: str) -> None:
-    """ValueError for lines that cannot be ranked, and for a teacher that none is from."""
+    """ValueError for lines that cannot be ranked, and for a teacher (if any) that none is from."""
     mistakes = []
     for sample in found:
         if not sample.response.source:
@@ -526,7 +526,7 @@ def check_sources(found: Sequence[Sample], teacher: str, file: str) -> None:
             mistakes.append((sample.where, f"{sample.kind}: half a surrogate pair, no Unicode"))
     refuse(mistakes)
     counts = Counter(sample.response.source for sample in found)
-    if teacher not in counts:
+    if teacher and teacher not in counts:
         known = ", ".join(f"{name} ({n})" for name, n in counts.items())
         raise ValueError(f"{file}: no response of {teacher!r}: the sources are {known}")
 
