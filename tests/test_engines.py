@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -159,25 +160,24 @@ def test_a_missing_model_an_unknown_engine_and_one_that_cannot_run_the_model_are
             engines.open_engine(name, folder)
 
 
-def test_auto_runs_other_architectures_by_ctranslate2_and_what_that_refuses_by_transformers(
-    tiny_model, tmp_path
+def test_auto_runs_other_architectures_by_transformers_in_the_precision_of_the_cpu(
+    tiny_model, tmp_path, monkeypatch
 ):
-    from transformers import LlamaConfig, LlamaForCausalLM, Starcoder2Config, Starcoder2ForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rrtf.engines import gptbigcode
 
     sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "eos_token_id": 0}
     sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    made = {
-        "ctranslate2-float32": LlamaForCausalLM(LlamaConfig(**sizes)),
-        "transformers-float32-sdpa": Starcoder2ForCausalLM(Starcoder2Config(**sizes)),
-    }
-    for name, model in made.items():
-        folder = tmp_path / name
-        model.save_pretrained(folder)
-        for file in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copy(tiny_model / file, folder)
-        engine = engines.open_engine("auto", folder)
-        assert engine.name == name
+    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_model / file, tmp_path)
+    for has, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(gptbigcode, "supports_bfloat16", lambda has=has: has)
+        engine = engines.open_engine("auto", tmp_path)
+        assert engine.name == f"transformers-{precision}-sdpa"
         assert engine.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
+    assert engines.open_engine("auto", tmp_path, dtype="float32").precision == "float32"
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -293,9 +293,12 @@ def test_an_engine_that_drops_a_setting_is_refused_and_auto_goes_on_to_the_next(
     with pytest.raises(engines.UnsupportedModel, match=rf"{engine} cannot \(") as refused:
         engines.open_engine(engine, folder)
     assert "transformers" in str(refused.value) and "\n" not in str(refused.value)
-    with pytest.warns(engines.Note, match=rf"transformers is taken: {engine} cannot"):
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
         taken = engines.open_engine("auto", folder)
-    assert taken.name == "transformers-float32-sdpa"
+    tried = any(f"transformers is taken: {engine} cannot" in str(one.message) for one in noted)
+    assert tried == (engine == "gptbigcode"), "auto does not try CTranslate2"
+    assert taken.name.startswith("transformers-")
     assert taken.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
 
 
@@ -314,7 +317,7 @@ def test_an_engine_that_computes_what_transformers_does_is_taken(
 ):
     for spread in (0.02, 0.15):
         folder = random_model(kind, initializer_range=spread, **settings)
-        for name in (engine, "auto"):
+        for name in (engine, "auto") if engine == "gptbigcode" else (engine,):
             assert engines.open_engine(name, folder).name.startswith(engine)
     assert not [one for one in recwarn if issubclass(one.category, engines.Note)]
 

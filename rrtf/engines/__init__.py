@@ -439,11 +439,12 @@ def architecture(folder: Path) -> str:
 def choices(folder: Path) -> tuple[str, ...]:
     """The engines that `auto` tries for a model on this machine, in their order.
 
-    CUDA: transformers. CPU: the decode loop of this package for GPTBigCode with multi-query
-    attention, CTranslate2 where it converts the architecture, transformers.
+    On a CPU the decode loop of this package for GPTBigCode with multi-query attention; everywhere
+    transformers. CTranslate2 is faster than these for single rows of small models only
+    (tests/benchmarks/bench_engines.py).
     """
-    own = () if device() == "cuda" else able(folder)
-    return tuple(dict.fromkeys([*own, "transformers"]))
+    own = "gptbigcode" in able(folder) and device() == "cpu"
+    return (*["gptbigcode"] * own, "transformers")
 
 
 def remote(name: str) -> bool:
@@ -508,6 +509,8 @@ def _settled(
     names = choices(folder) if kind == "auto" else (kind,)
     asked = {"dtype": options["dtype"]} if "dtype" in options else {}
     lost = []
+    if kind == "auto":
+        options = {"dtype": _fastest()} | options
     for name in names:
         try:
             told = fault(name, folder, **asked)
@@ -520,6 +523,13 @@ def _settled(
             told = line(error)
         lost.append(f"{name} cannot ({told})")
     raise UnsupportedModel(f"{folder}: {'; '.join(lost)}{_others(kind, folder)}")
+
+
+def _fastest() -> str:
+    """The precision that `auto` computes in: what published weights have, where the device does."""
+    from rrtf.engines.gptbigcode import supports_bfloat16
+
+    return "bfloat16" if device() == "cpu" and supports_bfloat16() else "auto"
 
 
 def fault(name: str, folder: Path, *, dtype: str = "") -> str:
