@@ -292,10 +292,10 @@ def test_two_lines_cross_where_their_difference_is_zero_and_the_interval_says_ho
     found, at, span = results.crossing(PLAN, rows, *kinds, errors="systematic", seed=1)
     assert [round(row.difference, 6) for row in found.values()] == [-0.4, 0.0, 0.4] and at == 60
     assert span[0] < 60 < span[1]
-    told = results.overtaking(PLAN, rows, *kinds, errors="systematic", seed=1)
+    told = results.overtaking((found, at, span))
     assert "equal where the teacher is 60 % right (" in told and "-40.0 [" in told
-    none = results.overtaking(PLAN, rows, *kinds, errors="random", seed=1)
-    assert none.endswith("not run")
+    none = results.crossing(PLAN, rows, *kinds, errors="random", seed=1)
+    assert results.overtaking(none) == "not run"
     by = results.along(PLAN, rows, "accuracy", errors="systematic", tests=12)
     assert isinstance(by["unverified, SimPO"][60], stats.Estimate)
 

@@ -33,6 +33,9 @@ ON_EVERY_BASE = (  # what study 3 asks of each start model, each side a `data, o
 )
 
 
+Crossing = tuple[dict[int, Comparison], float | None, tuple[float, float] | None]
+
+
 def scores(
     lines: Iterable[Line], problems: Sequence[Problem], *, family: Callable[[Problem], str]
 ) -> list[TaskScore]:
@@ -212,7 +215,7 @@ def crossing(
     *,
     errors: str,
     seed: int,
-) -> tuple[dict[int, Comparison], float | None, tuple[float, float] | None]:
+) -> Crossing:
     """Where `first` overtakes `second` (each a `data, objective`) as the teacher gets better.
 
     (first - second by accuracy in percent, the accuracy at which it is zero, the accuracies at
@@ -236,23 +239,15 @@ def crossing(
     return found, at, (min(ends), max(ends)) if known else None
 
 
-def overtaking(
-    plan: Registration,
-    rows: Sequence[TaskScore],
-    first: str,
-    second: str,
-    *,
-    errors: str,
-    seed: int,
-) -> str:
-    """`crossing` in a sentence."""
-    found, at, span = crossing(plan, rows, first, second, errors=errors, seed=seed)
+def overtaking(crossed: Crossing) -> str:
+    """`crossing` in words."""
+    found, at, span = crossed
     if not found:
-        return f"{first} against {second}: not run"
+        return "not run"
     told = ", ".join(f"{results.brief(row)['points']} at {place} %" for place, row in found.items())
     where = f"equal where the teacher is {at:.0f} % right" if at is not None else "never equal"
     sure = f" ({span[0]:.0f} to {span[1]:.0f} %)" if span else ""
-    return f"{first} minus {second}: {where}{sure}; {told}"
+    return f"{where}{sure}; {told}"
 
 
 def across(

@@ -169,9 +169,8 @@ def main() -> None:
                 count = made(Path(folder), family, width, layers)
                 taken = engines.open_engine("auto", folder).name
                 ways = contenders(Path(folder))
-                print(
-                    f"\n{family}, {count / 1e6:.0f} M parameters, {length} new tokens; auto: {taken}"
-                )
+                about = f"{count / 1e6:.0f} M parameters, {length} new tokens; auto: {taken}"
+                print(f"\n{family}, {about}")
                 for rows in map(int, given.rows.split(",")):
                     n = min(8, rows)
                     asked = texts[: rows // n], n, length
