@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import rrtf
 
-from rrtf import stats, store
+from rrtf import config, stats, store
 from rrtf.cli import evaluate
 from rrtf.evaluate import entries, exam, grade, results, samples
 from rrtf.records import Leak, Problem, Response, TaskScore
@@ -381,3 +382,20 @@ def test_the_verb_prints_the_parts_under_the_board(tmp_path, toy):
     store.write(leaks, [Leak("r", "mbpp", "t/1", "code", 1.0, "")])
     done = run(toy, mine, "--flagged", leaks)
     assert done.exit_code == 2 and "no leak of toy: these are of mbpp" in done.output
+
+
+def test_the_audit_of_ones_own_tasks_names_them_as_the_board_does(tmp_path):
+    folder = config.home() / "notebooks" / "examples"
+    tasks, found = folder / "problems.jsonl", tmp_path / "found.jsonl"
+    how = ("--benchmarks", tasks, "--execute", "--out", found)
+    done = rrtf("audit", folder / "rows.jsonl", *how)
+    assert done.exit_code == 0, done.output
+    leaks = {row["benchmark_task_id"] for _, row in store.read_rows(found) if not row["chance"]}
+    assert leaks == {"own/0"}
+    board = run(tasks, f"teacher={folder / 'teacher.jsonl'}", "--flagged", found)
+    parts = [line.split()[2:4] for line in board.output.splitlines() if "pass@1  " in line]
+    assert ["1", "flagged"] in parts and ["2", "clean"] in parts, board.output
+    shutil.copy(tasks, tmp_path / "problems.jsonl")
+    both = f"{tasks},{tmp_path / 'problems.jsonl'}"
+    twice = rrtf("audit", folder / "rows.jsonl", "--benchmarks", both)
+    assert twice.exit_code == 2 and "two are called problems" in twice.output

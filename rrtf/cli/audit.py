@@ -13,7 +13,7 @@ from rrtf.audit.rows import Row, from_problems, read
 from rrtf.benchmarks import catalogue
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
-from rrtf.evaluate import grade
+from rrtf.evaluate import grade, samples
 from rrtf.records import Leak, Problem
 from rrtf.sandbox import executor
 
@@ -82,8 +82,10 @@ def load_problems(wanted: Sequence[str], *, data: Path | None) -> dict[str, list
         try:
             if grade.is_benchmark(name) or not Path(name).suffix:
                 found[name] = benchmarks.load(name, data=data)
+            elif (called := samples.name_of(name)) not in found:  # as `evaluate --flagged` asks
+                found[called] = inputs.load_problems(name)
             else:
-                found[name] = inputs.load_problems(name)
+                raise ValueError(f"--benchmarks: two are called {called}; rename a file")
         except FileNotFoundError:
             if not every:
                 raise
