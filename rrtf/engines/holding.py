@@ -2,11 +2,13 @@
 
 Converters drop settings of a model without a word (a rope's scaling, an activation, a window).
 So an engine gives the log-probabilities of three texts and the likeliest tokens behind them, and
-both have to be close to transformers' in float32. How close follows from the model itself: `shaken`
-tells what it loses when every weight is moved at random within the rounding of a type. An engine
-that computes in that type may be `LOOSE` times as far. In float32 it has to be `TIGHT` times closer
-than bfloat16's rounding: another order of sums is a hundred times closer than that, while a wrong
-setting is about as far as that rounding or farther. The result is kept in the user's cache by what
+both have to be close to transformers' in float32. How close follows from the model itself. An
+engine that computes in half precision may be `TWICE` as far as transformers is in the same type.
+`shaken` tells what a model loses when every weight is moved at random within the rounding of a
+type: one of whole numbers may be `LOOSE` times as far. In float32, in which every engine is held as
+well, it has to be `TIGHT` times closer than bfloat16's rounding of weights: another order of sums
+is a hundred times closer than that, a wrong setting about as far as that rounding or farther. The
+result is kept in the user's cache by what
 decides it: settings, tokenizer, names and shapes of the tensors, this code and the libraries; not
 by the values of the weights, so whatever is trained of one model shares it.
 Not covered: differences that begin behind the longest text (`sizes`).
@@ -29,7 +31,7 @@ from rrtf.engines import Scorer, check_weights, line, weight_files, weight_heade
 from rrtf.engines.transformers import TransformersEngine, open_tokenizer, positions_of
 from rrtf.prompts import prompt_ids
 
-TIGHT, LOOSE = 1 / 256, 6.0
+TIGHT, TWICE, LOOSE = 1 / 256, 2.0, 6.0
 FLOOR = 5e-6  # nats: what float32 keeps of a log-probability
 WRITTEN = 16  # tokens that an engine writes behind each text
 SIZES = (24, 96, 192)  # tokens of the texts
@@ -39,6 +41,7 @@ HELD = 1 << 26  # numbers that reading a text may hold at a time: logits, attent
 BEHIND = 64  # tokens behind the border of a window, or of the positions a rope was trained on
 BORDERS = ("sliding_window", "original_max_position_embeddings")
 GROUP = 128  # weights that are rounded with one scale, in a row
+HALF = ("bfloat16", "float16")
 RELATIVE = {"float32": 2.0**-8, "bfloat16": 2.0**-8, "float16": 2.0**-11}  # of rounding a weight
 CHOSEN = {"float32": 1e-3, "bfloat16": 0.25}  # nats that a written token may lose by the loop
 LIBRARIES = ("torch", "transformers", "ctranslate2", "tokenizers")
@@ -119,10 +122,16 @@ def compare(engine: Scorer, folder: Path) -> str:
     read = list(known.read(whole))
     own = torch.cat([values[: len(t) - 1] for t, (values, _) in zip(texts, read, strict=True)])
     lost = torch.cat([(b - v)[len(t) - 1 :] for t, (v, b) in zip(texts, read, strict=True)])
-    shaken(known.model, kind)
+    if kind in HALF:
+        del known
+        known = TransformersEngine(folder, threads=torch.get_num_threads(), dtype=kind)
+        share = TWICE
+    else:
+        shaken(known.model, kind)
+        share = TIGHT if kind == "float32" else LOOSE
     loss = torch.cat([v[: len(t) - 1] for t, (v, _) in zip(texts, known.read(whole), strict=True)])
     error = torch.tensor([value for values in found for value in values]) - own.cpu()
-    return _told(error, lost.cpu(), (loss - own).cpu(), TIGHT if kind == "float32" else LOOSE)
+    return _told(error, lost.cpu(), (loss.cpu() - own.cpu()).float(), share)
 
 
 def _told(error: Tensor, lost: Tensor, loss: Tensor, share: float) -> str:
