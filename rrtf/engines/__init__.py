@@ -509,8 +509,8 @@ def _settled(
     names = choices(folder) if kind == "auto" else (kind,)
     asked = {"dtype": options["dtype"]} if "dtype" in options else {}
     lost = []
-    if kind == "auto":
-        options = {"dtype": _fastest()} | options
+    if kind == "auto" and device() == "cpu":
+        options = {"dtype": computes_in(folder)} | options
     for name in names:
         try:
             told = fault(name, folder, **asked)
@@ -525,11 +525,18 @@ def _settled(
     raise UnsupportedModel(f"{folder}: {'; '.join(lost)}{_others(kind, folder)}")
 
 
-def _fastest() -> str:
-    """The precision that `auto` computes in: what published weights have, where the device does."""
+def computes_in(folder: Path) -> str:
+    """What `auto` computes in on a CPU: bfloat16 where it has that and the weights have no more.
+
+    Weights that are stored in float32 stay so. Rounded to bfloat16, a model that was trained at a
+    small rate for a short time is half its start model again.
+    """
     from rrtf.engines.gptbigcode import supports_bfloat16
 
-    return "bfloat16" if device() == "cpu" and supports_bfloat16() else "auto"
+    headers = (weight_header(file) for file in weight_files(folder))
+    kinds = {entry["dtype"] for header in headers for entry in header.values()}
+    half = not kinds & {"F32", "F64"} and bool(kinds & {"BF16", "F16"})
+    return "bfloat16" if half and supports_bfloat16() else "float32"
 
 
 def fault(name: str, folder: Path, *, dtype: str = "") -> str:

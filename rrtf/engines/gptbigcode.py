@@ -22,6 +22,7 @@ from rrtf.engines import (
     Completion,
     Decoding,
     UnsupportedModel,
+    computes_in,
     end_tokens,
     score_pairs,
     weight_files,
@@ -86,7 +87,7 @@ def supports_bfloat16() -> bool:
 
 
 class GptBigCodeEngine:
-    """`dtype` is `float32`, `bfloat16` or `auto` (bfloat16 where the CPU has it)."""
+    """`dtype` is `float32`, `bfloat16` or `auto` (as `engines.computes_in`)."""
 
     device = "cpu"
 
@@ -95,7 +96,7 @@ class GptBigCodeEngine:
 
         torch.set_num_threads(threads)
         if dtype == "auto":
-            dtype = "bfloat16" if supports_bfloat16() else "float32"
+            dtype = computes_in(folder)
         self.name, self.precision = f"gptbigcode-{dtype}", dtype
         self.rows = rows
         self.model = Weights(folder, dtype=getattr(torch, dtype))
