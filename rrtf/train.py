@@ -271,7 +271,7 @@ def train(
         "attention": scorer.network.config._attn_implementation,
     } | ({} if scorer.way == "packed" else {"scored": scorer.way})
     facts |= {"looks": [asdict(one) for one in looks]} if looks else {}
-    keep(output)
+    facts["rounded"] = round(keep(output), 3)
     if first:
         card = _card({**facts, "groups": mark["of"]["groups"]}, steps, looks)
         store.write_bytes(output / "README.md", card.encode())
@@ -312,7 +312,7 @@ def fit(
     run: str,
     folder: Path,
     watch: Callable[[int], Look] | None,
-    keep: Callable[[Path], None],
+    keep: Callable[[Path], float],
     told: Told | None = None,
 ) -> tuple[list[TrainStep], list[Look]]:
     """Trains `scorer` on `data`, `groups_per_batch` of them an update, in the order given.

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 from conftest import drawn
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrtf import engines, store
 from rrtf.engines import (
@@ -160,24 +160,25 @@ def test_a_missing_model_an_unknown_engine_and_one_that_cannot_run_the_model_are
             engines.open_engine(name, folder)
 
 
-def test_auto_runs_other_architectures_by_transformers_in_the_precision_of_the_cpu(
-    tiny_model, tmp_path, monkeypatch
+@pytest.mark.parametrize("kind", ["llama", "gpt_bigcode"])
+def test_auto_computes_in_the_precision_that_the_weights_are_stored_in(
+    random_model, tmp_path, monkeypatch, kind
 ):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from rrtf.engines import gptbigcode
-
-    sizes = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 64, "eos_token_id": 0}
-    sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    LlamaForCausalLM(LlamaConfig(**sizes)).save_pretrained(tmp_path)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_model / file, tmp_path)
-    for has, precision in ((True, "bfloat16"), (False, "float32")):
+    """Rounded to bfloat16, weights that a short training has changed are those of the start."""
+    folder = random_model(kind)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for has in (True, False):
         monkeypatch.setattr(gptbigcode, "supports_bfloat16", lambda has=has: has)
-        engine = engines.open_engine("auto", tmp_path)
-        assert engine.name == f"transformers-{precision}-sdpa"
-        assert engine.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
-    assert engines.open_engine("auto", tmp_path, dtype="float32").precision == "float32"
+        for stored in (torch.float32, torch.bfloat16):
+            there = tmp_path / f"{stored}-{has}"
+            shutil.copytree(folder, there)
+            model.to(stored).save_pretrained(there)
+            engine = engines.open_engine("auto", there)
+            assert (engine.precision == "bfloat16") == (has and stored is torch.bfloat16)
+            name = "transformers" if kind == "llama" else "gptbigcode"
+            assert engine.name.startswith(name)
+            assert engine.generate(["a"], **drawn(**GREEDY))[0][0].n_tokens > 0
+    assert engines.open_engine("auto", there, dtype="float32").precision == "float32"
 
 
 def test_importing_the_package_does_not_import_torch():
@@ -327,6 +328,26 @@ def test_a_type_of_fewer_bits_is_held_to_its_own_rounding(random_model):
     assert engines.open_engine("ctranslate2", folder, dtype="int8").precision == "int8"
     with pytest.raises(engines.UnsupportedModel, match="is rounding"):
         engines.open_engine("ctranslate2", random_model("llama", hidden_act="gelu"), dtype="int8")
+
+
+def test_an_engine_of_half_precision_may_lose_what_transformers_itself_loses_there(random_model):
+    """A step of training below bfloat16's own: more is lost than weights moved at random lose."""
+    from rrtf.engines import holding
+
+    folder = random_model("gpt_bigcode", initializer_range=0.15)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.to(torch.bfloat16).to(torch.float32)
+    ids = torch.tensor(holding.rows(folder)[-1:])
+    model(input_ids=ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights -= 2.0**-10 * weights.abs() * weights.grad.sign()
+    model.save_pretrained(folder)
+    opened = engines.open_engine("gptbigcode", folder, dtype="bfloat16")
+    texts = holding.rows(folder)
+    values = [torch.cat([torch.tensor(row) for row in e.log_probs(texts)]) for e in (
+        opened, engines.open_engine("transformers", folder, dtype="float32"))]  # fmt: skip
+    assert (values[0] - values[1]).square().mean().sqrt() > 0.05, "rounding undoes the step"
 
 
 def test_what_was_held_is_not_held_again_unless_settings_or_shapes_change(

@@ -305,6 +305,16 @@ def test_a_group_that_contradicts_itself_is_named_by_line_and_task(run, tmp_path
     assert f"bad.jsonl:2: {message}" in done.output
 
 
+def test_it_is_said_how_much_of_a_training_the_rounding_of_its_weights_takes_back(run, tmp_path):
+    how = ("--updates", 1, "--learning-rate", 1e-6)
+    for kind, noted in (("float32", False), ("bfloat16", True)):
+        done = run(*how, "--save-dtype", kind, output=kind)
+        facts = json.loads((tmp_path / kind / "training.json").read_text())
+        assert (facts["rounded"] > 1) == ("rounding to" in done.output) == noted
+    said = " ".join(done.output.split())
+    assert f"changes {facts['rounded']:.0%} as much as training did" in said
+
+
 PAIR = {"prompt": "def f(x):\n", "chosen": "    return 2 * x\n", "rejected": "    return x\n"}
 FOREIGN = {
     "pairs: prompt, chosen, rejected": PAIR | {"chosen_score": None},

@@ -29,6 +29,7 @@ MADE = (  # of a run, what is uploaded; a folder may hold more, which is nobody'
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
     "spiece.model", "sentencepiece*",
 )  # fmt: skip
+NOTED = 0.1  # of what training changed, from which on it is said that rounding takes it back
 LOGGED = ("loss", "rank_loss", "ft_loss", "violated", "learning_rate", "grad_norm")
 
 
@@ -371,6 +372,9 @@ def _closing(out: Path, single: int) -> None:
         ("seconds", f"{seconds}"),
     ]
     rows += [("responses too long", f"{long}")] if long else []
+    if (lost := facts["rounded"]) > NOTED:
+        told = f"changes {lost:.0%} as much as training did; --save-dtype float32 keeps it"
+        rows.append((f"rounding to {facts['settings']['save_dtype']}", told))
     console.print(screen.table(["", ""], rows, left=(0, 1)))
     screen.say(console, f"model: {out}")
     if looks := [Look(**look) for look in facts.get("looks", [])]:
