@@ -311,7 +311,7 @@ def test_a_made_teacher_is_learnt_from_at_the_neighbouring_rates_chosen_most_oft
     assert results.neighbours(PLAN, chosen(1, 3, 2), "filtered, SimPO") == (3e-5, 1e-4)
     assert results.neighbours(PLAN, chosen(2, 3, 2), "filtered, SimPO") == (1e-5, 3e-5)
     assert results.neighbours(PLAN, chosen(2, 3, 2), "verified, SimPO") is None
-    ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
+    ledger = store.read(config.home() / "data" / "ablation_bfloat16.jsonl", runs.Line)
     for name, rates in PLAN.teachers["rates"].items():
         assert results.neighbours(PLAN, ledger, name) == tuple(rates), name
     asked = {f"{arm.data}, {arm.objective}" for arm in PLAN.arms if arm.study == "teachers"}
@@ -353,8 +353,9 @@ def test_the_map_has_the_order_of_the_registration():
 
 
 def test_every_line_of_the_ledger_belongs_to_a_registered_arm_and_rate():
-    ledger = store.read(config.home() / "data" / "ablation.jsonl", runs.Line)
-    for found in ledger:
+    files = sorted((config.home() / "data").glob("ablation*.jsonl"))
+    assert len(files) == 2, "what was measured in bfloat16, and in the precision of the weights"
+    for found in (line for file in files for line in store.read(file, runs.Line)):
         if found.learning_rate:
             arm = ARMS[found.arm]
             assert found.learning_rate in PLAN.rates(arm) and found.seed < arm.seeds
