@@ -113,6 +113,23 @@ def arm_rows(
     return sorted(found, key=lambda row: row["pass@1, %"], reverse=True)
 
 
+def beside(
+    plan: Registration, rows: Sequence[TaskScore], rounded: Sequence[TaskScore]
+) -> list[dict[str, str]]:
+    """The arms and start models that were examined in both precisions, the best first."""
+    exact, half = rates(plan, rows), rates(plan, rounded)
+    both = sorted(exact.keys() & half.keys(), key=lambda name: -exact[name].value)
+    return [
+        {
+            "arm": name,
+            "pass@1, %": _rate(exact[name]),
+            "rounded to bfloat16": _rate(half[name]),
+            "lost": results.points(half[name].value - exact[name].value),
+        }
+        for name in both
+    ]
+
+
 def _arm_row(
     plan: Registration,
     arm: Arm | None,

@@ -329,6 +329,11 @@ def of_world(plan: Registration, lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if worlds.get(line.arm, HOME) == grammar.world()]
 
 
+def rounded() -> Path:
+    """The lines of models that were examined in bfloat16, as [amendments] tells."""
+    return config.home() / "data" / "ablation_bfloat16.jsonl"
+
+
 def _prepare(bench: Bench, start: tuple[str, int]) -> None:
     """What a start model answers with a seed, into the folder."""
     student(bench, *start, ALL_TESTS)

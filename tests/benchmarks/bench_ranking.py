@@ -1,7 +1,7 @@
 """How good is the ranking? Answers ranked by few tests against what many tests say of them.
 
     python tests/benchmarks/bench_ranking.py --data FOLDER [--keep FOLDER] [--tasks 20]
-    python tests/benchmarks/bench_ranking.py --nano data/ablation.jsonl
+    python tests/benchmarks/bench_ranking.py --nano data/ablation_bfloat16.jsonl
 
 FOLDER/generations holds published answers of five models. Those of one task are a group, programs
 that differ in layout only once, as in stage 04, and get stage 04's score from 1, 2, 4, ... of the
