@@ -114,19 +114,21 @@ def arm_rows(
 
 
 def beside(
-    plan: Registration, rows: Sequence[TaskScore], rounded: Sequence[TaskScore]
-) -> list[dict[str, str]]:
-    """The arms and start models that were examined in both precisions, the best first."""
-    exact, half = rates(plan, rows), rates(plan, rounded)
-    both = sorted(exact.keys() & half.keys(), key=lambda name: -exact[name].value)
+    plan: Registration, exact: Sequence[TaskScore], rounded: Sequence[TaskScore]
+) -> list[dict[str, Any]]:
+    """The arms and start models that were examined in both precisions, on the seeds of both."""
+    there = {(row.model, row.seed) for row in exact} & {(row.model, row.seed) for row in rounded}
+    sides = [[row for row in one if (row.model, row.seed) in there] for one in (exact, rounded)]
+    in_float32, in_bfloat16 = (rates(plan, side) for side in sides)
     return [
         {
             "arm": name,
-            "pass@1, %": _rate(exact[name]),
-            "rounded to bfloat16": _rate(half[name]),
-            "lost": results.points(half[name].value - exact[name].value),
+            "seeds": len({seed for model, seed in there if model == name}),
+            "in float32": _rate(found),
+            "rounded to bfloat16": _rate(in_bfloat16[name]),
+            "taken back": results.points(in_bfloat16[name].value - found.value),
         }
-        for name in both
+        for name, found in sorted(in_float32.items(), key=lambda item: -item[1].value)
     ]
 
 
@@ -272,7 +274,8 @@ def across(
 ) -> dict[str, dict[str, Comparison]]:
     """Contrast of `ON_EVERY_BASE` -> start model -> the difference there, where both were run.
 
-    The student of study 1 comes first; nothing is corrected for the number of differences.
+    The student of study 1 comes first, and not alone; nothing is corrected for the number of
+    differences.
     """
     arms = {
         (arm.base, f"{arm.data}, {arm.objective}"): arm.name
@@ -287,7 +290,7 @@ def across(
             if {a, b} <= there:
                 compared = contrasted(plan, rows, a, b, seed=seed)
                 found.setdefault(contrast, {})[base or plan.base] = compared
-    return found
+    return {contrast: row for contrast, row in found.items() if row.keys() & plan.bases.keys()}
 
 
 def across_rows(found: Mapping[str, Mapping[str, Comparison]]) -> list[dict[str, str]]:
