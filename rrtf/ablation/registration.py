@@ -15,12 +15,8 @@ ERRORS = ("systematic", "random")
 HOME = "nano"  # the world of the bases that name none
 FIRST, TEACHERS, BASES = "ingredients", "teachers", "bases"  # studies 1, 2 and 3
 ALL_TESTS = 12  # of a problem of the small world
-ANCHORS = (
-    "base",
-    "teacher",
-    "base, best of 8",
-    "base, most frequent of 8",
-)  # rows without training
+# Rows without training.
+ANCHORS = ("base", "teacher", "base, best of 8", "base, most frequent of 8")
 
 
 def as_it_is(base: str) -> str:
@@ -87,14 +83,8 @@ class Registration:
         return tuple(own.get(f"{arm.data}, {arm.objective}", grid))
 
 
-PARTS = (
-    "objectives",
-    "data",
-    "problems",
-    "questions",
-    "bases",
-    "teachers",
-)  # tables that are taken as they are
+# Tables that are taken as they are.
+PARTS = ("objectives", "data", "problems", "questions", "bases", "teachers")
 
 
 def place() -> Path:
