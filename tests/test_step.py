@@ -88,9 +88,11 @@ def step(model, examples, score=scoring.score, objective="rrtf"):
 
 
 def assert_equal(ours, theirs, tolerance=1e-5):
+    """Of a gradient to that share of its largest entry: sums of another order end otherwise."""
     torch.testing.assert_close(ours[0], theirs[0], rtol=tolerance, atol=tolerance)
     for name, gradient in theirs[1].items():
-        torch.testing.assert_close(ours[1][name], gradient, rtol=tolerance, atol=tolerance)
+        least = tolerance * max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(ours[1][name], gradient, rtol=tolerance, atol=least)
 
 
 def plain_step(model, examples):

@@ -509,12 +509,12 @@ def _settled(
     names = choices(folder) if kind == "auto" else (kind,)
     asked = {"dtype": options["dtype"]} if "dtype" in options else {}
     lost = []
-    if kind == "auto" and device() == "cpu":
-        options = {"dtype": computes_in(folder)} | options
     for name in names:
         try:
             told = fault(name, folder, **asked)
             if not told:
+                if kind == "auto" and device() == "cpu":
+                    options = {"dtype": computes_in(folder)} | options
                 opened = None if only_hold else _open(name, folder, **options)
                 if lost:
                     note(f"{folder.name}: {name} is taken: {'; '.join(lost)}")
