@@ -271,7 +271,7 @@ def train(
         "attention": scorer.network.config._attn_implementation,
     } | ({} if scorer.way == "packed" else {"scored": scorer.way})
     facts |= {"looks": [asdict(one) for one in looks]} if looks else {}
-    facts["rounded"] = round(keep(output), 3)
+    facts["rounded"] = round(keep(output, measured=True), 3)
     if first:
         card = _card({**facts, "groups": mark["of"]["groups"]}, steps, looks)
         store.write_bytes(output / "README.md", card.encode())

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 from rrtf import stats
-from rrtf.ablation import registration
 from rrtf.ablation.registration import (
     ALL_TESTS,
     ANCHORS,
@@ -16,7 +15,8 @@ from rrtf.ablation.registration import (
     TEACHERS,
     Arm,
     Registration,
-)  # fmt: skip
+    as_it_is,
+)
 from rrtf.ablation.runs import Line, unpacked
 from rrtf.evaluate import results
 from rrtf.evaluate.results import Comparison
@@ -106,7 +106,7 @@ def arm_rows(
     """Every arm of `study`, the best first, with its rates and training set; or `not run`."""
     measured = rates(plan, rows)
     names = [*(ANCHORS if study == FIRST else ())]
-    names += [registration.as_it_is(base) for base in plan.bases if study == BASES]
+    names += [as_it_is(base) for base in plan.bases if study == BASES]
     names += [arm.name for arm in plan.arms if arm.study == study]
     arms = {arm.name: arm for arm in plan.arms}
     found = [_arm_row(plan, arms.get(name), name, lines, measured.get(name)) for name in names]

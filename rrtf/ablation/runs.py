@@ -14,8 +14,17 @@ from functools import cache, partial
 from pathlib import Path
 
 from rrtf import config, engines, execution, prompts, sample, store, train
-from rrtf.ablation import registration, sets
-from rrtf.ablation.registration import ALL_TESTS, ANCHORS, BASES, FIRST, HOME, Arm, Registration
+from rrtf.ablation import sets
+from rrtf.ablation.registration import (
+    ALL_TESTS,
+    ANCHORS,
+    BASES,
+    FIRST,
+    HOME,
+    Arm,
+    Registration,
+    as_it_is,
+)
 from rrtf.ablation.sets import Answers
 from rrtf.cluster import side_by_side
 from rrtf.engines import Decoding
@@ -271,7 +280,7 @@ def anchors(bench: Bench, seed: int) -> list[Line]:
 def bare(bench: Bench, base: str) -> Line:
     """A start model of study 3 as it is."""
     marks = solved(bench.bases[base], bench.test, bench)
-    return _untrained(BASES, registration.as_it_is(base), 0, marks)
+    return _untrained(BASES, as_it_is(base), 0, marks)
 
 
 def _untrained(study: str, name: str, seed: int, marks: Sequence[int]) -> Line:
@@ -305,7 +314,7 @@ def carry_out(
     for _, found in side_by_side(partial(anchors, bench), alone, processes=workers):
         keep(found)
     named = [name for name in bench.bases if name]
-    alone = [name for name in named if (registration.as_it_is(name), 0, 0.0) not in lines]
+    alone = [name for name in named if (as_it_is(name), 0, 0.0) not in lines]
     for _, found in side_by_side(partial(bare, bench), alone, processes=workers):
         keep([found])
     waiting = [job for job in jobs if not _is_there(job, bench, lines)]
@@ -325,7 +334,7 @@ def of_world(plan: Registration, lines: Sequence[Line]) -> list[Line]:
     """The lines of the world at hand, whose test problems are the same."""
     worlds = {arm.name: plan.world(arm) for arm in plan.arms}
     for name, own in plan.bases.items():
-        worlds[registration.as_it_is(name)] = own.get("world", HOME)
+        worlds[as_it_is(name)] = own.get("world", HOME)
     return [line for line in lines if worlds.get(line.arm, HOME) == grammar.world()]
 
 

@@ -305,10 +305,12 @@ def save(
     model: str | Path,
     save_dtype: str,
     lora: Lora,
+    measured: bool = False,
 ) -> float:
     """Writes model and tokenizer to `output` from the first process; adapters to `adapter` too.
 
-    Returns `rounded` of what was written (0 in the other processes).
+    Where it is to be `measured`, which reads the start model once more, the first process returns
+    `rounded` of what was written; else 0.
     """
     state = sharding.gathered(scorer)
     if sharding.rank():
@@ -318,7 +320,7 @@ def save(
         network = _merged(state, output / "adapter", model=model, lora=lora)
     else:
         network = _filled(scorer.network, state)
-    lost = rounded(network, Path(model), getattr(torch, save_dtype))
+    lost = rounded(network, Path(model), getattr(torch, save_dtype)) if measured else 0.0
     network.to(getattr(torch, save_dtype)).save_pretrained(output)
     tokenizer.save_pretrained(output)
     return lost
