@@ -102,7 +102,7 @@ auto-gptq:  ## the archived quantiser of the paper in an environment of its own 
 	  { echo "== auto-gptq: pip failed; the lines above name the package"; exit 1; }
 	@echo "== auto-gptq: ready; the variants auto-gptq-int8 and auto-gptq-int4 use it"
 
-models: $(READY)  ## pre-train the small student and teachers again (half an hour of CPU, resumable)
+models: $(READY)  ## pre-train the small student and teachers again (half an hour of a CPU with bfloat16)
 	@echo "== models: notebooks/appendix_nano_models.ipynb; an interrupted training goes on"
 	@$(RUN) -m rrtf run --only nano_models $(ARGS)
 

@@ -53,6 +53,7 @@ class Registration:
     prompts: int
     updates: int
     groups_per_batch: int
+    precision: str
     answers: int
     metric: str
     alpha: float

@@ -138,8 +138,9 @@ def groups_of(arm: Arm, bench: Bench, seed: int) -> list[RankedGroup]:
 def recipe(arm: Arm, plan: Registration, *, rate: float, seed: int) -> train.Recipe:
     """How `arm` is trained with this seed."""
     own = {k: v for k, v in plan.objectives[arm.objective].items() if k not in LISTS}
-    own |= {"updates": plan.updates, "groups_per_batch": plan.groups_per_batch, "epochs": 0.0}
-    own |= {"seed": config.derive_seed(seed, "ablation", "order") % 2**31, "threads": 1}
+    own |= {name: getattr(plan, name) for name in ("updates", "groups_per_batch", "precision")}
+    order = config.derive_seed(seed, "ablation", "order") % 2**31
+    own |= {"seed": order, "epochs": 0.0, "threads": 1}
     return train.Recipe.of(config.resolve(plan.profile, "train"), learning_rate=rate, **own)
 
 
@@ -209,8 +210,8 @@ def key_of(arm: Arm, seed: int, rate: float, bench: Bench) -> str:
         {**asdict(arm), "study": "", "seeds": 0, "seed": seed, "rate": rate},
         plan.data[arm.data],
         {k: v for k, v in plan.objectives[arm.objective].items() if k != "rates"},
-        [plan.prompts, plan.updates, plan.groups_per_batch, plan.answers, plan.teacher],
-        _identity(bench.bases[arm.base]),
+        [plan.precision, plan.prompts, plan.updates, plan.groups_per_batch, plan.answers],
+        [plan.teacher, _identity(bench.bases[arm.base])],
         hashlib.sha256("\n".join(asked).encode()).hexdigest(),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -313,8 +314,7 @@ def carry_out(
     alone = [seed for seed in seeds if (ANCHORS[-1], seed, 0.0) not in lines]
     for _, found in side_by_side(partial(anchors, bench), alone, processes=workers):
         keep(found)
-    named = [name for name in bench.bases if name]
-    alone = [name for name in named if (as_it_is(name), 0, 0.0) not in lines]
+    alone = [name for name in bench.bases if name and (as_it_is(name), 0, 0.0) not in lines]
     for _, found in side_by_side(partial(bare, bench), alone, processes=workers):
         keep([found])
     waiting = [job for job in jobs if not _is_there(job, bench, lines)]
