@@ -877,6 +877,16 @@ TOTAL = "def total(n, xs):\n    return n + sum(xs)\n"
 METHOD = "class Solution:\n    def total(self, n, xs):\n        return n + sum(xs)\n"
 ADDS = "import sys\nprint(sum(map(int, sys.stdin.read().split())))\n"
 ASSERTED = ["assert total(1, [2, 3]) == 6", "assert set([total(4, [5])]) == {9}"]
+UNITTEST = """import unittest
+class TestCases(unittest.TestCase):
+    def setUp(self):
+        self.xs = [2, 3]
+    def test_sum(self):
+        self.assertEqual(total(1, self.xs), 6)
+    def test_text(self):
+        with self.assertRaises(TypeError):
+            total("1", self.xs)
+"""
 PYTEST = "from solution import total\n\ndef test_it():\n    assert total(1, [2, 3]) == 6\n"
 ROWS = {
     "APPS": ({"question": "Add.", "input_output": json.dumps(CALLS)}, TOTAL, 2),
@@ -896,6 +906,13 @@ ROWS = {
                       "public_tests": {"input": ["1 2"], "output": ["3"]}}, ADDS, 1),
     "KodCode": ({"question": "Add.", "test": PYTEST, "solution": TOTAL}, TOTAL, 1),
     "assertions": ({"question": "Add.", "test_cases": ASSERTED}, TOTAL, 2),
+    "OpenCodeInstruct": ({"input": "Add.", "unit_tests": json.dumps(ASSERTED)}, TOTAL, 2),
+    "Codeforces": ({"description": "Add.", "generated_checker": None,
+                    "official_tests": [{"input": "1 2", "output": "3"}]}, ADDS, 1),
+    "test_cases": ({"question": "Add.", "test_cases": [
+        {"input": "1 2", "expected_output": "3"}]}, ADDS, 1),
+    "BigCodeBench": ({"complete_prompt": "def total(n, xs):\n", "instruct_prompt": "Add.",
+                      "entry_point": "total", "test": UNITTEST}, "    return n + sum(xs)\n", 2),
     "MBPP's": ({"text": "Add.", "test_list": ASSERTED, "test_setup_code": ""}, TOTAL, 2),
 }  # fmt: skip
 

@@ -665,8 +665,11 @@ def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tm
     rest = (toy, answers, "--allow-missing", "--shards", shards)
     result = run("grade", *rest)
     assert result.exit_code == 0 and "ModuleNotFoundError" in result.stdout
+    way = "note: 1 answers end at an import; programs see no numpy here: --packages numpy lets them"
+    assert way in result.stderr
     result = run("grade", *rest, "--packages", "numpy")
     assert result.exit_code == 0 and "100.00" in result.stdout, result.output
+    assert "import" not in result.stderr
     assert len(list(shards.iterdir())) == 2 * 2  # of the references, of the answers
     result = run("grade", *rest, "--packages", "no_such_package")
     assert result.exit_code == 2 and "'no_such_package' is not installed" in result.stderr

@@ -258,15 +258,15 @@ def test_the_mean_over_equal_halves_is_the_whole_batch():
 
 def test_violated_counts_scored_pairs_in_the_wrong_order():
     b = {
-        "sums": torch.tensor([-2.0, -1.0, -3.0]),
-        "lengths": torch.ones(3),
-        "scores": torch.tensor([3.5, 3.0, 0.0]),
-        "prompt": torch.zeros(3, dtype=torch.long),
+        "sums": torch.tensor([-2.0, -1.0, -3.0, -4.0, -5.0]),
+        "lengths": torch.ones(5),
+        "scores": torch.tensor([3.5, 3.0, 0.0, 0.0, 0.0]),
+        "prompt": torch.zeros(5, dtype=torch.long),
         "teacher": torch.tensor([0]),
     }
     parts = _parts(loss.rrtf, b)
-    assert (float(parts.violated), parts.n_pairs) == (0.5, 2)
-    assert float(parts.rank) == 0.5  # (3.5 - 3.0) * (-1 - -2); the other pair is in order
+    assert (float(parts.violated), parts.n_pairs) == (0.25, 4)
+    assert float(parts.rank) == 0.5  # (3.5 - 3.0) * (-1 - -2); the other pairs are in order
     assert float(parts.loss) == 2.5
 
 

@@ -131,7 +131,7 @@ def test_pairing_one_draws_a_student_by_key_and_pairing_all_takes_every_one():
 def test_all_pairs_drop_only_the_students_above_the_teacher():
     groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
     kept, _ = rank.pairs(groups, pairing="all", teacher_filter="drop_below", seed=0)
-    assert kept[0].responses == ("\nt", "\nb")
+    assert kept[0].responses == ("\nt", "\nb") and kept[0].sft_index == 0
 
 
 def test_tables_count_what_the_executions_say():
@@ -142,6 +142,10 @@ def test_tables_count_what_the_executions_say():
     kept, _ = rank.pairs(groups, pairing="one", teacher_filter="none", seed=0)
     row = next(r for r in rank.filter_rows(kept, kept) if r["teacher"] == "PASS")
     assert row["FAILED_TESTS"] == 1 and row["kept"] == 1
+    for teacher, wrong in ((P, 0), (F, 1), (C, 1)):
+        groups, _ = ranked(("teacher", "a", teacher), ("student", "b", C))
+        unfiltered = [r for r in rank.choices(groups, seed=0) if r["filter"] == "none"]
+        assert {r["teacher wrong"] for r in unfiltered} == {wrong}
 
 
 def test_preferences_name_the_better_response_and_count_those_that_are_equal():
@@ -160,6 +164,7 @@ def test_preferences_name_the_better_response_and_count_those_that_are_equal():
     ("work", "told"),
     [
         (lambda: rank.check_scores({C: 0, R: 2, F: 1, P: 3}, 0.1, 0.0), "do not rise"),
+        (lambda: rank.check_scores({C: 0, R: 1, F: 1, P: 3}, 0.0, 0.0), "do not rise"),
         # a tie break may not lift the teacher over a better situation
         (lambda: ranked(("teacher", "a", P), ("student", "b", P), tie=1.0), r"tie_break 1\.0"),
         (lambda: rank.pairs([], pairing="some", teacher_filter="none", seed=0), "'some'"),

@@ -61,14 +61,17 @@ FORMS = (
     "HumanEval's (prompt, entry_point, test); inputs and outputs of APPS, TACO, PRIME "
     "(input_output, or inputs and outputs, with fn_name or without), of LiveCodeBench "
     "(public_test_cases), open-r1 (verification_info), CodeContests (public_tests), DeepCoder "
-    "(tests); KodCode's (test, which imports from solution); lists of assertions (test_list, "
-    "test_cases, assertions)"
+    "(tests), Codeforces (official_tests) and test_cases; BigCodeBench's (complete_prompt, "
+    "entry_point, test); KodCode's (test, which imports from solution); lists of assertions "
+    "(test_list, test_cases, unit_tests, assertions)"
 )
 ASSERTIONS = "assertions"
 READ_AS = "read as "  # before the name of the form, in `source`
 _KEYS = {"input_output", "inputs", "public_test_cases", "verification_info", "public_tests",
-         "reward_model", "test_list", "test_cases", "assertions", "tests"}  # fmt: skip
-_TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement")
+         "reward_model", "test_list", "test_cases", "unit_tests", "assertions", "tests",
+         "official_tests"}  # fmt: skip
+_TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement",
+          "instruction", "input")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,13 @@ def problem(row: Mapping, where: str) -> Problem:
 def is_other_form(row: Mapping) -> bool:
     """Whether a row holds tests, but in another form than HumanEval's."""
     imports = "from solution import" in str(row.get("test"))
-    own = row.get("entry_point") and _has_text(row)
-    return not own and (imports or not _KEYS.isdisjoint(row))
+    own = row.get("entry_point") and _has_text(row) and not _of_bigcodebench(row)
+    return not own and (imports or _of_bigcodebench(row) or not _KEYS.isdisjoint(row))
+
+
+def _of_bigcodebench(row: Mapping) -> bool:
+    """HumanEval's form, but its tests are methods of a `TestCase`, and it has two prompts."""
+    return "prompt" not in row and bool(row.get("complete_prompt"))
 
 
 def _has_text(row: Mapping) -> bool:
@@ -116,6 +124,8 @@ def _has_text(row: Mapping) -> bool:
 def _humaneval_like(row: Mapping, where: str) -> Problem | None:
     """A row that names its function; tests of other forms are read, its prompt stays as it is."""
     name = row.get("entry_point")
+    if _of_bigcodebench(row):
+        row = {**row, "prompt": row["complete_prompt"], "source": READ_AS + "BigCodeBench's"}
     if name and not _has_text(row):
         asked = {"fn_name": name, **row}
         read = next((found for reader in _READERS if (found := reader(asked))), None)
@@ -156,7 +166,7 @@ _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 def _reference(row: Mapping) -> str:
     """The first program that a row gives as a solution."""
     held = row.get("solution") or row.get("canonical_solution") or row.get("solutions") or ""
-    if isinstance(held, str) and held.lstrip().startswith("["):
+    if _is_list(held):
         held = _json(held, "solutions")
     first = held[0] if isinstance(held, list) and held else held
     return first if isinstance(first, str) else ""
@@ -195,9 +205,12 @@ def _code_contests(row: Mapping) -> _Read | None:
     return _paired(row, "CodeContests", inputs, outputs, None)
 
 
+_CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
+
+
 def _cases(row: Mapping) -> _Read | None:
-    """Lists of objects with `input` and `output`: LiveCodeBench, open-r1, DeepCoder."""
-    name = next((n for n in ("public_test_cases", "verification_info", "tests") if row.get(n)), "")
+    """Lists of objects with `input` and `output`: LiveCodeBench, open-r1, DeepCoder, Codeforces."""
+    name = next((n for n in _CASES if row.get(n)), "")
     about = _json(row.get("metadata") or {}, "metadata")
     if name == "public_test_cases":
         cases = [*_json(row[name], name), *_private(row.get("private_test_cases") or [])]
@@ -213,7 +226,8 @@ def _cases(row: Mapping) -> _Read | None:
     function = cases[0].get("fn_name") or about.get("fn_name") or about.get("func_name")
     if len(kinds) > 1 or not kinds <= {"stdin", "stdin_stdout", "functional", "function_call"}:
         raise ValueError(f"{name}: tests of the kinds {', '.join(map(str, kinds))}")
-    inputs, outputs = ([case[n] for case in cases] for n in ("input", "output"))
+    inputs = [case["input"] for case in cases]
+    outputs = [case["output" if "output" in case else "expected_output"] for case in cases]
     if kinds <= {"stdin", "stdin_stdout"}:
         return _paired(row, name, inputs, outputs, None)
     if not function:
@@ -328,10 +342,14 @@ def _kodcode(row: Mapping) -> _Read | None:
     return _Read("pytest functions", names[0], text)
 
 
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
 def _asserted(row: Mapping) -> _Read | None:
     """A list of assertions, of which all call one function that they do not define."""
-    names = ("test_list", "test_cases", "assertions", "tests")
-    held = next((row[n] for n in names if isinstance(row.get(n), list)), None)
+    names = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
+    held = next((_json(row[n], n) for n in names if _is_list(row.get(n))), None)
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
     called = _called(held)

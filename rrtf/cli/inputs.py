@@ -1,7 +1,10 @@
 """What a verb is given: problems, samples, and the limits of programs."""
 
+import re
+import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from rrtf import config, engines
@@ -51,9 +54,12 @@ def limits(given: Given, name: str = "") -> Limits:
 
 
 def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
-    """`grade.execute` on problems of this name, as the options of a verb say."""
+    """`grade.execute` on problems of this name, as the options of a verb say.
+
+    What answers import that programs cannot see here is said on standard error.
+    """
     more = vars(given)
-    return partial(
+    execute = partial(
         grade.execute,
         limits=limits(given, name),
         workers=given.workers,
@@ -61,6 +67,31 @@ def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
         shards=screen.folder(more.get("shards", "")),
         packages=more.get("packages", ()),
     )
+
+    def judged(tasks: Sequence[Problem], answers: Sequence[Response], **how) -> list[Execution]:
+        executions = execute(tasks, answers, **how)
+        if missing := _not_here(answers, executions):
+            names = ",".join(sorted(missing))
+            way = f": --packages {names} lets them" if "packages" in more else ""
+            failed = sum(run.reason == _MISSING for run in executions)
+            screen.tell(
+                f"note: {failed} answers end at an import; programs see no {names} here{way}"
+            )
+        return executions
+
+    return judged
+
+
+_MISSING = "ModuleNotFoundError"
+_IMPORT = re.compile(r"(?m)^[ \t]*(?:import|from)[ \t]+(\w+)")
+
+
+def _not_here(answers: Sequence[Response], executions: Sequence[Execution]) -> set[str]:
+    """Packages beside Python's own that answers import which ended with `_MISSING`."""
+    pairs = zip(answers, executions, strict=True)
+    programs = (answer.program for answer, run in pairs if run.reason == _MISSING)
+    found = {name for program in programs for name in _IMPORT.findall(program)}
+    return {name for name in found - sys.stdlib_module_names if find_spec(name)}
 
 
 def examined(
