@@ -11,7 +11,7 @@ import pytest
 
 from rrtf import prompts, store
 from rrtf.evaluate import grade
-from rrtf.records import Problem
+from rrtf.records import Problem, Response
 
 DATA = Path(os.environ.get("RRTF_DATA", "no such folder"))
 
@@ -282,6 +282,17 @@ def test_what_is_shown_as_target_is_the_judged_program_or_none(add_problem):
                  "def add(a, b):\n  return a + b", "def add(a, b):\n    return ("):  # fmt: skip
         block = f"```python\n{code}\n```"
         assert prompts.target(add_problem, block, "starcoder") is None, "it cannot follow"
+
+
+def test_what_is_learnt_of_a_judged_answer_follows_the_reading_that_was_judged(add_problem):
+    text = "    return a + b\nprint(add(1, 2))\n"
+    seen = {}
+    for way in ("auto", "verbatim", "raw"):
+        program = prompts.read(add_problem, text, way).program
+        judged = Response(add_problem.task_id, "student", 0, text, program)
+        seen[way] = prompts.judged_target(add_problem, judged, "starcoder")
+        assert seen[way] == prompts.target(add_problem, text, "starcoder", how=way)
+    assert len(set(seen.values())) == 2 and "print" in seen["verbatim"]
 
 
 MARKS = [(*pair, way) for pair in prompts.REASONING for way in ("whole", "begun before", "no end")]
