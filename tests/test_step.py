@@ -473,7 +473,8 @@ def test_every_target_ends_in_the_end_of_text_token(tokenizer):
     example = batches.encode(_group(), tokenizer, "rrtf")
     assert all(response[-1] == tokenizer.eos_token_id for response in example.responses)
     assert tokenizer.decode(example.responses[0][:-1]) == "\n return a"
-    assert len(batches.encode(_group(), tokenizer, "sft").responses) == 1
+    alone = batches.encode(_group(), tokenizer, "sft")
+    assert (alone.responses, alone.scores) == (example.responses[:1], example.scores[:1])
 
 
 def test_dropped_groups_are_counted_by_reason_and_add_up(tokenizer):
@@ -494,7 +495,7 @@ def test_dropped_groups_are_counted_by_reason_and_add_up(tokenizer):
 def test_a_response_that_is_too_long_leaves_its_group_whole_and_is_counted(tokenizer):
     long = "\n" + "b" * 90
     groups = [
-        _group("toy/student", ("\n a", long, "\n b"), (2.0, 1.0, 3.0)),
+        _group("toy/student", ("\n a", long, "\n b", "\n c"), (2.0, 1.0, 3.0, 0.0)),
         _group("toy/teacher", (long, "\n a", "\n b"), (3.0, 1.0, 2.0)),
         _group("toy/last", (long, long, "\n b", "\n a"), (0.0, 1.0, 3.0, 2.0)),
     ]
@@ -503,8 +504,8 @@ def test_a_response_that_is_too_long_leaves_its_group_whole_and_is_counted(token
     assert [e.task_id for e in kept] == ["toy/student", "toy/last"]
     assert dropped == {"response_too_long": 3, "too_long": 1}
     texts = [[tokenizer.decode(r[:-1]) for r in e.responses] for e in kept]
-    assert texts == [["\n a", "\n b"], ["\n b", "\n a"]]
-    assert [(e.scores, e.sft_index) for e in kept] == [((2.0, 3.0), 0), ((3.0, 2.0), 1)]
+    assert texts == [["\n a", "\n b", "\n c"], ["\n b", "\n a"]]
+    assert [(e.scores, e.sft_index) for e in kept] == [((2.0, 3.0, 0.0), 0), ((3.0, 2.0), 1)]
     assert max(len(e.prompt) + len(r) for e in kept for r in e.responses) <= 60
 
 
