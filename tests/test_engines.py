@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import drawn
+from conftest import EXACT_BYTES, drawn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rrtf import engines, store
@@ -323,6 +323,7 @@ def test_an_engine_that_computes_what_transformers_does_is_taken(
     assert not [one for one in recwarn if issubclass(one.category, engines.Note)]
 
 
+@EXACT_BYTES
 def test_a_type_of_fewer_bits_is_held_to_its_own_rounding(random_model):
     folder = random_model("llama", initializer_range=0.15)
     assert engines.open_engine("ctranslate2", folder, dtype="int8").precision == "int8"

@@ -658,6 +658,9 @@ def test_a_file_that_asks_for_joint_tests_is_refused_until_that_is_accepted(tmp_
     assert [isolation.endswith(", joint") for isolation in told] == [True, False]
 
 
+STDIN_ROW = {"input_output": '{"inputs": ["1 2"], "outputs": ["3"]}'}
+
+
 def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tmp_path, toy):
     body = "    import numpy\n    return int(numpy.add(a, b))\n"
     answers = lines(tmp_path / "s.jsonl", [answer(completion=body)])
@@ -665,11 +668,15 @@ def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tm
     rest = (toy, answers, "--allow-missing", "--shards", shards)
     result = run("grade", *rest)
     assert result.exit_code == 0 and "ModuleNotFoundError" in result.stdout
-    way = "note: 1 answers end at an import; programs see no numpy here: --packages numpy lets them"
+    way = "note: 1 programs end at an import; they see no numpy here: --packages numpy lets them"
     assert way in result.stderr
     result = run("grade", *rest, "--packages", "numpy")
     assert result.exit_code == 0 and "100.00" in result.stdout, result.output
     assert "import" not in result.stderr
+    reads = lines(tmp_path / "r.jsonl", [{"task_id": "s", "question": "Add.", **STDIN_ROW}])
+    total = "import numpy\nprint(numpy.add(*map(int, input().split())))\n"
+    printing = lines(tmp_path / "p.jsonl", [{"task_id": "s", "solution": total}])
+    assert way in run("grade", reads, printing).stderr
     assert len(list(shards.iterdir())) == 2 * 2  # of the references, of the answers
     result = run("grade", *rest, "--packages", "no_such_package")
     assert result.exit_code == 2 and "'no_such_package' is not installed" in result.stderr

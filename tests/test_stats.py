@@ -69,8 +69,9 @@ def wilson_t(p, variance, df):
 
 
 def test_a_rate_has_wilsons_interval_at_the_variance_of_its_tasks_or_families():
-    assert stats.rate([1] * 40 + [0] * 60) == (stats.wilson(40, 100), "Wilson")
-    assert stats.rate([1, 0, 1], ["a", "b", "c"]) == (stats.wilson(2, 3), "Wilson")
+    for values, *families in (([1] * 40 + [0] * 60,), ([1, 0, 1], ["a", "b", "c"])):
+        plain = stats.wilson(sum(values), len(values))
+        assert repr(stats.rate(values, *families)) == repr((plain, "Wilson"))  # it has a nan
     values = np.random.default_rng(34).integers(0, 11, 164) / 10  # sampled
     found, how = stats.rate(values)
     expected = wilson_t(values.mean(), values.var() / 164, 163)

