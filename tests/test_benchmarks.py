@@ -1046,6 +1046,7 @@ def test_keys_of_json_are_whole_numbers_where_its_own_grader_reads_them_so():
         ({"input_output": '{"inputs": ["NaN"], "outputs": ["1"], "fn_name": "f"}'}, "Out of range"),
         ({"input_output": '{"inputs": [], "outputs": []}'}, "no tests"),
         ({"input_output": '{"inputs": [[1]], "outputs": [1], "fn_name": "f()"}'}, "no name of a"),
+        ({"public_test_cases": "", "test_cases": [{"input": "1"}]}, "a test without input"),
         ({"public_test_cases": ""}, "no test in a form that is read here: HumanEval's"),
     ],
 )  # fmt: skip

@@ -206,6 +206,7 @@ def _code_contests(row: Mapping) -> _Read | None:
 
 
 _CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
+_OUTPUTS = {"output", "expected_output"}
 
 
 def _cases(row: Mapping) -> _Read | None:
@@ -226,8 +227,10 @@ def _cases(row: Mapping) -> _Read | None:
     function = cases[0].get("fn_name") or about.get("fn_name") or about.get("func_name")
     if len(kinds) > 1 or not kinds <= {"stdin", "stdin_stdout", "functional", "function_call"}:
         raise ValueError(f"{name}: tests of the kinds {', '.join(map(str, kinds))}")
+    if not all("input" in case and _OUTPUTS & case.keys() for case in cases):
+        raise ValueError(f"{name}: a test without input or output")
     inputs = [case["input"] for case in cases]
-    outputs = [case["output" if "output" in case else "expected_output"] for case in cases]
+    outputs = [case.get("output", case.get("expected_output")) for case in cases]
     if kinds <= {"stdin", "stdin_stdout"}:
         return _paired(row, name, inputs, outputs, None)
     if not function:
