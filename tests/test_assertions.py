@@ -162,7 +162,8 @@ def test_every_form_says_of_every_kind_of_value_what_it_says_as_code():
     mixed += [[answer] for answer in ANSWERS] + [[*right[:5], a, *right[6:]] for a in ANSWERS]
     programs = [PROGRAM.replace("{answers}", ", ".join(map(repr, a))) for a in [right, *mixed]]
     programs += ["def f(", "def g(): pass", "raise KeyError", "import os; os._exit(3)", "\0", "f=1"]
-    usual, as_code = both_ways([problem(EVERY_FORM)], respond(*programs))
+    slow = {"cpu_seconds": 10.0, "wall_seconds": 30.0}  # 200,000 lists on a busy machine
+    usual, as_code = both_ways([problem(EVERY_FORM)], respond(*programs), **slow)
     assert usual == as_code
     assert usual[0].outcome is Outcome.PASS and usual[0].n_tests == 10
     assert len({(e.outcome, e.reason) for e in usual}) > 12
