@@ -673,6 +673,9 @@ def test_packages_are_named_on_the_command_line_and_are_part_of_a_shards_name(tm
     result = run("grade", *rest, "--packages", "numpy")
     assert result.exit_code == 0 and "100.00" in result.stdout, result.output
     assert "import" not in result.stderr
+    bare = lines(tmp_path / "b.jsonl", [answer(completion="    import __main__, nowhere\n")])
+    result = run("grade", toy, bare, "--allow-missing")
+    assert result.exit_code == 0 and "--packages" not in result.stderr, result.output
     reads = lines(tmp_path / "r.jsonl", [{"task_id": "s", "question": "Add.", **STDIN_ROW}])
     total = "import numpy\nprint(numpy.add(*map(int, input().split())))\n"
     printing = lines(tmp_path / "p.jsonl", [{"task_id": "s", "solution": total}])

@@ -67,9 +67,9 @@ FORMS = (
 )
 ASSERTIONS = "assertions"
 READ_AS = "read as "  # before the name of the form, in `source`
-_KEYS = {"input_output", "inputs", "public_test_cases", "verification_info", "public_tests",
-         "reward_model", "test_list", "test_cases", "unit_tests", "assertions", "tests",
-         "official_tests"}  # fmt: skip
+_CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
+_LISTS = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
+_KEYS = {"input_output", "inputs", "public_tests", "reward_model", *_CASES, *_LISTS}
 _TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement",
           "instruction", "input")  # fmt: skip
 
@@ -205,7 +205,6 @@ def _code_contests(row: Mapping) -> _Read | None:
     return _paired(row, "CodeContests", inputs, outputs, None)
 
 
-_CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
 _OUTPUTS = {"output", "expected_output"}
 
 
@@ -351,8 +350,7 @@ def _is_list(value: object) -> bool:
 
 def _asserted(row: Mapping) -> _Read | None:
     """A list of assertions, of which all call one function that they do not define."""
-    names = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
-    held = next((_json(row[n], n) for n in names if _is_list(row.get(n))), None)
+    held = next((_json(row[n], n) for n in _LISTS if _is_list(row.get(n))), None)
     if not held or not all(isinstance(one, str) and "assert" in one for one in held):
         return None
     called = _called(held)

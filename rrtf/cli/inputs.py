@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from rrtf import config, engines
@@ -15,7 +14,7 @@ from rrtf.evaluate import grade, samples
 from rrtf.evaluate.samples import Sample
 from rrtf.records import Execution, Problem, Response
 from rrtf.sample import Author, sample
-from rrtf.sandbox import joint
+from rrtf.sandbox import joint, packages
 from rrtf.sandbox.executor import Limits
 from rrtf.strength import examine
 from rrtf.strength.examine import Strength
@@ -70,9 +69,9 @@ def judge(given: Given, name: str) -> Callable[..., list[Execution]]:
 
     def judged(tasks: Sequence[Problem], answers: Sequence[Response], **how) -> list[Execution]:
         executions = execute(tasks, answers, **how)
-        seen = {*more.get("packages", ()), *sys.stdlib_module_names}
-        ended = [_imported(*pair) - seen for pair in zip(answers, executions, strict=True)]
-        if missing := {name for names in ended for name in names if find_spec(name)}:
+        ended = [_imported(*pair) for pair in zip(answers, executions, strict=True)]
+        unseen = set().union(*ended) - {*more.get("packages", ()), *sys.stdlib_module_names}
+        if unseen and (missing := packages.installed(unseen)):
             names, count = ",".join(sorted(missing)), sum(bool(n & missing) for n in ended)
             way = f": --packages {names} lets them" if "packages" in more else ""
             screen.tell(f"note: {count} programs end at an import; they see no {names} here{way}")
