@@ -323,7 +323,7 @@ def test_an_engine_that_computes_what_transformers_does_is_taken(
     assert not [one for one in recwarn if issubclass(one.category, engines.Note)]
 
 
-@EXACT_BYTES
+@pytest.mark.skipif(not EXACT_BYTES, reason="products of bytes saturate here")
 def test_a_type_of_fewer_bits_is_held_to_its_own_rounding(random_model):
     folder = random_model("llama", initializer_range=0.15)
     assert engines.open_engine("ctranslate2", folder, dtype="int8").precision == "int8"

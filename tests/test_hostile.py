@@ -56,7 +56,7 @@ def verdicts(request):
         pytest.skip("this host allows neither namespaces nor Landlock")
     responses = [respond(name, source) for name, source in PROGRAMS.items()]
     exactly = None if request.param == "strongest" else request.param
-    limits = {"cpu_seconds": 1.5, "wall_seconds": 2.0}  # four lanes: many of them only wait
+    limits = {"cpu_seconds": 2.5, "wall_seconds": 3.5}  # four lanes: many of them only wait
     found = execute(PROBLEMS, responses, workers=4, exactly=exactly, **limits)
     return {execution.source: execution for execution in found}
 

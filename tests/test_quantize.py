@@ -386,7 +386,7 @@ def test_rounding_errs_by_half_a_scale_at_most():
     assert (weights - scale * whole).abs().max() <= scale / 2 + 1e-6
 
 
-@EXACT_BYTES
+@pytest.mark.skipif(not EXACT_BYTES, reason="products of bytes saturate here")
 @pytest.mark.parametrize("setting", [{}, {"hidden_act": "gelu"}, {"head_dim": 64}])
 def test_a_variant_is_held_against_the_full_model_within_its_rounding(
     random_model, tmp_path, setting
