@@ -952,14 +952,36 @@ def test_a_row_that_names_its_function_keeps_its_prompt_with_tests_of_other_form
             grade.problems_of([(1, row | {"entry_point": "sum_up"})], file="f")
 
 
-def test_livecodebenchs_own_samples_and_whole_numbers_as_ids_are_read():
+def batch(*choices: dict) -> dict:
+    return {"custom_id": "7", "response": {"status_code": 200, "body": {"choices": [*choices]}}}
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        {"question_id": 7, "code_list": [METHOD, f"```python\n{METHOD}```"]},
+        batch({"message": {"content": METHOD}}, {"message": {"content": METHOD}}),
+        batch({"text": METHOD}, {"text": METHOD}),
+        {"doc_id": 0, "doc": {"task_id": 7}, "resps": [[METHOD], [METHOD]], "filter": "none"},
+        {"task_id": 7, "completions": [METHOD, METHOD]},
+    ],
+    ids=["LiveCodeBench", "batch of chats", "batch of texts", "lm-eval", "completions"],
+)
+def test_the_samples_of_other_programs_and_whole_numbers_as_ids_are_read(theirs):
     problem = tasks.problem(HIDDEN, "f:1")
-    rows = [(1, {"question_id": 7, "code_list": [METHOD, f"```python\n{METHOD}```"]}),
-            (2, {"task_id": 7, "solution": METHOD})]  # fmt: skip
+    rows = [(1, theirs), (2, {"task_id": 7, "solution": METHOD})]
     found, _ = samples.parse(rows, [problem], file="f")
     assert [one.response.task_id for one in found] == ["7"] * 3
     assert [one.response.index for one in found] == [0, 1, 2]
     assert found[0].response.program == found[1].response.program == problem.prompt + METHOD
+
+
+@pytest.mark.parametrize("answer", [{"status_code": 429, "body": {"error": {}}}, None, batch()])
+def test_a_request_of_a_batch_that_failed_is_named(answer):
+    with pytest.raises(ValueError, match="f:1: neither completion nor solution"):
+        samples.parse(
+            [(1, batch() | {"response": answer})], [tasks.problem(HIDDEN, "f:1")], file="f"
+        )
 
 
 def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():

@@ -2,7 +2,7 @@
 
 A line names its `task_id` and holds exactly one of `completion` (continues the prompt), `solution`
 (a program as it is) or the project's own `text` and `program`; a list of texts is as many samples.
-LiveCodeBench's lines (`question_id`, `code_list`) hold completions.
+Lines of other programs (`_OF_OTHERS`) hold completions.
 Every mistake is found before anything runs and named by file and line; no line is left out.
 """
 
@@ -106,7 +106,14 @@ def _file_text(path: Path) -> str:
 KINDS = ("completion", "solution", "text")
 VERDICT = ("outcome", "reason", "n_passed", "n_tests", "isolation")
 
-_OF_LIVECODEBENCH = {"question_id": "task_id", "code_list": "completion"}
+# Where the lines of other programs have their task and their texts: keys, `*` for each of a list.
+_OF_OTHERS = (
+    ("question_id", "code_list"),  # LiveCodeBench
+    ("custom_id", "response.body.choices.*.message.content"),  # a batch of OpenAI's API, or vLLM's
+    ("custom_id", "response.body.choices.*.text"),
+    ("doc.task_id", "resps.*.*"),  # lm-eval --log_samples
+    ("task_id", "completions"),
+)
 _NO_INDEX = -1  # until the samples of a task are counted
 
 
@@ -202,11 +209,31 @@ def _with_names(row: Mapping, renamed: Mapping[str, str]) -> Mapping:
         if row.get(ours) is not None:
             raise ValueError(f"field {theirs!r} cannot be read as {ours!r}, which it also has")
     named = {renamed.get(name, name): value for name, value in row.items()}
-    if "task_id" not in named and {"question_id", "code_list"} <= named.keys():
-        named = {_OF_LIVECODEBENCH.get(name, name): value for name, value in named.items()}
+    if not any(named.get(kind) is not None for kind in KINDS):
+        named |= max((_found(named, *places) for places in _OF_OTHERS), key=len)
     if type(task_id := named.get("task_id")) is int:  # as APPS and others number their tasks
         named["task_id"] = str(task_id)
     return named
+
+
+def _found(row: Mapping, task: str, texts: str) -> dict[str, Any]:
+    """`task_id` of a line that has one at this place, and `completion`, if it has texts."""
+    (task_id, *_), found = _at(row, task.split(".")) or [None], _at(row, texts.split("."))
+    if task_id is None:
+        return {}
+    return {"task_id": task_id, **({"completion": found} if found else {})}
+
+
+def _at(value: Any, keys: Sequence[str]) -> list[Any]:
+    """What stands there: one thing, of a list each, nothing where the way ends before."""
+    match value, keys:
+        case _, []:
+            return value if isinstance(value, list) else [value]
+        case list(), ["*", *rest]:
+            return [found for one in value for found in _at(one, rest)]
+        case Mapping(), [key, *rest] if key in value:
+            return _at(value[key], rest)
+    return []
 
 
 def _unfolded(row: Mapping) -> list[Mapping]:
