@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import signal
 import time
 
@@ -13,6 +14,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 
 from dataclasses import fields, replace
 from pathlib import Path
@@ -184,3 +186,26 @@ def random_model(tiny_model, tmp_path):
         return folder
 
     return make
+
+
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[model]{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_model(tiny_model, tmp_path):
+    """The tiny model with a chat template, and a tokenizer that begins every text with a token."""
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "chat"
+    shutil.copytree(tiny_model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    start = tokenizer.bos_token
+    single = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 0)])
+    tokenizer.backend_tokenizer.post_processor = single
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder

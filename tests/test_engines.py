@@ -202,28 +202,6 @@ def test_an_engine_may_be_dropped_while_the_librarys_thread_holds_its_callback(t
     assert done.returncode == 0, done.stderr
 
 
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
-    "{% if add_generation_prompt %}[model]{% endif %}"
-)
-
-
-@pytest.fixture
-def chat_model(tiny_model, tmp_path):
-    """The tiny model with a chat template, and a tokenizer that begins every text with a token."""
-    from tokenizers import processors
-
-    folder = tmp_path / "chat"
-    shutil.copytree(tiny_model, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    start = tokenizer.bos_token
-    single = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, 0)])
-    tokenizer.backend_tokenizer.post_processor = single
-    tokenizer.chat_template = TEMPLATE
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_a_chat_model_is_asked_in_the_template_of_its_tokenizer(chat_model, tiny_model):
     chat = engines.chat_template(chat_model)("Add.")
     assert chat == "<|endoftext|>[user]Add.[model]"
@@ -234,7 +212,7 @@ def test_a_chat_model_is_asked_in_the_template_of_its_tokenizer(chat_model, tiny
         engines.chat_template(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('no system message') }}"
     tokenizer.save_pretrained(chat_model)
-    with pytest.raises(ValueError, match=r"chat: its chat template refuses .*no system message"):
+    with pytest.raises(ValueError, match=r"chat: its chat template refuses: .*no system message"):
         engines.chat_template(chat_model)("Add.")
 
 

@@ -20,7 +20,7 @@ from test_train import _groups, _same, _validation, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from rrtf import __main__, execution, store
+from rrtf import __main__, engines, execution, prompts, store
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -345,7 +345,7 @@ def test_rows_of_other_forms_are_trained_on_as_the_group_that_they_mean(run, tmp
     assert made[0] == made[1]
 
 
-def test_scores_of_other_rows_decide_who_is_imitated_and_messages_are_refused_by_name():
+def test_scores_of_other_rows_decide_who_is_imitated_and_what_is_no_text_is_refused():
     train = import_module("rrtf.cli.train")
     scored = PAIR | {"chosen_score": 3.5, "rejected_score": 2}
     listed = {"prompt": "p", "responses": ["a", "b", "c"], "scores": [0, 0.5, 0.5]}
@@ -353,8 +353,74 @@ def test_scores_of_other_rows_decide_who_is_imitated_and_messages_are_refused_by
     assert train.as_group(listed | {"sft_index": 2}, "f:1")[0]["sft_index"] == 2
     assert train.as_group(scored, "f:1")[0]["scores"] == [3.5, 2]
     assert train.as_group(scored | {"rejected_score": 4}, "f:1")[0]["scores"] == [1.0, 0.0]
-    with pytest.raises(ValueError, match="f:7: chosen: expected a text: of messages"):
-        train.as_group(PAIR | {"chosen": [{"role": "assistant", "content": "x"}]}, "f:7")
+    with pytest.raises(ValueError, match="f:7: chosen: expected a text, or messages"):
+        train.as_group(PAIR | {"chosen": {"text": "x"}}, "f:7")
+
+
+def says(role: str, text: str) -> dict[str, str]:
+    return {"role": role, "content": text}
+
+
+ASKED = says("user", PAIR["prompt"])
+CHOSEN, REJECTED = (says("assistant", PAIR[name]) for name in ("chosen", "rejected"))
+SPOKEN = {
+    "a prompt of messages": {"prompt": [ASKED], "chosen": [CHOSEN], "rejected": [REJECTED]},
+    "whole conversations": {"chosen": [ASKED, CHOSEN], "rejected": [ASKED, REJECTED]},
+    "and their prompt as a text": {
+        "prompt": PAIR["prompt"], "chosen": [ASKED, CHOSEN], "rejected": [ASKED, REJECTED],
+        "messages": [ASKED, CHOSEN], "score_chosen": 1.0, "score_rejected": 7.0,
+    },
+    "a text and messages for answers": PAIR | {"chosen": [CHOSEN], "rejected": [REJECTED]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", SPOKEN)
+def test_pairs_of_messages_mean_the_texts_that_the_models_template_makes(chat_model, form):
+    train = import_module("rrtf.cli.train")
+    template = engines.chat_template(chat_model)
+    found, spoken = train.as_texts(SPOKEN[form], "f:1", template)
+    group, kind = train.as_group(found, "f:1")
+    assert spoken and kind == "pairs: prompt, chosen, rejected"
+    assert group["prompt"] == template(PAIR["prompt"]) != PAIR["prompt"]
+    assert group["responses"] == [PAIR["chosen"], PAIR["rejected"]] and group["sft_index"] == 0
+
+
+def test_a_conversation_to_imitate_is_read_as_the_models_template_has_its_tokens(chat_model):
+    train = import_module("rrtf.cli.train")
+    head = [says("system", "Be short."), ASKED]
+    row = {"messages": [*head, CHOSEN]}
+    found, _ = train.as_texts(row, "f:1", engines.chat_template(chat_model))
+    group, kind = train.as_group(found, "f:1")
+    assert kind == "prompts with one completion" and group["responses"] == [PAIR["chosen"]]
+    tokenizer = AutoTokenizer.from_pretrained(chat_model)
+    ids = tokenizer.apply_chat_template(head, add_generation_prompt=True)
+    assert prompts.prompt_ids(tokenizer, group["prompt"]) == ids["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": [ASKED, CHOSEN, ASKED, CHOSEN]}, "one question and its answer"),
+        ({"messages": [ASKED]}, "messages: expected the assistant's message as the last"),
+        ({"messages": []}, "messages: expected the assistant's message as the last"),
+        ({"prompt": [CHOSEN], "completion": "x"}, "one question and its answer"),
+        ({"chosen": [ASKED, CHOSEN], "rejected": [CHOSEN, REJECTED]}, "different messages"),
+        ({"completion": [CHOSEN]}, "prompt: expected messages of role and content"),
+        ({"messages": ["x"]}, "messages: expected messages of role and content"),
+        ({"messages": [ASKED | {"content": [{}]}, CHOSEN]}, "of role and content, both text"),
+    ],
+)
+def test_messages_that_are_no_question_with_an_answer_are_refused(row, message):
+    train = import_module("rrtf.cli.train")
+    with pytest.raises(ValueError, match=f"f:7: .*{message}"):
+        train.as_texts(row, "f:7", str)
+
+
+def test_a_model_without_a_template_is_named_where_rows_are_messages(run, tmp_path):
+    store.write(tmp_path / "spoken.jsonl", [SPOKEN["whole conversations"]])
+    done = run("--updates", 1, groups="spoken.jsonl", objective="simpo")
+    assert done.exit_code == 2 and "has no chat template; is this a base model?" in done.output
+    assert "spoken.jsonl:1: " in done.output
 
 
 def test_a_group_of_one_response_is_an_error_unless_allowed_or_only_imitated(run, tmp_path):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -168,10 +168,16 @@ def load(given: Given) -> tuple[list[RankedGroup], int]:
     from rrtf import loss
 
     compares, found, single = loss.objective(given.objective).compares, [], 0
+    template = cache(lambda: engines.chat_template(engines.model_folder(given.model)))
     forms: Counter[str] = Counter()
     for number, row in store.read_rows(Path(given.groups)):
         where = f"{given.groups}:{number}"
-        row, form = as_group(row, where) if isinstance(row, Mapping) else (row, "")
+        if isinstance(row, Mapping):
+            row, spoken = as_texts(row, where, lambda messages: template()(messages))
+            row, form = as_group(row, where)
+            form += " of messages" * spoken
+        else:
+            form = ""
         forms[form] += 1
         group = _group(row, where)
         if len(group.responses) > 1 or not compares:
@@ -190,20 +196,65 @@ def load(given: Given) -> tuple[list[RankedGroup], int]:
     return found, single
 
 
+ANSWERS = ("chosen", "rejected", "completion", "messages")
+
+
+def as_texts(
+    row: Mapping[str, Any], where: str, template: Callable[[list], str]
+) -> tuple[dict[str, Any], bool]:
+    """(the row with texts in place of messages, whether it had any).
+
+    TRL's forms: a `prompt` of messages with answers of one, or answers that are whole conversations
+    (`messages` is one to imitate). The prompt becomes what `template` makes of the messages before
+    the answer. ValueError for what is no question with an answer: the tokens of a prompt with
+    earlier answers in it could not be told from a user's own words.
+    """
+    held = dict(row)
+    talks = {name: held[name] for name in ANSWERS if isinstance(held.get(name), list)}
+    asked = held.get("prompt")
+    if not talks and not isinstance(asked, list):
+        return held, False
+    heads = [asked] if isinstance(asked, list) else []
+    for name, talk in talks.items():
+        *head, answer = [_message(one, f"{where}: {name}") for one in talk] or [{"role": "none"}]
+        if answer["role"] != "assistant":
+            raise ValueError(f"{where}: {name}: expected the assistant's message as the last")
+        heads += [head] * bool(head)
+        held["completion" if name == "messages" else name] = answer["content"]
+    heads = heads or [[{"role": "user", "content": asked}]]
+    head = [_message(one, f"{where}: prompt") for one in heads[0]]
+    if any(other != head for other in heads[1:]):
+        raise ValueError(f"{where}: its answers follow different messages")
+    roles = [one["role"] for one in head]
+    if roles not in (["user"], ["system", "user"]):
+        raise ValueError(
+            f"{where}: expected one question and its answer, found {', '.join(roles) or 'none'} "
+            "before the answer"
+        )
+    try:
+        return held | {"prompt": template(head)}, True
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _message(said: Any, where: str) -> dict[str, str]:
+    parts = [said.get(name) for name in ("role", "content")] if isinstance(said, Mapping) else [0]
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{where}: expected messages of role and content, both text")
+    return dict(zip(("role", "content"), parts, strict=True))
+
+
 def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
     """(the fields of a ranked group, what the row was read as; "" for one of `rank`).
 
     TRL's `prompt, chosen, rejected` (the order counts where both scores do not say the same);
     `prompt` or RRHF's `query` with `responses` and `scores`, of which the best is imitated unless
-    `sft_index` names another; `prompt, completion`, for imitation. ValueError for messages.
+    `sft_index` names another; `prompt, completion`, for imitation.
     """
     held = {name: value for name, value in row.items() if value is not None}
     for name in ("prompt", "query", "chosen", "rejected", "completion"):
         if not isinstance(held.get(name, ""), str):
-            raise ValueError(
-                f"{where}: {name}: expected a text: of messages that which the model's chat "
-                "template makes of them"
-            )
+            raise ValueError(f"{where}: {name}: expected a text, or messages")
     form = "" if "responses" not in held or "outcomes" in held else "responses with scores"
     if "responses" not in held and {"chosen", "rejected"} <= held.keys():
         form, told = "pairs: prompt, chosen, rejected", (1.0, 0.0)

@@ -394,10 +394,11 @@ def line(error: BaseException) -> str:
     return told if len(told) <= 300 else f"{told[:297]}..."
 
 
-def chat_template(folder: Path) -> Callable[[str], str]:
+def chat_template(folder: Path) -> Callable[[str | list[dict]], str]:
     """A user's message -> the text that the chat model in `folder` reads, its turn to answer.
 
-    ValueError where the tokenizer of the folder has no chat template, and where it refuses.
+    Or all messages, of `role` and `content`, whose last is the user's. ValueError where the
+    tokenizer of the folder has no chat template, and where it refuses.
     """
     from rrtf.engines.transformers import open_tokenizer
 
@@ -405,16 +406,14 @@ def chat_template(folder: Path) -> Callable[[str], str]:
     if not tokenizer.chat_template:
         raise ValueError(f"{folder}: its tokenizer has no chat template; is this a base model?")
 
-    def ask(text: str) -> str:
-        message = [{"role": "user", "content": text}]
+    def ask(said: str | list[dict]) -> str:
+        messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
         try:
             return tokenizer.apply_chat_template(
-                message, add_generation_prompt=True, tokenize=False
+                messages, add_generation_prompt=True, tokenize=False
             )
         except Exception as error:  # whatever jinja raises of a template
-            raise ValueError(
-                f"{folder}: its chat template refuses a user's message: {line(error)}"
-            ) from None
+            raise ValueError(f"{folder}: its chat template refuses: {line(error)}") from None
 
     return ask
 
