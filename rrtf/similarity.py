@@ -223,8 +223,8 @@ def canonical_functions(source: str) -> dict[str, str]:
     Docstrings, comments, annotations and layout are removed; the function's own name, its
     parameters and its local variables are renamed in order of appearance, scope by scope.
     Builtins, attributes, helpers defined elsewhere and constants stay. Functions without a body
-    (`pass`, `...`, `raise NotImplementedError`) are left out: they say nothing. Source that does
-    not parse has no functions: {}.
+    (`pass`, `...`, `raise NotImplementedError`) are left out: they say nothing. Of several with one
+    name the last has it, the others have it with a number. Source that does not parse has none: {}.
     """
     found = {}
     try:
@@ -232,6 +232,8 @@ def canonical_functions(source: str) -> dict[str, str]:
             name = node.name
             canonical = _Canonical().visit(node)
             if not _is_stub(canonical.body):
+                if name in found:
+                    found[f"{name}, before {len(found)}"] = found[name]
                 found[name] = ast.unparse(ast.fix_missing_locations(canonical))
     except (ValueError, RecursionError, MemoryError):  # an integer too long, or nested too deep
         return {}

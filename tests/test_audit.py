@@ -384,6 +384,32 @@ def test_a_row_is_its_question_in_words_and_its_answer_in_code():
     assert unanswered.entry_point == "old"
 
 
+OTHER = "def add(a, b):\n    return sum([a, b])\n"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Add.", "chosen": ADD, "rejected": OTHER},
+        {"prompt": "Add.", "responses": [ADD, OTHER], "sources": ["a", "b"], "scores": [1, 0]},
+        {name: [{"role": "user", "content": "Add."}, {"role": "assistant", "content": answer}]
+         for name, answer in (("chosen", ADD), ("rejected", OTHER))},
+        {"prompt": 'def add(a, b):\n    """Add."""\n', "completions": [
+            ADD.partition("\n")[2], OTHER.partition("\n")[2]]},
+    ],
+    ids=["pairs", "groups", "pairs of messages", "continuations"],
+)  # fmt: skip
+def test_every_answer_of_a_pair_or_group_is_searched(row):
+    read = audit_rows.from_fields(row, task_id="r", fields=guess_fields([row], where="f"))
+    assert read.text == "Add.", "once, and where it is a docstring too"
+    functions = set(Corpus([read]).functions[0].values())
+    alone = [set(similarity.canonical_functions(answer).values()) for answer in (ADD, OTHER)]
+    assert functions == alone[0] | alone[1] and len(functions) == 2
+    assert len({one.key for one in running.functions_in(read.code)}) == 2
+    sources = [one.source for one in running.functions_in(read.code)]
+    assert [source.count("def add") for source in sources] == [1, 1], "each without the other"
+
+
 def test_messages_count_by_their_roles():
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Add."},
              {"role": "assistant", "content": [{"type": "text", "text": ADD}]}]  # fmt: skip

@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -15,6 +15,7 @@ from rrtf.records import Problem, Response
 
 QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
 ANSWERS = ("output", "completion", "response", "answer", "solution", "canonical_solution", "code")
+ANSWERS += ("chosen", "rejected", "responses", "completions", "solutions", "program", "target")
 WHOLE = ("messages", "conversations", "text", "content")  # question and answer in one
 _ASKING, _ANSWERING = ("user", "human", "system"), ("assistant", "gpt", "model", "chatgpt")
 _FENCED = re.compile(
@@ -78,15 +79,15 @@ def _description(problem: Problem) -> str:
     try:
         return prompts.split_prompt(problem)[2] or problem.prompt
     except ValueError:
-        strings = [
-            node.value.value
-            for node in similarity.parsed(problem.prompt).body
-            if isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        ]
-        text = strings[0] if strings else problem.prompt
+        text = next(_strings(similarity.parsed(problem.prompt).body), problem.prompt)
         return _EXAMPLES.split(text, maxsplit=1)[0] or text
+
+
+def _strings(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Strings that are statements, as docstrings are: what a program says in words."""
+    for node in nodes:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield from [node.value.value] if isinstance(node.value.value, str) else []
 
 
 def from_problems(problems: Sequence[Problem]) -> list[Row]:
@@ -141,28 +142,44 @@ def named_fields(names: Sequence[str]) -> Fields:
 def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: str = "") -> Row:
     """Any row: what asks as text, the Python found in the answer (else in the question) as code.
 
+    Of Python that stands in the question the docstrings are text too.
     Python is found in fenced blocks, or where a field parses, or from its first definition on.
-    The entry point is the last function of the code. A message list counts by its roles. A field
-    that is absent or null is empty; ValueError for one that holds no text, naming `where`.
+    The entry point is the last function of the code. A message list counts by its roles, and of a
+    list of texts all answer. A field that is absent or null is empty; ValueError for one that holds
+    no text, naming `where`.
     """
-    asking, answering = [], []
+    asking: list[str] = []
+    answering: list[str] = []
     for names, into in ((fields.question, asking), (fields.answer, answering)):
         for name in names:
             value = row.get(name)
-            if isinstance(value, list) and name in WHOLE:
+            if isinstance(value, list) and not all(isinstance(one, str) for one in value):
                 _read_messages(value, asking, answering, f"{where or task_id}: {name}")
-            elif value is None or isinstance(value, str):
-                into.append(value or "")
+            elif isinstance(value, str | list | None):
+                into += [value or ""] if not isinstance(value, list) else value
             else:
                 raise ValueError(
                     f"{where or task_id}: no text in field {name!r}, but {type(value).__name__}"
                 )
-    asked = [words_and_code(text) for text in asking]
-    answer = "\n".join(filter(None, answering))
+    asked = [words_and_code(text) for text in dict.fromkeys(asking)]
+    answers = [*dict.fromkeys(filter(None, answering))]
     given = [code for _, code in asked if code]
-    code = words_and_code(answer)[1] or "\n\n".join(given)
-    text = "\n".join(words for words, _ in asked if words)
-    return Row(task_id, text, code, _last_function(code), answer="\n".join([*given, answer]))
+    code = "\n\n".join(_code_of(answers, given) or given)
+    strings = [_strings(ast.walk(similarity.parsed(own))) for _, own in asked]
+    told = [part for (words, _), own in zip(asked, strings, strict=True) for part in (words, *own)]
+    text = "\n".join(filter(None, told))
+    # Of several answers none goes on behind the question, so that all together are no program.
+    parts = [*given, *answers] if len(answers) < 2 else [*answers, *given]
+    return Row(task_id, text, code, _last_function(code), answer="\n".join(parts))
+
+
+def _code_of(answers: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The programs in several answers: each alone, or else as it goes on behind the code given."""
+    found = [words_and_code(answer)[1] for answer in answers]
+    if given and not any(found):
+        wholes = [f"{given[-1].rstrip()}\n{answer}" for answer in answers]
+        found = [whole for whole in wholes if _is_code(whole)]
+    return [code for code in found if code]
 
 
 def _read_messages(

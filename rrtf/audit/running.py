@@ -15,7 +15,7 @@ import ast
 import hashlib
 import marshal
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -334,9 +334,13 @@ def functions_in(code: str) -> tuple[Function, ...]:
 def _found(body: Sequence[ast.stmt], around: Sequence[ast.stmt] = ()) -> Iterator[Function]:
     """The functions of a body; `around` are the statements outside, whose names it also sees."""
     known = [*around, *body]
+    names = Counter(node.name for node in body if isinstance(node, ast.FunctionDef))
     for node in body:
         if isinstance(node, ast.FunctionDef):
-            yield from _function(node.name, node, known, bound=0)
+            others = known  # and none that has its name: one of several answers
+            if names[node.name] > 1:
+                others = [s for s in known if s is node or getattr(s, "name", "") != node.name]
+            yield from _function(node.name, node, others, bound=0)
             yield from _found(node.body, known)
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
             for target in node.targets:
