@@ -604,6 +604,29 @@ def _continued(prompt: str, completion: str) -> str:
     return head + (completion if completion[:1] in ("\n", "") else "\n" + completion)
 
 
+_ROLES = {name: name for name in ("system", "user", "assistant")}
+_ROLES |= {"human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant"}
+
+
+def turns(messages: Sequence[Any]) -> list[tuple[str, str]]:
+    """(`system`, `user` or `assistant`, text) of messages in OpenAI's or ShareGPT's form.
+
+    A content of parts is their texts, one of null is none. ValueError for what is no message.
+    """
+    found = []
+    for message in messages:
+        if not isinstance(message, Mapping):
+            raise ValueError("expected messages with role and content")
+        said = message.get("role", message.get("from"))
+        text = message.get("content", message.get("value"))
+        if isinstance(text, list):
+            text = "".join(str(part.get("text", "")) for part in text if isinstance(part, Mapping))
+        if said not in _ROLES or not isinstance(text, str | None):
+            raise ValueError(f"a message of role {said!r} and no text that is known")
+        found.append((_ROLES[said], text or ""))
+    return found
+
+
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The token ids of a prompt as a model reads it: what the tokenizer puts before a text, text.
 

@@ -252,6 +252,17 @@ def _read(*rows, **more):
     return read_seeds(places, source="f", **more)
 
 
+def test_of_messages_the_first_question_and_answer_are_a_row():
+    said = [("human", "Add."), ("gpt", "x = 1"), ("human", "Why?"), ("gpt", "So.")]
+    shared = {"id": "a", "conversations": [{"from": who, "value": text} for who, text in said]}
+    rows, names = _read(shared, {"messages": [{"role": "user", "content": "Sub."}]})
+    assert [(row.task_id, row.instruction) for row in rows] == [("a", "Add."), ("f/2", "Sub.")]
+    assert [row.output for row in rows] == ["x = 1", ""]
+    assert names == {"instruction": "instruction", "output": "output"}
+    with pytest.raises(ValueError, match=r"f.jsonl:1: a message of role 'moderator'"):
+        _read({"messages": [{"role": "moderator", "content": "a"}]})
+
+
 def test_rows_are_read_by_the_names_they_have():
     rows, names = _read({"prompt": "Add.", "response": "x = 1"}, {"prompt": "Sub.", "response": ""})
     assert [row.task_id for row in rows] == ["f/1", "f/2"]

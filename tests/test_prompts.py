@@ -599,3 +599,13 @@ def test_a_prompt_that_no_template_of_the_tokenizer_wrote_keeps_its_special_toke
     assert prompts.prompt_ids(tokenizer, other).count(2) == 1
     dated = "<s>system\nToday is Monday.</s>\n<s>user\nSplit at </s>.</s>\n<s>assistant\n"
     assert prompts.prompt_ids(tokenizer, dated).count(2) == 2, "an earlier turn may name a date"
+
+
+def test_messages_of_openai_and_of_sharegpt_are_the_same_turns():
+    parts = [{"type": "text", "text": "A"}, {"type": "text", "text": "dd."}]
+    openai = [("system", "Be kind."), ("user", parts), ("assistant", "x")]
+    shared = [("system", "Be kind."), ("human", "Add."), ("gpt", "x")]
+    told = [("system", "Be kind."), ("user", "Add."), ("assistant", "x")]
+    assert prompts.turns([{"role": who, "content": text} for who, text in openai]) == told
+    assert prompts.turns([{"from": who, "value": text} for who, text in shared]) == told
+    assert prompts.turns([{"role": "assistant", "content": None}]) == [("assistant", "")]

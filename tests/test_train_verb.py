@@ -405,9 +405,10 @@ def test_a_conversation_to_imitate_is_read_as_the_models_template_has_its_tokens
         ({"messages": []}, "messages: expected the assistant's message as the last"),
         ({"prompt": [CHOSEN], "completion": "x"}, "one question and its answer"),
         ({"chosen": [ASKED, CHOSEN], "rejected": [CHOSEN, REJECTED]}, "different messages"),
-        ({"completion": [CHOSEN]}, "prompt: expected messages of role and content"),
-        ({"messages": ["x"]}, "messages: expected messages of role and content"),
-        ({"messages": [ASKED | {"content": [{}]}, CHOSEN]}, "of role and content, both text"),
+        ({"completion": [CHOSEN]}, "its answer, found nothing before the answer"),
+        ({"messages": ["x"]}, "expected messages with role and content"),
+        ({"messages": [ASKED | {"content": 3}, CHOSEN]}, "of role 'user' and no text"),
+        ({"messages": [ASKED, CHOSEN | {"role": "tool"}]}, "of role 'tool' and no text"),
     ],
 )
 def test_messages_that_are_no_question_with_an_answer_are_refused(row, message):

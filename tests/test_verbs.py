@@ -419,7 +419,7 @@ WRONG = (
     ("run --problems empty.jsonl", 2, "empty.jsonl: no problems"),
     ("evolve absent.jsonl", 2, "absent.jsonl"),
     ("evolve problems.jsonl", 2, "problems.jsonl: only nano problems (with a spec)"),
-    ("evolve rows.jsonl", 2, "rows.jsonl:1: Problem without", "prompt"),
+    ("evolve rows.jsonl", 2, "rows.jsonl: only nano problems (with a spec)", "--engine URL"),
     ("evolve seeds.jsonl --weights 1,2", 2, "--weights '1,2': expected 5 numbers"),
     ("evolve seeds.jsonl --weights 0,0,0,0,0", 2, "--weights '0,0,0,0,0': all are 0"),
     ("evolve seeds.jsonl --out seeds.jsonl", 2, "--out seeds.jsonl: is one of the inputs"),

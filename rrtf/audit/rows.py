@@ -17,7 +17,6 @@ QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "
 ANSWERS = ("output", "completion", "response", "answer", "solution", "canonical_solution", "code")
 ANSWERS += ("chosen", "rejected", "responses", "completions", "solutions", "program", "target")
 WHOLE = ("messages", "conversations", "text", "content")  # question and answer in one
-_ASKING, _ANSWERING = ("user", "human", "system"), ("assistant", "gpt", "model", "chatgpt")
 _FENCED = re.compile(
     r"^[ \t]*(```|~~~)[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
 )
@@ -154,7 +153,12 @@ def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: 
         for name in names:
             value = row.get(name)
             if isinstance(value, list) and not all(isinstance(one, str) for one in value):
-                _read_messages(value, asking, answering, f"{where or task_id}: {name}")
+                try:
+                    said = prompts.turns(value)
+                except ValueError as error:
+                    raise ValueError(f"{where or task_id}: {name}: {error}") from None
+                asking += [text for role, text in said if role == "user"]
+                answering += [text for role, text in said if role == "assistant"]
             elif isinstance(value, str | list | None):
                 into += [value or ""] if not isinstance(value, list) else value
             else:
@@ -180,24 +184,6 @@ def _code_of(answers: Sequence[str], given: Sequence[str]) -> list[str]:
         wholes = [f"{given[-1].rstrip()}\n{answer}" for answer in answers]
         found = [whole for whole in wholes if _is_code(whole)]
     return [code for code in found if code]
-
-
-def _read_messages(
-    messages: Sequence[Any], asking: list[str], answering: list[str], where: str
-) -> None:
-    """Adds the turns of OpenAI's or ShareGPT's form to what asks and what answers."""
-    for message in messages:
-        if not isinstance(message, Mapping):
-            raise ValueError(f"{where}: expected messages with role and content")
-        role = message.get("role", message.get("from"))
-        content = message.get("content", message.get("value")) or ""
-        if isinstance(content, list):
-            parts = [part for part in content if isinstance(part, Mapping)]
-            content = "\n".join(str(part.get("text", "")) for part in parts)
-        if role not in (*_ASKING, *_ANSWERING) or not isinstance(content, str):
-            raise ValueError(f"{where}: a message of role {role!r} and no text that is known")
-        if role != "system":
-            (answering if role in _ANSWERING else asking).append(content)
 
 
 def words_and_code(text: str) -> tuple[str, str]:

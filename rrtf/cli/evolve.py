@@ -1,7 +1,7 @@
 """The verb `evolve`: rows in, harder rows or problems with tests out, and tables of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -73,12 +73,13 @@ def methods(numbers: Sequence[int]) -> dict[str, int]:
 
 def _transformed(given: Given, weights: dict[str, int]) -> None:
     """Without a model: the specifications of nano problems are transformed."""
-    problems = [store.from_row(row, Problem, at) for at, row in store.rows(given.seeds)]
-    if any(not problem.spec for problem in problems):
+    rows = [*store.rows(given.seeds)]
+    if not all(isinstance(row, Mapping) and row.get("spec") for _, row in rows):
         raise ValueError(
             f"{given.seeds}: only nano problems (with a spec) evolve without a model; --engine URL "
             "asks one for any rows"
         )
+    problems = [store.from_row(row, Problem, at) for at, row in rows]
     how = {"rounds": given.rounds, "seed": given.seed, "isolation": given.isolation}
     how |= {"weights": weights, "workers": given.workers}
     try:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rrtf import config, engines, store
+from rrtf import config, engines, prompts, store
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import ALL_CORES, Given
 from rrtf.records import RankedGroup, Response, TrainStep
@@ -196,7 +196,7 @@ def load(given: Given) -> tuple[list[RankedGroup], int]:
     return found, single
 
 
-ANSWERS = ("chosen", "rejected", "completion", "messages")
+SPOKEN = ("prompt", "chosen", "rejected", "completion", "messages")
 
 
 def as_texts(
@@ -209,39 +209,30 @@ def as_texts(
     the answer. ValueError for what is no question with an answer: the tokens of a prompt with
     earlier answers in it could not be told from a user's own words.
     """
-    held = dict(row)
-    talks = {name: held[name] for name in ANSWERS if isinstance(held.get(name), list)}
-    asked = held.get("prompt")
-    if not talks and not isinstance(asked, list):
-        return held, False
-    heads = [asked] if isinstance(asked, list) else []
-    for name, talk in talks.items():
-        *head, answer = [_message(one, f"{where}: {name}") for one in talk] or [{"role": "none"}]
-        if answer["role"] != "assistant":
-            raise ValueError(f"{where}: {name}: expected the assistant's message as the last")
-        heads += [head] * bool(head)
-        held["completion" if name == "messages" else name] = answer["content"]
-    heads = heads or [[{"role": "user", "content": asked}]]
-    head = [_message(one, f"{where}: prompt") for one in heads[0]]
-    if any(other != head for other in heads[1:]):
-        raise ValueError(f"{where}: its answers follow different messages")
-    roles = [one["role"] for one in head]
-    if roles not in (["user"], ["system", "user"]):
-        raise ValueError(
-            f"{where}: expected one question and its answer, found {', '.join(roles) or 'none'} "
-            "before the answer"
-        )
+    lists = {name: row[name] for name in SPOKEN if isinstance(row.get(name), list)}
+    if not lists:
+        return dict(row), False
     try:
-        return held | {"prompt": template(head)}, True
+        said = {name: prompts.turns(told) or [("", "")] for name, told in lists.items()}
+        heads, held = [said.pop("prompt")] if "prompt" in said else [], {}
+        for name, (*head, (role, text)) in said.items():
+            if role != "assistant":
+                raise ValueError(f"{name}: expected the assistant's message as the last")
+            heads += [head] * bool(head)
+            held["completion" if name == "messages" else name] = text
+        heads = heads or [[("user", row["prompt"])] if row.get("prompt") else []]
+        if any(head != heads[0] for head in heads):
+            raise ValueError("its answers follow different messages")
+        roles = [role for role, _ in heads[0]]
+        if roles not in (["user"], ["system", "user"]):
+            raise ValueError(
+                f"expected one question and its answer, found {', '.join(roles) or 'nothing'} "
+                "before the answer"
+            )
+        asked = [{"role": role, "content": text} for role, text in heads[0]]
+        return row | held | {"prompt": template(asked)}, True
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-
-
-def _message(said: Any, where: str) -> dict[str, str]:
-    parts = [said.get(name) for name in ("role", "content")] if isinstance(said, Mapping) else [0]
-    if not all(isinstance(part, str) for part in parts):
-        raise ValueError(f"{where}: expected messages of role and content, both text")
-    return dict(zip(("role", "content"), parts, strict=True))
 
 
 def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:

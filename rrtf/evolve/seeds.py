@@ -60,6 +60,7 @@ def read_seeds(
         try:
             if not isinstance(row, Mapping):
                 raise ValueError(f"expected an object, found {type(row).__name__}")
+            row = _spoken(row)
             names = (guess_fields(row, renamed) if len(names) < len(FIELDS) else {}) | names
             seed = _seed(row, names, f"{source}/{number}", source)
         except ValueError as error:
@@ -72,6 +73,15 @@ def read_seeds(
     if not found:
         raise ValueError(f"{source}: no rows in it")
     return found, names
+
+
+def _spoken(row: Mapping) -> Mapping:
+    """A row of messages with its first question and answer as fields of their own."""
+    for name in ("messages", "conversations"):
+        if isinstance(row.get(name), list):
+            said = dict(reversed(prompts.turns(row[name])))  # of each role what it says first
+            return {"instruction": said.get("user"), "output": said.get("assistant"), **row}
+    return row
 
 
 def _seed(row: Mapping, names: Mapping[str, str], task_id: str, source: str) -> Instruction:
