@@ -345,6 +345,8 @@ ADD = "def add(a, b):\n    return a + b\n"
         ({"messages": [{"role": "user", "content": "a"}], "n": 3}, "description: messages"),
         ({"problem": "a", "solution": "b", "tests": "c"},
          "description: problem; answer: solution"),
+        ({"instruction": "a", "completions": [{"model": "m", "response": "b"}], "target": [1]},
+         "description: instruction"),
     ],
 )  # fmt: skip
 def test_the_fields_are_guessed_by_their_names_and_told(row, told):

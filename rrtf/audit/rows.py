@@ -118,7 +118,7 @@ def guess_fields(rows: Iterable[Mapping[str, Any]], *, where: str) -> Fields:
     """
     seen: dict[str, bool] = {}
     for row in rows:
-        seen |= {name: True for name, value in row.items() if isinstance(value, str | list)}
+        seen |= {name: True for name, value in row.items() if _is_text(value)}
     question, answer, whole = (
         tuple(name for name in names if name in seen) for names in (QUESTIONS, ANSWERS, WHOLE)
     )
@@ -130,6 +130,14 @@ def guess_fields(rows: Iterable[Mapping[str, Any]], *, where: str) -> Fields:
         f"{where}: no field holds text under a name that is known; it has "
         f"{', '.join(seen) or 'no text'}: name them with --fields"
     )
+
+
+def _is_text(value: Any) -> bool:
+    """A text, a list of texts, or messages."""
+    if not isinstance(value, list):
+        return isinstance(value, str)
+    messages = all(isinstance(one, Mapping) and {"role", "from"} & one.keys() for one in value)
+    return messages or all(isinstance(one, str) for one in value)
 
 
 def named_fields(names: Sequence[str]) -> Fields:
