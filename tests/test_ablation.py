@@ -375,3 +375,17 @@ def test_arms_of_both_precisions_stand_beside_each_other_on_the_seeds_of_both():
     assert (row["arm"], row["seeds"], row["taken back"]) == ("filtered, DPO", 2, "-50.0")
     assert row["in float32"].startswith("75.0 [")
     assert row["rounded to bfloat16"].startswith("25.0 [")
+
+
+def test_the_questions_stand_in_both_precisions_on_the_seeds_of_both():
+    question, contrast = next(iter(PLAN.questions.items()))
+    a, b = contrast.split(" - ")
+    exact = [line(a, seed, 1e-5, [1], GOOD) for seed in (0, 1)]
+    exact += [line(b, seed, 1e-5, [1], BAD) for seed in (0, 1)]
+    half = [line(name, seed, 1e-5, [1], GOOD) for name in (a, b) for seed in range(4)]
+    sides = [results.scores(one, PROBLEMS, family=grammar.family) for one in (exact, half)]
+    (row,) = results.answered_beside(PLAN, *sides, seed=0)
+    assert (row["question"], row["seeds"]) == (question, 2)
+    assert row["in float32"].startswith("+50.0 [")
+    assert "0.0 [" in row["rounded to bfloat16"]
+    assert results.answered_beside(PLAN, sides[0][:1], sides[1], seed=0) == []

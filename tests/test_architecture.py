@@ -30,7 +30,7 @@ FLOORS = (
     {"sample": 280, "train": 575, "evolve": 1060, "audit": 1635, "benchmarks": 1055,
      "quantize": 1185},
     {"evaluate": 1500, "plan": 945, "reward": 230},
-    {"cases": 455, "ablation": 700, "cli": 2050},
+    {"cases": 455, "ablation": 715, "cli": 2050},
     {"__main__": 30},
 )  # fmt: skip
 SPARE = 1.1  # of its budget a room may hold

@@ -113,23 +113,47 @@ def arm_rows(
     return sorted(found, key=lambda row: row["pass@1, %"], reverse=True)
 
 
+def _examined_twice(*sides: Sequence[TaskScore]) -> list[list[TaskScore]]:
+    """Of the scores in each precision those of the arms and seeds that every one has."""
+    there = set.intersection(*({(row.model, row.seed) for row in side} for side in sides))
+    return [[row for row in side if (row.model, row.seed) in there] for side in sides]
+
+
 def beside(
     plan: Registration, exact: Sequence[TaskScore], rounded: Sequence[TaskScore]
 ) -> list[dict[str, Any]]:
     """The arms and start models that were examined in both precisions, on the seeds of both."""
-    there = {(row.model, row.seed) for row in exact} & {(row.model, row.seed) for row in rounded}
-    sides = [[row for row in one if (row.model, row.seed) in there] for one in (exact, rounded)]
+    sides = _examined_twice(exact, rounded)
     in_float32, in_bfloat16 = (rates(plan, side) for side in sides)
     return [
         {
             "arm": name,
-            "seeds": len({seed for model, seed in there if model == name}),
+            "seeds": len(seeds_of(sides[0], name)),
             "in float32": _rate(found),
             "rounded to bfloat16": _rate(in_bfloat16[name]),
             "taken back": results.points(in_bfloat16[name].value - found.value),
         }
         for name, found in sorted(in_float32.items(), key=lambda item: -item[1].value)
     ]
+
+
+def answered_beside(
+    plan: Registration, exact: Sequence[TaskScore], rounded: Sequence[TaskScore], *, seed: int
+) -> list[dict[str, Any]]:
+    """The questions in both precisions, on the arms and seeds of `beside`; not corrected."""
+    names = "in float32", "rounded to bfloat16"
+    sides = dict(zip(names, _examined_twice(exact, rounded), strict=True))
+    there, found = sides[names[0]], []
+    for question, contrast in plan.questions.items():
+        a, b = results.parse_contrast(contrast)
+        if {a, b} <= set(results.methods(there)):
+            seeds = len(seeds_of(there, a) & seeds_of(there, b)) or 1
+            told = {
+                name: results.brief(contrasted(plan, side, a, b, seed=seed))["points"]
+                for name, side in sides.items()
+            }
+            found.append({"question": question, "seeds": seeds} | told)
+    return found
 
 
 def _arm_row(

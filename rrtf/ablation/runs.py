@@ -367,18 +367,15 @@ def jobs(plan: Registration, studies: Sequence[str]) -> list[tuple[Arm, int]]:
 
 def packed(marks: Sequence[int]) -> str:
     """Zeros and ones as hexadecimal digits, padded to whole ones on the right."""
-    padded = [*marks, *[0] * (-len(marks) % 4)]
-    return "".join(
-        f"{int(''.join(map(str, padded[at : at + 4])), 2):x}" for at in range(0, len(padded), 4)
-    )
+    bits = "".join(map(str, [*marks, *[0] * (-len(marks) % 4)]))
+    return f"{int(bits, 2):0{len(bits) // 4}x}" if bits else ""
 
 
 def unpacked(digits: str, count: int) -> list[int]:
     """The inverse of `packed` for `count` problems; ValueError if the digits are too few."""
-    bits = [int(bit) for digit in digits for bit in f"{int(digit, 16):04b}"]
-    if not count <= len(bits) < count + 4:
+    if not 4 * len(digits) - 4 < count <= 4 * len(digits):
         raise ValueError(f"{len(digits)} digits for {count} problems")
-    return bits[:count]
+    return [int(bit) for bit in f"{int(digits or '0', 16):0{4 * len(digits)}b}"[:count]]
 
 
 def read(ledger: Path) -> list[Line]:
