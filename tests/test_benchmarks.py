@@ -952,6 +952,9 @@ def test_a_row_that_names_its_function_keeps_its_prompt_with_tests_of_other_form
             grade.problems_of([(1, row | {"entry_point": "sum_up"})], file="f")
 
 
+ENDS = ("stop", "length")
+
+
 def batch(*choices: dict) -> dict:
     return {"custom_id": "7", "response": {"status_code": 200, "body": {"choices": [*choices]}}}
 
@@ -960,7 +963,7 @@ def batch(*choices: dict) -> dict:
     "theirs",
     [
         {"question_id": 7, "code_list": [METHOD, f"```python\n{METHOD}```"]},
-        batch({"message": {"content": METHOD}}, {"message": {"content": METHOD}}),
+        batch(*[{"message": {"content": METHOD}, "finish_reason": end} for end in ENDS]),
         batch({"text": METHOD}, {"text": METHOD}),
         {"doc_id": 0, "doc": {"task_id": 7}, "resps": [[METHOD], [METHOD]], "filter": "none"},
         {"task_id": 7, "completions": [METHOD, METHOD]},
@@ -973,6 +976,8 @@ def test_the_samples_of_other_programs_and_whole_numbers_as_ids_are_read(theirs)
     found, _ = samples.parse(rows, [problem], file="f")
     assert [one.response.task_id for one in found] == ["7"] * 3
     assert [one.response.index for one in found] == [0, 1, 2]
+    if "finish_reason" in str(theirs):
+        assert tuple(one.response.finish_reason for one in found) == (*ENDS, "stop")
     assert found[0].response.program == found[1].response.program == problem.prompt + METHOD
 
 

@@ -217,11 +217,17 @@ def _with_names(row: Mapping, renamed: Mapping[str, str]) -> Mapping:
 
 
 def _found(row: Mapping, task: str, texts: str) -> dict[str, Any]:
-    """`task_id` of a line that has one at this place, and `completion`, if it has texts."""
+    """`task_id` of a line that has one at this place, and `completion`, if it has texts.
+
+    And how each ended, where that stands beside it.
+    """
     (task_id, *_), found = _at(row, task.split(".")) or [None], _at(row, texts.split("."))
-    if task_id is None:
-        return {}
-    return {"task_id": task_id, **({"completion": found} if found else {})}
+    named = {"task_id": task_id} if task_id is not None else {}
+    if named and found:
+        ends = _at(row, [*texts.partition(".*.")[0].split("."), "*", "finish_reason"])
+        named |= {"completion": found}
+        named |= {"finish_reason": ends} if len(ends) == len(found) else {}
+    return named
 
 
 def _at(value: Any, keys: Sequence[str]) -> list[Any]:
@@ -246,7 +252,10 @@ def _unfolded(row: Mapping) -> list[Mapping]:
     ((kind, texts),) = lists.items()
     if not texts:
         raise ValueError(f"{kind}: an empty list")
-    return [{**row, kind: text} for text in texts]
+    ends = row.get("finish_reason")
+    each = isinstance(ends, list) and len(ends) == len(texts)
+    told = [{"finish_reason": end} for end in ends] if each else [{}] * len(texts)
+    return [{**row, kind: text, **end} for text, end in zip(texts, told, strict=True)]
 
 
 def _sample(row: Mapping, where: str, by_id: Mapping[str, Problem], extract: str) -> Sample:
