@@ -15,7 +15,7 @@ from rrtf.records import Problem, Response
 
 QUESTIONS = ("instruction", "input", "prompt", "question", "problem", "query", "task")
 ANSWERS = ("output", "completion", "response", "answer", "solution", "canonical_solution", "code")
-ANSWERS += ("chosen", "rejected", "responses", "completions", "solutions", "program", "target")
+ANSWERS += ("chosen", "rejected", "responses", "completions", "solutions", "generation", "program")
 WHOLE = ("messages", "conversations", "text", "content")  # question and answer in one
 _FENCED = re.compile(
     r"^[ \t]*(```|~~~)[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE
