@@ -606,6 +606,7 @@ def _continued(prompt: str, completion: str) -> str:
 
 _ROLES = {name: name for name in ("system", "user", "assistant")}
 _ROLES |= {"human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant"}
+_ROLES["developer"] = "system"
 
 
 def turns(messages: Sequence[Any]) -> list[tuple[str, str]]:
