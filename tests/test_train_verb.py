@@ -385,6 +385,19 @@ def test_pairs_of_messages_mean_the_texts_that_the_models_template_makes(chat_mo
     assert group["responses"] == [PAIR["chosen"], PAIR["rejected"]] and group["sft_index"] == 0
 
 
+def test_a_model_learns_the_same_from_messages_as_from_their_texts(chat_model, tmp_path):
+    asked = engines.chat_template(chat_model)(PAIR["prompt"])
+    rows = {"texts": PAIR | {"prompt": asked}, "messages": SPOKEN["whole conversations"]}
+    for name, row in rows.items():
+        store.write(tmp_path / f"{name}.jsonl", [row])
+        words = _arguments(chat_model, tmp_path, f"{name}.jsonl", name, "simpo")
+        done = CliRunner().invoke(__main__.app, [*words, "--updates", "1"])
+        assert done.exit_code == 0, done.output
+        assert ("rejected of messages" in done.output) == (name == "messages")
+    made = [(tmp_path / name / "model.safetensors").read_bytes() for name in rows]
+    assert made[0] == made[1]
+
+
 def test_a_conversation_to_imitate_is_read_as_the_models_template_has_its_tokens(chat_model):
     train = import_module("rrtf.cli.train")
     head = [says("system", "Be short."), ASKED]
