@@ -389,3 +389,8 @@ def test_the_questions_stand_in_both_precisions_on_the_seeds_of_both():
     assert row["in float32"].startswith("+50.0 [")
     assert "0.0 [" in row["rounded to bfloat16"]
     assert results.answered_beside(PLAN, sides[0][:1], sides[1], seed=0) == []
+    question, contrast = next((q, c) for q, c in PLAN.questions.items() if c.endswith(" - base"))
+    base = [line("base", 0, 0.0, [], BAD)]
+    more = [line(contrast.removesuffix(" - base"), seed, 1e-5, [1], GOOD) for seed in (0, 1)]
+    alone = results.scores(base + more, PROBLEMS, family=grammar.family)
+    assert results.answered_beside(PLAN, alone, alone, seed=0)[0]["seeds"] == 2, "base has none"

@@ -147,11 +147,12 @@ def answered_beside(
     for question, contrast in plan.questions.items():
         a, b = results.parse_contrast(contrast)
         if {a, b} <= set(results.methods(there)):
-            seeds = len(seeds_of(there, a) & seeds_of(there, b)) or 1
+            trained = [seeds_of(there, name) for name in (a, b) if name not in ANCHORS]
             told = {
                 name: results.brief(contrasted(plan, side, a, b, seed=seed))["points"]
                 for name, side in sides.items()
             }
+            seeds = len(set.intersection(*trained))
             found.append({"question": question, "seeds": seeds} | told)
     return found
 
