@@ -208,7 +208,7 @@ def measured_step(settings, step: memory.Step, *, checkpointing: bool) -> dict[s
     [
         *((CONFIGS["llama"], half, again) for half in (False, True) for again in (False, True)),
         (MIDDLE, False, False),
-        (MIDDLE, True, True),
+        pytest.param(MIDDLE, True, True, marks=pytest.mark.slow),  # a minute where it is emulated
     ],
 )
 def test_the_peak_of_a_real_step_is_planned_within_ten_percent(settings, bfloat16, checkpointing):
