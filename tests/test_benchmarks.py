@@ -989,6 +989,12 @@ def test_a_request_of_a_batch_that_failed_is_named(answer):
         )
 
 
+def test_a_task_id_of_the_lines_own_goes_before_those_of_other_programs():
+    row = {"task_id": 7, "question_id": 8, "code_list": [METHOD]}
+    (found,), _ = samples.parse([(1, row)], [tasks.problem(HIDDEN, "f:1")], file="f")
+    assert found.response.task_id == "7"
+
+
 def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
     rows = [(1, HUMANEVAL_ROWS[0]), *enumerate((row for row, _, _ in ROWS.values()), start=2)]
     rows = [(n, {"id": f"r{n}", **row}) for n, row in rows]

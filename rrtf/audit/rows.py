@@ -84,9 +84,9 @@ def _description(problem: Problem) -> str:
 
 def _strings(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Strings that are statements, as docstrings are: what a program says in words."""
-    for node in nodes:
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            yield from [node.value.value] if isinstance(node.value.value, str) else []
+    constants = (node.value for node in nodes if isinstance(node, ast.Expr))
+    values = (one.value for one in constants if isinstance(one, ast.Constant))
+    return (value for value in values if isinstance(value, str))
 
 
 def from_problems(problems: Sequence[Problem]) -> list[Row]:
@@ -167,8 +167,10 @@ def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: 
                     raise ValueError(f"{where or task_id}: {name}: {error}") from None
                 asking += [text for role, text in said if role == "user"]
                 answering += [text for role, text in said if role == "assistant"]
-            elif isinstance(value, str | list | None):
-                into += [value or ""] if not isinstance(value, list) else value
+            elif isinstance(value, list):
+                into += value
+            elif value is None or isinstance(value, str):
+                into.append(value or "")
             else:
                 raise ValueError(
                     f"{where or task_id}: no text in field {name!r}, but {type(value).__name__}"
@@ -177,8 +179,11 @@ def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: 
     answers = [*dict.fromkeys(filter(None, answering))]
     given = [code for _, code in asked if code]
     code = "\n\n".join(_code_of(answers, given) or given)
-    strings = [_strings(ast.walk(similarity.parsed(own))) for _, own in asked]
-    told = [part for (words, _), own in zip(asked, strings, strict=True) for part in (words, *own)]
+    told = (
+        part
+        for words, own in asked
+        for part in (words, *_strings(ast.walk(similarity.parsed(own))))
+    )
     text = "\n".join(filter(None, told))
     # Of several answers none goes on behind the question, so that all together are no program.
     parts = [*given, *answers] if len(answers) < 2 else [*answers, *given]

@@ -210,7 +210,8 @@ def _with_names(row: Mapping, renamed: Mapping[str, str]) -> Mapping:
             raise ValueError(f"field {theirs!r} cannot be read as {ours!r}, which it also has")
     named = {renamed.get(name, name): value for name, value in row.items()}
     if not any(named.get(kind) is not None for kind in KINDS):
-        named |= max((_found(named, *places) for places in _OF_OTHERS), key=len)
+        given = {name: value for name, value in named.items() if value is not None}
+        named = max((_found(named, *places) for places in _OF_OTHERS), key=len) | given
     if type(task_id := named.get("task_id")) is int:  # as APPS and others number their tasks
         named["task_id"] = str(task_id)
     return named
