@@ -99,15 +99,27 @@ def format_prompt(
     """The text a model of `style` (`starcoder`, `pangu`, `wizardcoder`, `chat`) is given.
 
     `template` puts a request into a chat model's own words; `chat` does not go without.
+    ValueError for a problem that asks nothing.
     """
     if style not in FORMATS:
         raise ValueError(f"unknown prompt format {style!r}: expected one of {', '.join(FORMATS)}")
+    if asks_nothing(problem):
+        raise ValueError(f"{problem.task_id}: nothing in its prompt says what is asked")
     text = FORMATS[style](problem)
     if style != "chat":
         return text
     if template is None:
         raise ValueError("the prompt format `chat` needs the template of a model: name the model")
     return template(text)
+
+
+def asks_nothing(problem: Problem) -> bool:
+    """Whether a prompt holds no word of a task: imports, say, and no head of the function."""
+    tree = _tree(problem.prompt)
+    if tree is None or "#" in problem.prompt or defines(problem.prompt, problem.entry_point):
+        return False
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
+    return not any(isinstance(one, ast.Constant) and str(one.value).strip() for one in texts)
 
 
 def stops(problems: Sequence[Problem], style: str) -> tuple[str, ...]:

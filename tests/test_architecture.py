@@ -27,9 +27,8 @@ FLOORS = (
      "figures": 830},
     {"execution": 155, "rank": 205, "step": 1390, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 805, "report": 1015},
-    {"sample": 280, "train": 575, "evolve": 1060, "audit": 1635, "benchmarks": 1055,
-     "quantize": 1185},
-    {"evaluate": 1500, "plan": 945, "reward": 230},
+    {"sample": 280, "train": 575, "audit": 1635, "benchmarks": 1105, "quantize": 1185},
+    {"evolve": 1060, "evaluate": 1450, "plan": 945, "reward": 230},
     {"cases": 455, "ablation": 715, "cli": 2050},
     {"__main__": 30},
 )  # fmt: skip

@@ -249,13 +249,20 @@ def test_disguises_keep_the_function_and_change_the_words_and_behaviour_recalls_
         (lambda: run([PLANTS["clean"]], remove_on=["telepathy"]), "'telepathy'"),
         (lambda: run([PLANTS["clean"], PLANTS["clean"]]), "clean"),
         (lambda: verdict.audit(rows([PLANTS["clean"]]), {"test": rows(TASKS)}, AUDIT,
-                               behaviour={}), "behaviour"),
+                               behaviour=None), "behaviour"),
         (lambda: audit_plants.planted(TASKS, seed=1), "t/sum"),
     ],
 )  # fmt: skip
 def test_wrong_arguments_name_the_mistake(work, told):
     with pytest.raises(ValueError, match=told):
         work()
+
+
+def test_where_no_probe_fits_any_program_behaviour_finds_nothing_and_all_rows_are_unseen():
+    strange = [replace(p, tests="", reference="") for p in TASKS]
+    result = run([replace(p, task_id=f"own/{p.task_id}") for p in strange], tasks=strange)
+    assert "behaviour" in result.detectors and len(result.unseen["rows"]) == len(strange)
+    assert {leak.detector for leak in result.leaks}.isdisjoint({"behaviour"})
 
 
 def test_free_rows_take_the_last_function_as_their_program():
@@ -276,7 +283,7 @@ def test_humaneval_copied_into_the_rows_is_found_again_and_nothing_else():
     tasks = store.read(path, Problem)
     copies = [replace(t, task_id=f"copy/{i}") for i, t in enumerate(tasks)]
     settings = replace(AUDIT, remove_on=("exact text", "code"))
-    result = verdict.audit(rows(copies), {"humaneval": rows(tasks)}, settings, behaviour={})
+    result = verdict.audit(rows(copies), {"humaneval": rows(tasks)}, settings, behaviour=None)
     own = {(f"copy/{i}", t.task_id) for i, t in enumerate(tasks)}
     for name in ("exact text", "normalised text", "minhash text", "minhash code"):
         pairs = {(row, task) for row, _, task in verdict.pairs(result.leaks, name)}
@@ -819,7 +826,7 @@ SETTINGS = replace(AUDIT, remove_on=("exact text", "code"))
 
 def judged_rows(rows, tasks, **options) -> verdict.Audit:
     options = {"generic_nodes": 40, "settings": SETTINGS} | options
-    return verdict.audit(rows, {"b": tasks}, behaviour={}, **options)
+    return verdict.audit(rows, {"b": tasks}, behaviour=None, **options)
 
 
 SHORT = "    return len(xs)\n"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import execute
 
-from rrtf import benchmarks, config, store
+from rrtf import benchmarks, config, prompts, store
 from rrtf.benchmarks import catalogue, codereval, plus, tasks
 from rrtf.benchmarks.plus import mbpp_inputs
-from rrtf.evaluate import grade, samples
+from rrtf.evaluate import samples
 from rrtf.evolve import offline
 from rrtf.nano import problems as nano_problems
 from rrtf.probes import literal
@@ -933,6 +933,38 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
 
 
 @pytest.mark.parametrize(
+    ("row", "asked", "reference"),
+    [
+        ({"text": "Add.", "code": TOTAL, "test_list": ASSERTED}, f"Add.\n{ASSERTED[0]}", TOTAL),
+        ({"question": "Write total.", "test_cases": ASSERTED}, "Write total.", ""),
+        ({"problem": "Add.", "input_output": CALLS}, "Add.\nThe function is called total.", ""),
+        ({"prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "Add."}],
+          "reward_model": {"ground_truth": json.dumps(TEXTS)}}, "Add.", ""),
+        ({"problem": "Add.", "tests": json.dumps(STDIN_CASES),
+          "solutions": [f"```python\n{ADDS}```"]}, "Add.", ADDS),
+        ({"problem": "Add.", "tests": json.dumps(STDIN_CASES), "solutions": ["int main() {"]},
+         "Add.", ""),
+        ({"task_id": "two", "prompt": "from math import *\n", "query": "Write total.",
+          "entry_point": "total", "test": "def check(candidate): pass"}, "Write total.", ""),
+    ],
+    ids=["MBPP's", "named in the words", "calls", "messages", "fenced", "C++", "LeetCodeDataset"],
+)  # fmt: skip
+def test_a_prompt_holds_the_words_of_its_row_and_names_the_function(row, asked, reference):
+    (problem,) = tasks.problems_of([(1, row)], file="f")
+    assert problem.prompt.endswith(tasks.docstring(asked)) and problem.reference == reference
+    assert asked in prompts.format_prompt(problem, "starcoder")
+
+
+def test_a_row_without_words_is_graded_but_no_model_is_asked_it():
+    (problem,) = tasks.problems_of([(1, {"id": 7, "input_output": CALLS})], file="f")
+    (verdict,) = execute([problem], [Response("7", "m", 0, "", problem.prompt + TOTAL)])
+    assert verdict.outcome is Outcome.PASS
+    for style in prompts.FORMATS:
+        with pytest.raises(ValueError, match="7: nothing in its prompt says what is asked"):
+            prompts.format_prompt(problem, style)
+
+
+@pytest.mark.parametrize(
     "tests",
     [{"test_list": ASSERTED}, {"tests": ASSERTED}, {"inputs": CALLS["inputs"], "outputs": [6, 9]},
      {"input_output": json.dumps(CALLS)}],
@@ -941,15 +973,15 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
 def test_a_row_that_names_its_function_keeps_its_prompt_with_tests_of_other_forms(tests):
     head = "def total(n, xs):\n"
     row = {"task_id": "own/1", "prompt": head, "entry_point": "total", **tests}
-    (problem,) = grade.problems_of([(1, row)], file="f")
+    (problem,) = tasks.problems_of([(1, row)], file="f")
     assert (problem.task_id, problem.prompt, problem.entry_point) == ("own/1", head, "total")
-    assert problem == tasks.problem(row, "f:1") and len(grade.forms([problem])) == 1
+    assert problem == tasks.problem(row, "f:1") and len(tasks.forms([problem])) == 1
     bodies = {"right": "    return n + sum(xs)\n", "wrong": "    return n\n"}
     answers = [Response("own/1", name, 0, "", head + body) for name, body in bodies.items()]
     assert [e.outcome for e in execute([problem], answers)] == [Outcome.PASS, Outcome.FAILED_TESTS]
     if "input_output" in tests:
         with pytest.raises(ValueError, match="f:1: entry_point sum_up, but its tests are of total"):
-            grade.problems_of([(1, row | {"entry_point": "sum_up"})], file="f")
+            tasks.problems_of([(1, row | {"entry_point": "sum_up"})], file="f")
 
 
 ENDS = ("stop", "length")
@@ -998,13 +1030,13 @@ def test_a_task_id_of_the_lines_own_goes_before_those_of_other_programs():
 def test_a_file_of_other_forms_is_graded_and_a_line_says_as_what_it_was_read():
     rows = [(1, HUMANEVAL_ROWS[0]), *enumerate((row for row, _, _ in ROWS.values()), start=2)]
     rows = [(n, {"id": f"r{n}", **row}) for n, row in rows]
-    problems = grade.problems_of(rows, file="f")
+    problems = tasks.problems_of(rows, file="f")
     assert [p.entry_point for p in problems[:3]] == ["add_0", "total", tasks.STDIN]
-    lines = grade.forms(problems)
+    lines = tasks.forms(problems)
     assert "3 tasks read as inputs and outputs, standard input" in lines
     assert sum(int(line.split()[0]) for line in lines) == len(problems) - 1
     with pytest.raises(ValueError, match="f:3: input_output: not JSON"):
-        grade.problems_of([(3, {"input_output": "{"})], file="f")
+        tasks.problems_of([(3, {"input_output": "{"})], file="f")
 
 
 def test_a_program_finds_the_imports_of_its_forms_own_grader_and_no_others():

@@ -16,6 +16,7 @@ from conftest import wait_until
 from rrtf import config, store
 from rrtf.benchmarks import catalogue
 from rrtf.cli import run as verb
+from rrtf.evolve import stage as evolve
 from rrtf.report import kernel, pages, pipeline
 
 FIRST, SECOND = "00_rrtf_by_hand", "01_evolve"
@@ -593,6 +594,28 @@ def test_all_that_a_profile_lacks_is_named_at_once_with_what_helps(monkeypatch):
     assert {"memory of a step 297.7 GB", "disk 846 GB"} <= found.keys()
     early = missing("paper", config.STAGES[:3])
     assert set(early) == {"problems data/code_alpaca_evolved.jsonl"}, "others only report"
+
+
+def test_problems_in_any_form_that_is_graded_begin_the_story_and_a_wrong_line_does_not(tmp_path):
+    row = {
+        "text": "Double it.",
+        "code": "def f(x): return 2 * x",
+        "test_list": ["assert f(1) == 2"],
+    }
+    path = tmp_path / "mine.jsonl"
+    rows = [{"id": n, **row} for n in range(60)]
+    store.write_bytes(path, "".join(json.dumps(one) + "\n" for one in rows).encode())
+    (need,) = verb.needs("smoke", ["01_evolve"], {"shared.problems": str(path)})
+    assert need.there and need.found == "60 problems; 60 tasks read as assertions"
+    stage = SimpleNamespace(
+        settings={"engine": "nano", "problems": str(path), "seed": 1}, data=Path
+    )
+    world = evolve.open_world(stage, n_seeds=1, workers=1)
+    assert sum(len(world[name]) for name in ("train", "validation", "test")) == 60
+    assert all("Double it." in problem.prompt for problem in world["test"])
+    store.write_bytes(path, b'{"id": 1}\n')
+    (told,) = missing("smoke", ["01_evolve"], shared__problems=str(path)).values()
+    assert f"{path}:1" in told
 
 
 def test_gpus_are_held_against_the_plan(monkeypatch):

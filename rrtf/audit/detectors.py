@@ -63,7 +63,7 @@ class Detector:
 
 
 def chosen(
-    settings: Settings, behaviour: Mapping[Row, Behaviour], embed: Embed | None = None
+    settings: Settings, behaviour: Mapping[Row, Behaviour] | None, embed: Embed | None = None
 ) -> list[Detector]:
     """All detectors with their thresholds; that by behaviour where programs were observed.
 
@@ -84,7 +84,7 @@ def chosen(
         Detector(("exact text",), exact_text),
         Detector(("normalised text",), normalised_text),
         Detector(("code",), same_code),
-        *([acting] if behaviour else []),
+        *([] if behaviour is None else [acting]),
         Detector(SUBSTRINGS, partial(substrings, n=settings.substring_words)),
         *(Detector((f"{n}-gram",), find, n) for n, find in grams),
         Detector(("minhash text",), partial(alike, of="text")),

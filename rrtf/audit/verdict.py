@@ -65,7 +65,7 @@ def audit(
     benchmarks: Mapping[str, Sequence[Row]],
     settings: Settings,
     *,
-    behaviour: Mapping[Row, Behaviour],
+    behaviour: Mapping[Row, Behaviour] | None,
     embed: Embed | None = None,
     executed: Sequence[Leak] | None = None,
     generic_nodes: int = 0,
@@ -73,7 +73,7 @@ def audit(
 ) -> Audit:
     """Every detector on `rows` against every benchmark, chance set apart, rows to drop named.
 
-    `behaviour` is what `observe` saw of rows and tasks together; without it ({}) that detector is
+    `behaviour` is what `observe` saw of rows and tasks together; without it (None) that detector is
     left out, and `settings.remove_on` may not ask for it. `executed` are the findings of the
     detector "execution" that ran elsewhere. With `generic_nodes` GENERIC, and CHANCE_RULE for the
     execution, takes the place of RULE (`GENERIC_NODES` for real rows). `embed` as in
@@ -93,9 +93,9 @@ def audit(
     if generic_nodes:
         is_chance = _by_size(found, *sides, generic_nodes)
     else:
-        is_chance = _by_programs(*sides, behaviour)
+        is_chance = _by_programs(*sides, behaviour or {})
     leaks = tuple(leak for leak in found if not is_chance(leak))
-    sets = {"rows": rows, **benchmarks} if behaviour else {}
+    sets = {} if behaviour is None else {"rows": rows, **benchmarks}
     return Audit(
         n_rows=len(rows),
         detectors=names,
@@ -105,7 +105,7 @@ def audit(
         dropped=_dropped(rows, leaks, settings.remove_on),
         too_short={d.n: detectors.too_short(sides[1], d.n) for d in work if d.n},
         unseen={name: unseen(members, behaviour) for name, members in sets.items()},
-        duplicates=duplicates(rows, behaviour),
+        duplicates=duplicates(rows, behaviour or {}),
         rule=_rule(generic_nodes, executed is not None),
     )
 
@@ -151,10 +151,8 @@ def _check(
         twice = [task_id for task_id, n in Counter(r.task_id for r in members).items() if n > 1]
         if twice:
             raise ValueError(f"{twice[0]}: occurs more than once in {where}")
-    if "behaviour" in set(remove_on) - set(names) and rows:
-        raise ValueError("remove_on asks for behaviour, but no program was observed")
     for name in remove_on:
-        if name not in (*names, "behaviour"):
+        if name not in names:
             raise ValueError(f"remove_on: unknown detector {name!r}, expected {', '.join(names)}")
 
 

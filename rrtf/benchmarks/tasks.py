@@ -13,12 +13,15 @@ import pickletools
 import re
 import textwrap
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from rrtf import store
+from rrtf import prompts, store
 from rrtf.records import Problem
 from rrtf.sandbox.instrument import EITHER, STDIN
+from rrtf.sandbox.joint import is_joint
 
 # The standard-library part of what DeepSeek's harness puts in front of every program.
 LEETCODE_IMPORTS = """import collections
@@ -70,17 +73,23 @@ READ_AS = "read as "  # before the name of the form, in `source`
 _CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
 _LISTS = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
 _KEYS = {"input_output", "inputs", "public_tests", "reward_model", *_CASES, *_LISTS}
-_TEXTS = ("prompt", "question", "question_content", "problem", "description", "problem_statement",
-          "instruction", "input")  # fmt: skip
+_TEXTS = ("prompt", "question", "question_content", "problem", "problem_description",
+          "description", "problem_statement", "instruction", "text", "task", "query",
+          "input")  # fmt: skip
+_NATIVE = (
+    "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
+    "by its name"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What a row's tests are: their form's name, what they call, their source."""
+    """What a row's tests are: their form's name, what they call, their source, one to be shown."""
 
     form: str
     entry_point: str
     tests: str
+    example: str = ""
 
 
 def problem(row: Mapping, where: str) -> Problem:
@@ -102,6 +111,62 @@ def problem(row: Mapping, where: str) -> Problem:
         raise ValueError(told if told.startswith(where) else f"{where}: {told}") from None
     text = "\0".join((found.prompt, found.entry_point, found.tests))
     return replace(found, task_id=found.task_id or hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def problems_of(
+    rows: Sequence[tuple[int, Any]], *, file: str, joint: bool = False
+) -> list[Problem]:
+    """The problems of (line number, row); ValueError names the file and the line.
+
+    Tests that ask for the weaker mode `sandbox.joint` are refused unless `joint`.
+    """
+    lines: dict[str, int] = {}
+    problems = []
+    for number, row in rows:
+        where = f"{file}:{number}"
+        try:
+            problem = _any_form(row, where)
+        except ValueError as error:
+            raise ValueError(f"{error}{_expected(row)}") from None
+        if not problem.tests.strip():
+            raise ValueError(f"{where}: {problem.task_id} has no test")
+        if row.get("plus_input") is not None:
+            raise ValueError(
+                f"{where}: the tests of `plus_input` are not part of `test`: name the benchmark "
+                "(humaneval+ or mbpp+) instead of its file, or remove the field"
+            )
+        if is_joint(problem) and not joint:
+            raise ValueError(
+                f"{where}: {problem.task_id} asks for its tests to run in the candidate's own "
+                "process, where a program can forge the verdict: --joint accepts that"
+            )
+        if problem.task_id in lines:
+            first = lines[problem.task_id]
+            raise ValueError(f"{where}: {problem.task_id} stands in line {first} too")
+        lines[problem.task_id] = number
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f"{file}: no problems in it")
+    return problems
+
+
+def _any_form(row: Any, where: str) -> Problem:
+    """A row in HumanEval's form, or in one of the others that `FORMS` names."""
+    other = isinstance(row, Mapping) and is_other_form(row)
+    if other:
+        return problem(row, where)
+    return _with_words(store.from_row(row, Problem, where), row)
+
+
+def _expected(row: Any) -> str:
+    other = isinstance(row, Mapping) and not row.get("entry_point")
+    return "" if other and "test" not in row else f"; {_NATIVE}"
+
+
+def forms(problems: Sequence[Problem]) -> list[str]:
+    """As what tasks in other forms than HumanEval's were read, one line for each."""
+    counts = Counter(p.source for p in problems if p.source.startswith(READ_AS))
+    return [f"{n} task{'s' * (n > 1)} {source}" for source, n in counts.items()]
 
 
 def is_other_form(row: Mapping) -> bool:
@@ -134,10 +199,12 @@ def _humaneval_like(row: Mapping, where: str) -> Problem | None:
         row = {**row, "tests": read.tests, "source": READ_AS + read.form} if read else row
     if not name or not (row.get("test") or row.get("tests")):
         return None
-    found = store.from_row({"task_id": "", "prompt": "", **row}, Problem, where)
+    native = {"task_id": "", "prompt": "", **row}
+    native |= {"prompt": ""} if isinstance(native["prompt"], list) else {}
+    found = store.from_row(native, Problem, where)
     if not found.tests.strip():
         raise ValueError("no test")
-    return found
+    return _with_words(found, row)
 
 
 def _other_form(row: Mapping) -> Problem:
@@ -150,9 +217,7 @@ def _other_form(row: Mapping) -> Problem:
     if read is None:
         raise ValueError(f"no test in a form that is read here: {FORMS} (it has {', '.join(row)})")
     task_id = next((row[n] for n in _IDS if isinstance(row.get(n), str | int)), "")
-    words = next((row[n] for n in _TEXTS if isinstance(row.get(n), str)), "")
-    starter = row.get("starter_code") or ""
-    prompt = docstring(f"{words}\n\nStarter code:\n{starter}" if starter else words)
+    prompt = _asked(row, read.entry_point, read.example)
     form = READ_AS + read.form
     if read.form.startswith(_WITH_IMPORTS):
         prompt = CONTEST_IMPORTS + prompt
@@ -163,13 +228,46 @@ _WITH_IMPORTS = ("inputs and outputs", "public_test_cases", "tests")  # by their
 _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 
 
+_SOLUTIONS = ("solution", "canonical_solution", "solutions", "code", "gold_standard_solution")
+
+
+def _with_words(found: Problem, row: Mapping) -> Problem:
+    """A problem whose prompt asks nothing gets the words beside it: LeetCodeDataset."""
+    if not prompts.asks_nothing(found):
+        return found
+    others = {**row, "prompt": None} if found.prompt else row
+    return replace(found, prompt=found.prompt + _asked(others, found.entry_point))
+
+
+def _asked(row: Mapping, entry_point: str, example: str = "") -> str:
+    """The words of a row as a docstring, with its starter code; nothing where it has neither.
+
+    Words that do not name the function are followed by an `example` of its call, or by its name.
+    """
+    words = next((text for name in _TEXTS if (text := _words(row.get(name)))), "")
+    starter = row.get("starter_code") or ""
+    told = f"{words}\n\nStarter code:\n{starter}" if starter else words
+    name = entry_point.rpartition(".")[2]
+    if told and entry_point != STDIN and not re.search(rf"\b{re.escape(name)}\b", told):
+        told += f"\n{example or f'The function is called {name}.'}"
+    return docstring(told) if told else ""
+
+
+def _words(value: object) -> str:
+    """A text, or what the user says first in messages."""
+    if not isinstance(value, list):
+        return value.strip() if isinstance(value, str) else ""
+    return next((text for role, text in prompts.turns(value) if role == "user"), "")
+
+
 def _reference(row: Mapping) -> str:
-    """The first program that a row gives as a solution."""
-    held = row.get("solution") or row.get("canonical_solution") or row.get("solutions") or ""
+    """The first Python program that a row gives as a solution, without a fence around it."""
+    held = next((row[name] for name in _SOLUTIONS if row.get(name)), "")
     if _is_list(held):
         held = _json(held, "solutions")
     first = held[0] if isinstance(held, list) and held else held
-    return first if isinstance(first, str) else ""
+    code = prompts.code_of(first) if isinstance(first, str) else ""
+    return f"{code}\n" if prompts.parses(code) and code else ""
 
 
 def _json(value: object, name: str) -> object:
@@ -358,7 +456,8 @@ def _asserted(row: Mapping) -> _Read | None:
     if not common:
         raise ValueError("assertions: no function that all of them call")
     setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
-    return _Read(ASSERTIONS, common[0], "\n".join([setup, *held]).lstrip() + "\n")
+    tests = "\n".join([setup, *held]).lstrip() + "\n"
+    return _Read(ASSERTIONS, common[0], tests, example=held[0])
 
 
 _READERS = (_apps, _code_contests, _cases, _kodcode, _asserted)

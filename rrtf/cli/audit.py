@@ -42,7 +42,7 @@ def audit(given: Given) -> None:
             material.rows,
             tasks,
             settings,
-            behaviour={},
+            behaviour=None,
             embed=embed,
             executed=executed,
             generic_nodes=verdict.GENERIC_NODES,

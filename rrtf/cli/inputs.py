@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import config, engines
+from rrtf.benchmarks import tasks
 from rrtf.cli import screen
 from rrtf.cli.options import Given
 from rrtf.engines import Decoding
@@ -25,12 +26,12 @@ def load_problems(
 ) -> list[Problem]:
     """`grade.load_problems`; what the benchmark leaves out is said on standard error."""
     with screen.progress(f"{name}: values that are expected") as tick:
-        tasks = grade.load_problems(name, data=data, since=since, progress=tick, **accepted)
+        problems = grade.load_problems(name, data=data, since=since, progress=tick, **accepted)
     for note in grade.refusals(name, data=data, **accepted):
         screen.tell(f"note: {note}")
-    for line in grade.forms(tasks):
+    for line in tasks.forms(problems):
         screen.tell(f"note: {line}")
-    return tasks
+    return problems
 
 
 def tasks_of(given: Given) -> list[Problem]:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from rrtf import config, engines, prompts, store
-from rrtf.benchmarks import catalogue
+from rrtf.benchmarks import catalogue, tasks
 from rrtf.cli import screen
 from rrtf.cli.options import ALL_CORES, Given
 from rrtf.engines import endpoint
 from rrtf.plan import models
-from rrtf.records import Problem
 from rrtf.report import pipeline
 from rrtf.sample import Author, teachers
 
@@ -50,6 +49,8 @@ def run(given: Given) -> None:
     model, problems = given.model or None, given.problems or None
     start, only = given.start or None, given.only or None
     overrides = pipeline.settings(given.set, problems, model)
+    if problems not in (None, "nano"):  # a wrong argument, not a thing that is missing
+        _rows(config.resolve(given.profile, "evolve", overrides))
     found = list(needs(given.profile, pipeline.selected(start, only), overrides))
     missing = [one for one in found if one.there is False]
     if given.check or missing:
@@ -110,18 +111,23 @@ CHECKED = {"evolve", "audit", "sample", "rank", "train", "evaluate", "quantize"}
 
 
 def _problems(own: Mapping[str, config.Value]) -> Iterator[Need]:
-    """The file of training problems; what a model evolves may be seeds of any form."""
-    if own["problems"] == "nano":
-        return
+    """The file of training problems, if there is one."""
+    if own["problems"] != "nano":
+        try:
+            yield Need("problems", str(own["problems"]), _rows(own), True)
+        except (ValueError, OSError) as error:
+            yield Need("problems", str(own["problems"]), str(error), False)
+
+
+def _rows(own: Mapping[str, config.Value]) -> str:
+    """What the file of training problems holds; what a model evolves may be seeds of any form."""
     path = config.home() / str(own["problems"])
-    try:
-        place, row = next(store.read_rows(path), (0, None))
-        if own["engine"] == "nano":
-            store.from_row(row, Problem, f"{path}:{place}")
-        found = ""
-    except (ValueError, OSError) as error:
-        found = str(error)
-    yield Need("problems", str(own["problems"]), found or "its first line is one", not found)
+    if own["engine"] == "nano":
+        rows = tasks.problems_of(list(store.read_rows(path)), file=str(path))
+        return "; ".join([f"{len(rows)} problems", *tasks.forms(rows)])
+    if next(store.read_rows(path), None) is None:
+        raise ValueError(f"{path}: no rows in it")
+    return "seeds"
 
 
 def _authors(of: Settings) -> list[Author]:

@@ -1,6 +1,6 @@
 """Grading samples that somebody brings: problems by name or file, verdicts, pass@k."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
@@ -8,18 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from rrtf import benchmarks, config, execution, store
-from rrtf.benchmarks import catalogue
+from rrtf.benchmarks import catalogue, tasks
 from rrtf.evaluate.results import KS, Result, by_part
 from rrtf.evaluate.samples import sizes
 from rrtf.records import Execution, Outcome, Problem, Response, TaskScore
 from rrtf.sandbox.executor import Limits
-from rrtf.sandbox.joint import is_joint
 
 FIRST_FAILED = ("failed_test", "failed_line", "called", "expected", "got")  # of an `Execution`
-FORM = (
-    "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
-    "by its name"
-)
 
 
 def load_problems(
@@ -41,7 +36,7 @@ def load_problems(
     path = Path(name)
     if name == "-" or (path.exists() and not path.is_dir()):
         rows = list(store.read_rows(path))
-        return problems_of(_created_after(rows, since, name), file=name, joint=joint)
+        return tasks.problems_of(_created_after(rows, since, name), file=name, joint=joint)
     if name in catalogue.names():
         try:
             how = {"joint": joint, "packages": packages, "progress": progress}
@@ -125,64 +120,6 @@ def groups(name: str, by: str, *, data: Path | None = None) -> dict[str, str]:
     if not is_benchmark(name):
         raise ValueError(f"--by {by}: {name} is no benchmark, of which alone that is known")
     return catalogue.groups(name, by, data=data)
-
-
-def problems_of(
-    rows: Sequence[tuple[int, Any]], *, file: str, joint: bool = False
-) -> list[Problem]:
-    """The problems of (line number, row); ValueError names the file and the line.
-
-    Tests that ask for the weaker mode `sandbox.joint` are refused unless `joint`.
-    """
-    lines: dict[str, int] = {}
-    problems = []
-    for number, row in rows:
-        where = f"{file}:{number}"
-        try:
-            problem = _read(row, where)
-        except ValueError as error:
-            raise ValueError(f"{error}{_form(row)}") from None
-        if not problem.tests.strip():
-            raise ValueError(f"{where}: {problem.task_id} has no test")
-        if row.get("plus_input") is not None:
-            raise ValueError(
-                f"{where}: the tests of `plus_input` are not part of `test`: name the benchmark "
-                "(humaneval+ or mbpp+) instead of its file, or remove the field"
-            )
-        if is_joint(problem) and not joint:
-            raise ValueError(
-                f"{where}: {problem.task_id} asks for its tests to run in the candidate's own "
-                "process, where a program can forge the verdict: --joint accepts that"
-            )
-        if problem.task_id in lines:
-            first = lines[problem.task_id]
-            raise ValueError(f"{where}: {problem.task_id} stands in line {first} too")
-        lines[problem.task_id] = number
-        problems.append(problem)
-    if not problems:
-        raise ValueError(f"{file}: no problems in it")
-    return problems
-
-
-def _read(row: Any, where: str) -> Problem:
-    """A row in HumanEval's form, or in one of the others that `tasks.FORMS` names."""
-    from rrtf.benchmarks import tasks
-
-    other = isinstance(row, Mapping) and tasks.is_other_form(row)
-    return tasks.problem(row, where) if other else store.from_row(row, Problem, where)
-
-
-def _form(row: Any) -> str:
-    other = isinstance(row, Mapping) and not row.get("entry_point")
-    return "" if other and "test" not in row else f"; {FORM}"
-
-
-def forms(problems: Sequence[Problem]) -> list[str]:
-    """As what tasks in other forms than HumanEval's were read, one line for each."""
-    from rrtf.benchmarks import tasks
-
-    counts = Counter(p.source for p in problems if p.source.startswith(tasks.READ_AS))
-    return [f"{n} task{'s' * (n > 1)} {source}" for source, n in counts.items()]
 
 
 def execute(

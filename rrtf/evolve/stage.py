@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rrtf import config, prompts, store
+from rrtf.benchmarks import tasks
 from rrtf.engines import Decoding, endpoint
 from rrtf.evolve import asking, offline, rules
 from rrtf.evolve.asking import Asker, answer_ask, evolve_ask, methods, task_text, version
@@ -145,7 +146,7 @@ class Grown:
 def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
     """`seeds`, `evolvable`, `train`, `validation` and `test` of a run, as problems.
 
-    `problems` is `nano`, or the path of a file: without a model one in HumanEval form, whose
+    `problems` is `nano`, or the path of a file: without a model one of tasks with tests, whose
     training part is used as it is. The rows of a file that a model is asked about are held out
     after they are evolved, by family: until then `validation` and `test` are empty. `rows` are
     the seeds as instructions, where a model is asked.
@@ -160,7 +161,8 @@ def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
         if asked:
             world["rows"] = [instruction_of(problem) for problem in world["seeds"]]
     elif not asked:
-        problems = store.read(stage.data(Path(settings["problems"])), Problem)
+        path = stage.data(Path(settings["problems"]))
+        problems = tasks.problems_of(list(store.read_rows(path)), file=str(path))
         world = offline.split_problems(problems, settings["seed"])
         world |= {"seeds": world["train"], "evolvable": []}
     else:

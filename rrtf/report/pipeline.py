@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TextIO
 
 from rrtf import config, store
-from rrtf.records import Problem
 from rrtf.report import kernel, pages, samples
 from rrtf.report.kernel import StageError
 
@@ -99,10 +98,7 @@ def settings(
     """All settings a caller changed, checked; files and folders by their absolute path."""
     values = {key: _absolute(key, value) for key, value in overrides.items()}
     if problems is not None and problems != "nano":
-        path = Path(problems).resolve()
-        if not store.read(path, Problem):
-            raise ValueError(f"{path}: no problems in this file")
-        problems = str(path)
+        problems = str(Path(problems).resolve())
     if model is not None and Path(model).exists():
         model = str(Path(model).resolve())
     values |= {"shared.problems": problems} if problems is not None else {}

@@ -194,7 +194,7 @@ def seeds(data: Path, *, texts: bool) -> None:
     material = read(str(data / SEEDS), (), audited("humaneval,mbpp", data))
     tasks = material.tasks
     result = verdict.audit(
-        material.rows, tasks, SETTINGS, behaviour={}, generic_nodes=verdict.GENERIC_NODES
+        material.rows, tasks, SETTINGS, behaviour=None, generic_nodes=verdict.GENERIC_NODES
     )
     print(f"\n{result.n_rows} seeds ({material.fields.told()}): tasks leaked, by detector")
     print(f"{'':24}{'removes':>8}" + "".join(f"{name:>12}{'by chance':>12}" for name in tasks))

@@ -293,7 +293,7 @@ def found(data: Path, findings: Path | None, *, seed: int) -> Found:
     passed = by_tests(some, data)
     more = by_tests([row for row in able(rows) if row.task_id in ids - {r.task_id for r in some}],
                     data)  # fmt: skip
-    result = verdict.audit(rows, tasks, SETTINGS, behaviour={}, executed=[*passed, *more],
+    result = verdict.audit(rows, tasks, SETTINGS, behaviour=None, executed=[*passed, *more],
                            generic_nodes=verdict.GENERIC_NODES)  # fmt: skip
     pool = Counter(strata([*near, *passed], sides).values())
     times = len(able(rows)) / EXECUTED
