@@ -42,6 +42,11 @@ _AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
 _BODIES = ("\n    pass", "\n        pass", "\n\tpass", "\n  pass")
 _DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
 _WORD = re.compile(r"\w+")
+# What the fields of a row are called that ask, and that answer: the first that is there.
+QUESTIONS = ("instruction", "prompt", "question", "question_content", "problem", "query", "task",
+             "problem_description", "problem_statement", "description", "text")  # fmt: skip
+ANSWERS = ("output", "response", "answer", "completion", "solution", "canonical_solution", "code",
+           "gold_standard_solution", "generation", "program")  # fmt: skip
 _END_TOKEN = re.compile(r"<[|\uff5c][^|\uff5c<>\n]+[|\uff5c]>|</s>")  # of whatever tokenizer
 _BEGINS_CODE = re.compile(r"(?:from|import|def|class|async)\b|@|\w+[ \t]*=")
 _STATEMENT = re.compile(

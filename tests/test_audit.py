@@ -348,6 +348,8 @@ ADD = "def add(a, b):\n    return a + b\n"
          "description: instruction, input; answer: output"),
         ({"prompt": "a", "completion": "b", "id": "x"}, "description: prompt; answer: completion"),
         ({"text": "a", "meta": {"a": 1}}, "description: text"),
+        ({"text": "a", "code": "b", "test_list": ["c"]}, "description: text; answer: code"),
+        ({"description": "a", "solutions": ["b"]}, "description: description; answer: solutions"),
         ({"content": "a", "path": "x"}, "description: content"),
         ({"messages": [{"role": "user", "content": "a"}], "n": 3}, "description: messages"),
         ({"problem": "a", "solution": "b", "tests": "c"},

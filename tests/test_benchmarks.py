@@ -936,6 +936,8 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     ("row", "asked", "reference"),
     [
         ({"text": "Add.", "code": TOTAL, "test_list": ASSERTED}, f"Add.\n{ASSERTED[0]}", TOTAL),
+        ({"description": "Add.", "input_format": "Two.", "output_format": "One.",
+          "official_tests": STDIN_CASES}, "Add.\n\nTwo.\n\nOne.", ""),
         ({"question": "Write total.", "test_cases": ASSERTED}, "Write total.", ""),
         ({"problem": "Add.", "input_output": CALLS}, "Add.\nThe function is called total.", ""),
         ({"prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "Add."}],
@@ -947,7 +949,7 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
         ({"task_id": "two", "prompt": "from math import *\n", "query": "Write total.",
           "entry_point": "total", "test": "def check(candidate): pass"}, "Write total.", ""),
     ],
-    ids=["MBPP's", "named in the words", "calls", "messages", "fenced", "C++", "LeetCodeDataset"],
+    ids=["MBPP", "parts", "named", "calls", "messages", "fenced", "C++", "LeetCodeDataset"],
 )  # fmt: skip
 def test_a_prompt_holds_the_words_of_its_row_and_names_the_function(row, asked, reference):
     (problem,) = tasks.problems_of([(1, row)], file="f")

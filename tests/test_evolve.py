@@ -270,6 +270,8 @@ def test_rows_are_read_by_the_names_they_have():
     assert rows[0].output == "x = 1" and rows[0].seed_id == "f/1"
     renamed, _ = _read({"q": "Add.", "prompt": "no"}, renamed={"q": "instruction"})
     assert renamed[0].instruction == "Add."
+    (own,), _ = _read({"text": "Add.", "code": "x = 1", "test_list": []})  # MBPP's
+    assert (own.instruction, own.output) == ("Add.", "x = 1")
     later = {"instruction": "Sub.", "input": "3", "output": "x"}
     rows, names = _read({"instruction": "Add."}, later)
     assert (rows[0].input, rows[1].input, rows[1].output) == ("", "3", "x") and len(names) == 3

@@ -122,8 +122,9 @@ def guess_fields(rows: Iterable[Mapping[str, Any]], *, where: str) -> Fields:
     question, answer, whole = (
         tuple(name for name in names if name in seen) for names in (QUESTIONS, ANSWERS, WHOLE)
     )
+    lone = [name for name in prompts.QUESTIONS if name in seen and name not in QUESTIONS]
     if question or answer:
-        return Fields(question, answer)
+        return Fields(question or tuple(lone[:1]), answer)
     if whole:
         return Fields(whole[:1], ())
     raise ValueError(

@@ -73,9 +73,7 @@ READ_AS = "read as "  # before the name of the form, in `source`
 _CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
 _LISTS = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
 _KEYS = {"input_output", "inputs", "public_tests", "reward_model", *_CASES, *_LISTS}
-_TEXTS = ("prompt", "question", "question_content", "problem", "problem_description",
-          "description", "problem_statement", "instruction", "text", "task", "query",
-          "input")  # fmt: skip
+_TEXTS = (*prompts.QUESTIONS, "input")
 _NATIVE = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
     "by its name"
@@ -229,6 +227,7 @@ _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 
 
 _SOLUTIONS = ("solution", "canonical_solution", "solutions", "code", "gold_standard_solution")
+_FORMATS = ("input_format", "output_format")  # of Codeforces, beside the description
 
 
 def _with_words(found: Problem, row: Mapping) -> Problem:
@@ -245,6 +244,7 @@ def _asked(row: Mapping, entry_point: str, example: str = "") -> str:
     Words that do not name the function are followed by an `example` of its call, or by its name.
     """
     words = next((text for name in _TEXTS if (text := _words(row.get(name)))), "")
+    words = "\n\n".join([words, *filter(None, (_words(row.get(name)) for name in _FORMATS))])
     starter = row.get("starter_code") or ""
     told = f"{words}\n\nStarter code:\n{starter}" if starter else words
     name = entry_point.rpartition(".")[2]

@@ -14,9 +14,9 @@ from rrtf.records import Instruction, Problem
 
 # Under which names the parts of a row are found, the first that is there.
 FIELDS = {
-    "instruction": ("instruction", "prompt", "question", "problem", "query", "text", "task"),
+    "instruction": prompts.QUESTIONS,
     "input": ("input", "context"),
-    "output": ("output", "response", "answer", "completion", "solution", "canonical_solution"),
+    "output": prompts.ANSWERS,
 }
 _NO_INPUT = re.compile(r"\W*(?:no ?input|none|n/?a|empty)?\W*", re.IGNORECASE)
 _KINDS = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
