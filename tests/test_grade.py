@@ -567,6 +567,13 @@ def test_responses_come_as_one_file_for_each_source(tmp_path, toy):
     assert result.exit_code == 2 and "name the source of each" in result.stderr
     result = run("rank", toy, named[3].replace("teacher=", "student="), *how)
     assert result.exit_code == 2 and "3.jsonl:1: source 'teacher' in a file" in result.stderr
+    own = [answer(completion=RIGHT, source="org/model-15b")]
+    sampled = f"teacher={lines(tmp_path / 'own.jsonl', own)}"
+    result = run("rank", toy, named[0], sampled, *how)
+    assert json.loads(result.stdout)["sources"] == ["teacher", "student"], result.output
+    lines(tmp_path / "own.jsonl", [*own, answer(completion=WRONG, source="another")])
+    result = run("rank", toy, named[0], sampled, *how)
+    assert result.exit_code == 2 and "own.jsonl:2: source 'another' in a file" in result.stderr
 
 
 def test_recorded_texts_continue_the_prompt_as_it_was_sampled_from(tmp_path, toy):

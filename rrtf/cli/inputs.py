@@ -156,11 +156,16 @@ def _of_references(
     return notes
 
 
-def load(given: Given, lines: str, **options) -> tuple[list[Problem], list[Sample], dict[str, int]]:
-    """(problems, samples, lines left out) as a verb's options say; `options` of `samples.read`."""
+def load(
+    given: Given, lines: str, tasks: Sequence[Problem] = (), **options
+) -> tuple[Sequence[Problem], list[Sample], dict[str, int]]:
+    """(problems, samples, lines left out) as a verb's options say; `options` of `samples.read`.
+
+    `tasks` are the problems where another file was read for them before.
+    """
     if given.tasks == "-" and lines == "-":
         raise ValueError("only one of the two can be standard input (-)")
-    tasks = tasks_of(given)
+    tasks = tasks or tasks_of(given)
     allow = given.allow_unknown or bool(vars(given).get("since"))
     how = {"extract": given.extract, "renamed": given.rename, "allow_unknown": allow}
     return tasks, *samples.read(lines, tasks, **how, **options)

@@ -152,11 +152,13 @@ def _read(
     given: Given, named: dict[str, str]
 ) -> tuple[list[Problem], list[Sample], dict[str, int]]:
     """(problems, samples of all files, lines left out); of one source they are counted on."""
+    sources = {text: text[: -len(file) - 1] for text, file in named.items() if text != file}
     options = {"verdicts": given.trust_verdicts, "beside": given.verdicts}
+    options["others"] = {*sources.values(), *given.teacher}
     tasks, found, unknown, after = [], [], Counter(), Counter()
     for text, file in named.items():
-        source = text[: -len(file) - 1] if text != file else ""
-        tasks, new, left = inputs.load(given, file, source=source, **options)
+        source = sources.get(text, "")
+        tasks, new, left = inputs.load(given, file, tasks, source=source, **options)
         first, unknown = Counter(after), unknown + Counter(left)
         for sample in new:
             r, run = sample.response, sample.execution

@@ -8,7 +8,7 @@ Every mistake is found before anything runs and named by file and line; no line 
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -472,19 +472,20 @@ def read(
     renamed: Sequence[str] = (),
     beside: str = "",
     source: str = "",
+    others: Collection[str] = (),
     **options,
 ) -> tuple[list[Sample], dict[str, int]]:
     """(samples, lines left out by unknown task) of a file or folder, or of standard input (`-`).
 
     `renamed` holds texts THEIRS=OURS, `beside` names a file of their verdicts, `source` says
-    whose they all are; `options` and errors as `parse`, besides ValueError for what is asked for
-    in another form.
+    whose they all are (`of_source`, with the names `others`); `options` and errors as `parse`,
+    besides ValueError for what is asked for in another form.
     """
     check_extraction(extract)
     names = renames(renamed)
     rows = folder_rows(lines, tasks)
     if source:
-        rows = of_sources(rows, source, lines)
+        rows = iter(of_source(rows, source, others, lines))
     if beside:
         said = store.read_rows(Path(beside))
         rows = iter(with_verdicts(rows, said, file=lines, verdict_file=beside))
@@ -539,15 +540,20 @@ def check_present(
     return absent
 
 
-def of_sources(
-    rows: Iterable[tuple[int, Mapping]], source: str, file: str
-) -> Iterator[tuple[int, Mapping]]:
-    """Rows that all come from `source`; ValueError for one that names another."""
+def of_source(
+    rows: Iterable[tuple[int, Any]], source: str, others: Collection[str], file: str
+) -> list[tuple[int, Any]]:
+    """Rows that are all called `source` here; ValueError where they are of several, or of `others`.
+
+    A model's own name in its file is no contradiction.
+    """
+    rows, first = list(rows), ""
     for number, row in rows:
-        own = row.get("source") if isinstance(row, Mapping) else None
-        if own not in (None, "", source):
+        own = (row.get("source") or source) if isinstance(row, Mapping) else source
+        first = first or own
+        if own != first or own in set(others) - {source}:
             raise ValueError(f"{file}:{number}: source {own!r} in a file given as {source}=")
-        yield number, {**row, "source": source} if isinstance(row, Mapping) else row
+    return [(n, {**r, "source": source} if isinstance(r, Mapping) else r) for n, r in rows]
 
 
 def check_sources(found: Sequence[Sample], teacher: str, file: str) -> None:
