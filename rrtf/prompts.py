@@ -623,11 +623,11 @@ def _continued(prompt: str, completion: str) -> str:
 
 _ROLES = {name: name for name in ("system", "user", "assistant")}
 _ROLES |= {"human": "user", "gpt": "assistant", "model": "assistant", "chatgpt": "assistant"}
-_ROLES["developer"] = "system"
+_ROLES |= {"developer": "system", "tool": "tool", "function": "tool", "observation": "tool"}
 
 
 def turns(messages: Sequence[Any]) -> list[tuple[str, str]]:
-    """(`system`, `user` or `assistant`, text) of messages in OpenAI's or ShareGPT's form.
+    """(`system`, `user`, `assistant` or `tool`, text) of messages in OpenAI's or ShareGPT's form.
 
     A content of parts is their texts, one of null is none. ValueError for what is no message.
     """

@@ -423,7 +423,8 @@ def test_every_answer_of_a_pair_or_group_is_searched(row):
 
 def test_messages_count_by_their_roles():
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Add."},
-             {"role": "assistant", "content": [{"type": "text", "text": ADD}]}]  # fmt: skip
+             {"role": "assistant", "content": None, "tool_calls": [{}]},
+             {"role": "tool", "content": [{"type": "text", "text": ADD}]}]  # fmt: skip
     shared = [{"from": "human", "value": "Add."}, {"from": "gpt", "value": ADD}]
     for name, messages in (("messages", turns), ("conversations", shared)):
         fields = audit_rows.guess_fields([{name: messages}], where="f")

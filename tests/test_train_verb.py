@@ -421,7 +421,8 @@ def test_a_conversation_to_imitate_is_read_as_the_models_template_has_its_tokens
         ({"completion": [CHOSEN]}, "its answer, found nothing before the answer"),
         ({"messages": ["x"]}, "expected messages with role and content"),
         ({"messages": [ASKED | {"content": 3}, CHOSEN]}, "of role 'user' and no text"),
-        ({"messages": [ASKED, CHOSEN | {"role": "tool"}]}, "of role 'tool' and no text"),
+        ({"messages": [ASKED, CHOSEN | {"role": "tool"}, CHOSEN]}, "found user, tool before"),
+        ({"messages": [ASKED, CHOSEN | {"role": "critic"}]}, "of role 'critic' and no text"),
     ],
 )
 def test_messages_that_are_no_question_with_an_answer_are_refused(row, message):

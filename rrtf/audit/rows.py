@@ -167,7 +167,7 @@ def from_fields(row: Mapping[str, Any], *, task_id: str, fields: Fields, where: 
                 except ValueError as error:
                     raise ValueError(f"{where or task_id}: {name}: {error}") from None
                 asking += [text for role, text in said if role == "user"]
-                answering += [text for role, text in said if role == "assistant"]
+                answering += [text for role, text in said if role in ("assistant", "tool")]
             elif isinstance(value, list):
                 into += value
             elif value is None or isinstance(value, str):
