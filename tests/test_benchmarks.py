@@ -958,7 +958,8 @@ def test_a_prompt_holds_the_words_of_its_row_and_names_the_function(row, asked, 
 
 
 def test_a_row_without_words_is_graded_but_no_model_is_asked_it():
-    (problem,) = tasks.problems_of([(1, {"id": 7, "input_output": CALLS})], file="f")
+    row = {"id": 7, "text": ["no", "messages"], "input_output": CALLS}
+    (problem,) = tasks.problems_of([(1, row)], file="f")
     (verdict,) = execute([problem], [Response("7", "m", 0, "", problem.prompt + TOTAL)])
     assert verdict.outcome is Outcome.PASS
     for style in prompts.FORMATS:

@@ -254,10 +254,13 @@ def _asked(row: Mapping, entry_point: str, example: str = "") -> str:
 
 
 def _words(value: object) -> str:
-    """A text, or what the user says first in messages."""
+    """A text, or what the user says first in messages; nothing for what is neither."""
     if not isinstance(value, list):
         return value.strip() if isinstance(value, str) else ""
-    return next((text for role, text in prompts.turns(value) if role == "user"), "")
+    try:
+        return next((text for role, text in prompts.turns(value) if role == "user"), "")
+    except ValueError:
+        return ""
 
 
 def _reference(row: Mapping) -> str:
