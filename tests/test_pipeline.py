@@ -613,9 +613,11 @@ def test_problems_in_any_form_that_is_graded_begin_the_story_and_a_wrong_line_do
     world = evolve.open_world(stage, n_seeds=1, workers=1)
     assert sum(len(world[name]) for name in ("train", "validation", "test")) == 60
     assert all("Double it." in problem.prompt for problem in world["test"])
-    store.write_bytes(path, b'{"id": 1}\n')
-    (told,) = missing("smoke", ["01_evolve"], shared__problems=str(path)).values()
-    assert f"{path}:1" in told
+    few = json.dumps(rows[0]).encode() + b"\n"
+    for wrong, why in ((b'{"id": 1}\n', f"{path}:1"), (few, "1 problems are too few")):
+        store.write_bytes(path, wrong)
+        (told,) = missing("smoke", ["01_evolve"], shared__problems=str(path)).values()
+        assert why in told
 
 
 def test_gpus_are_held_against_the_plan(monkeypatch):

@@ -15,6 +15,7 @@ from rrtf.benchmarks import catalogue, tasks
 from rrtf.cli import screen
 from rrtf.cli.options import ALL_CORES, Given
 from rrtf.engines import endpoint
+from rrtf.evolve import offline
 from rrtf.plan import models
 from rrtf.report import pipeline
 from rrtf.sample import Author, teachers
@@ -124,6 +125,7 @@ def _rows(own: Mapping[str, config.Value]) -> str:
     path = config.home() / str(own["problems"])
     if own["engine"] == "nano":
         rows = tasks.problems_of(list(store.read_rows(path)), file=str(path))
+        offline.split_problems(rows, own["seed"])
         return "; ".join([f"{len(rows)} problems", *tasks.forms(rows)])
     if next(store.read_rows(path), None) is None:
         raise ValueError(f"{path}: no rows in it")
