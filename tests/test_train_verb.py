@@ -357,6 +357,41 @@ def test_scores_of_other_rows_decide_who_is_imitated_and_what_is_no_text_is_refu
         train.as_group(PAIR | {"chosen": {"text": "x"}}, "f:7")
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        PAIR | {"prompt": None, "question": PAIR["prompt"], "system": ""},
+        {"instruction": PAIR["prompt"], "completions": [PAIR["chosen"], PAIR["rejected"]],
+         "rewards": [1.0, 0.0]},
+    ],
+    ids=["orca's", "completions with rewards"],
+)  # fmt: skip
+def test_other_names_of_the_fields_mean_the_same(row):
+    train = import_module("rrtf.cli.train")
+    ours, theirs = (train.as_group(one, "f:1")[0] for one in (PAIR, row))
+    assert all(theirs[n] == ours[n] for n in ("prompt", "responses", "scores", "sft_index"))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"question": "a", "system": "Be kind.", "chosen": "b", "rejected": "c"},
+            "system: question",
+        ),
+        ({"instruction": "a", "input": "3", "chosen": "b", "rejected": "c"}, "input: instruction"),
+        ({"prompt": "a", "completion": "b", "label": False}, "label: false: a bad answer alone"),
+        (
+            {"instruction": "a", "output": "b"},
+            "expected groups of rank.*it has instruction, output",
+        ),
+    ],
+)
+def test_what_would_be_lost_of_a_row_is_refused_by_line(row, told):
+    with pytest.raises(ValueError, match=f"f:7: {told}"):
+        import_module("rrtf.cli.train").as_group(row, "f:7")
+
+
 def says(role: str, text: str) -> dict[str, str]:
     return {"role": role, "content": text}
 

@@ -235,33 +235,52 @@ def as_texts(
         raise ValueError(f"{where}: {error}") from None
 
 
+FORMS = (
+    "groups of rank; prompt, chosen, rejected; prompt, responses (or completions) and scores (or "
+    "rewards); prompt, completion; texts, or messages"
+)
+
+
 def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
     """(the fields of a ranked group, what the row was read as; "" for one of `rank`).
 
     TRL's `prompt, chosen, rejected` (the order counts where both scores do not say the same);
-    `prompt` or RRHF's `query` with `responses` and `scores`, of which the best is imitated unless
-    `sft_index` names another; `prompt, completion`, for imitation.
+    `prompt` with `responses` and `scores`, of which the best is imitated unless `sft_index` names
+    another; `prompt, completion`, for imitation. RRHF's `query` and other names of what asks are
+    read as `prompt`. ValueError for what is none of these (`FORMS`), and for what would be lost: a
+    `system` or `input` beside the prompt, an answer that is told bad and alone.
     """
     held = {name: value for name, value in row.items() if value is not None}
-    for name in ("prompt", "query", "chosen", "rejected", "completion"):
+    for theirs, ours in (("completions", "responses"), ("rewards", "scores")):
+        if theirs in held and ours not in held:
+            held[ours] = held.pop(theirs)
+    asking = next((n for n in ("prompt", *prompts.QUESTIONS) if n in held), "prompt")
+    for name in (asking, "chosen", "rejected", "completion"):
         if not isinstance(held.get(name, ""), str):
             raise ValueError(f"{where}: {name}: expected a text, or messages")
     form = "" if "responses" not in held or "outcomes" in held else "responses with scores"
     if "responses" not in held and {"chosen", "rejected"} <= held.keys():
         form, told = "pairs: prompt, chosen, rejected", (1.0, 0.0)
-        own = held.get("chosen_score"), held.get("rejected_score")
+        own = [held.get(f"{n}_score", held.get(f"score_{n}")) for n in ("chosen", "rejected")]
         if all(isinstance(score, int | float) for score in own) and own[0] > own[1]:
             told = own
         held |= {"responses": [held["chosen"], held["rejected"]], "scores": [*told]}
     elif "responses" not in held and "completion" in held:
         form = "prompts with one completion"
         held |= {"responses": [held["completion"]], "scores": [0.0]}
+        if held.get("label") is False:
+            raise ValueError(f"{where}: label: false: a bad answer alone would be imitated")
+    if not form and "outcomes" not in held:
+        raise ValueError(f"{where}: expected {FORMS}; it has {', '.join(map(str, row))}")
     if not form:
         return held, form
+    for name in ("system", "input"):
+        if str(held.get(name, "")).strip():
+            raise ValueError(f"{where}: {name}: {asking} does not hold it; make them one prompt")
     scores = held.get("scores")
     numbers = isinstance(scores, list) and all(isinstance(one, int | float) for one in scores)
     best = scores.index(max(scores)) if numbers and scores else 0
-    named = {"task_id": f"line {where.rpartition(':')[2]}", "prompt": held.get("query")}
+    named = {"task_id": f"line {where.rpartition(':')[2]}", "prompt": held.get(asking)}
     named |= {"sft_index": best}
     return named | {"sources": [], "outcomes": []} | held, form
 
