@@ -533,7 +533,9 @@ def test_processes_of_another_run_are_left_alone():
 
 
 @pytest.mark.slow
-def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_path, monkeypatch):
+def test_two_smoke_runs_side_by_side_give_identical_records_and_a_third_has_nothing_to_do(
+    tmp_path, monkeypatch
+):
     command = [sys.executable, "-m", "rrtf", "run", "--profile", "smoke"]
     homes = [tmp_path / "first", tmp_path / "second"]
     # the second makes no variants: that they are the same every time, test_quantize compares sooner
@@ -544,6 +546,13 @@ def test_two_smoke_runs_side_by_side_from_scratch_give_identical_records(tmp_pat
         for home, less in zip(homes, fewer, strict=True)
     ]
     assert [run.wait() for run in runs] == [0, 0]
+    again = subprocess.run(
+        command, env=os.environ | {"RRTF_HOME": str(homes[0])}, capture_output=True, text=True,
+        cwd=config.home(),
+    )  # fmt: skip
+    assert not again.returncode and again.stdout.count("up to date") == len(config.STAGES) + len(
+        config.CLOSING
+    )
     found = []
     for home in homes:
         monkeypatch.setenv("RRTF_HOME", str(home))
