@@ -248,7 +248,7 @@ def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
     `prompt` with `responses` and `scores`, of which the best is imitated unless `sft_index` names
     another; `prompt, completion`, for imitation. RRHF's `query` and other names of what asks are
     read as `prompt`. ValueError for what is none of these (`FORMS`), and for what would be lost: a
-    `system` or `input` beside the prompt, an answer that is told bad and alone.
+    `system` beside the prompt, Alpaca's `input`, an answer that is told bad and alone.
     """
     held = {name: value for name, value in row.items() if value is not None}
     for theirs, ours in (("completions", "responses"), ("rewards", "scores")):
@@ -274,7 +274,7 @@ def as_group(row: Mapping[str, Any], where: str) -> tuple[dict[str, Any], str]:
         raise ValueError(f"{where}: expected {FORMS}; it has {', '.join(map(str, row))}")
     if not form:
         return held, form
-    for name in ("system", "input"):
+    for name in ("system", *["input"] * (asking == "instruction")):
         if str(held.get(name, "")).strip():
             raise ValueError(f"{where}: {name}: {asking} does not hold it; make them one prompt")
     scores = held.get("scores")
