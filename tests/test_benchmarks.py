@@ -888,6 +888,16 @@ class TestCases(unittest.TestCase):
             total("1", self.xs)
 """
 PYTEST = "from solution import total\n\ndef test_it():\n    assert total(1, [2, 3]) == 6\n"
+CHECK = f"def check(candidate):\n    {ASSERTED[0]}\n    {ASSERTED[1]}".replace("total", "candidate")
+
+
+def of_verl(tests: object) -> dict:
+    asked = [{"role": "user", "content": "Add."}]
+    about = {"split": "train", "reference": METHOD}
+    model = {"style": "rule", "ground_truth": json.dumps(tests)}
+    return {"data_source": "code", "prompt": asked, "reward_model": model, "extra_info": about}
+
+
 ROWS = {
     "APPS": ({"question": "Add.", "input_output": json.dumps(CALLS)}, TOTAL, 2),
     "APPS, printed": ({"question": "Add.", "input_output": json.dumps(TEXTS)}, ADDS, 2),
@@ -913,6 +923,10 @@ ROWS = {
         {"input": "1 2", "expected_output": "3"}]}, ADDS, 1),
     "BigCodeBench": ({"complete_prompt": "def total(n, xs):\n", "instruct_prompt": "Add.",
                       "entry_point": "total", "test": UNITTEST}, "    return n + sum(xs)\n", 2),
+    "code-r1": (of_verl({"functional": CHECK + "\n\ncheck(Solution().total)\n"}), METHOD, 2),
+    "code-r1, assertions": (of_verl({"functional": "\n".join(ASSERTED)}), TOTAL, 2),
+    "code-r1, pytest": (of_verl({"pytest": PYTEST}), TOTAL, 1),
+    "a list in verl's": (of_verl(ASSERTED), TOTAL, 2),
     "MBPP's": ({"text": "Add.", "test_list": ASSERTED, "test_setup_code": ""}, TOTAL, 2),
 }  # fmt: skip
 
@@ -928,7 +942,10 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
         assert found[name, "right"].outcome is Outcome.PASS, found[name, "right"]
         assert found[name, "right"].n_tests == n_tests
         assert found[name, "wrong"].outcome is Outcome.FAILED_TESTS, found[name, "wrong"]
-    assert read["TACO"].reference == TOTAL and read["LiveCodeBench"].task_id == "7"
+    assert read["TACO"].reference == TOTAL and read["code-r1"].reference == METHOD
+    assert read["code-r1, assertions"].prompt.endswith(tasks.docstring(
+        "Add.\nThe function is called total."))  # fmt: skip
+    assert read["LiveCodeBench"].task_id == "7"
     assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
 
 

@@ -65,14 +65,14 @@ FORMS = (
     "(input_output, or inputs and outputs, with fn_name or without), of LiveCodeBench "
     "(public_test_cases), open-r1 (verification_info), CodeContests (public_tests), DeepCoder "
     "(tests), Codeforces (official_tests) and test_cases; BigCodeBench's (complete_prompt, "
-    "entry_point, test); KodCode's (test, which imports from solution); lists of assertions "
-    "(test_list, test_cases, unit_tests, assertions)"
+    "entry_point, test); KodCode's (test, which imports from solution); code-r1's (functional, "
+    "pytest); lists of assertions (test_list, test_cases, unit_tests, assertions)"
 )
 ASSERTIONS = "assertions"
 READ_AS = "read as "  # before the name of the form, in `source`
 _CASES = ("public_test_cases", "verification_info", "tests", "official_tests", "test_cases")
 _LISTS = ("test_list", "test_cases", "unit_tests", "assertions", "tests")
-_KEYS = {"input_output", "inputs", "public_tests", "reward_model", *_CASES, *_LISTS}
+_KEYS = {"input_output", "inputs", "public_tests", "reward_model", "functional", *_CASES, *_LISTS}
 _TEXTS = (*prompts.QUESTIONS, "input")
 _NATIVE = (
     "HumanEval's form is task_id, prompt, entry_point, test, and a benchmark in another is read "
@@ -211,6 +211,7 @@ def _other_form(row: Mapping) -> Problem:
             raise ValueError(
                 f"{name}: its answers are judged by a program of its own, not read here"
             )
+    row = _unwrapped(row)
     read = next((found for reader in _READERS if (found := reader(row))), None)
     if read is None:
         raise ValueError(f"no test in a form that is read here: {FORMS} (it has {', '.join(row)})")
@@ -222,11 +223,17 @@ def _other_form(row: Mapping) -> Problem:
     return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
 
 
-_WITH_IMPORTS = ("inputs and outputs", "public_test_cases", "tests")  # by their own graders
+_WITH_IMPORTS = (
+    "inputs and outputs",
+    "public_test_cases",
+    "tests",
+    "functional",
+)  # by their own graders
 _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 
 
-_SOLUTIONS = ("solution", "canonical_solution", "solutions", "code", "gold_standard_solution")
+_SOLUTIONS = ("solution", "canonical_solution", "solutions", "code", "gold_standard_solution",
+              "reference")  # fmt: skip
 _FORMATS = ("input_format", "output_format")  # of Codeforces, beside the description
 
 
@@ -283,11 +290,24 @@ def _json(value: object, name: str) -> object:
         raise ValueError(f"{name}: not JSON") from None
 
 
+def _unwrapped(row: Mapping) -> Mapping:
+    """A row of verl with the tests in its `reward_model` as fields, and the reference beside."""
+    model, about = row.get("reward_model"), row.get("extra_info")
+    held = model.get("ground_truth") if isinstance(model, Mapping) else None
+    held = _json(held, "ground_truth") if held else None
+    beside = {"reference": about.get("reference")} if isinstance(about, Mapping) else {}
+    if isinstance(held, list):
+        return {**beside, **row, "test_list": held}
+    if not isinstance(held, Mapping):
+        return row
+    found = {"functional": held.get("functional"), "test": held.get("pytest")}
+    found["input_output"] = held if "inputs" in held else None
+    return {**beside, **row, **{name: value for name, value in found.items() if value}}
+
+
 def _apps(row: Mapping) -> _Read | None:
     """`inputs`, `outputs` and perhaps `fn_name`, in `input_output` or by themselves."""
     held = row.get("input_output")
-    if held is None and isinstance(model := row.get("reward_model"), Mapping):
-        held = model.get("ground_truth")
     held = _json(held, "input_output") if held else row
     if "inputs" not in held and isinstance(row.get("tests"), str | Mapping):
         held = _json(row["tests"], "tests")
@@ -445,6 +465,21 @@ def _kodcode(row: Mapping) -> _Read | None:
     return _Read("pytest functions", names[0], text)
 
 
+def _functional(row: Mapping) -> _Read | None:
+    """Code-r1's assertions, or a `check` that is called with the function at the end."""
+    held = row.get("functional")
+    text = "\n".join(held) if isinstance(held, list) else held
+    if not isinstance(text, str) or not text.strip():
+        return None
+    body = ast.parse(text).body
+    call = body[-1].value if isinstance(body[-1], ast.Expr) else None
+    if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "check" and call.args):
+        found = _asserted({"test_list": [text]})
+        return found and replace(found, form="functional", example="")
+    tests = "".join(text.splitlines(keepends=True)[: body[-1].lineno - 1])
+    return _Read("functional", ast.unparse(call.args[0]), tests)
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
 
@@ -463,7 +498,7 @@ def _asserted(row: Mapping) -> _Read | None:
     return _Read(ASSERTIONS, common[0], tests, example=held[0])
 
 
-_READERS = (_apps, _code_contests, _cases, _kodcode, _asserted)
+_READERS = (_apps, _code_contests, _cases, _kodcode, _functional, _asserted)
 
 
 def humaneval(row: Mapping) -> Problem:
