@@ -893,7 +893,7 @@ CHECK = f"def check(candidate):\n    {ASSERTED[0]}\n    {ASSERTED[1]}".replace("
 
 def of_verl(tests: object) -> dict:
     asked = [{"role": "user", "content": "Add."}]
-    about = {"split": "train", "reference": METHOD}
+    about = {"split": "train", "reference": METHOD, "prefix": "from math import *"}
     model = {"style": "rule", "ground_truth": json.dumps(tests)}
     return {"data_source": "code", "prompt": asked, "reward_model": model, "extra_info": about}
 

@@ -218,6 +218,8 @@ def _other_form(row: Mapping) -> Problem:
     task_id = next((row[n] for n in _IDS if isinstance(row.get(n), str | int)), "")
     prompt = _asked(row, read.entry_point, read.example)
     form = READ_AS + read.form
+    if prefix := row.get("prefix"):  # what code-r1's grader puts before the program
+        prompt = f"{prefix}\n{prompt}"
     if read.form.startswith(_WITH_IMPORTS):
         prompt = CONTEST_IMPORTS + prompt
     return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
@@ -291,11 +293,12 @@ def _json(value: object, name: str) -> object:
 
 
 def _unwrapped(row: Mapping) -> Mapping:
-    """A row of verl with the tests in its `reward_model` as fields, and the reference beside."""
+    """A row of verl with what its `reward_model` tests, and stands beside, as fields."""
     model, about = row.get("reward_model"), row.get("extra_info")
     held = model.get("ground_truth") if isinstance(model, Mapping) else None
     held = _json(held, "ground_truth") if held else None
-    beside = {"reference": about.get("reference")} if isinstance(about, Mapping) else {}
+    about = about if isinstance(about, Mapping) else {}
+    beside = {name: about[name] for name in ("reference", "prefix") if about.get(name)}
     if isinstance(held, list):
         return {**beside, **row, "test_list": held}
     if not isinstance(held, Mapping):
