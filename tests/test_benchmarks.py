@@ -927,6 +927,7 @@ ROWS = {
     "code-r1, assertions": (of_verl({"functional": "\n".join(ASSERTED)}), TOTAL, 2),
     "code-r1, pytest": (of_verl({"pytest": PYTEST}), TOTAL, 1),
     "a list in verl's": (of_verl(ASSERTED), TOTAL, 2),
+    "cases in verl's": (of_verl(STDIN_CASES), ADDS, 1),
     "MBPP's": ({"text": "Add.", "test_list": ASSERTED, "test_setup_code": ""}, TOTAL, 2),
 }  # fmt: skip
 

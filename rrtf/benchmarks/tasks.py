@@ -300,7 +300,8 @@ def _unwrapped(row: Mapping) -> Mapping:
     about = about if isinstance(about, Mapping) else {}
     beside = {name: about[name] for name in ("reference", "prefix") if about.get(name)}
     if isinstance(held, list):
-        return {**beside, **row, "test_list": held}
+        texts = all(isinstance(one, str) for one in held)
+        return {**beside, **row, "test_list" if texts else "test_cases": held}
     if not isinstance(held, Mapping):
         return row
     found = {"functional": held.get("functional"), "test": held.get("pytest")}
