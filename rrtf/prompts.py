@@ -645,12 +645,17 @@ def turns(messages: Sequence[Any]) -> list[tuple[str, str]]:
     return found
 
 
+class Conversation(str):
+    """A prompt that a chat template made of messages with no special token in their own words."""
+
+
 def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """The token ids of a prompt as a model reads it: what the tokenizer puts before a text, text.
 
     What looks like a special token is text (`</s>` in a string), unless the prompt begins with
     one: then a chat template wrote it, its first token too, which is not put there twice. In what
-    the tokenizer's own template makes of a user's message, that message is text.
+    the tokenizer's own template makes of a user's message, that message is text. Of a
+    `Conversation` all special tokens are the template's.
     """
     return _prompted(tokenizer, prompt, [prompt])[0]
 
@@ -671,7 +676,7 @@ def pair_ids(
     texts = {
         at: prompt + answer
         for at, answer in enumerate(answers)
-        if not (special and _marks_in(tokenizer, answer))
+        if not (special and marks_in(tokenizer, answer))
     }
     if texts:
         wholes = _prompted(tokenizer, prompt, list(texts.values()))
@@ -701,13 +706,13 @@ def _prompted(tokenizer: Any, prompt: str, texts: Sequence[str]) -> list[list[in
     how = {"add_special_tokens": not written, "split_special_tokens": message is None}
     behind = 0 if written else _put_behind(tokenizer)
     begin, end = message or (0, 0)
-    if not _marks_in(tokenizer, prompt[begin:end]):
+    if not marks_in(tokenizer, prompt[begin:end]):
         return [ids[: len(ids) - behind] for ids in _ids(tokenizer, texts, **how)]
     (head,) = _ids(tokenizer, [prompt[:begin]], **how)
-    before = max((last for _, last in _marks_in(tokenizer, prompt[:begin])), default=0)
+    before = max((last for _, last in marks_in(tokenizer, prompt[:begin])), default=0)
     how["add_special_tokens"], found = False, []
     for text in texts:
-        stop = next((end + at for at, _ in _marks_in(tokenizer, text[end:])), len(text))
+        stop = next((end + at for at, _ in marks_in(tokenizer, text[end:])), len(text))
         said = _going_on(tokenizer, text[before:begin], text[begin:stop])
         rest = _ids(tokenizer, [text[stop:]], **how)[0] if text[stop:] else []
         found.append([*head[: len(head) - behind], *said, *rest])
@@ -717,8 +722,11 @@ def _prompted(tokenizer: Any, prompt: str, texts: Sequence[str]) -> list[list[in
 def _message(tokenizer: Any, prompt: str) -> tuple[int, int] | None:
     """Where the user's message stands in a prompt that the tokenizer's chat template made.
 
-    (0, 0) in one that begins with a special token and that another hand wrote; None in a text.
+    (0, 0) in a `Conversation`, and in one that begins with a special token and that another hand
+    wrote; None in a text.
     """
+    if isinstance(prompt, Conversation):
+        return 0, 0
     before, often, after = _frame(tokenizer)
     begin = 0
     for _ in range(often):
@@ -745,13 +753,13 @@ def _frame(tokenizer: Any) -> tuple[str, int, str]:
     except Exception:  # whatever jinja raises of a template; none is an error too
         return "", 0, ""
     head, _, after = text.partition(probe)
-    places = _marks_in(tokenizer, head)
+    places = marks_in(tokenizer, head)
     before = head[places[-1][0] :] if places else head
-    written = places or _marks_in(tokenizer, after)
+    written = places or marks_in(tokenizer, after)
     return (before, head.count(before) if before else 1, after) if written else ("", 0, "")
 
 
-def _marks_in(tokenizer: Any, text: str) -> list[tuple[int, int]]:
+def marks_in(tokenizer: Any, text: str) -> list[tuple[int, int]]:
     """Where the special tokens in a text begin and end."""
     marks = sorted(_special_tokens(tokenizer), key=len, reverse=True)
     found = re.finditer("|".join(map(re.escape, marks)), text) if marks else ()

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from rrtf import __main__, engines, execution, prompts, store
+from rrtf.step import batches
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -445,15 +446,37 @@ def test_a_conversation_to_imitate_is_read_as_the_models_template_has_its_tokens
     assert prompts.prompt_ids(tokenizer, group["prompt"]) == ids["input_ids"]
 
 
+@pytest.mark.parametrize("system", [[], [says("system", "Be short.")]])
+def test_of_a_longer_conversation_the_last_answer_is_learnt_behind_the_templates_tokens(
+    chat_model, tmp_path, system
+):
+    head = [*system, ASKED, REJECTED, says("user", "Twice that.")]
+    row = {"chosen": [*head, CHOSEN], "rejected": [*head, REJECTED]}
+    store.write(tmp_path / "talk.jsonl", [row])
+    words = _arguments(chat_model, tmp_path, "talk.jsonl", "talked", "simpo")
+    done = CliRunner().invoke(__main__.app, [*words, "--updates", "1"])
+    assert done.exit_code == 0, done.output
+    train, tokenizer = import_module("rrtf.cli.train"), AutoTokenizer.from_pretrained(chat_model)
+    found, _ = train.as_texts(row, "f:1", engines.chat_template(chat_model))
+    group = train._group(train.as_group(found, "f:1")[0], "f:1")
+    (example,), _ = batches.prepare([group], tokenizer, objective="simpo", max_length=512)
+    ids = tokenizer.apply_chat_template(head, add_generation_prompt=True)["input_ids"]
+    assert list(example.prompt) == ids and group.responses == (PAIR["chosen"], PAIR["rejected"])
+    mark = tokenizer.bos_token
+    spoilt = [says("user", f"What is {mark}?"), *head[-2:]]
+    with pytest.raises(ValueError, match=re.escape(f"{mark!r} in a message would be read")):
+        train.as_texts({"messages": [*spoilt, CHOSEN]}, "f:1", engines.chat_template(chat_model))
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"messages": [ASKED, CHOSEN, ASKED, CHOSEN]}, "one question and its answer"),
+        ({"messages": [ASKED, CHOSEN, CHOSEN]}, "found user, assistant before the last answer"),
         ({"messages": [ASKED]}, "messages: expected the assistant's message as the last"),
         ({"messages": []}, "messages: expected the assistant's message as the last"),
-        ({"prompt": [CHOSEN], "completion": "x"}, "one question and its answer"),
+        ({"prompt": [CHOSEN], "completion": "x"}, "questions and answers in turn"),
         ({"chosen": [ASKED, CHOSEN], "rejected": [CHOSEN, REJECTED]}, "different messages"),
-        ({"completion": [CHOSEN]}, "its answer, found nothing before the answer"),
+        ({"completion": [CHOSEN]}, "in turn, found nothing before the last"),
         ({"messages": ["x"]}, "expected messages with role and content"),
         ({"messages": [ASKED | {"content": 3}, CHOSEN]}, "of role 'user' and no text"),
         ({"messages": [ASKED, CHOSEN | {"role": "tool"}, CHOSEN]}, "found user, tool before"),

@@ -206,8 +206,7 @@ def as_texts(
 
     TRL's forms: a `prompt` of messages with answers of one, or answers that are whole conversations
     (`messages` is one to imitate). The prompt becomes what `template` makes of the messages before
-    the answer. ValueError for what is no question with an answer: the tokens of a prompt with
-    earlier answers in it could not be told from a user's own words.
+    the last answer, which is what is learnt. ValueError for what is no conversation in turns.
     """
     lists = {name: row[name] for name in SPOKEN if isinstance(row.get(name), list)}
     if not lists:
@@ -224,10 +223,11 @@ def as_texts(
         if any(head != heads[0] for head in heads):
             raise ValueError("its answers follow different messages")
         roles = [role for role, _ in heads[0]]
-        if roles not in (["user"], ["system", "user"]):
+        talk = roles[roles[:1] == ["system"] :]
+        if len(talk) % 2 == 0 or talk != [("user", "assistant")[k % 2] for k in range(len(talk))]:
             raise ValueError(
-                f"expected one question and its answer, found {', '.join(roles) or 'nothing'} "
-                "before the answer"
+                f"expected questions and answers in turn, found {', '.join(roles) or 'nothing'} "
+                "before the last answer"
             )
         asked = [{"role": role, "content": text} for role, text in heads[0]]
         return row | held | {"prompt": template(asked)}, True

@@ -397,8 +397,9 @@ def line(error: BaseException) -> str:
 def chat_template(folder: Path) -> Callable[[str | list[dict]], str]:
     """A user's message -> the text that the chat model in `folder` reads, its turn to answer.
 
-    Or all messages, of `role` and `content`, whose last is the user's. ValueError where the
-    tokenizer of the folder has no chat template, and where it refuses.
+    Or all messages, of `role` and `content`, whose last is the user's: a `Conversation` where
+    there are several. ValueError where the tokenizer of the folder has no chat template, where it
+    refuses, and for a special token in one of several messages, which would be read as one.
     """
     from rrtf.engines.transformers import open_tokenizer
 
@@ -409,11 +410,18 @@ def chat_template(folder: Path) -> Callable[[str | list[dict]], str]:
     def ask(said: str | list[dict]) -> str:
         messages = [{"role": "user", "content": said}] if isinstance(said, str) else said
         try:
-            return tokenizer.apply_chat_template(
+            text = tokenizer.apply_chat_template(
                 messages, add_generation_prompt=True, tokenize=False
             )
         except Exception as error:  # whatever jinja raises of a template
             raise ValueError(f"{folder}: its chat template refuses: {line(error)}") from None
+        if all(one["role"] != "assistant" for one in messages):
+            return text
+        for one in messages:
+            if found := prompts.marks_in(tokenizer, one["content"]):
+                mark = one["content"][slice(*found[0])]
+                raise ValueError(f"{mark!r} in a message would be read as a special token")
+        return prompts.Conversation(text)
 
     return ask
 
