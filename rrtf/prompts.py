@@ -16,13 +16,14 @@ from itertools import chain, dropwhile
 from keyword import iskeyword
 from typing import Any
 
-from rrtf.records import Problem, Response
+from rrtf.records import STDIN, Problem, Response
 
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # raw continuations of base models
 PROGRAM_STOPS = ("\nassert", '\n"""', "\nprint", "\nif __name__")  # where the answer is a program
 LONGEST = 100_000  # characters of a text that is searched for code among other things
 PROSE_LINES = 10  # behind the first of which the code may end
 BOM = "\ufeff"  # byte-order mark
+WHOLE_STOPS = ('\n"""',)  # where it is one that prints
 EXTRACTIONS = ("auto", "verbatim", "raw", "fenced", "program")
 # What models write around their reasoning: begin and end; some templates write the begin already.
 # DeepSeek-R1, Qwen3, GLM; EXAONE; Seed-OSS; Magistral; Kimi; Sky-T1; Command A; gpt-oss, with its
@@ -130,10 +131,13 @@ def asks_nothing(problem: Problem) -> bool:
 def stops(problems: Sequence[Problem], style: str) -> tuple[str, ...]:
     """Where answers to these problems end; an instructed model ends its answer itself.
 
-    A prompt that opens no function is answered by definitions, which must not end the answer.
+    A prompt that opens no function is answered by definitions, which must not end the answer, and
+    one of a program that is run as a whole by whatever it prints.
     """
     if style in ("wizardcoder", "chat"):
         return ()
+    if any(p.entry_point == STDIN for p in problems):
+        return WHOLE_STOPS
     return STOPS if all(opens_body(p.prompt) for p in problems) else PROGRAM_STOPS
 
 

@@ -209,14 +209,9 @@ def pairs(
 
 def take(group: RankedGroup, places: Sequence[int]) -> RankedGroup:
     """The group reduced to some of its responses, the first of which becomes the target."""
-    return replace(
-        group,
-        responses=tuple(group.responses[i] for i in places),
-        sources=tuple(group.sources[i] for i in places),
-        outcomes=tuple(group.outcomes[i] for i in places),
-        scores=tuple(group.scores[i] for i in places),
-        sft_index=0,
-    )
+    lists = ("responses", "sources", "outcomes", "scores")
+    kept = {name: tuple(getattr(group, name)[i] for i in places) for name in lists}
+    return replace(group, **kept, sft_index=0)
 
 
 def situations(pairs: Sequence[RankedGroup]) -> dict[tuple[Outcome, Outcome], int]:

@@ -18,6 +18,9 @@ class Outcome(IntEnum):
     PASS = 4
 
 
+STDIN = "sys.stdin"  # the entry point of a program that is run as a whole
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A programming task in HumanEval form.

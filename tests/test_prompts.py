@@ -11,7 +11,7 @@ import pytest
 
 from rrtf import prompts, store
 from rrtf.evaluate import grade
-from rrtf.records import Problem, Response
+from rrtf.records import STDIN, Problem, Response
 
 DATA = Path(os.environ.get("RRTF_DATA", "no such folder"))
 
@@ -82,6 +82,9 @@ def test_an_answer_to_an_open_function_ends_at_a_definition_and_a_program_does_n
     assert "\ndef" in open_end and "\nclass" in open_end
     answer = "\nimport re\n\n\nclass Solution:\n    pass\n\n\ndef f():\n    pass\nassert f()"
     assert prompts.cut(answer, program) == answer.removesuffix("\nassert f()")
+    printing = "\nn = int(input())\nprint(n)\nif __name__ == '__main__':\n    main()\n"
+    whole = prompts.stops([add_problem, Problem("t/2", '"""Print."""\n', STDIN, "")], "pangu")
+    assert prompts.cut(printing + '"""Next."""', whole) == printing.rstrip("\n")
     assert prompts.stops([add_problem], "chat") == () == prompts.stops([add_problem], "wizardcoder")
 
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rrtf import prompts, store
-from rrtf.records import Problem
-from rrtf.sandbox.instrument import EITHER, STDIN
+from rrtf.records import STDIN, Problem
+from rrtf.sandbox.instrument import EITHER
 from rrtf.sandbox.joint import is_joint
 
 # The standard-library part of what DeepSeek's harness puts in front of every program.

@@ -13,9 +13,9 @@ import types
 from collections.abc import Iterator
 from functools import lru_cache
 
+from rrtf.records import STDIN
 from rrtf.sandbox import assertions, counting
 
-STDIN = "sys.stdin"  # the entry point of a program that is run as a whole
 _WITH = (ast.With, ast.AsyncWith)
 _TRY = (ast.Try, ast.TryStar)
 _LOOPS = (ast.For, ast.AsyncFor, ast.While)
