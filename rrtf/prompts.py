@@ -10,7 +10,7 @@ import re
 import tokenize
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, dropwhile
 from keyword import iskeyword
@@ -43,6 +43,17 @@ _AT_STOP = re.compile("(?=" + "|".join(map(re.escape, (*STOPS, "\n@"))) + ")")
 _BODIES = ("\n    pass", "\n        pass", "\n\tpass", "\n  pass")
 _DEFINED = re.compile(r"(?:\n@[^\n]*)*\n(?:def|class)[ \t]+(\w+)")
 _WORD = re.compile(r"\w+")
+# What the graders of LiveCodeBench, PRIME and APPS put in front of every program: answers to their
+# tasks often import nothing. They begin a prompt, so that programs find them, and no model is shown
+# them. `builtins` comes late, because others shadow its names.
+_SHADOWING = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
+    "statistics", "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing",
+)  # fmt: skip
+CONTEST_IMPORTS = (
+    "".join(f"from {name} import *\n" for name in _SHADOWING)
+    + f"import {', '.join(sorted(_SHADOWING))}\n\nsys.setrecursionlimit(50_000)\n\n\n"
+)
 # What the fields of a row are called that ask, and that answer: the first that is there.
 QUESTIONS = ("instruction", "prompt", "question", "question_content", "problem", "query", "task",
              "problem_description", "problem_statement", "description", "text")  # fmt: skip
@@ -99,6 +110,11 @@ FORMATS: dict[str, Callable[[Problem], str]] = {
 }
 
 
+def visible(problem: Problem) -> str:
+    """The part of a problem's prompt that says what is asked."""
+    return problem.prompt.removeprefix(CONTEST_IMPORTS)
+
+
 def format_prompt(
     problem: Problem, style: str, *, template: Callable[[str], str] | None = None
 ) -> str:
@@ -111,7 +127,7 @@ def format_prompt(
         raise ValueError(f"unknown prompt format {style!r}: expected one of {', '.join(FORMATS)}")
     if asks_nothing(problem):
         raise ValueError(f"{problem.task_id}: nothing in its prompt says what is asked")
-    text = FORMATS[style](problem)
+    text = FORMATS[style](replace(problem, prompt=visible(problem)))
     if style != "chat":
         return text
     if template is None:
@@ -269,8 +285,9 @@ def target(
 
 
 def _as_target(problem: Problem, answer: Answer, style: str, prompt: str | None) -> str | None:
-    given = prompt is not None and answer.program.startswith(prompt)
-    head = prompt if given else problem.prompt.rstrip("\n")
+    whole = problem.prompt.removesuffix(visible(problem)) + (prompt or "")
+    given = prompt is not None and answer.program.startswith(whole)
+    head = whole if given else problem.prompt.rstrip("\n")
     form = answer.reading.rpartition(" ")[2]
     if style in ("wizardcoder", "chat"):
         longest = max(map(len, re.findall("`+", answer.shown)), default=0)

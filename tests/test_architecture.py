@@ -23,7 +23,7 @@ PACKAGE = ROOT / "rrtf"
 # new capability pays with lines from its own room, or argues for another number here.
 FLOORS = (
     {"records": 100, "config": 185, "stats": 325, "loss": 155, "similarity": 260},
-    {"cluster": 200, "store": 525, "prompts": 495, "probes": 230, "methods": 85, "sandbox": 4240,
+    {"cluster": 200, "store": 525, "prompts": 525, "probes": 230, "methods": 85, "sandbox": 4240,
      "figures": 830},
     {"execution": 155, "rank": 205, "step": 1390, "engines": 2115, "nano": 1150, "strength": 505,
      "paper": 805, "report": 1015},

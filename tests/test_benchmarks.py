@@ -972,7 +972,16 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
 def test_a_prompt_holds_the_words_of_its_row_and_names_the_function(row, asked, reference):
     (problem,) = tasks.problems_of([(1, row)], file="f")
     assert problem.prompt.endswith(tasks.docstring(asked)) and problem.reference == reference
-    assert asked in prompts.format_prompt(problem, "starcoder")
+    shown = prompts.format_prompt(problem, "starcoder")
+    assert asked in shown and "setrecursionlimit" not in shown, "that is for programs"
+
+
+def test_what_is_learnt_of_a_contest_task_stands_behind_the_prompt_without_its_graders_imports():
+    problem = tasks.problem(ROWS["APPS, printed"][0], "f:1")
+    assert problem.prompt == prompts.CONTEST_IMPORTS + prompts.visible(problem)
+    for prompt in (prompts.visible(problem), prompts.format_prompt(problem, "starcoder")):
+        learnt = prompts.target(problem, ADDS, "starcoder", prompt=prompt)
+        assert prompt + learnt == prompts.visible(problem) + ADDS
 
 
 def test_a_row_without_words_is_graded_but_no_model_is_asked_it():

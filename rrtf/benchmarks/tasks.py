@@ -41,17 +41,6 @@ from typing import *
 
 """
 
-# What the graders of LiveCodeBench, PRIME and APPS put in front of every program: answers to their
-# tasks often import nothing. `builtins` comes late, because others shadow its names.
-_SHADOWING = (
-    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random",
-    "statistics", "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing",
-)  # fmt: skip
-CONTEST_IMPORTS = (
-    "".join(f"from {name} import *\n" for name in _SHADOWING)
-    + f"import {', '.join(sorted(_SHADOWING))}\n\nsys.setrecursionlimit(50_000)\n\n\n"
-)
-
 MOST_INPUT = 4 << 20  # bytes of one standard input
 _PLAIN = """def plain(value):  # JSON has no tuples
     if isinstance(value, (list, tuple)):
@@ -221,7 +210,7 @@ def _other_form(row: Mapping) -> Problem:
     if prefix := row.get("prefix"):  # what code-r1's grader puts before the program
         prompt = f"{prefix}\n{prompt}"
     if read.form.startswith(_WITH_IMPORTS):
-        prompt = CONTEST_IMPORTS + prompt
+        prompt = prompts.CONTEST_IMPORTS + prompt
     return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
 
 

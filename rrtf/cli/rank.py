@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from rrtf import config, engines
+from rrtf import config, engines, prompts
 from rrtf import rank as ranking
 from rrtf.cli import inputs, screen
 from rrtf.cli.options import Given
@@ -219,7 +219,7 @@ def _prompts_read(
         raise ValueError(f"{told}: say by --prompt-format what prompt they all continue")
     style = style or (RECORDED if "text" in kinds else "")
     if not style:
-        return {problem.task_id: problem.prompt for problem in problems}
+        return {problem.task_id: prompts.visible(problem) for problem in problems}
     ask = engines.asker(given.student, style)
     return {problem.task_id: ask(problem) for problem in problems}
 
