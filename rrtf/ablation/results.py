@@ -109,8 +109,8 @@ def arm_rows(
     names += [as_it_is(base) for base in plan.bases if study == BASES]
     names += [arm.name for arm in plan.arms if arm.study == study]
     arms = {arm.name: arm for arm in plan.arms}
-    found = [_arm_row(plan, arms.get(name), name, lines, measured.get(name)) for name in names]
-    return sorted(found, key=lambda row: row["pass@1, %"], reverse=True)
+    names.sort(key=lambda name: measured[name].value if name in measured else -1, reverse=True)
+    return [_arm_row(plan, arms.get(name), name, lines, measured.get(name)) for name in names]
 
 
 def _examined_twice(*sides: Sequence[TaskScore]) -> list[list[TaskScore]]:
