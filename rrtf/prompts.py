@@ -137,8 +137,9 @@ def format_prompt(
 
 def asks_nothing(problem: Problem) -> bool:
     """Whether a prompt holds no word of a task: imports, say, and no head of the function."""
-    tree = _tree(problem.prompt)
-    if tree is None or "#" in problem.prompt or defines(problem.prompt, problem.entry_point):
+    if "#" in problem.prompt or defines(problem.prompt, problem.entry_point):
+        return False
+    if (tree := _tree(problem.prompt)) is None:
         return False
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Expr))
     return not any(isinstance(one, ast.Constant) and str(one.value).strip() for one in texts)

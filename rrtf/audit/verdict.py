@@ -83,7 +83,7 @@ def audit(
     names = tuple(name for detector in work for name in detector.names)
     names += (EXECUTION,) * (executed is not None)
     _check(rows, benchmarks, settings.remove_on, names)
-    sides = Corpus(rows), Corpus.of_benchmarks(benchmarks)
+    sides, seen = (Corpus(rows), Corpus.of_benchmarks(benchmarks)), behaviour or {}
     found: list[Leak] = []
     for done, detector in enumerate(work, start=1):
         found += detector.find(*sides)
@@ -93,7 +93,7 @@ def audit(
     if generic_nodes:
         is_chance = _by_size(found, *sides, generic_nodes)
     else:
-        is_chance = _by_programs(*sides, behaviour or {})
+        is_chance = _by_programs(*sides, seen)
     leaks = tuple(leak for leak in found if not is_chance(leak))
     sets = {} if behaviour is None else {"rows": rows, **benchmarks}
     return Audit(
@@ -104,8 +104,8 @@ def audit(
         collisions=tuple(filter(is_chance, found)),
         dropped=_dropped(rows, leaks, settings.remove_on),
         too_short={d.n: detectors.too_short(sides[1], d.n) for d in work if d.n},
-        unseen={name: unseen(members, behaviour) for name, members in sets.items()},
-        duplicates=duplicates(rows, behaviour or {}),
+        unseen={name: unseen(members, seen) for name, members in sets.items()},
+        duplicates=duplicates(rows, seen),
         rule=_rule(generic_nodes, executed is not None),
     )
 

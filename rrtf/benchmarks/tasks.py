@@ -14,7 +14,7 @@ import re
 import textwrap
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,7 +101,7 @@ def problem(row: Mapping, where: str) -> Problem:
 
 
 def problems_of(
-    rows: Sequence[tuple[int, Any]], *, file: str, joint: bool = False
+    rows: Iterable[tuple[int, Any]], *, file: str, joint: bool = False
 ) -> list[Problem]:
     """The problems of (line number, row); ValueError names the file and the line.
 
@@ -139,8 +139,7 @@ def problems_of(
 
 def _any_form(row: Any, where: str) -> Problem:
     """A row in HumanEval's form, or in one of the others that `FORMS` names."""
-    other = isinstance(row, Mapping) and is_other_form(row)
-    if other:
+    if isinstance(row, Mapping) and is_other_form(row):
         return problem(row, where)
     return _with_words(store.from_row(row, Problem, where), row)
 
@@ -214,12 +213,8 @@ def _other_form(row: Mapping) -> Problem:
     return Problem(str(task_id), prompt, read.entry_point, read.tests, _reference(row), form)
 
 
-_WITH_IMPORTS = (
-    "inputs and outputs",
-    "public_test_cases",
-    "tests",
-    "functional",
-)  # by their own graders
+# Forms whose own graders put imports before the program.
+_WITH_IMPORTS = ("inputs and outputs", "public_test_cases", "tests", "functional")
 _IDS = ("task_id", "question_id", "id", "problem_id", "name")
 
 

@@ -50,9 +50,10 @@ def run(given: Given) -> None:
     model, problems = given.model or None, given.problems or None
     start, only = given.start or None, given.only or None
     overrides = pipeline.settings(given.set, problems, model)
+    told = ""
     if problems not in (None, "nano"):  # a wrong argument, not a thing that is missing
-        _rows(config.resolve(given.profile, "evolve", overrides))
-    found = list(needs(given.profile, pipeline.selected(start, only), overrides))
+        told = _rows(config.resolve(given.profile, "evolve", overrides))
+    found = list(needs(given.profile, pipeline.selected(start, only), overrides, problems=told))
     missing = [one for one in found if one.there is False]
     if given.check or missing:
         words = {True: "ok", False: "MISSING", None: ""}
@@ -71,9 +72,15 @@ def run(given: Given) -> None:
 
 
 def needs(
-    profile: str, stages: Sequence[str], overrides: Mapping[str, config.Value]
+    profile: str,
+    stages: Sequence[str],
+    overrides: Mapping[str, config.Value],
+    *,
+    problems: str = "",
 ) -> Iterator[Need]:
     """What these stages of a profile need, looked for on this machine alone, within seconds.
+
+    `problems` is what the file of training problems holds, where it was read already.
 
     ValueError for what no run can have: an unknown benchmark, or a number of engines that is not
     that of the teachers.
@@ -82,7 +89,7 @@ def needs(
     of = {word: config.resolve(profile, word, overrides) for word in CHECKED}
     there = CHECKED & set(words)
     if "evolve" in there:
-        yield from _problems(of["evolve"])
+        yield from _problems(of["evolve"], problems)
     authors = _authors(of) if there & {"sample", "evaluate"} else []
     if "sample" in there and not of["sample"]["teacher"]:
         remedy = "--set shared.teacher=FOLDER-OR-NAME (and shared.teacher_engine=openai@URL)"
@@ -111,11 +118,11 @@ def needs(
 CHECKED = {"evolve", "audit", "sample", "rank", "train", "evaluate", "quantize"}
 
 
-def _problems(own: Mapping[str, config.Value]) -> Iterator[Need]:
+def _problems(own: Mapping[str, config.Value], told: str) -> Iterator[Need]:
     """The file of training problems, if there is one."""
     if own["problems"] != "nano":
         try:
-            yield Need("problems", str(own["problems"]), _rows(own), True)
+            yield Need("problems", str(own["problems"]), told or _rows(own), True)
         except (ValueError, OSError) as error:
             yield Need("problems", str(own["problems"]), str(error), False)
 
@@ -124,7 +131,7 @@ def _rows(own: Mapping[str, config.Value]) -> str:
     """What the file of training problems holds; what a model evolves may be seeds of any form."""
     path = config.home() / str(own["problems"])
     if own["engine"] == "nano":
-        rows = tasks.problems_of(list(store.read_rows(path)), file=str(path))
+        rows = tasks.problems_of(store.read_rows(path), file=str(path))
         offline.split_problems(rows, own["seed"])
         return "; ".join([f"{len(rows)} problems", *tasks.forms(rows)])
     if next(store.read_rows(path), None) is None:

@@ -547,11 +547,11 @@ def of_source(
 
     A model's own name in its file is no contradiction.
     """
-    rows, first = list(rows), ""
+    rows, first, others = list(rows), "", {*others} - {source}
     for number, row in rows:
         own = (row.get("source") or source) if isinstance(row, Mapping) else source
         first = first or own
-        if own != first or own in set(others) - {source}:
+        if own != first or own in others:
             raise ValueError(f"{file}:{number}: source {own!r} in a file given as {source}=")
     return [(n, {**r, "source": source} if isinstance(r, Mapping) else r) for n, r in rows]
 

@@ -162,7 +162,7 @@ def open_world(stage: Stage, *, n_seeds: int, workers: int) -> dict[str, list]:
             world["rows"] = [instruction_of(problem) for problem in world["seeds"]]
     elif not asked:
         path = stage.data(Path(settings["problems"]))
-        problems = tasks.problems_of(list(store.read_rows(path)), file=str(path))
+        problems = tasks.problems_of(store.read_rows(path), file=str(path))
         world = offline.split_problems(problems, settings["seed"])
         world |= {"seeds": world["train"], "evolvable": []}
     else:
