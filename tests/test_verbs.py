@@ -389,9 +389,13 @@ def test_quantize(place):
 
 @pytest.mark.slow
 def test_quantize_measured(place):
-    """The same with rates, tests and times; the times are whatever they are."""
+    """The same with rates, tests and times; the times are whatever they are.
+
+    In float32: what int8 answers depends on whether the processor adds products of bytes exactly.
+    """
     how = "--problems seeds.jsonl --n 2 --max-new-tokens 64 --workers 1 --out measured"
-    golden("quantize-measured", place, f"quantize --model student --variant ctranslate2-int8 {how}")
+    what = f"quantize --model student --variant ctranslate2-float32 {how}"
+    golden("quantize-measured", place, what)
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def run(given: Given) -> None:
     told = ""
     if problems not in (None, "nano"):  # a wrong argument, not a thing that is missing
         told = _rows(config.resolve(given.profile, "evolve", overrides))
-    found = list(needs(given.profile, pipeline.selected(start, only), overrides, problems=told))
+    found = list(needs(given.profile, pipeline.selected(start, only), overrides, told))
     missing = [one for one in found if one.there is False]
     if given.check or missing:
         words = {True: "ok", False: "MISSING", None: ""}
@@ -75,12 +75,11 @@ def needs(
     profile: str,
     stages: Sequence[str],
     overrides: Mapping[str, config.Value],
-    *,
-    problems: str = "",
+    told: str = "",
 ) -> Iterator[Need]:
     """What these stages of a profile need, looked for on this machine alone, within seconds.
 
-    `problems` is what the file of training problems holds, where it was read already.
+    `told` is what the file of training problems holds, where it was read already.
 
     ValueError for what no run can have: an unknown benchmark, or a number of engines that is not
     that of the teachers.
@@ -89,7 +88,7 @@ def needs(
     of = {word: config.resolve(profile, word, overrides) for word in CHECKED}
     there = CHECKED & set(words)
     if "evolve" in there:
-        yield from _problems(of["evolve"], problems)
+        yield from _problems(of["evolve"], told)
     authors = _authors(of) if there & {"sample", "evaluate"} else []
     if "sample" in there and not of["sample"]["teacher"]:
         remedy = "--set shared.teacher=FOLDER-OR-NAME (and shared.teacher_engine=openai@URL)"
