@@ -88,18 +88,32 @@ def instruction(problem: Problem) -> str:
     return (
         "Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n"
-        f"### Instruction:\nCreate a Python script for this problem:\n{problem.prompt.rstrip()}\n\n"
-        "### Response:"
+        "### Instruction:\nCreate a Python script for this problem:\n"
+        f"{_words(problem) or problem.prompt.rstrip()}\n\n### Response:"
     )
 
 
 def request(problem: Problem) -> str:
     """What a chat model is asked for; its own template goes around it."""
     task = "Complete this Python code" if opens_body(problem.prompt) else "Solve this in Python"
-    return (
-        f"{task}. Answer with the whole program in one Markdown code block.\n\n"
-        f"```python\n{problem.prompt.rstrip()}\n```"
-    )
+    shown = _words(problem) or f"```python\n{problem.prompt.rstrip()}\n```"
+    return f"{task}. Answer with the whole program in one Markdown code block.\n\n{shown}"
+
+
+def _words(problem: Problem) -> str:
+    """What a prompt without code says, out of its quotes; nothing for one that is code.
+
+    Of a program that is run as a whole, also where its input comes from.
+    """
+    if _is_code(problem.prompt):
+        tree = _tree(problem.prompt)
+        text = ast.get_docstring(tree) if tree and len(tree.body) == 1 else None
+    else:
+        text = problem.prompt.strip()
+    return "\n\n".join([text, *[_READS] * (problem.entry_point == STDIN)]) if text else ""
+
+
+_READS = "The program reads standard input and prints to standard output."
 
 
 FORMATS: dict[str, Callable[[Problem], str]] = {

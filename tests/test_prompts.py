@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rrtf import prompts, store
+from rrtf.benchmarks import tasks
 from rrtf.evaluate import grade
 from rrtf.records import STDIN, Problem, Response
 
@@ -94,6 +95,21 @@ def test_a_chat_model_is_asked_in_its_own_template_or_not_at_all(add_problem):
     assert add_problem.prompt.rstrip() in text
     with pytest.raises(ValueError, match="needs the template of a model"):
         prompts.format_prompt(add_problem, "chat")
+
+
+def test_models_that_follow_instructions_read_a_task_of_words_as_words(add_problem):
+    """No quotes, escapes or fence around prose; of a whole program, where its input comes from."""
+    told = tasks.docstring('Split at "\\n".\n\nassert split("a") == ["a"]')
+    words = 'Split at "\\n".\n\nassert split("a") == ["a"]'
+    reads = f"{words}\n\nThe program reads standard input and prints to standard output."
+    for prompt in (told, f"{words}\n"):
+        for entry_point, shown in (("split", words), (STDIN, reads)):
+            problem = Problem("t/1", prompt, entry_point, "")
+            chat = prompts.format_prompt(problem, "chat", template=str)
+            assert chat.startswith("Solve this in Python. ") and chat.endswith(f"\n\n{shown}")
+            assert f"problem:\n{shown}\n\n###" in prompts.format_prompt(problem, "wizardcoder")
+    code = replace(add_problem, prompt=f"import re\n\n\n{told}")
+    assert f"```python\n{code.prompt.rstrip()}\n```" in prompts.request(code)
 
 
 def test_hostile_text_does_not_stop_the_parser():
