@@ -891,6 +891,13 @@ PYTEST = "from solution import total\n\ndef test_it():\n    assert total(1, [2, 
 CHECK = f"def check(candidate):\n    {ASSERTED[0]}\n    {ASSERTED[1]}".replace("total", "candidate")
 
 
+STARTER = "class Solution:\n    def total(self, n, xs):"
+OF_RLLM = {
+    "question": f"Add.\n\nStarter code:\n{STARTER}", "starter_code": STARTER, "uid": "deepcoder_7",
+    "ground_truth": json.dumps(CASES), "metadata": json.dumps({"func_name": "total"}),
+}  # fmt: skip
+
+
 def of_verl(tests: object) -> dict:
     asked = [{"role": "user", "content": "Add."}]
     about = {"split": "train", "reference": METHOD, "prefix": "from math import *"}
@@ -929,6 +936,9 @@ ROWS = {
     "a list in verl's": (of_verl(ASSERTED), TOTAL, 2),
     "cases in verl's": (of_verl(STDIN_CASES), ADDS, 1),
     "MBPP's": ({"text": "Add.", "test_list": ASSERTED, "test_setup_code": ""}, TOTAL, 2),
+    "rllm": (OF_RLLM, METHOD, 2),
+    "rllm, by verl": ({"prompt": [{"role": "user", "content": "placeholder"}], "reward_model": {
+        "style": "rule", "ground_truth": None}, "extra_info": OF_RLLM}, METHOD, 2),
 }  # fmt: skip
 
 
@@ -946,7 +956,8 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     assert read["TACO"].reference == TOTAL and read["code-r1"].reference == METHOD
     assert read["code-r1, assertions"].prompt.endswith(tasks.docstring(
         "Add.\nThe function is called total."))  # fmt: skip
-    assert read["LiveCodeBench"].task_id == "7"
+    assert read["LiveCodeBench"].task_id == "7" and read["rllm"].task_id == "deepcoder_7"
+    assert read["rllm"] == read["rllm, by verl"] and read["rllm"].prompt.count("Solution") == 1
     assert read["APPS"].task_id == tasks.problem(ROWS["APPS"][0], "g:9").task_id != ""
 
 
@@ -954,6 +965,8 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
     ("row", "asked", "reference"),
     [
         ({"text": "Add.", "code": TOTAL, "test_list": ASSERTED}, f"Add.\n{ASSERTED[0]}", TOTAL),
+        ({"text": "Add.", "ground_truth": "[a text]", "test_list": ASSERTED},
+         f"Add.\n{ASSERTED[0]}", ""),
         ({"description": "Add.", "input_format": "Two.", "output_format": "One.",
           "official_tests": STDIN_CASES}, "Add.\n\nTwo.\n\nOne.", ""),
         ({"question": "Write total.", "test_cases": ASSERTED}, "Write total.", ""),
@@ -967,7 +980,8 @@ def test_each_form_of_rows_is_read_by_what_it_contains_and_its_right_program_pas
         ({"task_id": "two", "prompt": "from math import *\n", "query": "Write total.",
           "entry_point": "total", "test": "def check(candidate): pass"}, "Write total.", ""),
     ],
-    ids=["MBPP", "parts", "named", "calls", "messages", "fenced", "C++", "LeetCodeDataset"],
+    ids=["MBPP", "another ground truth", "parts", "named", "calls", "messages", "fenced", "C++",
+         "LeetCodeDataset"],
 )  # fmt: skip
 def test_a_prompt_holds_the_words_of_its_row_and_names_the_function(row, asked, reference):
     (problem,) = tasks.problems_of([(1, row)], file="f")

@@ -53,9 +53,10 @@ FORMS = (
     "HumanEval's (prompt, entry_point, test); inputs and outputs of APPS, TACO, PRIME "
     "(input_output, or inputs and outputs, with fn_name or without), of LiveCodeBench "
     "(public_test_cases), open-r1 (verification_info), CodeContests (public_tests), DeepCoder "
-    "(tests), Codeforces (official_tests) and test_cases; BigCodeBench's (complete_prompt, "
-    "entry_point, test); KodCode's (test, which imports from solution); code-r1's (functional, "
-    "pytest); lists of assertions (test_list, test_cases, unit_tests, assertions)"
+    "(tests), rllm (ground_truth), Codeforces (official_tests) and test_cases; BigCodeBench's "
+    "(complete_prompt, entry_point, test); KodCode's (test, which imports from solution); "
+    "code-r1's (functional, pytest); lists of assertions (test_list, test_cases, unit_tests, "
+    "assertions)"
 )
 ASSERTIONS = "assertions"
 READ_AS = "read as "  # before the name of the form, in `source`
@@ -159,7 +160,8 @@ def is_other_form(row: Mapping) -> bool:
     """Whether a row holds tests, but in another form than HumanEval's."""
     imports = "from solution import" in str(row.get("test"))
     own = row.get("entry_point") and _has_text(row) and not _of_bigcodebench(row)
-    return not own and (imports or _of_bigcodebench(row) or not _KEYS.isdisjoint(row))
+    other = _of_bigcodebench(row) or _of_rllm(row) or not _KEYS.isdisjoint(row)
+    return not own and (imports or other)
 
 
 def _of_bigcodebench(row: Mapping) -> bool:
@@ -215,7 +217,7 @@ def _other_form(row: Mapping) -> Problem:
 
 # Forms whose own graders put imports before the program.
 _WITH_IMPORTS = ("inputs and outputs", "public_test_cases", "tests", "functional")
-_IDS = ("task_id", "question_id", "id", "problem_id", "name")
+_IDS = ("task_id", "question_id", "id", "problem_id", "uid", "name")
 
 
 _SOLUTIONS = ("solution", "canonical_solution", "solutions", "code", "gold_standard_solution",
@@ -239,7 +241,7 @@ def _asked(row: Mapping, entry_point: str, example: str = "") -> str:
     words = next((text for name in _TEXTS if (text := _words(row.get(name)))), "")
     words = "\n\n".join([words, *filter(None, (_words(row.get(name)) for name in _FORMATS))])
     starter = row.get("starter_code") or ""
-    told = f"{words}\n\nStarter code:\n{starter}" if starter else words
+    told = words if starter in words else f"{words}\n\nStarter code:\n{starter}"
     name = entry_point.rpartition(".")[2]
     if told and entry_point != STDIN and not re.search(rf"\b{re.escape(name)}\b", told):
         told += f"\n{example or f'The function is called {name}.'}"
@@ -277,11 +279,15 @@ def _json(value: object, name: str) -> object:
 
 
 def _unwrapped(row: Mapping) -> Mapping:
-    """A row of verl with what its `reward_model` tests, and stands beside, as fields."""
+    """A row of verl or rllm with what its `ground_truth` tests, and stands beside, as fields."""
     model, about = row.get("reward_model"), row.get("extra_info")
-    held = model.get("ground_truth") if isinstance(model, Mapping) else None
-    held = _json(held, "ground_truth") if held else None
     about = about if isinstance(about, Mapping) else {}
+    held = model.get("ground_truth") if isinstance(model, Mapping) else None
+    if not held and _of_rllm(about):  # which keeps its own row there when it trains by verl
+        return _unwrapped(about)
+    if _of_rllm(row):
+        return {**row, "tests": _json(row["ground_truth"], "ground_truth")}
+    held = _json(held, "ground_truth") if held else None
     beside = {name: about[name] for name in ("reference", "prefix") if about.get(name)}
     if isinstance(held, list):
         texts = all(isinstance(one, str) for one in held)
@@ -291,6 +297,11 @@ def _unwrapped(row: Mapping) -> Mapping:
     found = {"functional": held.get("functional"), "test": held.get("pytest")}
     found["input_output"] = held if "inputs" in held else None
     return {**beside, **row, **{name: value for name, value in found.items() if value}}
+
+
+def _of_rllm(row: Mapping) -> bool:
+    """Whether a list of tests, or its JSON, is the `ground_truth` of a row that has no others."""
+    return _KEYS.isdisjoint(row) and str(row.get("ground_truth") or "").lstrip().startswith("[")
 
 
 def _apps(row: Mapping) -> _Read | None:
