@@ -106,6 +106,7 @@ CANNOT_CROSS = (
 )
 
 
+@pytest.mark.slow
 def test_wrong_programs_pass_no_form_that_plain_python_fails():
     sources = {(f, w): program(f, text) for f in FORMS for w, text in WRONG.items()}
     forged = [

@@ -50,7 +50,10 @@ def respond(name: str, source: str, index: int = 0) -> Response:
     return Response(marked(source, "entry", "add"), name, index, "", source)
 
 
-@pytest.fixture(scope="module", params=["strongest", "landlock+seccomp"])
+WEAKER = pytest.param("landlock+seccomp", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["strongest", WEAKER])
 def verdicts(request):
     if lanes.LEVELS.index(lanes.probe()) > 1:
         pytest.skip("this host allows neither namespaces nor Landlock")

@@ -200,6 +200,7 @@ BY_HEART = {"objective": "sft", "updates": 36, "groups_per_batch": 5, "learning_
             "validate_every": 6, "checkpoint_every": 12, "save_dtype": "bfloat16"}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_problems_asked_on_the_way_change_no_row_and_the_model_that_solves_most_is_kept(
     tiny_model, watched, tmp_path
 ):

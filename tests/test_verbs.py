@@ -364,6 +364,7 @@ def test_evolve_by_a_model(place, teacher):
     )
 
 
+@pytest.mark.slow
 def test_audit(place):
     """A benchmark's task among the rows: found, removed, certified, shown; then also by running."""
     assert rrtf("audit", "rows.jsonl", "--benchmarks", "nano-validation").code == 0
