@@ -110,7 +110,9 @@ def _words(problem: Problem) -> str:
         text = ast.get_docstring(tree) if tree and len(tree.body) == 1 else None
     else:
         text = problem.prompt.strip()
-    return "\n\n".join([text, *[_READS] * (problem.entry_point == STDIN)]) if text else ""
+    if not text:
+        return ""
+    return f"{text}\n\n{_READS}" if problem.entry_point == STDIN else text
 
 
 _READS = "The program reads standard input and prints to standard output."

@@ -283,10 +283,9 @@ def _unwrapped(row: Mapping) -> Mapping:
     model, about = row.get("reward_model"), row.get("extra_info")
     about = about if isinstance(about, Mapping) else {}
     held = model.get("ground_truth") if isinstance(model, Mapping) else None
-    if not held and _of_rllm(about):  # which keeps its own row there when it trains by verl
-        return _unwrapped(about)
-    if _of_rllm(row):
-        return {**row, "tests": _json(row["ground_truth"], "ground_truth")}
+    for own in (row, about):  # rllm keeps its rows there when it trains by verl
+        if not held and _of_rllm(own):
+            return {**own, "tests": _json(own["ground_truth"], "ground_truth")}
     held = _json(held, "ground_truth") if held else None
     beside = {name: about[name] for name in ("reference", "prefix") if about.get(name)}
     if isinstance(held, list):
@@ -301,7 +300,7 @@ def _unwrapped(row: Mapping) -> Mapping:
 
 def _of_rllm(row: Mapping) -> bool:
     """Whether a list of tests, or its JSON, is the `ground_truth` of a row that has no others."""
-    return _KEYS.isdisjoint(row) and str(row.get("ground_truth") or "").lstrip().startswith("[")
+    return _KEYS.isdisjoint(row) and _is_list(row.get("ground_truth"))
 
 
 def _apps(row: Mapping) -> _Read | None:
