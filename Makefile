@@ -8,13 +8,14 @@
 #   SYSTEM=1           no environment: use the interpreter at hand, as it is (Colab, a container);
 #                      `make install SYSTEM=1` puts the pinned packages into it first; an empty
 #                      VENV= means the same
-#   TESTS=             processes that share the tests: as many as cores, at most four
+#   TESTS=             processes that share the tests: one more than cores, at most four
 #   PIP_ARGS=          more for pip: an index that has torch's CPU build, a proxy, find-links
 
 PROFILE ?= nano
 ARGS ?=
 VENV ?= .venv
-TESTS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+# (nproc itself obeys OMP_NUM_THREADS.) Many tests wait for a process, so a machine of two takes three.
+TESTS ?= $(shell n=$$(unset OMP_NUM_THREADS; nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
 SYSTEM ?=
 PIP_ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12; do \

@@ -183,11 +183,8 @@ def pairs(
         raise ValueError(f"unknown filter {teacher_filter!r}: expected {', '.join(FILTERS)}")
     kept, dropped = [], Counter()
     for group in groups:
-        students = [
-            i
-            for i in range(len(group.responses))
-            if i != group.sft_index and group.sources[i] != group.sources[group.sft_index]
-        ]
+        own = group.sources[group.sft_index]
+        students = [i for i, source in enumerate(group.sources) if source != own]
         if not students:
             dropped["prompt: no student response differs from the teacher's"] += 1
             continue

@@ -13,7 +13,7 @@ import pytest
 from conftest import rrtf
 from rich.console import Console
 
-from rrtf import __main__, config
+from rrtf import __main__, benchmarks, config
 from rrtf.cli import options, rank, sample, screen, train
 from rrtf.loss import OBJECTIVES
 
@@ -247,3 +247,19 @@ def test_a_narrow_terminal_keeps_names_and_numbers_and_breaks_sentences(capsys):
     written = capsys.readouterr().out
     assert "ctranslate2-float32  1.00  failed: because" in written
     assert written.count("because") == 20 and "…" not in written
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "audit absent.jsonl --benchmarks nano-test", "audit - --benchmarks absent.jsonl",
+        "grade nano-test absent.jsonl", "rank nano-test absent.jsonl",
+        "evaluate nano-test x=absent.jsonl", "evaluate nano-test --model absent",
+        "sample nano-test --model absent",
+        "quantize --model nano-student --problems nano-test --variant full --calibration absent",
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_told_before_a_benchmark_is_made(words, monkeypatch):
+    monkeypatch.setattr(benchmarks, "load", None)  # whoever calls it gets another error
+    result = rrtf(*words.split())
+    assert result.exit_code == 2 and "absent" in result.stderr

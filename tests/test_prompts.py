@@ -50,7 +50,8 @@ def test_pangu_keeps_what_precedes_the_function_and_a_signature_of_several_lines
 
 
 @pytest.mark.parametrize(
-    "prompt", ["def f(:\n", "def g():\n", '"""Write f."""\n', "class f:\n    def g(self):\n"]
+    "prompt",
+    ["def f(:\n", "def g():\n", "def e():\n", '"""Write f."""\n', "class f:\n    def g(self):\n"],
 )
 def test_a_prompt_that_is_no_function_head_is_named(prompt):
     with pytest.raises(ValueError, match="t/9: the prompt is not the head of a function f"):
@@ -103,13 +104,20 @@ def test_models_that_follow_instructions_read_a_task_of_words_as_words(add_probl
     words = 'Split at "\\n".\n\nassert split("a") == ["a"]'
     reads = f"{words}\n\nThe program reads standard input and prints to standard output."
     for prompt in (told, f"{words}\n"):
-        for entry_point, shown in (("split", words), (STDIN, reads)):
+        for entry_point, shown in (("split", words), ("to_lines", words), (STDIN, reads)):
             problem = Problem("t/1", prompt, entry_point, "")
             chat = prompts.format_prompt(problem, "chat", template=str)
             assert chat.startswith("Solve this in Python. ") and chat.endswith(f"\n\n{shown}")
             assert f"problem:\n{shown}\n\n###" in prompts.format_prompt(problem, "wizardcoder")
-    code = replace(add_problem, prompt=f"import re\n\n\n{told}")
-    assert f"```python\n{code.prompt.rstrip()}\n```" in prompts.request(code)
+    for text in (f"import re\n\n\n{told}", f"{told}import re\n"):
+        code = replace(add_problem, prompt=text)
+        assert f"```python\n{text.rstrip()}\n```" in prompts.request(code)
+
+
+@pytest.mark.parametrize("prompt", ["import os\n", '""" """\n', "import os\nos.sep\nprint(os)\n"])
+def test_a_prompt_that_asks_nothing_is_named(prompt):
+    with pytest.raises(ValueError, match="t/1: nothing in its prompt"):
+        prompts.format_prompt(Problem("t/1", prompt, "f", ""), "starcoder")
 
 
 def test_hostile_text_does_not_stop_the_parser():
@@ -165,6 +173,8 @@ FENCES = [  # as people write them, and as CommonMark has them
     "- so\n\n  ```python\n" + "".join(f"  {line}\n" for line in INNER.splitlines()) + "  ```\n",
     f'"""\n```\nadd(1)\n```\n"""\n{INNER}',
     f"```python\ndef add(a, b):\n    return (\n```\nBetter:\n```python\n{INNER}```\n",
+    f"```text\n{PLAIN.replace('+', '-')}```\nor\n```python title=x\n{PLAIN}```\n",
+    f"{PLAIN.replace('+', '-')}\n{PLAIN}",
     f"\ufeff```python\n\ufeff{INNER}```\n".replace("\n", "\r\n"),
 ]  # fmt: skip
 FOUND = [
@@ -379,6 +389,7 @@ def test_behind_a_prompt_in_words_the_answer_stands_alone(prompt):
         (BODY, "text: continuation"),
         (WHOLE, "text: body"),
         ("add = lambda a, b: a + b\n", "text: program"),
+        (f"{WHOLE}\nx = 1; y = 2\n", "text: program"),
         (f"Sure.\n```\n{BODY}```\n", "block: continuation"),
         (f"Sure.\n```\n{WHOLE}```\n", "block: body"),
         (f"{BODY}```\nIt adds.", "text before a fence: continuation"),
@@ -609,6 +620,8 @@ def test_special_tokens_in_a_users_message_are_text_and_those_of_the_template_ar
         head, tails = prompts.pair_ids(tokenizer, prompt, ["    return '</s>'", "    return a"])
         assert head == ids and special(head + tails[0] + tails[1]) == special(whole)
         assert [tokenizer.decode(tail).lstrip() for tail in tails] == ["return '</s>'", "return a"]
+        blanks = 4 if kind == "bytes" else 2  # as in code, with none put before them
+        assert len(set(tokenizer.convert_ids_to_tokens(tails[1])[: blanks + 1])) == 2
 
 
 def test_a_prompt_that_no_template_of_the_tokenizer_wrote_keeps_its_special_tokens():

@@ -146,6 +146,10 @@ def test_tables_count_what_the_executions_say():
         groups, _ = ranked(("teacher", "a", teacher), ("student", "b", C))
         unfiltered = [r for r in rank.choices(groups, seed=0) if r["filter"] == "none"]
         assert {r["teacher wrong"] for r in unfiltered} == {wrong}
+    groups, _ = ranked(("teacher", "a", F), *[("student", f"s{i}", R) for i in range(3)])
+    counts = [(r["pairing"], r["prompts"], r["pairs"]) for r in rank.choices(groups, seed=0)]
+    kept = [count for count in counts if count[1]]
+    assert kept == [("one", 1, 1)] * 2 + [("all", 1, 3)] * 2, "none where the teacher must pass"
 
 
 def test_preferences_name_the_better_response_and_count_those_that_are_equal():

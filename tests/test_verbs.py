@@ -439,7 +439,6 @@ WRONG = (
     ("evolve rows.jsonl --engine URL --model m --after-failure no", 2, "--after-failure 'no'"),
     ("evolve rows.jsonl --engine URL --model m --tests --agreement 0.5", 2, "--agreement 0.5"),
     ("evolve rows.jsonl --engine URL --model m --attempts 1", 1, "127.0.0.1", "goes on"),
-    ("audit absent.jsonl --benchmarks nano-validation", 2, "absent.jsonl"),
     ("audit rows.jsonl --benchmarks humanevil", 2, "unknown benchmark 'humanevil'"),
     ("audit rows.jsonl --benchmarks ,", 2, "--benchmarks ','", "expected names"),
     ("audit rows.jsonl --benchmarks leetcode", 2, "leetcode"),

@@ -328,15 +328,14 @@ def _shared(words: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """Rows as they were read and as the audit sees them, parallel; the benchmarks' tasks."""
+    """Rows as they were read and as the audit sees them, parallel."""
 
     raw: tuple[Mapping[str, Any], ...]
     rows: tuple[Row, ...]
     fields: Fields
-    tasks: Mapping[str, Sequence[Row]]
 
 
-def read(name: str, fields: Sequence[str], tasks: Mapping[str, Sequence[Row]]) -> Material:
+def read(name: str, fields: Sequence[str]) -> Material:
     """The rows of a file or data set, with ids `NAME:line` that stay as long as the file does.
 
     `fields` are guessed where there are none. ValueError names the file and line of a row that is
@@ -362,4 +361,4 @@ def read(name: str, fields: Sequence[str], tasks: Mapping[str, Sequence[Row]]) -
         from_fields(row, task_id=stem + where[len(name) :], fields=chosen, where=where)
         for where, row in raw
     )
-    return Material(tuple(row for _, row in raw), rows, chosen, tasks)
+    return Material(tuple(row for _, row in raw), rows, chosen)

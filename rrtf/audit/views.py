@@ -261,13 +261,19 @@ def benchmark_rows(result: Audit, sizes: Mapping[str, int]) -> list[dict[str, An
 
 
 def certify(
-    result: Audit, material: Material, settings: Settings, *, name: str, embedding: str
+    result: Audit,
+    material: Material,
+    tasks: Mapping[str, Sequence[Row]],
+    settings: Settings,
+    *,
+    name: str,
+    embedding: str,
 ) -> dict[str, Any]:
     """What was checked against what, by hashes; detectors, thresholds, rule; what was not seen.
 
     The hash of rows or tasks is that of what was compared: id, text, code, answer of each.
     """
-    path, tasks, rows = Path(name), material.tasks, material.rows
+    path, rows = Path(name), material.rows
     told = {"embedding": embedding or "TF-IDF and LSA", **asdict(settings)}
     last = {key: told.pop(key) for key in ("remove_on", "seed")}
     told |= {"generic_nodes": GENERIC_NODES, **last}
@@ -298,7 +304,12 @@ def _digest(rows: Sequence[Row]) -> str:
     return hashlib.sha256(store.encode(rows, ".jsonl")).hexdigest()
 
 
-def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
+def page(
+    result: Audit,
+    material: Material,
+    tasks: Mapping[str, Sequence[Row]],
+    paper: Mapping[str, Any],
+) -> str:
     """The whole audit as one HTML page that needs nothing else: tables, then the worst pairs."""
     names, matrix = result.detectors, agreement_matrix(result)
     shown = {
@@ -313,14 +324,14 @@ def page(result: Audit, material: Material, paper: Mapping[str, Any]) -> str:
     }
     title = escape(f"Leak audit of {paper['what']}")
     told = (
-        f"{result.n_rows} rows ({paper['fields']}) against {', '.join(material.tasks)}: "
+        f"{result.n_rows} rows ({paper['fields']}) against {', '.join(tasks)}: "
         f"{len(result.dropped)} rows go, removed on {', '.join(result.remove_on)}."
     )
     parts = [f"<h1>{title}</h1><p>{escape(told)}</p><p>{escape(result.rule)}</p>"]
     for what, rows in shown.items():
         table = tables.table(rows[:N_LISTED], digits=2, height=30).data if rows else "<p>None.</p>"
         parts.append(f"<h2>{what}{f': {len(rows)}' * (len(rows) > N_LISTED)}</h2>{table}")
-    worst = compare(worst_pairs(result, N_PAIRS), material.rows, material.tasks, longest=SHOWN)
+    worst = compare(worst_pairs(result, N_PAIRS), material.rows, tasks, longest=SHOWN)
     parts.append(
         f"<h2>The worst pairs</h2><p>Training row on the left, benchmark task on the right; runs "
         f"of four equal words are marked.</p>{tables.side_by_side(worst).data}"

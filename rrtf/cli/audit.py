@@ -28,10 +28,11 @@ def audit(given: Given) -> None:
         ends = () if name in ("report", "certificate") else (".jsonl", ".parquet")
         screen.check_out(getattr(given, name), given.rows, option=f"--{name}", ends=ends)
     screen.check_table(given, given.rows)
+    check_names(given.benchmarks)
+    material = read(given.rows, given.fields)
+    screen.tell(f"fields: {material.fields.told()}")
     problems = load_problems(given.benchmarks, data=screen.folder(given.data))
     tasks = {name: from_problems(members) for name, members in problems.items()}
-    material = read(given.rows, given.fields, tasks)
-    screen.tell(f"fields: {material.fields.told()}")
     if given.execute:
         given.remove_on = [*given.remove_on, detectors.EXECUTION]
     settings = detectors.Settings.of(vars(given))
@@ -48,7 +49,8 @@ def audit(given: Given) -> None:
             generic_nodes=verdict.GENERIC_NODES,
             progress=tick,
         )
-    paper = views.certify(result, material, settings, name=given.rows, embedding=given.embedding)
+    named = dict(name=given.rows, embedding=given.embedding)
+    paper = views.certify(result, material, tasks, settings, **named)
     console = screen.console(given.out, given.clean)
     _print(console, result, paper)
     screen.write_table(console, given, views.detector_rows(result))
@@ -60,7 +62,7 @@ def audit(given: Given) -> None:
     if given.certificate:
         store.write_json(Path(given.certificate), paper)
     if given.report:
-        store.write_bytes(Path(given.report), views.page(result, material, paper).encode())
+        store.write_bytes(Path(given.report), views.page(result, material, tasks, paper).encode())
 
 
 def saved(given: Given) -> str:
@@ -68,14 +70,23 @@ def saved(given: Given) -> str:
     return screen.goes_on_from(given.shards) if given.execute else "nothing was written"
 
 
+def check_names(wanted: Sequence[str]) -> None:
+    """ValueError for a benchmark that nobody knows, FileNotFoundError for a file that is not there,
+    before rows are read and tasks are made."""
+    if not wanted:
+        raise ValueError("--benchmarks ',': expected names, as in humaneval,mbpp")
+    for name in () if list(wanted) == ["all"] else wanted:
+        if not Path(name).suffix:
+            catalogue.entry(name)
+        elif not grade.is_benchmark(name):
+            screen.check_there(name)
+
+
 def load_problems(wanted: Sequence[str], *, data: Path | None) -> dict[str, list[Problem]]:
     """The tasks of the benchmarks and files named; `all`: of the benchmarks at hand.
 
-    ValueError for an unknown name, FileNotFoundError for a named one that is not at hand; of
-    `all` what is not at hand is said.
+    FileNotFoundError for a named one that is not at hand; of `all` what is not at hand is said.
     """
-    if not wanted:
-        raise ValueError("--benchmarks ',': expected names, as in humaneval,mbpp")
     every = list(wanted) == ["all"]
     found = {}
     for name in catalogue.names() if every else wanted:

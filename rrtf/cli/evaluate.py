@@ -39,6 +39,7 @@ def evaluate(given: Given) -> None:
     screen.check_folder(given.out)
     screen.check_out(given.report, given.tasks, option="--report", ends=(".html",))
     screen.check_table(given, given.tasks)
+    screen.check_there(*(one.place for one in every if not one.is_model))
     told = _told(given, every)
     models = [_asked(given, one, told) for one in every if one.is_model]
     name = samples.name_of(given.tasks)

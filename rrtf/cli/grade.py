@@ -33,6 +33,7 @@ def grade(given: Given) -> None:
     screen.check_out(out, given.tasks, given.samples)
     screen.check_out(given.report, given.tasks, given.samples, option="--report", ends=(".html",))
     screen.check_table(given, given.tasks, given.samples)
+    screen.check_there(given.samples)
     data = screen.folder(given.data)
     groups = grading.groups(given.tasks, given.by, data=data) if given.by else {}
     tasks, found, unknown = inputs.load(given, given.samples)

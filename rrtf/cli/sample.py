@@ -28,6 +28,8 @@ def sample(given: Given) -> None:
     for decoding in decodings:
         engines.check_sampling(decoding, given.n_samples)
     away = engines.remote(given.engine)
+    if not away:
+        engines.model_folder(model)
     tasks = inputs.tasks_of(given)
     source = samples.name_of(model) if Path(model).is_dir() and not away else model
     author = Author(model, source, given.engine, given.prompt_format)

@@ -161,6 +161,13 @@ def check_out(
     _check_writable(path.absolute().parents, out, option)
 
 
+def check_there(*names: str) -> None:
+    """FileNotFoundError for a file or folder that is not there, before tasks are made for it."""
+    for name in names:
+        if name != "-" and not Path(name).exists():
+            raise FileNotFoundError(f"{name}: no such file")
+
+
 def check_folder(out: str, *, option: str = "--out") -> None:
     """ValueError for a folder that could not be written into, before hours are spent on it."""
     if not out:

@@ -191,8 +191,7 @@ def _found(hits: list, level: float) -> int:
 
 def seeds(data: Path, *, texts: bool) -> None:
     """Prints the audit of the 20,022 seeds against HumanEval and MBPP, and the worst pairs."""
-    material = read(str(data / SEEDS), (), audited("humaneval,mbpp", data))
-    tasks = material.tasks
+    material, tasks = read(str(data / SEEDS), ()), audited("humaneval,mbpp", data)
     result = verdict.audit(
         material.rows, tasks, SETTINGS, behaviour=None, generic_nodes=verdict.GENERIC_NODES
     )

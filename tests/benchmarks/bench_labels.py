@@ -213,7 +213,7 @@ def material(data: Path) -> tuple[Sequence[Row], dict[str, list[Row]]]:
     """The rows and the tasks, as the audit sees them."""
     problems = audit.load_problems(BENCHMARKS, data=data)
     tasks = {name: from_problems(members) for name, members in problems.items()}
-    return read(str(data / SEEDS), (), tasks).rows, tasks
+    return read(str(data / SEEDS), ()).rows, tasks
 
 
 LEAKS = ("same", "function", "common", "part")  # labels, as `guide.md` says
