@@ -271,31 +271,35 @@ def violated(p: Tensor, better: Tensor, worse: Tensor) -> Tensor:
 class Objective:
     """A function of this file, and what it needs to be given.
 
-    `imitates`: L_ft is about the `teacher`'s response or about the `best` of a whole group; empty
-    where there is no L_ft, so that a group of equal scores teaches nothing. `compares`: it needs
-    two responses of a prompt; without, all but the imitated one are left away. `reference`: it
-    needs the start model's log-probabilities. `rate`: `lr_...` of [train] is a rate to begin with.
+    `reads`: the weights that change its loss. `imitates`: L_ft is about the `teacher`'s response or
+    about the `best` of a whole group; empty where there is no L_ft, so that a group of equal scores
+    teaches nothing. `compares`: it needs two responses of a prompt; without, all but the imitated
+    one are left away. `reference`: it needs the start model's log-probabilities. `rate`: `lr_...`
+    of [train] is a rate to begin with.
     """
 
     loss: Callable[[Batch, Tensor, Tensor, Weights], Parts]
+    reads: tuple[str, ...]
     imitates: str = "teacher"
     compares: bool = True
     reference: bool = False
     rate: str = "sft"
 
 
+_FT = ("ft_weight", "ft_reduction")
+_BOTH = (*_FT, "rank_weight")
 OBJECTIVES = {
-    "sft": Objective(sft, compares=False),
-    "best-of-n": Objective(sft, imitates="best", compares=False),
-    "rrtf": Objective(rrtf, rate="rrtf"),
-    "rrhf": Objective(rrhf, imitates="best", rate="rrhf"),
-    "rrhf-as-shipped": Objective(rrhf_as_shipped, imitates="best"),
-    "dpo": Objective(dpo, imitates="", reference=True, rate="dpo"),
-    "dpo-sft": Objective(dpo_sft, reference=True, rate="dpo"),
-    "simpo": Objective(simpo, imitates="", rate="dpo"),
-    "simpo-sft": Objective(simpo_sft, rate="dpo"),
-    "cpo-hinge": Objective(cpo_hinge),
-    "pro": Objective(pro, imitates="best"),
+    "sft": Objective(sft, _FT, compares=False),
+    "best-of-n": Objective(sft, _FT, imitates="best", compares=False),
+    "rrtf": Objective(rrtf, (*_BOTH, "normalise", "margin", "pairs_of"), rate="rrtf"),
+    "rrhf": Objective(rrhf, _BOTH, imitates="best", rate="rrhf"),
+    "rrhf-as-shipped": Objective(rrhf_as_shipped, (), imitates="best"),
+    "dpo": Objective(dpo, ("beta",), imitates="", reference=True, rate="dpo"),
+    "dpo-sft": Objective(dpo_sft, (*_BOTH, "beta"), reference=True, rate="dpo"),
+    "simpo": Objective(simpo, ("beta", "margin"), imitates="", rate="dpo"),
+    "simpo-sft": Objective(simpo_sft, (*_BOTH, "beta", "margin"), rate="dpo"),
+    "cpo-hinge": Objective(cpo_hinge, (*_BOTH, "beta", "margin")),
+    "pro": Objective(pro, _BOTH, imitates="best"),
 }
 
 

@@ -187,6 +187,30 @@ def test_every_objective_is_reached_by_its_name_and_an_unknown_one_is_not():
         loss.objective("ppo")
 
 
+def test_what_an_objective_says_that_it_needs_is_what_it_reads():
+    for name, objective in loss.OBJECTIVES.items():
+        b = _batch(8) | {"width": torch.full((12,), 40.0).double()}
+        if objective.reference:
+            with pytest.raises(KeyError, match="reference"):
+                _parts(objective.loss, b, beta=0.1)
+            _with_reference(b)
+        others = WEIGHTS | {"ft_reduction": "mean", "normalise": False, "margin": 0.4,
+                            "pairs_of": "all", "beta": 0.3}  # fmt: skip
+        whole = float(_parts(objective.loss, b, beta=0.1).loss)
+        read = {
+            weight
+            for weight, value in others.items()
+            if float(_parts(objective.loss, b, **{"beta": 0.1, weight: value}).loss) != whole
+        }
+        assert read == {*objective.reads} and set(others) == {*loss.Weights.__slots__}, name
+        assert bool(objective.imitates) == ("ft_weight" in read) or not read, name
+        alone = {key: b[key][b["teacher"]] for key in b.keys() - {"teacher"}}
+        alone["teacher"] = torch.arange(3)
+        assert (float(_parts(objective.loss, alone, beta=0.1).loss) != whole) == objective.compares
+    with pytest.raises(ValueError, match="unknown ft_reduction 'average'"):
+        _parts(loss.sft, _batch(), ft_reduction="average")
+
+
 def test_sft_is_rrtf_with_rank_weight_zero():
     b = _batch(3)
     for reduction in ("sum", "mean"):

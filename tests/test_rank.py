@@ -97,6 +97,8 @@ def test_executions_in_another_order_than_the_responses_are_refused():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     with pytest.raises(ValueError, match="stands beside"):
         rank.rank([problem()], responses, executions[::-1], **HOW)
+    with pytest.raises(ValueError, match="2 responses but 1 executions"):
+        rank.rank([problem()], responses, executions[:1], **HOW)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,25 @@ def test_all_pairs_drop_only_the_students_above_the_teacher():
     groups, _ = ranked(("teacher", "t", F), ("student", "a", P), ("student", "b", R))
     kept, _ = rank.pairs(groups, pairing="all", teacher_filter="drop_below", seed=0)
     assert kept[0].responses == ("\nt", "\nb") and kept[0].sft_index == 0
+
+
+def test_every_dropped_prompt_is_counted_and_those_behind_it_are_kept():
+    alone, below, fine = (
+        replace(ranked(*rows)[0][0], task_id=name)
+        for name, *rows in (
+            ("alone", ("teacher", "a", P)),
+            ("below", ("teacher", "a", F), ("student", "b", P)),
+            ("fine", ("teacher", "a", P), ("student", "b", F)),
+        )
+    )
+    groups = [alone, fine, below, below, alone, fine]
+    for name, why in (("drop_below", "scores below the student"), ("must_pass", "does not pass")):
+        kept, dropped = rank.pairs(groups, pairing="one", teacher_filter=name, seed=0)
+        assert [group.task_id for group in kept] == ["fine", "fine"]
+        assert dropped == {
+            "prompt: no student response differs from the teacher's": 2,
+            f"prompt: the teacher {why}": 2,
+        }
 
 
 def test_tables_count_what_the_executions_say():
@@ -183,8 +204,9 @@ def test_what_cannot_be_ranked_or_paired_is_named(work, told):
 def test_answers_to_problems_left_out_are_left_out_and_counted():
     responses, _ = answers(("teacher", "a", P), ("student", "b", F))
     assert rank.answers_to([problem()], responses) == (responses, {})
+    other, _ = answers(("student", "c", P), task_id="t/1")
     lost = {"response: its problem is left out": 2}
-    assert rank.answers_to([problem("t/1")], responses) == ([], lost)
+    assert rank.answers_to([problem("t/1")], [*responses, *other]) == (other, lost)
 
 
 def test_one_program_in_two_forms_is_one_answer_behind_whatever_prompt():

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import LIMITS
+from conftest import LIMITS, rrtf
 from test_train import _groups, _same, _validation, recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
@@ -622,3 +622,13 @@ def test_interrupted_it_leaves_with_130_and_the_same_command_ends_with_the_same_
     assert not (tmp_path / "out" / "training.json").exists()
     assert run("--updates", 60).exit_code == 0
     assert _same(tmp_path / "whole", tmp_path / "out")
+
+
+def test_a_weight_that_the_objective_does_not_read_is_said(tmp_path):
+    weights = ("--margin", "0.5", "--beta", "0.2", "--ft-reduction", "mean")
+    named = ("--model", "nano-student", "--objective", "simpo", "--out", tmp_path / "m")
+    result = rrtf("train", "absent.jsonl", *named, *weights)
+    assert result.exit_code == 2 and "absent.jsonl: no such file" in result.stderr
+    assert [line for line in result.stderr.splitlines() if line.startswith("note: ")] == [
+        "note: simpo has no ft_reduction: it changes nothing"
+    ]

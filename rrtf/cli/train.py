@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rrtf import config, engines, prompts, store
 from rrtf.cli import inputs, screen
-from rrtf.cli.options import ALL_CORES, Given
+from rrtf.cli.options import ALL_CORES, Given, options_of
 from rrtf.records import RankedGroup, Response, TrainStep
 
 if TYPE_CHECKING:  # what trains loads torch
@@ -81,7 +81,12 @@ def recipe_of(given: Given) -> "Recipe":
     from rrtf import loss
     from rrtf.train import Recipe
 
-    rate = RATES[f"lr_{loss.objective(given.objective).rate}"]
+    objective = loss.objective(given.objective)
+    for one in options_of("train"):
+        idle = one.name in loss.Weights.__slots__ and one.name not in objective.reads
+        if idle and getattr(given, one.name) != one.value:
+            screen.tell(f"note: {given.objective} has no {one.name}: it changes nothing")
+    rate = RATES[f"lr_{objective.rate}"]
     rate *= WITH_ADAPTERS if given.lora_rank else 1.0
     return Recipe.of(
         vars(given),
