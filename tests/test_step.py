@@ -442,7 +442,9 @@ def model(tiny_model):
 
 
 def test_a_batch_by_hand():
-    batch = batches.collate([batches.Example("t", (5, 6), ((7, 0), (8, 9, 0)), (1.0, 0.0), 0)])
+    example = batches.Example("t", (5, 6), ((7, 0), (8, 9, 0)), (1.0, 0.0), 0)
+    batch = batches.collate([example])
+    assert example.n_tokens == 7 and batch["width"].tolist() == [5, 5]
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 2, 3]]
     assert batch["layout"] == ((2, 1, 2),)
@@ -459,7 +461,7 @@ def test_two_groups_lie_in_one_sequence_and_a_mask_per_row_is_made_only_for_sdpa
     batch = batches.collate(two)
     assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 4, 3]]
     assert (batch["layout"], batch["teacher"].tolist()) == (((2, 1, 2), (1, 1)), [0, 2])
-    assert batch["read"].tolist()[-2:] == [5, 6]
+    assert batch["read"].tolist()[-2:] == [5, 6] and batch["width"].tolist() == [5, 5, 3]
     arguments, read = packing.inputs(batch, model.config)  # sdpa
     assert arguments["input_ids"].tolist() == [[5, 6, 7, 8, 9], [4, 3, 0, 0, 0]]
     assert read.tolist() == [1, 2, 1, 3, 4, 5, 6]
@@ -475,6 +477,8 @@ def test_every_target_ends_in_the_end_of_text_token(tokenizer):
     assert tokenizer.decode(example.responses[0][:-1]) == "\n return a"
     alone = batches.encode(_group(), tokenizer, "sft")
     assert (alone.responses, alone.scores) == (example.responses[:1], example.scores[:1])
+    other = batches.encode(replace(_group(), sft_index=1), tokenizer, "sft")
+    assert (other.responses, other.scores, other.sft_index) == (example.responses[1:2], (3.0,), 0)
 
 
 def test_dropped_groups_are_counted_by_reason_and_add_up(tokenizer):
@@ -524,6 +528,7 @@ def test_what_is_imitated_is_the_teachers_or_the_best_response_as_the_objective_
     ("change", "message"),
     [
         ({"scores": (1.0, 2.0)}, "toy/1: 3 responses but 2 scores"),
+        ({"scores": ()}, "toy/1: 3 responses but 0 scores"),
         ({"scores": (1.0, 2.0, float("nan"))}, "toy/1: score nan"),
         ({"sft_index": 3}, "toy/1: sft_index 3 of 3 responses"),
         ({"prompt": ""}, "toy/1: empty prompt"),
@@ -540,7 +545,10 @@ def test_the_order_fills_every_batch_and_is_shared_by_methods_on_fewer_prompts()
     names = [e.task_id for e in order]
     assert len(names) == 20
     assert sorted(names[:7]) == sorted(names[7:14]) == [f"t{i}" for i in range(7)]
-    assert names[:7] != names[7:14]
+    assert "".join(names[:10]) == "t3t5t2t4t0t6t1t2t5t1"
+    for count in (7, 8):
+        with pytest.raises(ValueError, match=f"held_out {count}: there are 7 groups"):
+            batches.apart(examples, count=count, seed=3)
     fewer = batches.in_order(examples[:4], updates=1, groups_per_batch=4, seed=3)
     assert [e.task_id for e in fewer] == [n for n in names[:7] if n in ("t0", "t1", "t2", "t3")]
 
