@@ -20,6 +20,7 @@ from rrtf import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = f"{__name__}:double"
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def version():
@@ -178,7 +179,7 @@ RUNNING = {
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("what", RUNNING)
+@pytest.mark.parametrize("what", [*list(RUNNING)[:3], *map(slow, list(RUNNING)[3:])])
 def test_processes_of_a_verb_end_with_it(tmp_path, what, number):
     code, arguments = RUNNING[what]
     seeds = ROOT / "tests" / "data" / "nano_seeds.jsonl"

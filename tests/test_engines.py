@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -26,6 +27,7 @@ from rrtf.prompts import prompt_ids
 from rrtf.records import Outcome, RankedGroup
 from rrtf.step import batches as step_batches
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
 PROMPTS = ["def f(x):", "x = 1\n", "Return the sum of all the items", "a"]
 GREEDY = {"n": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 24, "stops": (), "seed": 0}
 SAMPLED = GREEDY | {"n": 3, "temperature": 1.0, "top_p": 0.9, "seed": 7}
@@ -186,6 +188,7 @@ def test_importing_the_package_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_an_engine_may_be_dropped_while_the_librarys_thread_holds_its_callback(tiny_model):
     """CTranslate2 lets go of a callback in its own thread, which must not end the model there."""
     program = (
@@ -285,8 +288,8 @@ def test_an_engine_that_drops_a_setting_is_refused_and_auto_goes_on_to_the_next(
     ("engine", "kind", "settings"),
     [
         ("ctranslate2", "llama", {}),
-        ("ctranslate2", "llama", scaled(rope_type="linear")),
-        ("ctranslate2", "qwen2", {"num_key_value_heads": 2}),
+        slow("ctranslate2", "llama", scaled(rope_type="linear")),
+        slow("ctranslate2", "qwen2", {"num_key_value_heads": 2}),
         ("ctranslate2", "gpt2", {}),
         ("gptbigcode", "gpt_bigcode", {}),
     ],

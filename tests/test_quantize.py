@@ -92,26 +92,23 @@ def test_greedy_answers_have_wilsons_interval_and_the_exact_paired_test():
     n = 40
     greedy = [[task in {0, 1, 2, *range(20, 30)}] for task in range(n)]  # 17 lost, 10 won
     row = row_of(greedy, [[True, False]] * n, n)
-    exact = stats.wilson(13, n)
-    assert (row.pass_at_1, row.low, row.high) == (exact.value, exact.low, exact.high)
+    assert row.greedy.rate == stats.wilson(13, n)
     assert (row.only_variant, row.only_full) == (10, 17)
-    assert row.difference == pytest.approx(-7 / n)
-    assert row.p_value == stats.mcnemar(10, 17)
-    assert row.difference_low < row.difference < row.difference_high
+    assert row.greedy.p == stats.mcnemar(10, 17)
     spread = stats.crossed([[float(g) for (g,) in greedy]], [[1.0] * 20 + [0.0] * 20])
     found = stats.smallest_detectable(spread.standard_error, spread.df)
-    assert row.detectable == pytest.approx(found)
+    assert row.greedy.difference == spread and spread.value == pytest.approx(-7 / n)
+    assert row.greedy.detectable == pytest.approx(found)
 
 
 def test_sampled_answers_are_averaged_by_task_before_they_are_compared():
     n = 20
     row = row_of([[n_ < 10] for n_ in range(n)], [[True, n_ < 5] for n_ in range(n)], n)
-    assert row.sampled == pytest.approx((5 * 1.0 + 15 * 0.5) / n)
-    assert row.sampled_difference == pytest.approx(row.sampled - 0.5)
-    boot = stats.bootstrap([1.0] * 5 + [0.5] * 15, seed=1)
-    assert (row.sampled_low, row.sampled_high) == (boot.low, boot.high)
+    assert row.sampled.rate == stats.bootstrap([1.0] * 5 + [0.5] * 15, seed=1)
+    assert row.sampled.rate.value == pytest.approx((5 * 1.0 + 15 * 0.5) / n)
+    assert row.sampled.difference.value == pytest.approx(row.sampled.rate.value - 0.5)
     differences = [0.0] * 5 + [-0.5] * 5 + [0.5] * 10
-    assert row.sampled_p == stats.permutation(differences, seed=1)
+    assert row.sampled.p == stats.permutation(differences, seed=1)
     assert (row.n_samples, row.temperature, row.top_p) == (2, 0.2, 0.95)
 
 
@@ -126,10 +123,11 @@ def test_holm_corrects_over_all_tests_of_the_table():
     runs += executions("gptq-int4", [[False]] * n, [[False] * 2] * n)
     names = ("full", "gptq-int8", "gptq-int4")
     table = table_of(*(measured(name, ["pass"] * n) for name in names), runs=runs, n=n)
-    raw = [p for row in table[1:] for p in (row.p_value, row.sampled_p)]
-    assert [p for row in table[1:] for p in (row.p_holm, row.sampled_p_holm)] == stats.holm(raw)
-    assert table[2].p_value < 0.05 < 4 * raw[0] and table[2].p_holm > table[2].p_value
-    assert math.isnan(table[0].p_value) and math.isnan(table[0].difference)
+    raw = [p for row in table[1:] for p in (row.greedy.p, row.sampled.p)]
+    adjusted = [p for row in table[1:] for p in (row.greedy.p_holm, row.sampled.p_holm)]
+    assert adjusted == stats.holm(raw)
+    assert table[2].greedy.p < 0.05 < 4 * raw[0] and table[2].greedy.p_holm > table[2].greedy.p
+    assert math.isnan(table[0].greedy.p) and math.isnan(table[0].greedy.difference.value)
     assert records(table)[2]["pass_at_1"] == 0.0, "losing every task is a number and no gap"
 
 
@@ -149,8 +147,9 @@ def test_a_variant_that_failed_has_a_row_that_says_why_and_no_numbers():
     assert quantize_table.tested(table) == [] == quantize_table.differences(table, alpha=0.05)
     pair = Measured("full", "failed: gone"), measured("gptq-int4", ["pass"] * n)
     full, own = table_of(*pair, runs=executions("gptq-int4", *all_right), n=n)
-    assert full.status == "failed: gone" and math.isnan(full.pass_at_1)
-    assert (own.pass_at_1, own.sampled) == (1.0, 0.5), "rates, and nothing to compare with"
+    assert full.status == "failed: gone" and math.isnan(full.greedy.rate.value)
+    found = own.greedy.rate.value, own.sampled.rate.value
+    assert found == (1.0, 0.5), "rates, and nothing to compare with"
     assert quantize_table.tested([full, own]) == []
 
 

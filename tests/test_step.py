@@ -662,6 +662,7 @@ print(sum(p.to_local().numel() for p in model.parameters()), local == planned)
 """
 
 
+@pytest.mark.slow
 def test_fully_shard_of_starcoder_15b_over_8_ranks_holds_what_is_planned_parameter_by_parameter():
     """On the meta device and a process group that only pretends: nothing is allocated or sent."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rrtf import stats
@@ -14,17 +14,33 @@ UNBROKEN = "\u00a0"  # a space at which no line is broken
 NOT_COUNTED = -1  # of a count that a failed variant does not have
 
 
+NOTHING = stats.Estimate(math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A variant's answers of one decoding: the rate, and its difference to full precision.
+
+    Both are shares of tasks. `p` belongs to the difference, `p_holm` is adjusted within the table,
+    `detectable` the true difference that would be found four times in five.
+    """
+
+    rate: stats.Estimate = NOTHING
+    difference: stats.Estimate = NOTHING
+    p: float = math.nan
+    p_holm: float = math.nan
+    detectable: float = math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class QuantRow:
     """One variant of one model: the shape of the paper's Table 4, completed.
 
-    Rates and differences are shares of tasks. Differences are against the table's first row, full
-    precision, and its own are nan, as is everything that a variant with another `status` than `ok`
-    has no number for. `p_value` is exact McNemar on the greedy answers, `only_variant` and
-    `only_full` the tasks behind it; what begins with `sampled` is of `n_samples` answers per task
-    at `temperature` and `top_p`. `p_holm` and `sampled_p_holm` are adjusted within the table,
-    `detectable` is the true difference that would be found four times in five. Times and memory,
-    which differ between equal runs, are kept beside.
+    Differences are against the table's first row, full precision, and its own are nan, as is
+    everything that a variant with another `status` than `ok` has no number for. The p of `greedy`
+    is exact McNemar, `only_variant` and `only_full` the tasks behind it; `sampled` is of
+    `n_samples` answers per task at `temperature` and `top_p`. Times and memory, which differ
+    between equal runs, are kept beside.
     """
 
     model: str
@@ -36,30 +52,14 @@ class QuantRow:
     weights_sha256: str
     nll: float
     n_tasks: int
-    pass_at_1: float
-    low: float
-    high: float
-    only_variant: int
-    only_full: int
-    difference: float
-    difference_low: float
-    difference_high: float
-    p_value: float
-    p_holm: float
-    detectable: float
     n_samples: int
     temperature: float
     top_p: float
-    sampled: float
-    sampled_low: float
-    sampled_high: float
-    sampled_difference: float
-    sampled_difference_low: float
-    sampled_difference_high: float
-    sampled_p: float
-    sampled_p_holm: float
-    sampled_detectable: float
-    changed_answers: int
+    greedy: Decoded = Decoded()
+    sampled: Decoded = Decoded()
+    only_variant: int = NOT_COUNTED
+    only_full: int = NOT_COUNTED
+    changed_answers: int = NOT_COUNTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +142,32 @@ def rows(
                         for name in sources(entry.variant, settings.temperature)]
         for entry in measured if entry.ok
     }  # fmt: skip
-    table, tests = [], []
+    table = []
     for entry in measured:
         row = _start(entry, model, settings, len(tasks))
         if entry.ok:
             own, against = both[entry.variant], both.get(full.variant)
-            row |= _rates(*own, families, settings.seed)
+            solved = stats.wilson(round(sum(own[0])), len(tasks))
+            drawn = stats.bootstrap(own[1], families, seed=settings.seed)
+            row = replace(row, greedy=Decoded(solved), sampled=Decoded(drawn))
             if entry is not full and against:
-                row |= _against(own, against, families, settings.seed)
                 texts = zip(entry.greedy, full.greedy, strict=True)
-                row["changed_answers"] = sum(our.program != their.program for our, their in texts)
-                tests += [(row, "p_value", "p_holm"), (row, "sampled_p", "sampled_p_holm")]
+                changed = sum(our.program != their.program for our, their in texts)
+                row = replace(row, changed_answers=changed)
+                row = _against(row, own, against, families, settings.seed)
         table.append(row)
-    for (row, _, name), p in zip(tests, stats.holm([r[raw] for r, raw, _ in tests]), strict=True):
-        row[name] = p
-    return [QuantRow(**row) for row in table]
+    return _adjusted(table)
+
+
+def _adjusted(table: Sequence[QuantRow]) -> list[QuantRow]:
+    """The rows with Holm's correction over all tests of the table."""
+    tests = [one.p for row in table for one in (row.greedy, row.sampled)]
+    adjusted = iter(stats.holm([p for p in tests if not math.isnan(p)]))
+
+    def of(one: Decoded) -> Decoded:
+        return one if math.isnan(one.p) else replace(one, p_holm=next(adjusted))
+
+    return [replace(row, greedy=of(row.greedy), sampled=of(row.sampled)) for row in table]
 
 
 def shares(executions: Sequence[Execution]) -> Passed:
@@ -177,63 +188,67 @@ def _values(passed: Passed, source: str, tasks: Sequence[Problem]) -> list[float
     return [found[task.task_id] for task in tasks]
 
 
-def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> dict[str, Any]:
-    """The fields of a row that knows what was made, and of all else that there is no number."""
-    empty = {f.name: math.nan if f.type is float else NOT_COUNTED for f in fields(QuantRow)}
-    known = {
-        "model": model,
-        "variant": entry.variant,
-        "precision": entry.variant.rpartition("-")[2],
-        "engine": entry.engine,
-        "status": entry.status,
-        "size_mb": entry.weight_bytes / 1e6 if entry.weight_bytes else math.nan,
-        "weights_sha256": entry.weights_sha256,
-        "nll": entry.nll,
-        "n_tasks": n_tasks if entry.ok else 0,
-        "n_samples": settings.n_samples if entry.ok else 0,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-    }
+def _start(entry: Measured, model: str, settings: Settings, n_tasks: int) -> QuantRow:
+    """A row that knows what was made, and of all else that there is no number."""
+    precision = entry.variant.rpartition("-")[2]
     if entry.variant == "full" and entry.engine:  # transformers-float32-sdpa
-        known["precision"] = entry.engine.split("-")[1]
-    return empty | known
-
-
-def _rates(
-    greedy: Sequence[float], sampled: Sequence[float], families: Sequence[Hashable], seed: int
-) -> dict[str, float]:
-    solved = stats.wilson(round(sum(greedy)), len(greedy))
-    drawn = stats.bootstrap(sampled, families, seed=seed)
-    return _spread("", solved, "pass_at_1") | _spread("sampled_", drawn, "sampled")
-
-
-def _spread(prefix: str, found: stats.Estimate, value: str) -> dict[str, float]:
-    return {value: found.value, f"{prefix}low": found.low, f"{prefix}high": found.high}
+        precision = entry.engine.split("-")[1]
+    return QuantRow(
+        model=model,
+        variant=entry.variant,
+        precision=precision,
+        engine=entry.engine,
+        status=entry.status,
+        size_mb=entry.weight_bytes / 1e6 if entry.weight_bytes else math.nan,
+        weights_sha256=entry.weights_sha256,
+        nll=entry.nll,
+        n_tasks=n_tasks if entry.ok else 0,
+        n_samples=settings.n_samples if entry.ok else 0,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
 
 
 def _against(
+    row: QuantRow,
     own: Sequence[Sequence[float]],
     full: Sequence[Sequence[float]],
     families: Sequence[Hashable],
     seed: int,
-) -> dict[str, float]:
-    """The paired differences: exact McNemar of greedy, paired permutation of sampled answers."""
+) -> QuantRow:
+    """The row with its paired differences: exact McNemar of greedy, permutation of sampled."""
     greedy, sampled = (
         [a - b for a, b in zip(*side, strict=True)] for side in zip(own, full, strict=True)
     )
-    gained, lost = sum(d > 0 for d in greedy), sum(d < 0 for d in greedy)
-    found = {"only_variant": gained, "only_full": lost, "p_value": stats.mcnemar(gained, lost)}
-    found["sampled_p"] = stats.permutation(sampled, families, seed=seed)
-    for prefix, a, b in zip(("", "sampled_"), own, full, strict=True):
+    won, lost = sum(d > 0 for d in greedy), sum(d < 0 for d in greedy)
+    tests = stats.mcnemar(won, lost), stats.permutation(sampled, families, seed=seed)
+    found = []
+    for one, a, b, p in zip((row.greedy, row.sampled), own, full, tests, strict=True):
         of = stats.crossed([a], [b], families)
-        found |= _spread(f"{prefix}difference_", of, f"{prefix}difference")
-        found[f"{prefix}detectable"] = stats.smallest_detectable(of.standard_error, of.df)
-    return found
+        seen = stats.smallest_detectable(of.standard_error, of.df)
+        found.append(replace(one, difference=of, p=p, detectable=seen))
+    return replace(row, greedy=found[0], sampled=found[1], only_variant=won, only_full=lost)
 
 
 def records(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
-    """The rows as JSON objects; numbers that do not exist are None."""
-    return [{name: _none(value) for name, value in asdict(row).items()} for row in table]
+    """The rows as flat JSON objects; numbers that do not exist are None."""
+    return [{name: _none(value) for name, value in _flat(row).items()} for row in table]
+
+
+def _flat(row: QuantRow) -> dict[str, Any]:
+    names = (one.name for one in fields(row) if one.name not in ("greedy", "sampled"))
+    found = {name: getattr(row, name) for name in names}
+    for prefix, rate, p, one in (
+        ("", "pass_at_1", "p_value", row.greedy),
+        ("sampled_", "sampled", "sampled_p", row.sampled),
+    ):
+        for name, start, of in (
+            (rate, prefix, one.rate),
+            (f"{prefix}difference", f"{prefix}difference_", one.difference),
+        ):
+            found |= {name: of.value, f"{start}low": of.low, f"{start}high": of.high}
+        found |= {p: one.p, f"{prefix}p_holm": one.p_holm, f"{prefix}detectable": one.detectable}
+    return found
 
 
 def _none(value: Any) -> Any:
@@ -280,8 +295,8 @@ def shown(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
     failed = any(row.status != "ok" for row in table)
     return [
         {"variant": row.variant, "computes in": row.engine or None, "MB": _none(row.size_mb),
-         "NLL": _none(row.nll), "greedy %": _interval(row.pass_at_1, row.low, row.high),
-         f"T = {row.temperature:g} %": _interval(row.sampled, row.sampled_low, row.sampled_high),
+         "NLL": _none(row.nll), "greedy %": _interval(row.greedy.rate),
+         f"T = {row.temperature:g} %": _interval(row.sampled.rate),
          "changed answers": _none(row.changed_answers), "weights": row.weights_sha256[:8] or None}
         | ({"status": row.status} if failed else {})
         for row in table
@@ -295,28 +310,27 @@ def tested(table: Sequence[QuantRow]) -> list[dict[str, Any]]:
 
 def _compared(row: QuantRow) -> list[tuple[dict[str, Any], tuple[float, float, float]]]:
     """(line for a reader, (difference, low, high)) of both decodings; none of full precision."""
-    if math.isnan(row.difference):
+    if math.isnan(row.greedy.difference.value):
         return []
-    of, found = asdict(row), []
+    found = []
     ways = (
-        ("greedy", "", "p_value", f"{row.only_variant} won, {row.only_full} lost"),
-        (f"T = {row.temperature:g}", "sampled_", "sampled_p", f"{row.n_samples} samples each"),
+        ("greedy", row.greedy, f"{row.only_variant} won, {row.only_full} lost"),
+        (f"T = {row.temperature:g}", row.sampled, f"{row.n_samples} samples each"),
     )
-    for decoding, prefix, p, tasks in ways:
-        span = tuple(of[f"{prefix}difference{end}"] for end in ("", "_low", "_high"))
+    for decoding, one, tasks in ways:
+        span = one.difference.value, one.difference.low, one.difference.high
         value, low, high = (100 * share for share in span)
         line = {"variant": row.variant, "decoding": decoding}
-        line |= {"points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", "p": of[p]}
-        line |= {"p after Holm": of[f"{prefix}p_holm"]}
-        line |= {"detectable": f"{100 * of[f'{prefix}detectable']:.1f}", "tasks": tasks}
-        found.append((line, span))
+        line |= {"points": f"{value:+.1f} [{low:+.1f}, {high:+.1f}]", "p": one.p}
+        line |= {"p after Holm": one.p_holm, "detectable": f"{100 * one.detectable:.1f}"}
+        found.append((line | {"tasks": tasks}, span))
     return found
 
 
-def _interval(value: float, low: float, high: float) -> str | None:
-    if math.isnan(value):
+def _interval(of: stats.Estimate) -> str | None:
+    if math.isnan(of.value):
         return None
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", UNBROKEN)
+    return f"{100 * of.value:.1f} [{100 * of.low:.1f}, {100 * of.high:.1f}]".replace(" ", UNBROKEN)
 
 
 def time_lines(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
