@@ -4,6 +4,7 @@ environment.yml repeats the pins of what is named there, the Makefile installs t
 """
 
 import ast
+import html
 import json
 import os
 import re
@@ -345,10 +346,30 @@ def test_the_main_commands_run_in_their_environment_or_in_the_one_at_hand(target
         assert says in at_hand and ".venv" not in at_hand and "pip install" not in at_hand
 
 
-def test_continuous_integration_runs_all_the_tests_the_smoke_profile_among_them():
-    text = (ROOT / ".ci" / "run").read_text()
-    assert "set -euo pipefail" in text and "\nmake test-all\n" in text
-    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+def test_the_committed_report_is_of_one_commit_and_the_documents_say_what_it_says():
+    """The sentence of every page stands in the index; the table of rates is that of the run."""
+    folder = ROOT / "reports" / "nano"
+    pages = [
+        path for path in sorted(folder.glob("*_*.html")) if path.with_suffix(".ipynb").exists()
+    ]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    index = html.unescape((folder / "index.html").read_text(encoding="utf-8"))
+    foots = {re.search(r"commit (\w+)", text)[1] for text in [*texts, index]}
+    assert len(pages) == 13 and len(foots) == 1, foots
+    for page, text in zip(pages, texts, strict=True):
+        (answer,) = re.findall(r'<p class="rrtf-answer">(.*?)</p>', text, re.DOTALL)
+        assert html.unescape(answer) in index, page
+    rates = {}
+    for row in json.loads((folder / "summary.json").read_text())["results"]:
+        if row["seed"] is None or (row["model"], row["metric"]) not in rates:
+            spread = (f"{100 * row[name]:.1f}" for name in ("value", "low", "high"))
+            rates[row["model"], row["metric"]] = "{} [{}, {}]".format(*spread)
+    table = (ROOT / "reports" / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    (head, _, *lines) = [[cell.strip() for cell in line.strip("|").split("|")]
+                         for line in table.splitlines() if line.startswith("|")]  # fmt: skip
+    told = {(re.findall(r"[\w-]+", line[0])[0], metric): cell for line in lines
+            for metric, cell in zip(head[2:], line[2:], strict=True)}  # fmt: skip
+    assert len(told) == 24 and told == {key: rates[key] for key in told}
 
 
 @pytest.mark.slow
