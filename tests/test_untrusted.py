@@ -268,7 +268,7 @@ READERS: dict[str, tuple[Callable[[Path], object], ...]] = {
         lambda path: samples.read(str(path), KNOWN, verdicts=True, beside="", **ACCEPTED),
     ),
     "rows": (
-        lambda path: rows.read(str(path), (), {}),
+        lambda path: rows.read(str(path), ()),
         lambda path: rules.sieve(seed_rows(path), threshold=rules.NEAR),
         lambda path: [rules.rewritten(row.instruction) for row in seed_rows(path)],
         lambda path: [seeds.as_problem(row) for row in seed_rows(path)],
