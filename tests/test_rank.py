@@ -67,6 +67,14 @@ def test_equal_texts_count_once_and_a_task_needs_its_teacher():
     assert left_out == {"response: its task has no complete teacher response": 2}
 
 
+def test_a_task_behind_one_without_a_teacher_is_ranked():
+    both = answers(("student", "a", P)), answers(("teacher", "b", P), task_id="t/1")
+    responses, executions = ([*one, *other] for one, other in zip(*both, strict=True))
+    how = HOW | {"prompts": {"t/0": "def f(x):", "t/1": "def f(x):"}}
+    groups, _ = rank.rank([problem(), problem("t/1")], responses, executions, **how)
+    assert [group.task_id for group in groups] == ["t/1"]
+
+
 def test_a_cut_off_answer_is_left_out_with_its_reason():
     responses, executions = answers(("teacher", "a", P), ("student", "b", F))
     cut = Response("t/0", "student", 1, "c", "c", finish_reason="length")
