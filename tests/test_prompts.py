@@ -401,6 +401,12 @@ def test_the_first_reading_that_compiles_wins_and_is_named(add_problem, text, re
     assert prompts.read(add_problem, text).reading == reading
 
 
+def test_of_a_very_long_text_no_second_reading_is_tried(add_problem):
+    for words, reading in ((20_000, "code in text: body"), (30_000, "text: program")):
+        text = f"{'It. ' * words}\n\n{WHOLE}\nIt adds."
+        assert prompts.read(add_problem, text).reading == reading
+
+
 CODES = {
     "plain": "    c = a\n    return c + b\n",
     "helper": "    c = one(a)\n    return c + b\n\n\ndef one(x):\n    return x\n",
