@@ -268,6 +268,9 @@ def test_the_noise_of_a_difference_is_parted_into_tasks_samples_and_seeds():
         parts = stats.noise(a, b, counts, paired=paired)
         assert parts.whole == pytest.approx(whole) and parts.seeds > 0.2 * whole
     assert math.isnan(stats.noise(*draws[0][:, None], ([1] * 200, [8] * 200)).samples)
+    few = stats.noise([[0.5, 1.0]], [[0.25, 0.5]], ([2, 4], [4, 2]))
+    by_hand = (0.25 / (2 - 1) + 0 / (4 - 1) + 0.25 * 0.75 / (4 - 1) + 0.25 / (2 - 1)) / 2**2
+    assert few.samples == pytest.approx(by_hand)
 
 
 def test_mcnemar_is_twice_the_binomial_tail():
