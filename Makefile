@@ -8,14 +8,16 @@
 #   SYSTEM=1           no environment: use the interpreter at hand, as it is (Colab, a container);
 #                      `make install SYSTEM=1` puts the pinned packages into it first; an empty
 #                      VENV= means the same
-#   TESTS=             processes that share the tests: one more than cores, at most four
+#   TESTS=             processes that share the tests: as many as cores, at most four; one more
+#                      without the slow ones, of which some measure time and memory
 #   PIP_ARGS=          more for pip: an index that has torch's CPU build, a proxy, find-links
 
 PROFILE ?= nano
 ARGS ?=
 VENV ?= .venv
-# (nproc itself obeys OMP_NUM_THREADS.) Many tests wait for a process, so a machine of two takes three.
-TESTS ?= $(shell n=$$(unset OMP_NUM_THREADS; nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
+# (nproc itself obeys OMP_NUM_THREADS.)
+CORES := $(shell n=$$(unset OMP_NUM_THREADS; nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+TESTS ?= $(CORES)
 SYSTEM ?=
 PIP_ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12; do \
@@ -51,6 +53,7 @@ lab: $(READY)  ## JupyterLab in notebooks/, with the kernel rrtf; ARGS=--no-brow
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
 test: CHOSEN = -m "not slow"
+test: TESTS = $(shell echo $$(($(CORES) + 1)))
 test: test-all  ## make the environment if need be and run the tests but the slow ones
 
 test-all: $(READY)  ## all the tests
