@@ -17,7 +17,8 @@ ARGS ?=
 VENV ?= .venv
 # (nproc itself obeys OMP_NUM_THREADS.)
 CORES := $(shell n=$$(unset OMP_NUM_THREADS; nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
-TESTS ?= $(CORES)
+PROCESSES = $(CORES)
+TESTS ?=
 SYSTEM ?=
 PIP_ARGS ?=
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12; do \
@@ -53,12 +54,12 @@ lab: $(READY)  ## JupyterLab in notebooks/, with the kernel rrtf; ARGS=--no-brow
 	@$(RUN) -m jupyterlab --notebook-dir=notebooks $(ARGS)
 
 test: CHOSEN = -m "not slow"
-test: TESTS = $(shell echo $$(($(CORES) + 1)))
+test: PROCESSES = $(shell echo $$(($(CORES) + 1)))
 test: test-all  ## make the environment if need be and run the tests but the slow ones
 
 test-all: $(READY)  ## all the tests
 	@echo '== test: pytest over tests/ $(CHOSEN)'
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TESTS) --dist loadfile $(CHOSEN) $(ARGS) || { code=$$?; \
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(or $(TESTS),$(PROCESSES)) --dist loadfile $(CHOSEN) $(ARGS) || { code=$$?; \
 	  echo "== test: failed; the lines above name the tests"; exit $$code; }
 	@echo "== test: all passed"
 

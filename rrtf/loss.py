@@ -287,19 +287,19 @@ class Objective:
 
 
 _FT = ("ft_weight", "ft_reduction")
-_BOTH = (*_FT, "rank_weight")
+_TERMS = (*_FT, "rank_weight")
 OBJECTIVES = {
     "sft": Objective(sft, _FT, compares=False),
     "best-of-n": Objective(sft, _FT, imitates="best", compares=False),
-    "rrtf": Objective(rrtf, (*_BOTH, "normalise", "margin", "pairs_of"), rate="rrtf"),
-    "rrhf": Objective(rrhf, _BOTH, imitates="best", rate="rrhf"),
+    "rrtf": Objective(rrtf, (*_TERMS, "normalise", "margin", "pairs_of"), rate="rrtf"),
+    "rrhf": Objective(rrhf, _TERMS, imitates="best", rate="rrhf"),
     "rrhf-as-shipped": Objective(rrhf_as_shipped, (), imitates="best"),
     "dpo": Objective(dpo, ("beta",), imitates="", reference=True, rate="dpo"),
-    "dpo-sft": Objective(dpo_sft, (*_BOTH, "beta"), reference=True, rate="dpo"),
+    "dpo-sft": Objective(dpo_sft, (*_TERMS, "beta"), reference=True, rate="dpo"),
     "simpo": Objective(simpo, ("beta", "margin"), imitates="", rate="dpo"),
-    "simpo-sft": Objective(simpo_sft, (*_BOTH, "beta", "margin"), rate="dpo"),
-    "cpo-hinge": Objective(cpo_hinge, (*_BOTH, "beta", "margin")),
-    "pro": Objective(pro, _BOTH, imitates="best"),
+    "simpo-sft": Objective(simpo_sft, (*_TERMS, "beta", "margin"), rate="dpo"),
+    "cpo-hinge": Objective(cpo_hinge, (*_TERMS, "beta", "margin")),
+    "pro": Objective(pro, _TERMS, imitates="best"),
 }
 
 

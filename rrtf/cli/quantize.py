@@ -27,7 +27,7 @@ def quantize(given: Given) -> None:
     check_variants(given.variants)
     screen.check_folder(given.out)
     screen.check_table(given)
-    screen.check_there(*[given.calibration] * bool(given.calibration))
+    screen.check_there(given.calibration)
     folder = engines.model_folder(given.model)
     engines.check_weights(folder)
     data = screen.folder(given.data)

@@ -43,7 +43,7 @@ def rank(given: Given) -> None:
     screen.check_out(given.out, given.tasks, *named.values())
     screen.check_out(given.report, given.tasks, *named.values(), option="--report", ends=(".html",))
     screen.check_table(given, given.tasks, *named.values())
-    screen.check_there(*named.values(), *[given.verdicts] * bool(given.verdicts))
+    screen.check_there(*named.values(), given.verdicts)
     tasks, found, unknown = _read(given, named)
     teachers = list(dict.fromkeys(given.teacher))
     found = found if teachers else [_of_the_student(sample) for sample in found]

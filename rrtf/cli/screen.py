@@ -162,9 +162,9 @@ def check_out(
 
 
 def check_there(*names: str) -> None:
-    """FileNotFoundError for a file or folder that is not there, before tasks are made for it."""
+    """FileNotFoundError for a named file or folder that is not there, before tasks are made."""
     for name in names:
-        if name != "-" and not Path(name).exists():
+        if name not in ("", "-") and not Path(name).exists():
             raise FileNotFoundError(f"{name}: no such file")
 
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import timedelta
 from functools import cache, partial
 from importlib import import_module
@@ -51,6 +52,8 @@ def train(given: Given) -> None:
     from rrtf.step import sharding
 
     recipe, out = recipe_of(given), Path(given.out)
+    for name in idle_weights(given):
+        screen.tell(f"note: {given.objective} has no {name}: it changes nothing")
     training.check(recipe)
     if given.report_to != "none" and not find_spec(given.report_to):
         name = given.report_to
@@ -81,12 +84,7 @@ def recipe_of(given: Given) -> "Recipe":
     from rrtf import loss
     from rrtf.train import Recipe
 
-    objective = loss.objective(given.objective)
-    for one in options_of("train"):
-        idle = one.name in loss.Weights.__slots__ and one.name not in objective.reads
-        if idle and getattr(given, one.name) != one.value:
-            screen.tell(f"note: {given.objective} has no {one.name}: it changes nothing")
-    rate = RATES[f"lr_{objective.rate}"]
+    rate = RATES[f"lr_{loss.objective(given.objective).rate}"]
     rate *= WITH_ADAPTERS if given.lora_rank else 1.0
     return Recipe.of(
         vars(given),
@@ -94,6 +92,15 @@ def recipe_of(given: Given) -> "Recipe":
         epochs=given.epochs or float(not given.updates),
         threads=given.threads or _threads(),
     )
+
+
+def idle_weights(given: Given) -> list[str]:
+    """The weights that were changed although the objective does not read them."""
+    from rrtf import loss
+
+    idle = {one.name for one in fields(loss.Weights)} - {*loss.objective(given.objective).reads}
+    usual = {one.name: one.value for one in options_of("train") if one.name in idle}
+    return [name for name, value in usual.items() if getattr(given, name) != value]
 
 
 def _hub(repository: str) -> Callable[[Path], None]:

@@ -12,9 +12,7 @@ from rrtf.records import Execution, Outcome, Problem, Response
 
 UNBROKEN = "\u00a0"  # a space at which no line is broken
 NOT_COUNTED = -1  # of a count that a failed variant does not have
-
-
-NOTHING = stats.Estimate(math.nan, math.nan, math.nan)
+NO_NUMBER = stats.Estimate(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +23,8 @@ class Decoded:
     `detectable` the true difference that would be found four times in five.
     """
 
-    rate: stats.Estimate = NOTHING
-    difference: stats.Estimate = NOTHING
+    rate: stats.Estimate = NO_NUMBER
+    difference: stats.Estimate = NO_NUMBER
     p: float = math.nan
     p_holm: float = math.nan
     detectable: float = math.nan
